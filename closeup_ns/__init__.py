@@ -1,0 +1,1 @@
+"""closeup-ns: Gaussian splats that hold up when the camera comes close."""
