@@ -1,0 +1,147 @@
+"""What makes a rendered close-up better: the interface that every refiner shares, and how one is chosen.
+
+Refiners are built at the first round that needs one, never at import and never when a pipeline is constructed:
+ns-viewer, ns-eval and ns-render build the same pipeline and must not load a diffusion model.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from closeup_ns.errors import CloseupError
+from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.reliability import Observation, ReliablePixels
+from closeup_ns.views.view import View
+
+
+@dataclass(frozen=True, eq=False)
+class RefineRequest:
+    """Everything that a refiner may look at (paper, Sec. 4.2: render I', mask M', references I^ref)."""
+
+    views: Sequence[View]
+    """Where the close-ups are seen from."""
+    renders: Sequence[Rendered]
+    """The current model from each view, at the view's size."""
+    masks: Sequence[ReliablePixels]
+    """What is known about each view from real photographs."""
+    references: Sequence[Observation]
+    """Real photographs (or accepted earlier views) with the model's z-depth: the anchors of this round."""
+    seed: int
+    """The only source of randomness: the same request gives the same images."""
+
+    def __post_init__(self) -> None:
+        if not len(self.views) == len(self.renders) == len(self.masks):
+            raise ValueError(
+                f"a RefineRequest needs one render and one mask per view, but has {len(self.views)} views, "
+                f"{len(self.renders)} renders and {len(self.masks)} masks"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class RefinedView:
+    """One close-up after refinement, with the provenance and the worth of each pixel."""
+
+    image: Float[Tensor, "H W 3"]
+    """RGB in [0, 1]."""
+    real: Bool[Tensor, "H W"]
+    """True where real photographs set the colour (at the scale that they resolve). Never true for a generated colour."""
+    weight: Float[Tensor, "H W"]
+    """Trust for the loss, in [0, 1]; 0 where the refiner knows nothing beyond the render."""
+    notes: dict[str, float | str] = field(default_factory=dict)
+    """What the refiner has to say about this view, for the report. JSON-able, finite."""
+
+
+@runtime_checkable
+class Refiner(Protocol):
+    """Turns rendered close-ups into better ones."""
+
+    name: str
+    """As it is called on the command line and in the report."""
+    generates: bool
+    """Whether it invents detail. Generated pixels get less weight in the loss and are marked as generated."""
+
+    def refine(self, request: RefineRequest) -> list[RefinedView]:
+        """One refined view for each requested one, in the same order, size, device and dtype. Deterministic."""
+        ...
+
+    def close(self) -> None:
+        """Frees what was loaded. The refiner may be used again; it then loads again."""
+        ...
+
+
+class RefinerOptions:
+    """Base of each refiner's options: names its class, which is imported only when it is built."""
+
+    _target: ClassVar[str]
+    """``module:class`` of the refiner. A string, so that choosing one refiner never imports another's dependencies."""
+
+    def setup(self, device: torch.device) -> Refiner:
+        """Imports and constructs the refiner on ``device``."""
+        module, name = self._target.split(":")
+        return getattr(importlib.import_module(module), name)(self, device)
+
+
+@dataclass
+class NoRefinerConfig(RefinerOptions):
+    """The render is passed on as it is: only the sparse reliable pixels are trained on."""
+
+    _target: ClassVar[str] = "closeup_ns.refine.none:NoRefiner"
+
+
+@dataclass
+class ReliableRefinerConfig(RefinerOptions):
+    """Options of the weight-free refiner: real colour where photographs agree, the render elsewhere."""
+
+    _target: ClassVar[str] = "closeup_ns.refine.reliable:ReliableRefiner"
+
+    min_support: int = 2
+    """A pixel is corrected where at least this many real photographs agree with the model's geometry there."""
+    max_residual: float = 0.3
+    """Largest believable difference (0 to 1, worst channel) between the photographs and the render as a photograph
+    would see it. Beyond it one of the two shows something else (a leak past an occluder), and the render is kept."""
+    feather: float = 4.0
+    """Pixels over which the correction fades in from the edge of the known region (more where a photograph's pixel
+    covers more than that)."""
+    iterations: int = 2
+    """Back-projection steps. One corrects what the photographs blur halfway too little; many amplify their noise."""
+
+
+@dataclass
+class RefinerConfig:
+    """Which refiner the rounds use, and the options of each."""
+
+    kind: Literal["auto", "reliable", "none"] = "auto"
+    """auto: the best one that can run here, named in one line when the first round starts. reliable: real colour warped
+    from the photographs, no weights to download. none: no refined image, only reliable pixels."""
+    reliable: ReliableRefinerConfig = field(default_factory=ReliableRefinerConfig)
+    """Options for ``kind=reliable``."""
+
+
+def build_refiner(config: RefinerConfig, device: torch.device | str) -> tuple[Refiner, str]:
+    """Builds the configured refiner; call it when the first round needs it.
+
+    Returns:
+        The refiner, and one line for the user that says which one is used and why.
+
+    Raises:
+        CloseupError: ``config.kind`` names no refiner of this version.
+    """
+    device = torch.device(device)
+    if config.kind == "auto":
+        # No generative refiner ships in this version, so there is nothing to weigh yet.
+        return config.reliable.setup(device), (
+            f"refiner: reliable on {device} (auto: the weight-free refiner is the only one in this version; "
+            "it corrects colours from the photographs and invents nothing)"
+        )
+    if config.kind == "reliable":
+        return config.reliable.setup(device), f"refiner: reliable on {device} (as configured; invents nothing)"
+    if config.kind == "none":
+        return NoRefinerConfig().setup(device), "refiner: none (as configured; only sparse reliable pixels are used)"
+    raise CloseupError(f"unknown refiner kind {config.kind!r}: choose auto, reliable or none")
