@@ -1,0 +1,269 @@
+"""Which pixels of a close-up view are backed by real photographs (paper, section 4.2; Xia et al., AAAI 2025, "[33]").
+
+Two products, never mixed:
+
+- *dense*: pixels whose rendered geometry agrees with at least one photograph's geometry. The refiner's mask.
+- *sparse*: pixels that a photograph's own pixel lands on, whose colour another photograph confirms. The loss's pixels.
+
+[33] accepts a depth that is within 5% of the depth seen from the *far* photograph: at 27x zoom that is 135% of the near
+distance, so the test says nothing. The default rule adds a reprojection test in the close-up's own pixels. Unlike
+[33]'s code, points behind the camera never win the z-buffer, and among equals the sharpest photograph wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from closeup_ns.errors import CloseupError
+from closeup_ns.views.view import View
+from closeup_ns.views.warp import inside, pixel_grid, project, sample, unproject
+
+_BLOCK_ELEMENTS = 4_000_000
+"""Observations x pixels held at once while blending; with colours and weights about 100 MB in float32."""
+
+
+@dataclass
+class Observation:
+    """A real photograph and the geometry behind it. Generated images do not belong here."""
+
+    view: View
+    """Camera of the photograph, at the size of ``color``."""
+    color: Float[Tensor, "3 H W"]
+    """The photograph, in [0, 1]."""
+    depth: Float[Tensor, "H W"]
+    """The current model's z-depth rendered from ``view``; 0 where nothing is rendered."""
+
+    def __post_init__(self) -> None:
+        size = (self.view.height, self.view.width)
+        if tuple(self.color.shape) != (3, *size) or tuple(self.depth.shape) != size:
+            raise CloseupError(
+                f"an Observation of a {size[1]} x {size[0]} view needs color [3, {size[0]}, {size[1]}] and depth "
+                f"[{size[0]}, {size[1]}]; got {list(self.color.shape)} and {list(self.depth.shape)}"
+            )
+
+
+@dataclass
+class ReliabilityConfig:
+    """When a pixel of a close-up counts as backed by photographs."""
+
+    depth_rel: float = 0.05
+    """Largest depth difference, as a share of the depth (the 5% of [33])."""
+    color: float = 0.1
+    """Largest colour difference per channel, on a 0 to 1 scale, between two photographs that agree."""
+    alpha: float = 0.5
+    """Least accumulated opacity of the close-up's render."""
+    min_views: int = 1
+    """Number of photographs that must agree."""
+    rule: Literal["reproj", "aaai"] = "reproj"
+    """"aaai": depth test in the photograph only, as in [33]. "reproj": also half a source pixel of reprojection error."""
+    independent: bool = True
+    """A sparse colour must be confirmed by another photograph than the one it came from. [33] let it confirm itself."""
+    near: float = 1e-4
+    """Points closer to a camera than this (world units) are not seen by it."""
+
+
+@dataclass
+class ReliablePixels:
+    """The pixels of one view that photographs back, and what the photographs say there."""
+
+    dense: Bool[Tensor, "H W"]
+    """Geometry agrees with at least ``min_views`` photographs."""
+    sparse: Bool[Tensor, "H W"]
+    """A real pixel lands here and other photographs agree with its colour."""
+    color: Float[Tensor, "3 H W"]
+    """Real colour where ``sparse``, from the photograph with the smallest footprint; 0 elsewhere."""
+    blended: Float[Tensor, "3 H W"]
+    """Robust blend of the real colours of all agreeing photographs where ``dense``; 0 elsewhere."""
+    support: Int[Tensor, "H W"]
+    """Number of photographs whose geometry agrees."""
+
+
+def reliable_pixels(
+    view: View,
+    depth: Float[Tensor, "H W"],
+    alpha: Float[Tensor, "H W"],
+    observations: Sequence[Observation],
+    config: ReliabilityConfig | None = None,
+) -> ReliablePixels:
+    """Find the pixels of ``view`` that ``observations`` back (sections 4.2, 4.3.4; papers.md 1.5).
+
+    Args:
+        view: the close-up, at the size of ``depth``.
+        depth: z-depth [H, W] rendered from ``view``; 0 where nothing is rendered.
+        alpha: accumulated opacity [H, W] in [0, 1].
+        observations: real photographs with their depth from the same model; sizes may differ.
+        config: thresholds; the defaults if None.
+
+    Raises:
+        CloseupError: ``depth`` or ``alpha`` does not have the view's size.
+    """
+    config = config or ReliabilityConfig()
+    size = (view.height, view.width)
+    if tuple(depth.shape) != size or tuple(alpha.shape) != size:
+        raise CloseupError(
+            f"depth and alpha must be [{size[0]}, {size[1]}] like the view; got {list(depth.shape)}, {list(alpha.shape)}"
+        )
+    depth = torch.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0)
+    solid = (alpha > config.alpha) & (depth > config.near)
+    splat = _splat(view, observations, config, depth)
+    confirmed = splat.hit & solid & ((splat.depth - depth).abs() <= config.depth_rel * depth)
+
+    support = torch.zeros(view.height * view.width, dtype=torch.int64, device=depth.device)
+    agreeing = torch.zeros_like(support)
+    blended = depth.new_zeros(3, view.height * view.width)
+    pixels = solid.flatten().nonzero()[:, 0]
+    for block in _blocks(pixels, len(observations)):
+        support[block], agreeing[block], blended[:, block] = _gather(view, depth, block, observations, config, splat)
+    support, agreeing = support.reshape(size), agreeing.reshape(size)
+    dense = support >= max(config.min_views, 1)
+    sparse = confirmed & (agreeing >= max(config.min_views, 1))
+    return ReliablePixels(
+        dense=dense,
+        sparse=sparse,
+        color=splat.color * sparse,
+        blended=blended.reshape(3, *size) * dense,
+        support=support,
+    )
+
+
+@dataclass
+class _Splat:
+    """The nearest real pixels, z-buffered in the close-up (forward warp)."""
+
+    hit: Bool[Tensor, "H W"]
+    depth: Float[Tensor, "H W"]
+    color: Float[Tensor, "3 H W"]
+    source: Int[Tensor, "H W"]
+
+
+def _splat(view: View, observations: Sequence[Observation], config: ReliabilityConfig, like: Tensor) -> _Splat:
+    """Forward-warp every photograph's pixels into ``view``.
+
+    Two sweeps, so that memory does not grow with the number of photographs: the first fills the z-buffer, the second
+    picks, within ``depth_rel`` of the front, the pixel with the smallest footprint on the surface. Ties go to the
+    earlier photograph and the earlier pixel, so the result does not depend on scheduling.
+    """
+    count = view.height * view.width
+    infinite = float("inf")
+    front = like.new_full((count,), infinite)
+    for observation in observations:
+        _, cell, z, _ = _landed(view, observation, config)
+        front.scatter_reduce_(0, cell, z, "amin")
+
+    best = torch.full_like(front, infinite)
+    color = like.new_zeros(3, count)
+    source = torch.full((count,), -1, dtype=torch.int64, device=like.device)
+    for index, observation in enumerate(observations):
+        pixel, cell, z, footprint = _landed(view, observation, config)
+        visible = z <= front[cell] * (1.0 + config.depth_rel)
+        pixel, cell, footprint = pixel[visible], cell[visible], footprint[visible]
+        smallest = torch.full_like(front, infinite).scatter_reduce_(0, cell, footprint, "amin")
+        winner = (footprint <= smallest[cell]) & (footprint < best[cell])
+        pixel, cell = pixel[winner], cell[winner]
+        first = torch.full_like(source, observation.depth.numel()).scatter_reduce_(0, cell, pixel, "amin")
+        won = first < observation.depth.numel()
+        color[:, won] = observation.color.reshape(3, -1)[:, first[won]].to(color)
+        best = torch.where(won, smallest, best)
+        source[won] = index
+    size = (view.height, view.width)
+    hit = torch.isfinite(front) & (source >= 0)
+    return _Splat(hit.reshape(size), front.reshape(size), color.reshape(3, *size), source.reshape(size))
+
+
+def _landed(view: View, observation: Observation, config: ReliabilityConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pixels of a photograph that fall into ``view``: their index, the cell they hit, z-depth there, and footprint."""
+    there = observation.view
+    depth = observation.depth.flatten()
+    grid = pixel_grid(there.height, there.width, depth.device, depth.dtype).reshape(-1, 2)
+    uv, z = project(view, unproject(there, grid, depth))
+    pixel = (inside(view, uv, z, config.near) & (depth > config.near)).nonzero()[:, 0]
+    column, row = uv[pixel].floor().long().unbind(-1)
+    return pixel, row * view.width + column, z[pixel], depth[pixel] / _focal(there)
+
+
+def _gather(
+    view: View,
+    depth: Tensor,
+    block: Tensor,
+    observations: Sequence[Observation],
+    config: ReliabilityConfig,
+    splat: _Splat,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For the pixels ``block`` [p]: how many photographs agree in geometry, how many also in colour, and the blend."""
+    here = pixel_grid(view.height, view.width, depth.device, depth.dtype).reshape(-1, 2)[block]
+    near_depth = depth.flatten()[block]
+    points = unproject(view, here, near_depth)
+    splat_color, splat_source = splat.color.reshape(3, -1)[:, block], splat.source.flatten()[block]
+
+    colors = depth.new_zeros(len(observations), 3, block.numel())
+    weights = depth.new_zeros(len(observations), block.numel())
+    agreeing = torch.zeros_like(block)
+    for index, observation in enumerate(observations):
+        kept, uv, weight = _agreement(view, here, near_depth, points, observation, config)
+        color = sample(observation.color, uv).to(depth)
+        colors[index, :, kept] = color
+        weights[index, kept] = weight
+        matches = (color - splat_color[:, kept]).abs().amax(0) < config.color
+        if config.independent:
+            matches &= splat_source[kept] != index
+        agreeing[kept] += matches.long()
+    return (weights > 0).sum(0), agreeing, _blend(colors, weights, config.color)
+
+
+def _agreement(
+    view: View, here: Tensor, near_depth: Tensor, points: Tensor, observation: Observation, config: ReliabilityConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices of the pixels whose surface ``observation`` sees too, where it sees them, and how much that is worth.
+
+    The worth falls with the square of the photograph's footprint on the surface and with the reprojection error.
+    """
+    there = observation.view
+    uv, z = project(there, points)
+    kept = inside(there, uv, z, config.near).nonzero()[:, 0]
+    uv, z = uv[kept], z[kept]
+    seen_depth = sample(observation.depth[None], uv, "nearest")[0]
+    close = ((seen_depth - z).abs() <= config.depth_rel * z) & (seen_depth > config.near)
+    kept, uv, z, seen_depth = kept[close], uv[close], z[close], seen_depth[close]
+
+    back, back_z = project(view, unproject(there, uv, seen_depth))
+    error = (back - here[kept]).norm(dim=-1)
+    footprint = z / _focal(there)
+    source_pixel = footprint / (near_depth[kept] / _focal(view))
+    tolerance = 0.5 * source_pixel + 1.0
+    worth = torch.exp(-0.5 * (error / tolerance).clamp_max(4.0).square()) * (near_depth[kept] / footprint).square()
+    if config.rule == "reproj":
+        passed = (back_z > config.near) & (error <= tolerance)
+        kept, uv, worth = kept[passed], uv[passed], worth[passed]
+    return kept, uv, worth
+
+
+def _blend(colors: Tensor, weights: Tensor, limit: float) -> Tensor:
+    """Weighted mean [3, p] of ``colors`` [n, 3, p] without those further than ``limit`` from the weighted median.
+
+    The median is taken of the brightness, and its colour is the reference for all three channels.
+    """
+    brightness = colors.sum(1).T.contiguous()
+    brightness, order = brightness.sort(dim=1, stable=True)
+    running = weights.T.gather(1, order).cumsum(1)
+    middle = (running >= 0.5 * running[:, -1:]).to(torch.uint8).argmax(1)
+    chosen = order.gather(1, middle[:, None])[:, 0]
+    reference = colors.gather(0, chosen.expand(1, 3, -1))
+    close = (colors - reference).abs().amax(1) <= limit
+    weights = weights * close
+    return (colors * weights[:, None]).sum(0) / weights.sum(0).clamp_min(torch.finfo(weights.dtype).tiny)
+
+
+def _blocks(pixels: Tensor, observations: int) -> Iterator[Tensor]:
+    if observations and pixels.numel():
+        yield from pixels.split(max(1, _BLOCK_ELEMENTS // observations))
+
+
+def _focal(view: View) -> Tensor:
+    """Focal length in pixels; the geometric mean of the two axes."""
+    return (view.K[0, 0] * view.K[1, 1]).sqrt()
