@@ -1,0 +1,93 @@
+"""The rendering seam: one function for every device, with the signature that splatfacto calls (gsplat 1.4.0)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from closeup_ns.rendering.backend import choose_backend
+from closeup_ns.rendering.gsplat_backend import rasterize_gsplat
+from closeup_ns.rendering.reference import rasterize_reference
+from closeup_ns.rendering.request import RasterizeMode, RasterRequest, RenderMode, check_request
+
+
+def rasterization(
+    means: Float[Tensor, "N 3"],
+    quats: Float[Tensor, "N 4"],
+    scales: Float[Tensor, "N 3"],
+    opacities: Float[Tensor, "N"],
+    colors: Tensor,
+    viewmats: Float[Tensor, "C 4 4"],
+    Ks: Float[Tensor, "C 3 3"],
+    width: int,
+    height: int,
+    *,
+    near_plane: float = 0.01,
+    far_plane: float = 1e10,
+    radius_clip: float = 0.0,
+    eps2d: float = 0.3,
+    sh_degree: int | None = None,
+    packed: bool = False,
+    tile_size: int = 16,
+    backgrounds: Tensor | None = None,
+    render_mode: RenderMode = "RGB",
+    sparse_grad: bool = False,
+    absgrad: bool = False,
+    rasterize_mode: RasterizeMode = "classic",
+    backend: Literal["auto", "gsplat", "cpu", "torch"] = "auto",
+) -> tuple[Float[Tensor, "C H W D"], Float[Tensor, "C H W 1"], dict[str, Any]]:
+    """Render 3D Gaussians (Kerbl et al. 2023) into C pinhole cameras, differentiably.
+
+    Args:
+        means: Centres, world units and frame.
+        quats: Rotations wxyz, of any length.
+        scales: Standard deviations along the rotated axes, linear, world units.
+        opacities: In [0, 1].
+        colors: SH coefficients [N,K,3] when ``sh_degree`` is given, else channels [N,D] or [C,N,D].
+        viewmats: World-to-camera, OpenCV axes (x right, y down, z forward).
+        Ks: Intrinsics in pixels, pixel centres at +0.5; skew is ignored.
+        near_plane, far_plane: Gaussians whose centre's z-depth lies outside are culled. World units.
+        radius_clip: Gaussians whose 3-sigma radius is at most this many pixels are culled.
+        eps2d: Variance in square pixels that is added to every projected Gaussian.
+        packed, tile_size, sparse_grad: As in gsplat; they change no image. Our kernels ignore them.
+        backgrounds: [C,D] colours behind everything, without depth.
+        render_mode: RGB, accumulated depth (D), expected depth (ED), or colour and depth. Depth is z-depth, the last channel.
+        absgrad: Also sum the absolute screen-space gradients into ``info["means2d"].absgrad`` during backward.
+        rasterize_mode: "antialiased" scales each opacity by sqrt(det(cov) / det(cov + eps2d)) (Mip-Splatting).
+        backend: "auto" is gsplat for CUDA tensors, our kernels for CPU tensors, PyTorch where these cannot be built.
+
+    Returns:
+        Channels, accumulated alpha, and what gsplat's DefaultStrategy reads: ``means2d`` [C,N,2] in the graph, ``radii``
+        int [C,N] in pixels (0: culled), ``depths``, ``conics``, ``opacities``, ``width``, ``height``, ``n_cameras``,
+        ``gaussian_ids`` (None).
+
+    Support is exact (each pixel where alpha >= 1/255), alpha is at most 0.999, and a pixel is finished before its
+    transmittance would reach 1e-4. Gaussians with NaN or infinite parameters are culled.
+
+    Raises:
+        ValueError: A shape, size or mode is wrong; the message names the argument.
+        CloseupError: The backend that was asked for cannot run here.
+    """
+    if backgrounds is not None and render_mode != "RGB":
+        keep = backgrounds[..., :0] if render_mode in ("D", "ED") else backgrounds
+        backgrounds = torch.cat([keep, torch.zeros_like(backgrounds[..., :1])], dim=-1)
+    request = RasterRequest(
+        means=means, quats=quats, scales=scales, opacities=opacities, colors=colors, viewmats=viewmats, Ks=Ks, width=width,
+        height=height, near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d, sh_degree=sh_degree,
+        backgrounds=backgrounds, render_mode=render_mode, absgrad=absgrad, rasterize_mode=rasterize_mode,
+    )  # fmt: skip
+    check_request(request)
+    chosen = choose_backend(means, backend)
+    if chosen == "gsplat":
+        return rasterize_gsplat(request, packed=packed, tile_size=tile_size, sparse_grad=sparse_grad)
+    if chosen == "cpu":
+        from closeup_ns.rendering.cpu import rasterize_cpu
+
+        channels, alphas, info = rasterize_cpu(request)
+    else:
+        channels, alphas, info = rasterize_reference(request)
+    info.update(width=width, height=height, n_cameras=len(viewmats), tile_size=tile_size, gaussian_ids=None, camera_ids=None)
+    return channels, alphas, info
