@@ -1,0 +1,178 @@
+"""Judges each refined view before the model sees it (papers.md 6.3 #25; users of other tools suffer without one).
+
+A refined view may add detail, but must not contradict what real photographs say. What fails falls back to the reliable
+pixels alone, and what has no evidence at all is dropped. The decision is written beside the view.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from closeup_ns.refine.refiner import RefinedView
+from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.reliability import ReliablePixels
+
+Verdict = Literal["accepted", "reliable_only", "rejected"]
+IDENTICAL_PSNR = 100.0
+"""What equal images score, dB: infinity cannot be written to JSON."""
+
+
+@dataclass
+class GateConfig:
+    """When a refined view is good enough to train on."""
+
+    max_psnr_drop: float = 1.0
+    """How much worse than the render, in dB, the refined view may match the sparse reliable pixels."""
+    max_low_frequency_difference: float = 0.1
+    """Largest root-mean-square difference (0 to 1, worst channel) between refined view and render, both averaged over
+    cells, on the known mask: detail may change, colours may not."""
+    cell: int = 16
+    """Side of those cells, pixels."""
+    min_known_share: float = 0.05
+    """A view with a smaller share of known (dense) pixels is dropped: nothing real could contradict what is in it."""
+    min_reliable_pixels: int = 32
+    """Fewer sparse reliable pixels than this give no PSNR to judge by; a generated view then falls back."""
+
+
+@dataclass(frozen=True)
+class GateDecision:
+    """The verdict on one refined view, with the evidence. JSON-able through ``to_dict``."""
+
+    verdict: Verdict
+    """accepted: train on the refined view. reliable_only: on its sparse reliable pixels. rejected: not at all."""
+    reason: str
+    """One sentence for the report."""
+    psnr_before: float | None
+    """The render against the real colours on the sparse reliable pixels, dB; None where they are too few."""
+    psnr_after: float | None
+    """The refined view against the same; None where they are too few or it is not finite."""
+    low_frequency_difference: float | None
+    """RMS over cells of the known mask; None where it cannot be computed."""
+    known_share: float
+    """Share of the view's pixels that are geometrically consistent with a known view (dense)."""
+    reliable_share: float
+    """Share of the view's pixels with an agreed real colour (sparse)."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the refined view itself is trained on."""
+        return self.verdict == "accepted"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, ``accepted`` included for whoever reads the file."""
+        return {"accepted": self.accepted, **dataclasses.asdict(self)}
+
+    @staticmethod
+    def from_dict(content: dict[str, Any]) -> GateDecision:
+        """The inverse of ``to_dict``; unknown keys are ignored. KeyError names a missing one."""
+        return GateDecision(**{field.name: content[field.name] for field in dataclasses.fields(GateDecision)})
+
+
+def masked_psnr(
+    image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"], mask: Bool[Tensor, "H W"]
+) -> float:
+    """PSNR in dB over the masked pixels, for a peak of 1; ``IDENTICAL_PSNR`` at most. The mask must not be empty."""
+    error = float((image[mask].double() - truth[mask].double()).square().mean())
+    return min(IDENTICAL_PSNR, -10.0 * math.log10(max(error, 1e-30)))
+
+
+def low_frequency_difference(
+    image: Float[Tensor, "H W 3"], render: Float[Tensor, "H W 3"], mask: Bool[Tensor, "H W"], cell: int
+) -> float | None:
+    """RMS over cells of the worst channel's difference between masked cell averages; None where no cell is known.
+
+    Each cell counts by its share of known pixels. The root mean square, because a block of wrong colour must not drown
+    in an otherwise good image.
+    """
+    inside = mask.to(image.dtype)[None, None]
+    difference = (image - render).permute(2, 0, 1)[None] * inside
+    share = F.avg_pool2d(inside, cell, ceil_mode=True, count_include_pad=False)[0, 0]
+    average = F.avg_pool2d(difference, cell, ceil_mode=True, count_include_pad=False)[0]
+    worst = (average.abs() / share.clamp_min(1e-6)).amax(0)
+    if not bool((share > 0).any()):
+        return None
+    return float(((worst.square() * share).sum() / share.sum()).sqrt())
+
+
+def judge(
+    refined: RefinedView, render: Rendered, mask: ReliablePixels, config: GateConfig, generates: bool
+) -> GateDecision:
+    """Decides whether a refined view may be trained on. Never raises on bad pixels: they are what it is here to find.
+
+    Args:
+        refined: the candidate.
+        render: the model's view that it came from.
+        mask: what real photographs say about the view.
+        config: thresholds.
+        generates: whether the refiner invents detail, which then needs evidence to be believed.
+    """
+    known, reliable = float(mask.dense.float().mean()), float(mask.sparse.float().mean())
+    enough = int(mask.sparse.sum()) >= config.min_reliable_pixels
+    real_color = mask.color.permute(1, 2, 0)
+    before = after = difference = None
+    usable = bool(refined.image.isfinite().all()) and bool(refined.weight.isfinite().all())
+    if enough:
+        before = masked_psnr(torch.nan_to_num(render.color), real_color, mask.sparse)
+    if usable:
+        difference = low_frequency_difference(refined.image, torch.nan_to_num(render.color), mask.dense, config.cell)
+        after = masked_psnr(refined.image, real_color, mask.sparse) if enough else None
+
+    def decision(verdict: Verdict, reason: str) -> GateDecision:
+        return GateDecision(verdict, reason, before, after, difference, known, reliable)
+
+    if not bool(render.color.isfinite().all()):
+        return decision("rejected", "the render itself has NaN or infinite pixels")
+    if known < config.min_known_share:
+        return decision("rejected", f"only {known:.1%} of the view is known (at least {config.min_known_share:.0%})")
+    fault = _fault(usable, before, after, difference, config, generates)
+    if fault is None:
+        return decision("accepted", "agrees with the reliable pixels")
+    if not enough:
+        return decision("rejected", f"{fault}; too few reliable pixels to fall back on")
+    return decision("reliable_only", fault)
+
+
+def _fault(
+    usable: bool,
+    before: float | None,
+    after: float | None,
+    difference: float | None,
+    config: GateConfig,
+    generates: bool,
+) -> str | None:
+    """What is wrong with a refined view, or None."""
+    if not usable:
+        return "the refined view has NaN or infinite pixels"
+    if difference is not None and difference >= config.max_low_frequency_difference:
+        return f"colours moved by {difference:.3f} on the known mask (limit {config.max_low_frequency_difference:g})"
+    if before is not None and after is not None and after < before - config.max_psnr_drop:
+        return f"reliable pixels went from {before:.1f} to {after:.1f} dB (limit -{config.max_psnr_drop:g} dB)"
+    if generates and after is None:
+        return "too few reliable pixels to check generated detail against"
+    return None
+
+
+def apply_gate(
+    refined: RefinedView, render: Rendered, mask: ReliablePixels, config: GateConfig, generates: bool
+) -> tuple[RefinedView, GateDecision]:
+    """The view that may be trained on, and why.
+
+    accepted: the refined view, clamped to [0, 1]. reliable_only: the render with the real colour on the sparse reliable
+    pixels, weight 1 there and 0 elsewhere. rejected: the render, weight 0 everywhere, nothing real.
+    """
+    decision = judge(refined, render, mask, config, generates)
+    if decision.accepted:
+        kept = dataclasses.replace(refined, image=refined.image.clamp(0, 1), weight=refined.weight.clamp(0, 1))
+        return kept, decision
+    base = torch.nan_to_num(render.color).clamp(0, 1)
+    used = mask.sparse if decision.verdict == "reliable_only" else torch.zeros_like(mask.sparse)
+    image = torch.where(used[..., None], mask.color.permute(1, 2, 0).to(base), base)
+    return RefinedView(image=image, real=used, weight=used.to(base), notes=refined.notes), decision
