@@ -1,0 +1,138 @@
+"""What every kind of capture folder is read into, before nerfstudio's conventions are applied."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from nerfstudio.cameras.cameras import CameraType
+
+from closeup_ns.errors import DataError
+
+COLMAP_TO_NERFSTUDIO = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 0.0]])
+"""[3, 4] world transform of nerfstudio's own COLMAP parser: COLMAP guesses gravity along -y, nerfstudio's up is +z."""
+
+ORTHONORMAL_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """A pinhole or fisheye camera, calibrated for photographs of ``width`` x ``height`` pixels.
+
+    Focal lengths and principal point are in pixels of that size, pixel centres at +0.5. ``distortion`` is in
+    nerfstudio's order (k1, k2, k3, k4, p1, p2).
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion: tuple[float, ...] = (0.0,) * 6
+    camera_type: CameraType = CameraType.PERSPECTIVE
+
+    def check(self, where: str) -> Intrinsics:
+        """Return self; raise DataError when a number is not finite or a size or focal length is not positive."""
+        numbers = np.array([self.fx, self.fy, self.cx, self.cy, *self.distortion])
+        if not np.isfinite(numbers).all() or min(self.width, self.height, self.fx, self.fy) <= 0:
+            raise DataError(
+                f"{where}: the camera intrinsics are not usable (size {self.width}x{self.height}, focal {self.fx}, "
+                f"{self.fy}, centre {self.cx}, {self.cy}). Export the cameras again."
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """Sparse points: ``xyz`` [N, 3] float64 in the capture's saved world frame, ``rgb`` [N, 3] uint8."""
+
+    xyz: npt.NDArray[np.float64]
+    rgb: npt.NDArray[np.uint8]
+    source: str = ""
+
+    def transformed(self, transform: npt.NDArray[np.float64]) -> PointCloud:
+        """The same points under an affine ``transform`` [3, 4]."""
+        return PointCloud(self.xyz @ transform[:, :3].T + transform[:, 3], self.rgb, self.source)
+
+    def finite(self) -> PointCloud:
+        """The points without those that have a NaN or infinite coordinate."""
+        keep = np.isfinite(self.xyz).all(axis=1)
+        return PointCloud(self.xyz[keep], self.rgb[keep], self.source)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One photograph's camera. ``c2w`` is [4, 4] float64, OpenGL axes (x right, y up, z back), saved world frame."""
+
+    name: str
+    c2w: npt.NDArray[np.float64]
+    intrinsics: Intrinsics
+    mask: Path | None = None
+    depth: Path | None = None
+    bounds: tuple[float, float] | None = None
+    """Nearest and farthest scene depth seen from here, in units of the saved world frame (LLFF only)."""
+
+
+@dataclass
+class Capture:
+    """A capture folder, read and checked, in the order of its sorted image names."""
+
+    kind: str
+    """In words, for the log line: "LLFF", "transforms.json" or "COLMAP"."""
+    root: Path
+    """The folder that no path of the capture leaves."""
+    frames: list[Frame]
+    image_sets: dict[int, list[Path]]
+    """Downscale factor -> one image file per frame, for every complete set of images that the folder has."""
+    points: PointCloud | None = None
+    applied_transform: npt.NDArray[np.float64] | None = None
+    """[3, 4] from the original data's world (COLMAP's) to the saved world frame; None where unknown."""
+    applied_scale: float = 1.0
+    orientation_method: str | None = None
+    """Overrides the config's orientation method, where the capture says so."""
+    split_names: dict[str, set[Path]] = field(default_factory=dict)
+    """Split -> the full-resolution image files that the capture itself assigns to it."""
+    full_paths: list[Path] = field(default_factory=list)
+    """The image files as the capture names them, one per frame; what ``split_names`` refers to."""
+    fisheye_crop_radius: float | None = None
+    default_split: str = "interval"
+    """"interval" (every n-th is held out) or "fraction" (nerfstudio's usual), where the capture has no lists."""
+    notes: list[str] = field(default_factory=list)
+    """Things the user should know, one sentence each."""
+
+
+def safe_path(root: Path, name: str | Path, source: Path | str) -> Path:
+    """``root / name``, or DataError when that leaves ``root``.
+
+    The check is lexical: a link that the user put into the folder is the user's own doing, while a name that comes
+    out of a data file never gets to point elsewhere.
+    """
+    base = os.path.abspath(root)
+    joined = os.path.normpath(os.path.join(base, str(name)))
+    if os.path.commonpath([base, joined]) != base:
+        raise DataError(
+            f"{source} names the file {str(name)!r}, which is outside of the data folder {root}. Move the file into "
+            "the folder and make the name relative to it."
+        )
+    return Path(root) / os.path.relpath(joined, base)
+
+
+def check_pose(c2w: npt.NDArray[np.float64], where: str) -> npt.NDArray[np.float64]:
+    """Return a camera-to-world matrix as [4, 4] float64; DataError unless it is a finite rigid transform."""
+    if c2w.shape not in ((3, 4), (4, 4)):
+        raise DataError(f"{where}: the camera pose has shape {c2w.shape}, not 4x4 (or 3x4). Export the cameras again.")
+    if not np.isfinite(c2w).all():
+        raise DataError(f"{where}: the camera pose holds NaN or infinity. Remove this image or export again.")
+    rotation = c2w[:3, :3]
+    if np.abs(rotation @ rotation.T - np.eye(3)).max() > ORTHONORMAL_TOLERANCE or np.linalg.det(rotation) < 0:
+        raise DataError(
+            f"{where}: the 3x3 part of the camera pose is not a rotation. The axes may be in another order, mirrored "
+            "or scaled; the pose must be a rigid camera-to-world transform with OpenGL axes."
+        )
+    full = np.eye(4)
+    full[:3] = c2w[:3]
+    return full

@@ -1,0 +1,301 @@
+"""The dataparser of closeup-gs: LLFF folders, transforms.json and COLMAP folders, with no flag to tell them apart.
+
+This module must not import ``nerfstudio.configs.*``: those modules import every registered dataparser.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from nerfstudio.cameras import camera_utils
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
+from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.data.utils.dataparsers_utils import get_train_eval_split_fraction, get_train_eval_split_interval
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
+
+from closeup_ns.data.capture import Capture
+from closeup_ns.data.colmap import SPARSE_FOLDERS, find_model, read_colmap
+from closeup_ns.data.images import ImageChoice, check_aspect, choose_images, downscaled_twin, image_size
+from closeup_ns.data.llff import POSES_FILE, check_same_size, read_llff
+from closeup_ns.data.transforms import read_transforms
+from closeup_ns.errors import DataError
+
+LayoutName = Literal["auto", "transforms", "llff", "colmap"]
+
+
+@dataclass
+class CloseupDataParserConfig(DataParserConfig):
+    """LLFF, transforms.json and COLMAP captures, recognised by themselves"""
+
+    _target: type = field(default_factory=lambda: CloseupDataParser)
+    """target class to instantiate"""
+    data: Path = Path()
+    """Folder of the capture, or a transforms json file in it."""
+    layout: LayoutName = "auto"
+    """What the folder holds. auto: transforms.json, else poses_bounds.npy (LLFF), else a COLMAP model in sparse/0."""
+    downscale_factor: int | None = None
+    """Use images_N, or shrink by N when there is none. Not set: the largest that max_image_size allows."""
+    max_image_size: int | None = 1600
+    """Longest image side in pixels when downscale_factor is not set; larger images are shrunk when loaded. None: no
+    limit."""
+    train_on_all: bool = False
+    """Train on the held-out images too. They stay the evaluation images, whose metrics then mean little."""
+    eval_interval: int = 8
+    """LLFF and COLMAP: every n-th image by sorted name is held out."""
+    train_split_fraction: float = 0.9
+    """transforms.json without lists of file names: share of the images to train on."""
+    orientation_method: Literal["pca", "up", "vertical", "none"] = "up"
+    """How to orient the world, as in nerfstudio."""
+    center_method: Literal["poses", "focus", "none"] = "poses"
+    """Where to put the origin, as in nerfstudio."""
+    auto_scale_poses: bool = True
+    """Scale the cameras' positions into the box of +/- 1."""
+    scale_factor: float = 1.0
+    """A further factor on the positions."""
+    scene_scale: float = 1.0
+    """Half the side of the scene box."""
+    load_3D_points: bool = True
+    """Start the Gaussians at the capture's sparse points where it has them."""
+    masks_path: Path | None = None
+    """LLFF and COLMAP: folder of masks below the data folder; <image name>.png, non-zero where a pixel counts."""
+    mask_color: tuple[float, float, float] | None = None
+    """Paint the masked pixels in this colour (0 to 1) instead of leaving them out."""
+    depth_unit_scale_factor: float = 1e-3
+    """Metres per unit of the depth files, as in nerfstudio."""
+
+
+@dataclass
+class CloseupDataParser(DataParser):
+    """Reads a capture once and hands out its splits."""
+
+    config: CloseupDataParserConfig
+    downscale_factor: int | None = None
+    """Set by nerfstudio's datamanager to skip opening images; headers are cheap, so it is not used."""
+
+    def __init__(self, config: CloseupDataParserConfig) -> None:
+        super().__init__(config=config)
+        self._loaded: tuple[Capture, ImageChoice] | None = None
+
+    def _generate_dataparser_outputs(self, split: str = "train", **_: Any) -> DataparserOutputs:
+        """Cameras, image files and seed points of one split ("train", "val" or "test"), in nerfstudio's world frame.
+
+        ``metadata`` holds what nerfstudio's own parsers put there, and for an LLFF capture ``bounds`` [images, 2]:
+        the nearest and farthest scene depth per image, in units of the transformed world.
+
+        Raises:
+            DataError: the capture is not there, not recognised, damaged or inconsistent.
+        """
+        if split not in ("train", "val", "test"):
+            raise ValueError(f"split is {split!r}; it must be 'train', 'val' or 'test'")
+        if self._loaded is None:
+            self._loaded = load_capture(self.config)
+            _report(self.config, *self._loaded)
+        capture, images = self._loaded
+        poses = torch.from_numpy(np.stack([frame.c2w for frame in capture.frames]).astype(np.float32))
+        poses, transform = camera_utils.auto_orient_and_center_poses(
+            poses,
+            method=capture.orientation_method or self.config.orientation_method,  # type: ignore[arg-type]
+            center_method=self.config.center_method,
+        )
+        scale = self.config.scale_factor
+        reach = float(poses[:, :3, 3].abs().max())
+        if self.config.auto_scale_poses and reach > 0:
+            scale /= reach
+        poses[:, :3, 3] *= scale
+
+        indices = split_indices(self.config, capture, split)
+        box = torch.full((2, 3), self.config.scene_scale)
+        box[0] *= -1
+        return DataparserOutputs(
+            image_filenames=[images.paths[i] for i in indices],
+            cameras=_cameras(capture, images, poses, indices),
+            scene_box=SceneBox(aabb=box),
+            mask_filenames=_extra_files(capture, images, indices, "mask"),
+            dataparser_scale=scale * capture.applied_scale,
+            dataparser_transform=_whole_transform(capture, transform),
+            metadata=_metadata(self.config, capture, images, indices, transform, scale),
+        )
+
+
+def find_layout(data: Path) -> Literal["transforms", "llff", "colmap"]:
+    """What kind of capture ``data`` is. DataError, with the list of what was looked for, when it is none."""
+    if data.suffix.lower() == ".json":
+        if not data.is_file():
+            raise DataError(f"The file {data} does not exist. Check --data.")
+        return "transforms"
+    if not data.is_dir():
+        raise DataError(f"The folder {data} does not exist. Check --data.")
+    if (data / "transforms.json").is_file():
+        return "transforms"
+    if (data / POSES_FILE).is_file():
+        return "llff"
+    if find_model(data) is not None:
+        return "colmap"
+    wanted = ["transforms.json", POSES_FILE, *(f"{name}/cameras.bin and images.bin (or .txt)" for name in SPARSE_FOLDERS)]
+    there = sorted(path.name + "/" * path.is_dir() for path in data.iterdir())[:10]
+    raise DataError(
+        f"{data} is no capture that can be read. Looked for: {'; '.join(wanted)}. "
+        f"There is: {', '.join(there) or 'nothing'}. Give --data the folder that holds one of them, or make one with 'ns-process-data images'."
+    )
+
+
+def load_capture(config: CloseupDataParserConfig) -> tuple[Capture, ImageChoice]:
+    """Read and check the whole capture, image headers included.
+
+    Raises:
+        DataError: see CloseupDataParser.
+    """
+    data = Path(config.data)
+    layout = find_layout(data) if config.layout == "auto" else config.layout
+    if layout == "transforms":
+        capture = read_transforms(data if data.suffix.lower() == ".json" else data / "transforms.json")
+    elif layout == "llff":
+        capture = read_llff(data, config.masks_path)
+    else:
+        capture = read_colmap(data, config.masks_path)
+    if len(capture.frames) < 2:
+        raise DataError(f"{data} has a single image. At least two are needed, from different places; ten is sensible.")
+    full_sizes = [(frame.intrinsics.width, frame.intrinsics.height) for frame in capture.frames]
+    images = choose_images(capture.image_sets, full_sizes, config.downscale_factor, config.max_image_size)
+    if layout == "llff":
+        check_same_size(images.paths, images.file_sizes)
+    for path, file_size, full_size in zip(images.paths, images.file_sizes, full_sizes):
+        check_aspect(file_size, full_size, path)
+    _check_masks(capture, images)
+    return capture, images
+
+
+def split_indices(config: CloseupDataParserConfig, capture: Capture, split: str) -> list[int]:
+    """Positions of a split's frames, in order of image name.
+
+    Lists in the capture itself come first; a missing "val" list is the "test" list and the other way round, a missing
+    "train" list is all the rest. Otherwise every ``eval_interval``-th image is held out, or for transforms.json
+    nerfstudio's fraction.
+    """
+    count = len(capture.frames)
+    everything = list(range(count))
+    lists = capture.split_names
+    if lists:
+        held_out = lists.get("val", set()) | lists.get("test", set())
+        train = lists.get("train", set(capture.full_paths) - held_out)
+        held_out = held_out or set(capture.full_paths) - train or train
+        if not train:
+            raise DataError(f"{capture.root}: the lists of file names leave no image to train on. Shorten the others.")
+        members = train if split == "train" else lists.get(split) or held_out
+        indices = [i for i, path in enumerate(capture.full_paths) if path in members]
+    else:
+        train_part, eval_part = get_train_eval_split_interval(everything, config.eval_interval)
+        if capture.default_split == "fraction":
+            fraction_train, fraction_eval = get_train_eval_split_fraction(everything, config.train_split_fraction)
+            if len(fraction_eval):  # a fraction of a small capture can leave nothing to evaluate on
+                train_part, eval_part = fraction_train, fraction_eval
+        indices = (train_part if split == "train" else eval_part).tolist()
+    return everything if split == "train" and config.train_on_all else indices
+
+
+def _cameras(capture: Capture, images: ImageChoice, poses: torch.Tensor, indices: list[int]) -> Cameras:
+    """nerfstudio cameras at the size of the loaded images; K is scaled exactly per axis."""
+    rows, distortion, types = [], [], []
+    for i in indices:
+        k = capture.frames[i].intrinsics
+        width, height = images.sizes[i]
+        sx, sy = width / k.width, height / k.height
+        rows.append((k.fx * sx, k.fy * sy, k.cx * sx, k.cy * sy, width, height))
+        distortion.append(k.distortion)
+        types.append(k.camera_type)
+    if len({len(params) for params in distortion}) > 1:
+        raise DataError(f"{capture.root}: the frames have different numbers of distortion parameters.")
+    fx, fy, cx, cy, widths, heights = torch.tensor(rows, dtype=torch.float64)[:, :, None].unbind(1)
+    metadata: dict[str, Any] = {}
+    if capture.fisheye_crop_radius is not None and types[0] in (CameraType.FISHEYE, CameraType.FISHEYE624):
+        width = capture.frames[indices[0]].intrinsics.width
+        metadata["fisheye_crop_radius"] = float(capture.fisheye_crop_radius) * images.sizes[indices[0]][0] / width
+    return Cameras(
+        camera_to_worlds=poses[indices][:, :3, :4],
+        fx=fx.float(),
+        fy=fy.float(),
+        cx=cx.float(),
+        cy=cy.float(),
+        width=widths.long(),
+        height=heights.long(),
+        distortion_params=torch.tensor(distortion, dtype=torch.float32),
+        camera_type=types,
+        metadata=metadata,
+    )
+
+
+def _whole_transform(capture: Capture, transform: torch.Tensor) -> torch.Tensor:
+    """[3, 4] from the original data's world to nerfstudio's, before scaling; what dataparser_transforms.json holds."""
+    if capture.applied_transform is None:
+        return transform
+    applied = torch.eye(4, dtype=transform.dtype)
+    applied[:3] = torch.from_numpy(capture.applied_transform).to(transform.dtype)
+    return transform @ applied
+
+
+def _metadata(
+    config: CloseupDataParserConfig,
+    capture: Capture,
+    images: ImageChoice,
+    indices: list[int],
+    transform: torch.Tensor,
+    scale: float,
+) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "depth_filenames": _extra_files(capture, images, indices, "depth"),
+        "depth_unit_scale_factor": config.depth_unit_scale_factor,
+        "mask_color": config.mask_color,
+    }
+    if config.load_3D_points and capture.points is not None:
+        cloud = capture.points.transformed(transform.double().numpy())
+        metadata["points3D_xyz"] = torch.from_numpy(cloud.xyz * scale).float()
+        metadata["points3D_rgb"] = torch.from_numpy(cloud.rgb.copy())
+    bounds = [capture.frames[i].bounds for i in indices]
+    if all(pair is not None for pair in bounds):
+        metadata["bounds"] = torch.tensor(bounds, dtype=torch.float64).mul(scale).float()
+    return metadata
+
+
+def _extra_files(
+    capture: Capture, images: ImageChoice, indices: list[int], kind: Literal["mask", "depth"]
+) -> list[Path] | None:
+    """The mask or depth files of a split, from masks_N or depths_N where the images are from images_N."""
+    paths = [getattr(capture.frames[i], kind) for i in indices]
+    if any(path is None for path in paths):
+        return None
+    return [downscaled_twin(path, images.factor) for path in paths]
+
+
+def _check_masks(capture: Capture, images: ImageChoice) -> None:
+    """DataError for a mask that is neither the size of its image file nor of the full-resolution photograph."""
+    masks = _extra_files(capture, images, list(range(len(capture.frames))), "mask")
+    for i, mask in enumerate(masks or []):
+        image, size, camera = images.paths[i], images.file_sizes[i], capture.frames[i].intrinsics
+        if (found := image_size(mask)) not in (size, (camera.width, camera.height), images.sizes[i]):
+            raise DataError(
+                f"The mask {mask} is {found[0]}x{found[1]}, but its image {image} is {size[0]}x{size[1]}. A mask must "
+                "have the size of its image; make it again from that image."
+            )
+
+
+def _report(config: CloseupDataParserConfig, capture: Capture, images: ImageChoice) -> None:
+    """Say in one line what was found and used; one more line for each thing that the user should know."""
+    train, test = (len(split_indices(config, capture, split)) for split in ("train", "test"))
+    sizes = sorted(set(images.sizes))
+    size = f"{sizes[0][0]}x{sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} sizes"
+    points = f"{len(capture.points.xyz)} points from {capture.points.source}" if capture.points else "no sparse points"
+    CONSOLE.print(
+        escape(
+            f"{capture.kind} capture {config.data}: {len(capture.frames)} images ({train} train, {test} test), "
+            f"{images.paths[0].parent.name} at {size} ({images.reason}), {points}."
+        ),
+        soft_wrap=True,
+    )
+    for note in capture.notes:
+        CONSOLE.print(escape(f"Note: {note}."), style="yellow", soft_wrap=True)

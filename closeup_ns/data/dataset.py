@@ -1,0 +1,83 @@
+"""Photographs as the datamanager loads them: at the size that the dataparser chose, with errors that name the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from PIL import Image
+
+from closeup_ns.errors import DataError
+
+EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+
+
+class CloseupDataset(InputDataset):
+    """nerfstudio's InputDataset, with images and masks brought to the size of their camera when they are loaded."""
+
+    def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0) -> None:
+        super().__init__(dataparser_outputs, scale_factor)
+        # Copied, because the datamanager overwrites the cameras' sizes when it undistorts and crops the images.
+        widths, heights = self.cameras.width.flatten().tolist(), self.cameras.height.flatten().tolist()
+        self.sizes: list[tuple[int, int]] = list(zip(widths, heights))
+
+    def get_numpy_image(self, image_idx: int) -> npt.NDArray[np.uint8]:
+        """The image [H, W, 3 or 4] uint8 at its camera's size. DataError, with the file's name, when it is broken.
+
+        Shrinking averages over each new pixel's area (cv2.INTER_AREA), which is what a coarser sensor would have seen.
+        """
+        path = self.image_filenames[image_idx]
+        pixels = _decode(path, keep_colour=True)
+        width, height = self.sizes[image_idx]
+        if pixels.shape[:2] == (height, width):
+            return pixels
+        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+    def get_mask(self, image_idx: int) -> torch.Tensor | None:
+        """The mask [H, W, 1] bool at the camera's size, True where the pixel counts; None without masks."""
+        if self._dataparser_outputs.mask_filenames is None:
+            return None
+        mask = _decode(self._dataparser_outputs.mask_filenames[image_idx], keep_colour=False)
+        width, height = self.sizes[image_idx]
+        if mask.shape != (height, width):
+            mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+        return torch.from_numpy(mask > 0)[..., None]
+
+    def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict[str, Any]:
+        """As InputDataset.get_data, with masks of any size that has the image's shape."""
+        if image_type not in ("uint8", "float32"):
+            raise ValueError(f"image_type is {image_type!r}; it must be 'uint8' or 'float32'")
+        image = self.get_image_uint8(image_idx) if image_type == "uint8" else self.get_image_float32(image_idx)
+        data: dict[str, Any] = {"image_idx": image_idx, "image": image}
+        mask = self.get_mask(image_idx)
+        if mask is not None:
+            data["mask"] = mask
+            if self.mask_color:
+                colour = torch.tensor(self.mask_color, dtype=torch.float32)
+                colour = (colour * 255).round().to(torch.uint8) if image_type == "uint8" else colour
+                data["image"] = torch.where(mask, image[..., :3], colour)
+        data.update(self.get_metadata(data))
+        return data
+
+
+def _decode(path: Path, keep_colour: bool) -> npt.NDArray[np.uint8]:
+    """Decode an image fully: [H, W, 3 or 4] uint8 with colour (grey repeated), [H, W] uint8 without."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in EIGHT_BIT_MODES:
+                raise DataError(f"The image {path} is of the kind {image.mode}; only 8-bit images can be used.")
+            if not keep_colour:
+                return np.array(image.convert("L"))
+            has_alpha = "A" in image.mode or "transparency" in image.info
+            return np.array(image.convert("RGBA" if has_alpha else "RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(
+            f"The image {path} cannot be decoded ({error}). It may be cut off: copy it again, or remove it with its "
+            "camera."
+        ) from error

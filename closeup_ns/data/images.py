@@ -1,0 +1,189 @@
+"""Image files on disk: headers, the folders images/, images_2/, ... of a capture, and which of them to train on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from closeup_ns.errors import DataError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+
+
+@dataclass(frozen=True)
+class ImageChoice:
+    """The images to train on: one file per frame, its size on disk, and the size it is brought to when loaded."""
+
+    factor: int
+    paths: list[Path]
+    file_sizes: list[Size]
+    sizes: list[Size]
+    reason: str
+    """Why this set and this size, in words for the log line."""
+
+
+def image_size(path: Path) -> Size:
+    """(width, height) from the file's header, without decoding it. DataError when missing or not an image."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except FileNotFoundError as error:
+        raise DataError(f"The image {path} does not exist. Restore it or remove its camera.") from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"The image {path} cannot be read ({error}). Copy it again from the camera, or remove it with its camera."
+        ) from error
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files directly inside ``folder``, sorted by name; hidden files (``._x.jpg``) are not images."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def image_folders(root: Path) -> dict[int, Path]:
+    """Downscale factor -> folder, for ``images`` (1) and every ``images_N`` below ``root``, smallest factor first."""
+    found: dict[int, Path] = {}
+    if not root.is_dir():
+        return found
+    for folder in root.iterdir():
+        match = re.fullmatch(r"images(?:_([1-9]\d*))?", folder.name)
+        if match and folder.is_dir():
+            found.setdefault(int(match.group(1) or 1), folder)
+    return dict(sorted(found.items()))
+
+
+def match_by_name(folder: Path, names: Sequence[str]) -> list[Path] | None:
+    """The files of ``folder`` that carry ``names`` (the suffix may differ: ``a.JPG`` and ``a.png``), or None."""
+    by_stem = {path.stem: path for path in list_images(folder)}
+    matched: list[Path] = []
+    for name in names:
+        exact = folder / name
+        if exact.is_file():
+            matched.append(exact)
+        elif len(Path(name).parts) == 1 and Path(name).stem in by_stem:
+            matched.append(by_stem[Path(name).stem])
+        else:
+            return None
+    return matched if len(set(matched)) == len(names) else None
+
+
+def match_by_order(folder: Path, names: Sequence[str], all_names: Sequence[str]) -> list[Path] | None:
+    """The files of ``folder`` that stand, in sorted order, where ``names`` stand in the sorted ``all_names``, or None.
+
+    LLFF ships its small images as image000.png, image001.png, ... in the sorted order of the original names. The
+    count must be the same, or nothing is known about which is which.
+    """
+    files = list_images(folder)
+    if len(files) != len(all_names):
+        return None
+    position = {name: index for index, name in enumerate(sorted(all_names))}
+    if any(name not in position for name in names):
+        return None
+    return [files[position[name]] for name in names]
+
+
+def scaled_size(size: Size, factor: float) -> Size:
+    """``size`` divided by ``factor``, rounded to whole pixels, at least 1 x 1."""
+    return max(1, round(size[0] / factor)), max(1, round(size[1] / factor))
+
+
+def capped_size(size: Size, max_image_size: int | None) -> Size:
+    """``size`` shrunk so that its long side is at most ``max_image_size``; never enlarged."""
+    if max_image_size is None or max(size) <= max_image_size:
+        return size
+    return scaled_size(size, max(size) / max_image_size)
+
+
+def choose_images(
+    image_sets: dict[int, list[Path]],
+    full_sizes: Sequence[Size | None],
+    downscale_factor: int | None,
+    max_image_size: int | None,
+) -> ImageChoice:
+    """Decide which set of images to use and to which size to bring it.
+
+    Args:
+        image_sets: downscale factor -> one file per frame. Not empty.
+        full_sizes: size of each frame at factor 1 as the cameras know it; None: that of the file.
+        downscale_factor: forced factor. The folder of that factor is used as it is where it exists; otherwise the
+            next larger images are shrunk when loaded. Nothing is ever enlarged.
+        max_image_size: without a forced factor, the largest long side; None: no limit.
+
+    Raises:
+        DataError: an image of the chosen set is missing or not an image; a factor below 1.
+    """
+    if downscale_factor is not None:
+        return _forced(image_sets, full_sizes, downscale_factor)
+    factors = sorted(image_sets)
+    for factor in factors:
+        longest = max(image_size(image_sets[factor][0]))
+        if max_image_size is None or longest <= max_image_size:
+            break
+    else:
+        factor = factors[-1]
+    file_sizes = [image_size(path) for path in image_sets[factor]]
+    sizes = [capped_size(size, max_image_size) for size in file_sizes]
+    if sizes != file_sizes:
+        reason = f"shrunk when loaded to a long side of {max_image_size}, see max_image_size"
+    elif max_image_size is None:
+        reason = "the largest there is"
+    else:
+        reason = f"the largest with a long side of at most {max_image_size}"
+    return ImageChoice(factor, image_sets[factor], file_sizes, sizes, reason)
+
+
+def _forced(image_sets: dict[int, list[Path]], full_sizes: Sequence[Size | None], wanted: int) -> ImageChoice:
+    """The choice for a downscale factor that the user asks for."""
+    if wanted < 1:
+        raise DataError(f"downscale_factor is {wanted}; it must be 1 (full resolution) or larger.")
+    larger = [factor for factor in image_sets if factor <= wanted]
+    factor = max(larger) if larger else min(image_sets)
+    file_sizes = [image_size(path) for path in image_sets[factor]]
+    if factor == wanted:
+        return ImageChoice(factor, image_sets[factor], file_sizes, file_sizes, f"downscale_factor={wanted}")
+    if not larger:
+        reason = f"the largest there is; downscale_factor={wanted} would enlarge it"
+        return ImageChoice(factor, image_sets[factor], file_sizes, file_sizes, reason)
+    sizes = []
+    for file_size, full_size in zip(file_sizes, full_sizes):
+        target = scaled_size(full_size, wanted) if full_size else scaled_size(file_size, wanted / factor)
+        sizes.append(target if target[0] <= file_size[0] and target[1] <= file_size[1] else file_size)
+    reason = f"shrunk when loaded, downscale_factor={wanted} and there is no images_{wanted}"
+    return ImageChoice(factor, image_sets[factor], file_sizes, sizes, reason)
+
+
+def check_aspect(file_size: Size, camera_size: Size, path: Path) -> None:
+    """DataError when an image file is not a scaled copy of the photograph that its camera was calibrated for."""
+    width, height = file_size
+    expected = width * camera_size[1] / camera_size[0]
+    # A downscaled size is rounded in both directions, so one pixel of slack per axis, and a percent for odd tools.
+    slack = 1.0 + camera_size[1] / camera_size[0] + 0.01 * height
+    if abs(expected - height) > slack:
+        turned = abs(height * camera_size[1] / camera_size[0] - width) < slack
+        hint = " It looks rotated by 90 degrees." if turned else ""
+        raise DataError(
+            f"The image {path} is {width}x{height}, but its camera was calibrated for "
+            f"{camera_size[0]}x{camera_size[1]}, which has another shape.{hint} Use the images that the camera poses "
+            "were computed from."
+        )
+
+
+def downscaled_twin(path: Path, factor: int) -> Path:
+    """``masks/a.png`` -> ``masks_4/a.png`` where that file exists, else ``path`` itself (nerfstudio's layout)."""
+    if factor == 1:
+        return path
+    twin = path.parent.with_name(f"{path.parent.name}_{factor}") / path.name
+    return twin if twin.is_file() else path

@@ -1,0 +1,154 @@
+"""LLFF captures: poses_bounds.npy, with what many copies lack (images/, images.bin) used where it is there.
+
+A row of poses_bounds.npy is a 3x5 matrix and near, far. The 3x5 matrix is [R | t | (h, w, f)] in the world frame of
+the COLMAP reconstruction it was made from; the columns of R are the camera's down, right and back axes
+(Mildenhall et al. 2019, https://github.com/Fyusion/LLFF, "Using your own poses without running COLMAP").
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from closeup_ns.data.capture import COLMAP_TO_NERFSTUDIO, Capture, Frame, Intrinsics, check_pose
+from closeup_ns.data.colmap import SPARSE_FOLDERS, find_mask, read_cameras, read_images, read_points
+from closeup_ns.data.images import image_folders, list_images, match_by_name, match_by_order
+from closeup_ns.errors import DataError
+
+POSES_FILE = "poses_bounds.npy"
+FOCAL_TOLERANCE = 0.01
+
+
+def read_llff(root: Path, masks_path: Path | None = None) -> Capture:
+    """Read an LLFF capture.
+
+    Args:
+        root: holds poses_bounds.npy, images/ and/or images_N/, and possibly sparse/0.
+        masks_path: folder of masks relative to ``root``, named like the images with the suffix .png.
+
+    Raises:
+        DataError: missing, damaged or inconsistent files.
+    """
+    rows = read_poses_bounds(root / POSES_FILE)
+    model = next((root / name for name in SPARSE_FOLDERS if (root / name).is_dir()), root / SPARSE_FOLDERS[0])
+    registered = read_images(model)
+    names = [image.name for image in registered] if len(registered) == len(rows) else []
+    sets = _image_sets(root, len(rows), names)
+    cameras = read_cameras(model)
+    camera_ids = [image.camera_id for image in registered] if names else [next(iter(cameras), -1)] * len(rows)
+    notes: list[str] = []
+    first_set = next(iter(sets.values()))
+    frames = []
+    for index, row in enumerate(rows):
+        where = f"{root / POSES_FILE}, row {index}"
+        calibrated = cameras.get(camera_ids[index]) if names or len(cameras) == 1 else None
+        name = names[index] if names else first_set[index].name
+        frames.append(
+            Frame(
+                name=name,
+                c2w=_to_nerfstudio(row, where),
+                intrinsics=_intrinsics(row, calibrated, where, notes),
+                mask=find_mask(root, masks_path, name),
+                bounds=(float(row[15]), float(row[16])),
+            )
+        )
+    points = read_points(model)
+    return Capture(
+        kind="LLFF",
+        root=root,
+        frames=frames,
+        image_sets=sets,
+        points=points.transformed(COLMAP_TO_NERFSTUDIO) if points else None,
+        applied_transform=COLMAP_TO_NERFSTUDIO,
+        full_paths=first_set,
+        notes=sorted(set(notes)),
+    )
+
+
+def read_poses_bounds(path: Path) -> npt.NDArray[np.float64]:
+    """The rows [N, 17] of a poses_bounds.npy: 3x5 [R | t | (h, w, f)] row-major, then near and far.
+
+    Raises:
+        DataError: not an array, wrong shape, NaN, or bounds that are not 0 < near < far.
+    """
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read ({error}). Copy it again, or run LLFF's imgs2poses.py.") from error
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind not in "fiu":
+        shape = getattr(rows, "shape", None)
+        raise DataError(f"{path} holds an array of shape {shape}, not [images, 17]. Run LLFF's imgs2poses.py.")
+    rows = rows.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise DataError(f"{path}: row {bad[0]} holds NaN or infinity ({len(bad)} such rows). Run imgs2poses.py again.")
+    bad = np.flatnonzero((rows[:, 15] <= 0) | (rows[:, 16] <= rows[:, 15]))
+    if len(bad):
+        near, far = rows[bad[0], 15:]
+        raise DataError(f"{path}: row {bad[0]} has the depth bounds {near:g}, {far:g}; needed is 0 < near < far.")
+    return rows
+
+
+def opengl_pose(row: npt.NDArray[np.float64], where: str) -> npt.NDArray[np.float64]:
+    """[4, 4] camera-to-world with OpenGL axes, in COLMAP's world frame, of one row of poses_bounds.npy."""
+    matrix = row[:15].reshape(3, 5)
+    down, right, back, position = matrix[:, 0], matrix[:, 1], matrix[:, 2], matrix[:, 3]
+    return check_pose(np.stack([right, -down, back, position], axis=1), where)
+
+
+def _to_nerfstudio(row: npt.NDArray[np.float64], where: str) -> npt.NDArray[np.float64]:
+    c2w = np.eye(4)
+    c2w[:3] = COLMAP_TO_NERFSTUDIO @ opengl_pose(row, where)
+    return c2w
+
+
+def _intrinsics(
+    row: npt.NDArray[np.float64], calibrated: Intrinsics | None, where: str, notes: list[str]
+) -> Intrinsics:
+    """The camera of one row: COLMAP's, with its distortion, where it is the same camera; else (h, w, f) alone."""
+    height, width, focal = row[:15].reshape(3, 5)[:, 4]
+    plain = Intrinsics(round(width), round(height), focal, focal, width / 2, height / 2).check(where)
+    if calibrated is None:
+        return plain
+    same_size = (calibrated.width, calibrated.height) == (plain.width, plain.height)
+    if same_size and abs(calibrated.fx / focal - 1) < FOCAL_TOLERANCE:
+        return calibrated
+    notes.append(f"COLMAP's camera is not the one of {POSES_FILE} and is not used: lens distortion is unknown")
+    return plain
+
+
+def _image_sets(root: Path, count: int, names: list[str]) -> dict[int, list[Path]]:
+    """Every complete set of ``count`` images; ``names`` are those that COLMAP registered, where that is known."""
+    folders = {factor: folder for factor, folder in image_folders(root).items() if list_images(folder)}
+    if not folders:
+        raise DataError(f"{root} has {POSES_FILE} but no images: neither images/ nor images_N/ holds any.")
+    originals = [path.name for path in list_images(root / "images")] or names
+    sets: dict[int, list[Path]] = {}
+    for factor, folder in folders.items():
+        files = list_images(folder)
+        paths = match_by_name(folder, names) if names else None
+        if paths is None and len(files) == count:
+            paths = files
+        if paths is None and names:
+            paths = match_by_order(folder, names, originals)
+        if paths is not None:
+            sets[factor] = paths
+    if not sets:
+        counts = ", ".join(f"{folder.name}/ has {len(list_images(folder))}" for folder in folders.values())
+        raise DataError(
+            f"{root / POSES_FILE} has {count} poses, but {counts} images. Each pose belongs to one image, in sorted "
+            "order: restore the missing images, or run LLFF's imgs2poses.py on the images that are there."
+        )
+    return sets
+
+
+def check_same_size(paths: list[Path], sizes: list[tuple[int, int]]) -> None:
+    """DataError when the images of an LLFF capture, which has one size by definition, differ in size."""
+    for path, size in zip(paths, sizes):
+        if size != sizes[0]:
+            raise DataError(
+                f"The images of {path.parent} have different sizes: {paths[0].name} is {sizes[0][0]}x{sizes[0][1]}, "
+                f"{path.name} is {size[0]}x{size[1]}. An LLFF capture has one size; scale all images alike."
+            )
