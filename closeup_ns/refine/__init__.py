@@ -1,1 +1,1 @@
-
+"""What makes a rendered view better, and what keeps a worse one out."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def gaussian_blur(image: Float[Tensor, "C H W"], sigma: float) -> Float[Tensor, "C H W"]:
-    """Separable Gaussian with standard deviation ``sigma`` in pixels; the border repeats. ``sigma`` <= 0 changes nothing.
+    """Separable Gaussian of standard deviation ``sigma`` pixels; the border repeats. ``sigma`` <= 0 changes nothing.
 
     The kernel reaches 3 sigma, and its weights sum to one, so a constant image keeps its value.
     """
@@ -26,9 +26,7 @@ def gaussian_blur(image: Float[Tensor, "C H W"], sigma: float) -> Float[Tensor, 
     return rows[:, 0]
 
 
-def masked_blur(
-    image: Float[Tensor, "C H W"], mask: Bool[Tensor, "H W"], sigma: float
-) -> Float[Tensor, "C H W"]:
+def masked_blur(image: Float[Tensor, "C H W"], mask: Bool[Tensor, "H W"], sigma: float) -> Float[Tensor, "C H W"]:
     """Gaussian average over the masked pixels only (normalised convolution); 0 where the kernel sees none of them."""
     inside = mask.to(image.dtype)[None]
     total = gaussian_blur(torch.where(mask, image, torch.zeros_like(image)), sigma)

@@ -76,9 +76,7 @@ class GateDecision:
         return GateDecision(**{field.name: content[field.name] for field in dataclasses.fields(GateDecision)})
 
 
-def masked_psnr(
-    image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"], mask: Bool[Tensor, "H W"]
-) -> float:
+def masked_psnr(image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"], mask: Bool[Tensor, "H W"]) -> float:
     """PSNR in dB over the masked pixels, for a peak of 1; ``IDENTICAL_PSNR`` at most. The mask must not be empty."""
     error = float((image[mask].double() - truth[mask].double()).square().mean())
     return min(IDENTICAL_PSNR, -10.0 * math.log10(max(error, 1e-30)))

@@ -51,7 +51,7 @@ class RefinedView:
     image: Float[Tensor, "H W 3"]
     """RGB in [0, 1]."""
     real: Bool[Tensor, "H W"]
-    """True where real photographs set the colour (at the scale that they resolve). Never true for a generated colour."""
+    """True where real photographs set the colour, at the scale that they resolve. Never true for a generated colour."""
     weight: Float[Tensor, "H W"]
     """Trust for the loss, in [0, 1]; 0 where the refiner knows nothing beyond the render."""
     notes: dict[str, float | str] = field(default_factory=dict)
@@ -109,8 +109,9 @@ class ReliableRefinerConfig(RefinerOptions):
     feather: float = 4.0
     """Pixels over which the correction fades in from the edge of the known region (more where a photograph's pixel
     covers more than that)."""
-    iterations: int = 2
-    """Back-projection steps. One corrects what the photographs blur halfway too little; many amplify their noise."""
+    iterations: int = 1
+    """Back-projection steps. More correct the middle frequencies further, but harm a good render more: on an analytic
+    scene 2 steps gain nothing at 3x and 9x (30.0 and 29.3 dB for either) and cost 2 dB where the render was right."""
 
 
 @dataclass

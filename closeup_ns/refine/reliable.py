@@ -19,7 +19,7 @@ from torch import Tensor
 from closeup_ns.refine.filters import edge_distance, gaussian_blur, masked_blur, opened
 from closeup_ns.refine.refiner import RefinedView, RefineRequest, ReliableRefinerConfig
 from closeup_ns.rendering.types import Rendered
-from closeup_ns.views.reliability import Observation, ReliablePixels
+from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import backproject
 
@@ -33,8 +33,9 @@ def source_footprint(
     """How many pixels of ``view`` one pixel of a typical reference covers, in each direction.
 
     The size of a pixel on the surface is z / f, so the ratio is (z_r / f_r) / (z_v / f_v) (papers.md, 1.5): about the
-    zoom where the reference looks at what the view sees. Median over the known pixels and the references that have
-    them in their image; 1 when there are none (there is then nothing to correct either).
+    zoom where the reference looks at what the view sees. References that have a point in their image count by the
+    inverse of their footprint's area, as in the blend of their colours, so the blend's variance is n / sum(1/s^2); the
+    result is the median over the known pixels, and 1 when there are none (nothing is corrected then).
 
     Args:
         view: the close-up.
@@ -60,8 +61,10 @@ def source_footprint(
     if not bool(seen.any()):
         return 1.0
     size_here = depth[chosen] / _focal(view.K)
-    size_there = z / _focal(intrinsics)[:, None]
-    return float((size_there / size_here)[seen].median())
+    ratio = z / _focal(intrinsics)[:, None] / size_here
+    sharpness = torch.where(seen, ratio.clamp_min(1e-6) ** -2, torch.zeros_like(ratio)).sum(0)
+    covered = sharpness > 0
+    return float((seen.sum(0)[covered] / sharpness[covered]).sqrt().median())
 
 
 def _focal(intrinsics: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
@@ -111,9 +114,7 @@ class ReliableRefiner:
     def close(self) -> None:
         """Nothing was loaded."""
 
-    def _refine_one(
-        self, view: View, render: Rendered, mask: ReliablePixels, references: list[View]
-    ) -> RefinedView:
+    def _refine_one(self, view: View, render: Rendered, mask: ReliablePixels, references: list[View]) -> RefinedView:
         rendered = torch.nan_to_num(render.color).clamp(0, 1).permute(2, 0, 1)
         photographs = mask.blended.to(rendered)
         finite = photographs.isfinite().all(0)
@@ -162,4 +163,3 @@ class ReliableRefiner:
         width = max(1, math.ceil(max(self.config.feather, 2.0 * sigma)))
         linear = edge_distance(trusted, width).float() / width
         return linear * linear * (3.0 - 2.0 * linear)
-

@@ -1,0 +1,154 @@
+"""One refined view as it lies on disk: exact numbers for training, ordinary PNGs for people and other methods.
+
+A resumed run must train on the same bits as one that was never stopped, so everything that the loss reads is rounded to
+what the files hold *before* its first use: ``quantised`` is applied on saving, and a file gives back exactly that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from closeup_ns.refine.gate import GateDecision
+from closeup_ns.views.reliability import ReliablePixels
+from closeup_ns.views.view import View
+
+LEVELS = 65535
+"""Colours and weights are kept in 16 bits: 256 times finer than the photographs themselves."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredView:
+    """What one to-be-updated or frontier view contributes to a round."""
+
+    view: View
+    """Where it is seen from (OpenCV c2w, world frame of the model)."""
+    image: Float[Tensor, "H W 3"]
+    """What the model is trained on: refined, and past the gate."""
+    render: Float[Tensor, "H W 3"]
+    """What the model showed before the round."""
+    reliable: ReliablePixels
+    """What real photographs say about the view; ``sparse`` and ``color`` enter the loss."""
+    real: Bool[Tensor, "H W"]
+    """Provenance: true where the colour in ``image`` is a real photograph's."""
+    weight: Float[Tensor, "H W"]
+    """Trust for the loss, in [0, 1]."""
+    decision: GateDecision
+    """The gate's verdict."""
+    seconds: float
+    """Rendering, refining and judging it took this long."""
+    notes: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
+    """The refiner's remarks, for the report."""
+
+
+def quantised(stored: StoredView) -> StoredView:
+    """The same view rounded to what the file holds, on the CPU in float32. Applying it twice changes nothing more."""
+    return _from_arrays(_to_arrays(stored), stored)
+
+
+def write_exact(path: Path, stored: StoredView) -> None:
+    """Writes the tensors losslessly (up to 16 bits per value) as ``.npz`` at exactly ``path``."""
+    with open(path, "wb") as file:
+        np.savez_compressed(file, **_to_arrays(stored))
+
+
+def read_exact(path: Path, header: Mapping[str, Any]) -> StoredView:
+    """Reads what ``write_exact`` wrote; ``header`` is the view's JSON (``view_header``).
+
+    Raises:
+        ValueError, KeyError, OSError, EOFError: the file is damaged or not one of ours (``allow_pickle`` is off).
+    """
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    view = View.from_dict(header["view"])
+    size = (view.height, view.width)
+    if arrays["image"].shape != (*size, 3) or arrays["weight"].shape != size:
+        raise ValueError(f"its image is {arrays['image'].shape[:2]}, but the view is {size} (height, width)")
+    blank = torch.zeros(0)
+    nothing = ReliablePixels(blank.bool(), blank.bool(), blank, blank, blank.int())
+    template = StoredView(
+        view=view,
+        image=blank,
+        render=blank,
+        reliable=nothing,
+        real=blank.bool(),
+        weight=blank,
+        decision=GateDecision.from_dict(header["decision"]),
+        seconds=float(header["seconds"]),
+        notes=dict(header["notes"]),
+    )
+    return _from_arrays(arrays, template)
+
+
+def view_header(stored: StoredView) -> dict[str, Any]:
+    """The JSON part of a stored view."""
+    return {
+        "view": stored.view.to_dict(),
+        "decision": stored.decision.to_dict(),
+        "seconds": stored.seconds,
+        "notes": dict(stored.notes),
+    }
+
+
+def write_png(path: Path, values: Tensor) -> None:
+    """Writes [H, W, 3] or [H, W] values in [0, 1] (or bools) as an 8-bit PNG, for people and other methods."""
+    levels = (torch.nan_to_num(values.detach().float()).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    Image.fromarray(levels).save(path, format="PNG")
+
+
+def _levels(values: Tensor) -> np.ndarray:
+    # Float64, so that rounding is the same on every device and exact for values that came from a file.
+    scaled = torch.nan_to_num(values.detach().double()).clamp(0, 1) * LEVELS
+    return scaled.round().cpu().numpy().astype(np.uint16)
+
+
+def _values(levels: np.ndarray) -> Tensor:
+    return torch.from_numpy(levels.astype(np.float64) / LEVELS).float()
+
+
+def _mask(mask: Tensor) -> np.ndarray:
+    return mask.detach().cpu().numpy().astype(np.bool_)
+
+
+def _to_arrays(stored: StoredView) -> dict[str, np.ndarray]:
+    known = stored.reliable
+    return {
+        "image": _levels(stored.image),
+        "render": _levels(stored.render),
+        "weight": _levels(stored.weight),
+        "real": _mask(stored.real),
+        "dense": _mask(known.dense),
+        "sparse": _mask(known.sparse),
+        "color": _levels(known.color),
+        "blended": _levels(known.blended),
+        "support": known.support.detach().clamp(0, LEVELS).cpu().numpy().astype(np.uint16),
+    }
+
+
+def _from_arrays(arrays: Mapping[str, np.ndarray], rest: StoredView) -> StoredView:
+    """Tensors from ``arrays``, everything else from ``rest``."""
+    reliable = ReliablePixels(
+        dense=torch.from_numpy(arrays["dense"]),
+        sparse=torch.from_numpy(arrays["sparse"]),
+        color=_values(arrays["color"]),
+        blended=_values(arrays["blended"]),
+        support=torch.from_numpy(arrays["support"].astype(np.int32)),
+    )
+    return dataclasses.replace(
+        rest,
+        view=rest.view.to("cpu"),
+        image=_values(arrays["image"]),
+        render=_values(arrays["render"]),
+        reliable=reliable,
+        real=torch.from_numpy(arrays["real"]),
+        weight=_values(arrays["weight"]),
+    )

@@ -1,0 +1,83 @@
+"""A scene in closed form: a textured wall with a box before it, photographed from afar and seen from close by.
+
+Photographs average over their pixels, as a camera does, so a close-up holds frequencies that no photograph has.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.reliability import Observation, ReliablePixels, reliable_pixels
+from closeup_ns.views.view import View
+from closeup_ns.views.warp import pixel_grid
+
+WALL, BOX = 4.0, 3.6
+FOCAL = 1.25
+SAMPLES = 6
+
+
+def camera(x: float, y: float, z: float, width: int = 96, height: int = 72) -> View:
+    focal = FOCAL * width
+    K = torch.tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+    c2w = torch.eye(4)
+    c2w[:3, 3] = torch.tensor([x, y, z])
+    return View(K, c2w, width, height)
+
+
+def texture(x: Tensor, y: Tensor, hit: Tensor) -> Tensor:
+    wall = torch.stack(
+        [
+            0.5 + 0.25 * torch.sin(9 * x + 2 * y) + 0.15 * torch.sin(70 * x) * torch.cos(55 * y),
+            0.45 + 0.3 * torch.cos(8 * y) + 0.1 * torch.sin(60 * (x + y)),
+            0.5 + 0.25 * torch.sin(5 * x - 7 * y),
+        ]
+    )
+    box = torch.stack([0.85 + 0.1 * torch.sin(40 * y), 0.2 + 0.1 * torch.sin(30 * x), 0.2 + 0 * x])
+    return torch.where(hit, box, wall)
+
+
+def seen(view: View, samples: int = SAMPLES) -> tuple[Tensor, Tensor]:
+    """Box-averaged colour [3, H, W] and z-depth [H, W] of the scene from a camera that looks along +z."""
+    fine = view.scaled_to(view.width * samples, view.height * samples)
+    colors, _ = _point_sampled(fine)
+    _, depth = _point_sampled(view)
+    return F.avg_pool2d(colors[None], samples)[0], depth
+
+
+def _point_sampled(view: View) -> tuple[Tensor, Tensor]:
+    uv = pixel_grid(view.height, view.width)
+    slope = (uv - view.K[:2, 2]) / view.K[0, 0]
+    at_box = view.position[:2] + slope * (BOX - view.position[2])
+    at_wall = view.position[:2] + slope * (WALL - view.position[2])
+    hit = ((at_box[..., 0] - 0.35).abs() < 0.12) & (at_box[..., 1].abs() < 0.15)
+    point = torch.where(hit[..., None], at_box, at_wall)
+    depth = torch.where(hit, BOX, WALL) - view.position[2]
+    return texture(point[..., 0], point[..., 1], hit), depth
+
+
+def photographs() -> list[Observation]:
+    views = [camera(x, y, 0.0) for x in (-0.5, -0.1, 0.4) for y in (-0.35, 0.05, 0.3)]
+    return [Observation(view, *seen(view)) for view in views]
+
+
+def close_up(zoom: float) -> tuple[View, Rendered]:
+    """A view ``zoom`` times closer, and the truth from there."""
+    view = camera(0.1, 0.02, WALL - WALL / zoom)
+    color, depth = seen(view)
+    return view, Rendered(color.permute(1, 2, 0), depth, torch.ones_like(depth))
+
+
+def faulty(truth: Rendered, generator: torch.Generator) -> Rendered:
+    """A render with what plain splats suffer from up close: a colour cast in places, and thin streaks."""
+    height, width = truth.alpha.shape
+    coarse = torch.randn(1, 3, 3, 4, generator=generator) * 0.08
+    cast = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)[0].permute(1, 2, 0)
+    streaks = (torch.rand(1, width, 1, generator=generator) < 0.04) * 0.15
+    return Rendered((truth.color + cast + streaks).clamp(0, 1), truth.depth, truth.alpha)
+
+
+def known(view: View, render: Rendered, references: list[Observation]) -> ReliablePixels:
+    return reliable_pixels(view, render.depth, render.alpha, references)
