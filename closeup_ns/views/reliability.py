@@ -22,10 +22,10 @@ from torch import Tensor
 
 from closeup_ns.errors import CloseupError
 from closeup_ns.views.view import View
-from closeup_ns.views.warp import inside, pixel_grid, project, sample, unproject
+from closeup_ns.views.warp import MIN_DEPTH, pixel_grid, sample, transfer_matrix
 
-_BLOCK_ELEMENTS = 4_000_000
-"""Observations x pixels held at once while blending; with colours and weights about 100 MB in float32."""
+_BLOCK_ELEMENTS = 500_000
+"""Observations x pixels held at once while blending: bounds the memory, and small enough to stay in the cache."""
 
 
 @dataclass
@@ -117,9 +117,12 @@ def reliable_pixels(
     support = torch.zeros(view.height * view.width, dtype=torch.int64, device=depth.device)
     agreeing = torch.zeros_like(support)
     blended = depth.new_zeros(3, view.height * view.width)
+    transfers = [(_transfer(view, o.view, depth), _transfer(o.view, view, depth)) for o in observations]
     pixels = solid.flatten().nonzero()[:, 0]
     for block in _blocks(pixels, len(observations)):
-        support[block], agreeing[block], blended[:, block] = _gather(view, depth, block, observations, config, splat)
+        support[block], agreeing[block], blended[:, block] = _gather(
+            view, depth, block, observations, transfers, config, splat
+        )
     support, agreeing = support.reshape(size), agreeing.reshape(size)
     dense = support >= max(config.min_views, 1)
     sparse = confirmed & (agreeing >= max(config.min_views, 1))
@@ -178,13 +181,19 @@ def _splat(view: View, observations: Sequence[Observation], config: ReliabilityC
 
 def _landed(view: View, observation: Observation, config: ReliabilityConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Pixels of a photograph that fall into ``view``: their index, the cell they hit, z-depth there, and footprint."""
-    there = observation.view
-    depth = observation.depth.flatten()
-    grid = pixel_grid(there.height, there.width, depth.device, depth.dtype).reshape(-1, 2)
-    uv, z = project(view, unproject(there, grid, depth))
-    pixel = (inside(view, uv, z, config.near) & (depth > config.near)).nonzero()[:, 0]
-    column, row = uv[pixel].floor().long().unbind(-1)
-    return pixel, row * view.width + column, z[pixel], depth[pixel] / _focal(there)
+    there, depth = observation.view, observation.depth
+    matrix = _transfer(there, view, depth)
+    column = torch.arange(there.width, device=depth.device, dtype=depth.dtype) + 0.5
+    row = (torch.arange(there.height, device=depth.device, dtype=depth.dtype) + 0.5)[:, None]
+    x, y, z = (torch.addcmul(m[3], depth, m[0] * column + (m[1] * row + m[2])) for m in matrix)
+    # The divisions wait until the few pixels that land are known: in a close-up one in zoom squared.
+    lands = (z > config.near) & (depth > config.near) & (x >= 0) & (y >= 0)
+    lands &= (x < view.width * z) & (y < view.height * z)
+    pixel = lands.flatten().nonzero()[:, 0]
+    z = z.flatten()[pixel]
+    u = (x.flatten()[pixel] / z).long().clamp_max(view.width - 1)
+    v = (y.flatten()[pixel] / z).long().clamp_max(view.height - 1)
+    return pixel, v * view.width + u, z, depth.flatten()[pixel] / _focal(there)
 
 
 def _gather(
@@ -192,55 +201,80 @@ def _gather(
     depth: Tensor,
     block: Tensor,
     observations: Sequence[Observation],
+    transfers: Sequence[tuple[Tensor, Tensor]],
     config: ReliabilityConfig,
     splat: _Splat,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For the pixels ``block`` [p]: how many photographs agree in geometry, how many also in colour, and the blend."""
-    here = pixel_grid(view.height, view.width, depth.device, depth.dtype).reshape(-1, 2)[block]
-    near_depth = depth.flatten()[block]
-    points = unproject(view, here, near_depth)
+    here = pixel_grid(view.height, view.width, depth.device, depth.dtype).reshape(-1, 2)[block].T
+    lifted = _lift(here, depth.flatten()[block])
     splat_color, splat_source = splat.color.reshape(3, -1)[:, block], splat.source.flatten()[block]
 
     colors = depth.new_zeros(len(observations), 3, block.numel())
     weights = depth.new_zeros(len(observations), block.numel())
     agreeing = torch.zeros_like(block)
     for index, observation in enumerate(observations):
-        kept, uv, weight = _agreement(view, here, near_depth, points, observation, config)
-        color = sample(observation.color, uv).to(depth)
-        colors[index, :, kept] = color
-        weights[index, kept] = weight
-        matches = (color - splat_color[:, kept]).abs().amax(0) < config.color
+        kept, uv, worth = _agreement(view, here, lifted, observation, transfers[index], config)
+        color = sample(observation.color, uv.T).to(depth)
+        colors[index].index_copy_(1, kept, color)
+        weights[index].index_copy_(0, kept, worth)
+        matches = (color - splat_color.index_select(1, kept)).abs().amax(0) < config.color
         if config.independent:
-            matches &= splat_source[kept] != index
-        agreeing[kept] += matches.long()
+            matches &= splat_source.index_select(0, kept) != index
+        agreeing.index_add_(0, kept, matches.long())
     return (weights > 0).sum(0), agreeing, _blend(colors, weights, config.color)
 
 
 def _agreement(
-    view: View, here: Tensor, near_depth: Tensor, points: Tensor, observation: Observation, config: ReliabilityConfig
+    view: View,
+    here: Tensor,
+    lifted: Tensor,
+    observation: Observation,
+    transfers: tuple[Tensor, Tensor],
+    config: ReliabilityConfig,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices of the pixels whose surface ``observation`` sees too, where it sees them, and how much that is worth.
+    """Indices [m] of the pixels whose surface ``observation`` sees too, where it sees them [2, m], and its worth there.
 
-    The worth falls with the square of the photograph's footprint on the surface and with the reprojection error.
+    ``here`` [2, p] are the pixels, ``lifted`` [4, p] the same with their depth (`_lift`), ``transfers`` the
+    matrices from ``view`` to the photograph and back. The worth falls with the
+    square of the photograph's footprint on the surface and with the reprojection error.
     """
     there = observation.view
-    uv, z = project(there, points)
-    kept = inside(there, uv, z, config.near).nonzero()[:, 0]
-    uv, z = uv[kept], z[kept]
-    seen_depth = sample(observation.depth[None], uv, "nearest")[0]
-    close = ((seen_depth - z).abs() <= config.depth_rel * z) & (seen_depth > config.near)
-    kept, uv, z, seen_depth = kept[close], uv[close], z[close], seen_depth[close]
+    x, y, z = transfers[0] @ lifted
+    lands = (z > config.near) & (x >= 0) & (y >= 0) & (x < there.width * z) & (y < there.height * z)
+    kept = lands.nonzero()[:, 0]
+    x, y, z = torch.stack([x, y, z]).index_select(1, kept)
+    uv = torch.stack([x, y]) / z
+    seen_depth = sample(observation.depth[None], uv.T, "nearest")[0].to(z)
+    close = (((seen_depth - z).abs() <= config.depth_rel * z) & (seen_depth > config.near)).nonzero()[:, 0]
+    kept, uv, z, seen_depth = _pick(close, kept, uv, z, seen_depth)
 
-    back, back_z = project(view, unproject(there, uv, seen_depth))
-    error = (back - here[kept]).norm(dim=-1)
-    footprint = z / _focal(there)
-    source_pixel = footprint / (near_depth[kept] / _focal(view))
-    tolerance = 0.5 * source_pixel + 1.0
-    worth = torch.exp(-0.5 * (error / tolerance).clamp_max(4.0).square()) * (near_depth[kept] / footprint).square()
+    back = transfers[1] @ _lift(uv, seen_depth)
+    x, y = back[:2] / back[2].clamp_min(MIN_DEPTH) - here.index_select(1, kept)
+    error = torch.hypot(x, y)
+    magnification = lifted[2].index_select(0, kept) * _focal(there) / (z * _focal(view))
+    tolerance = 0.5 / magnification + 1.0
+    worth = torch.exp(-0.5 * (error / tolerance).clamp_max(4.0).square()) * magnification.square()
     if config.rule == "reproj":
-        passed = (back_z > config.near) & (error <= tolerance)
-        kept, uv, worth = kept[passed], uv[passed], worth[passed]
+        passed = ((back[2] > config.near) & (error <= tolerance)).nonzero()[:, 0]
+        kept, uv, worth = _pick(passed, kept, uv, worth)
     return kept, uv, worth
+
+
+def _pick(index: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The same columns of every tensor; the whole where all are picked, which is common and then free."""
+    if index.numel() == tensors[0].shape[-1]:
+        return tensors
+    return tuple(tensor.index_select(-1, index) for tensor in tensors)
+
+
+def _lift(uv: Tensor, depth: Tensor) -> Tensor:
+    """Pixels [2, p] with their depth [p] as (u d, v d, d, 1) [4, p], what `transfer_matrix` multiplies."""
+    return torch.stack([uv[0] * depth, uv[1] * depth, depth, torch.ones_like(depth)])
+
+
+def _transfer(source: View, destination: View, like: Tensor) -> Tensor:
+    return transfer_matrix(source.K, source.c2w, destination.K, destination.c2w).to(like)
 
 
 def _blend(colors: Tensor, weights: Tensor, limit: float) -> Tensor:
@@ -254,8 +288,7 @@ def _blend(colors: Tensor, weights: Tensor, limit: float) -> Tensor:
     middle = (running >= 0.5 * running[:, -1:]).to(torch.uint8).argmax(1)
     chosen = order.gather(1, middle[:, None])[:, 0]
     reference = colors.gather(0, chosen.expand(1, 3, -1))
-    close = (colors - reference).abs().amax(1) <= limit
-    weights = weights * close
+    weights = weights * ((colors - reference).abs().amax(1) <= limit)
     return (colors * weights[:, None]).sum(0) / weights.sum(0).clamp_min(torch.finfo(weights.dtype).tiny)
 
 

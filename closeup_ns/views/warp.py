@@ -57,6 +57,25 @@ def project(view: View, points: Float[Tensor, "*n 3"]) -> tuple[Float[Tensor, "*
     return local[..., :2] / z.clamp_min(MIN_DEPTH)[..., None] * focal + view.K[:2, 2], z
 
 
+def transfer_matrix(
+    source_K: Float[Tensor, "*n 3 3"],
+    source_c2w: Float[Tensor, "*n 4 4"],
+    destination_K: Float[Tensor, "*n 3 3"],
+    destination_c2w: Float[Tensor, "*n 4 4"],
+) -> Float[Tensor, "*n 3 4"]:
+    """Matrices that take a source pixel with its depth straight to the destination's pixels; leading axes broadcast.
+
+    ``M @ (u d, v d, d, 1) = (u' z', v' z', z')`` for source pixel (u, v) at z-depth d. The poses are combined in
+    float64, so a scene far from the world's origin loses no precision; the result has the type of ``source_K``.
+    """
+    rotation = destination_c2w[..., :3, :3].double().transpose(-1, -2)
+    offset = source_c2w[..., :3, 3].double() - destination_c2w[..., :3, 3].double()
+    K = destination_K.double()
+    linear = K @ rotation @ source_c2w[..., :3, :3].double() @ torch.linalg.inv(source_K.double())
+    shift = K @ rotation @ offset[..., None]
+    return torch.cat([linear, shift], dim=-1).to(source_K.dtype)
+
+
 def inside(view: View, uv: Float[Tensor, "*n 2"], z: Float[Tensor, "*n"], near: float = 1e-4) -> Bool[Tensor, "*n"]:
     """Whether a projection is in front of the camera (z-depth above ``near``) and within the image."""
     u, v = uv[..., 0], uv[..., 1]
