@@ -1,0 +1,176 @@
+"""The demo scene as data on disk: far photographs with sparse points to train on, and true close-ups to judge by.
+
+    folder/capture/   transforms.json, images/*.jpg, sparse_pc.ply: all that training sees
+    folder/truth/     transforms.json, images/*.png: the close-ups, in the same world frame; capture/ never refers to it
+    folder/demo.json  the target point, d0 and the settings; written last, so its presence says that all is there
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
+
+from closeup_ns.atomic import write_json
+from closeup_ns.data.demo_camera import SCALES, Walk, closeup_views, far_views, rays_through
+from closeup_ns.data.demo_layout import Points, still_life, target_point
+from closeup_ns.data.demo_photo import PhotoModel
+from closeup_ns.data.demo_render import World
+from closeup_ns.data.demo_write import write_photograph, write_points, write_transforms
+from closeup_ns.views.view import View
+
+HOLD_OUT_EVERY = 8
+"""Every so manieth far photograph is held out of training."""
+_FAR_SAMPLES, _TRUTH_SAMPLES = 4, 9
+_POINT_NOISE_METRES = 0.0008
+"""Standard deviation of a sparse point: about half a pixel of a far photograph, as structure from motion has it."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with (images done, images in all, what is being done)."""
+
+
+@dataclass(frozen=True, eq=False)
+class DemoScene:
+    """Where everything was written, and the target."""
+
+    capture: Path
+    truth: Path
+    target: tuple[float, float, float]
+    """World position in the frame of transforms.json."""
+    d0: float
+    """Median distance of the training photographs from the target."""
+
+
+def write_demo_scene(
+    folder: Path,
+    seed: int = 0,
+    far_count: int = 34,
+    size: tuple[int, int] = (512, 384),
+    closeups_per_scale: int = 4,
+    photo: PhotoModel = PhotoModel(),
+    walk: Walk = Walk(),
+    exposure_drift: float = 0.0,
+    progress: Progress = lambda done, total, what: None,
+) -> DemoScene:
+    """Render the still life and write it below ``folder``. The same arguments give the same files.
+
+    Args:
+        folder: receives capture/, truth/ and demo.json.
+        seed: of the plant, the cameras and the noise.
+        far_count: far photographs; every `HOLD_OUT_EVERY`-th is listed for testing and the others for training.
+        size: width and height of every image, in pixels.
+        closeups_per_scale: true close-ups at each of `SCALES`.
+        photo: the camera's optics and sensor.
+        walk: where the cameras stand.
+        exposure_drift: standard deviation of each far photograph's exposure, in stops.
+        progress: told after each image.
+    """
+    total = far_count + len(SCALES) * closeups_per_scale
+    progress(0, total, "building and lighting the still life")
+    world, target = World(still_life(seed)), target_point()
+    rng = np.random.default_rng([seed, 2])
+    views = far_views(target, far_count, size, walk, rng)
+    held_out = [i % HOLD_OUT_EVERY == HOLD_OUT_EVERY // 2 for i in range(far_count)]
+    train = [view for view, test in zip(views, held_out, strict=True) if not test]
+    d0 = float(np.median([np.linalg.norm(view.position.numpy() - target) for view in train]))
+    photos = []
+    for i, view in enumerate(views):
+        noise = np.random.default_rng([seed, 3, i])
+        radiance = _expose(world, view, target, photo, _FAR_SAMPLES, seed=1000 * seed + i)
+        photos.append(photo.develop(radiance, noise, exposure_drift * float(noise.standard_normal())))
+        progress(i + 1, total, "far photographs")
+    scene = DemoScene(folder / "capture", folder / "truth", (float(target[0]), float(target[1]), float(target[2])), d0)
+    _write_capture(scene.capture, views, held_out, photos, photo, _sparse_points(world, train, photos, held_out, rng))
+    done, frames = far_count, []
+    for scale in SCALES:
+        closeups = closeup_views(target, train, scale, closeups_per_scale, size, walk, rng, world.distance)
+        for i, view in enumerate(closeups):
+            radiance = _expose(world, view, target, photo, _TRUTH_SAMPLES, seed=1000 * seed + 500 + done)
+            name = f"images/closeup_{scale:02d}x_{i}.png"
+            write_photograph(scene.truth / name, photo.develop(radiance))
+            frames.append((name, view, {"scale": scale}))
+            done += 1
+            progress(done, total, f"true close-ups, {scale}x")
+    write_transforms(scene.truth, frames, {"target": list(scene.target), "d0": d0})
+    settings = {"seed": seed, "far_count": far_count, "size": list(size), "closeups_per_scale": closeups_per_scale}
+    settings |= {"exposure_drift": exposure_drift, "photo": asdict(photo), "walk": asdict(walk)}
+    write_json(folder / "demo.json", {"target": list(scene.target), "d0": d0, "settings": settings})
+    return scene
+
+
+def _expose(world: World, view: View, target: Points, photo: PhotoModel, samples: int, seed: int) -> NDArray[np.float32]:
+    """Radiance on the sensor, textures averaged beforehand below a fifth of what a sensor pixel covers at the target."""
+    sensor = view.scaled_to(view.width * photo.reduction, view.height * photo.reduction)
+    footprint = float(np.linalg.norm(view.position.numpy() - target)) / float(sensor.K[0, 0])
+    return world.radiance(sensor, 0.2 * footprint, samples, seed)
+
+
+def _write_capture(
+    folder: Path,
+    views: list[View],
+    held_out: list[bool],
+    photos: list[NDArray[np.uint8]],
+    photo: PhotoModel,
+    points: tuple[Points, NDArray[np.uint8]],
+) -> None:
+    names = [f"images/far_{i:03d}.jpg" for i in range(len(views))]
+    for name, image in zip(names, photos, strict=True):
+        write_photograph(folder / name, image, photo.jpeg_quality)
+    write_points(folder / "sparse_pc.ply", *points)
+    test = [name for name, out in zip(names, held_out, strict=True) if out]
+    lists = {"train_filenames": [name for name in names if name not in test], "val_filenames": test, "test_filenames": test}
+    frames = [(name, view, {}) for name, view in zip(names, views, strict=True)]
+    write_transforms(folder, frames, {"ply_file_path": "sparse_pc.ply", **lists})
+
+
+def _sparse_points(
+    world: World,
+    train: list[View],
+    photos: list[NDArray[np.uint8]],
+    held_out: list[bool],
+    rng: np.random.Generator,
+    per_photo: int = 160,
+) -> tuple[Points, NDArray[np.uint8]]:
+    """What structure from motion would find: corners of the training photographs, seen again by two other photographs.
+
+    Points [N, 3] carry noise of half a far pixel; colours [N, 3] are those of the photograph they were found in.
+    """
+    kept = [image for image, test in zip(photos, held_out, strict=True) if not test]
+    points, colours = [], []
+    for view, image in zip(train, kept, strict=True):
+        rows, columns = _corners(image, per_photo, rng)
+        origins, directions = rays_through(view, np.stack([columns + 0.5, rows + 0.5], 1))
+        reach = world.distance(origins, directions)
+        hit = np.isfinite(reach)
+        found = origins[hit] + reach[hit, None] * directions[hit]
+        seen = sum(_sees(world, train[k], found).astype(int) for k in rng.choice(len(train), 3, replace=False))
+        points.append(found[seen >= 2])
+        colours.append(image[rows, columns][hit][seen >= 2])
+    clean = np.concatenate(points)
+    return clean + _POINT_NOISE_METRES * rng.standard_normal(clean.shape), np.concatenate(colours)
+
+
+def _corners(image: NDArray[np.uint8], count: int, rng: np.random.Generator) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of up to ``count`` local maxima of the gradient, the stronger the likelier."""
+    down, right = np.gradient(image.astype(np.float32).mean(2))
+    strength = np.hypot(down, right)
+    rows, columns = np.nonzero((strength == maximum_filter(strength, 5)) & (strength > 6))
+    chance = strength[rows, columns] / strength[rows, columns].sum()
+    chosen = rng.choice(len(rows), min(count, len(rows)), replace=False, p=chance)
+    return rows[chosen], columns[chosen]
+
+
+def _sees(world: World, view: View, points: Points) -> NDArray[np.bool_]:
+    """Whether each point [N, 3] is inside the image of ``view`` and not hidden from it."""
+    position = view.position.numpy()
+    offset = points - position
+    distance = np.linalg.norm(offset, axis=1)
+    local = offset @ view.c2w[:3, :3].numpy()
+    uv = local[:, :2] / np.maximum(local[:, 2:], 1e-9) * np.diag(view.K.numpy())[:2] + view.K.numpy()[:2, 2]
+    inside = (local[:, 2] > 0) & (uv > 0).all(1) & (uv < [view.width, view.height]).all(1)
+    reach = world.distance(np.repeat(position[None], len(points), 0), offset / distance[:, None])
+    return inside & (reach > distance - 2e-3)
