@@ -137,11 +137,12 @@ def find_layout(data: Path) -> Literal["transforms", "llff", "colmap"]:
         return "llff"
     if find_model(data) is not None:
         return "colmap"
-    wanted = ["transforms.json", POSES_FILE, *(f"{name}/cameras.bin and images.bin (or .txt)" for name in SPARSE_FOLDERS)]
-    there = sorted(path.name + "/" * path.is_dir() for path in data.iterdir())[:10]
+    models = " or ".join(SPARSE_FOLDERS)
+    there = ", ".join(sorted(path.name + "/" * path.is_dir() for path in data.iterdir())[:10]) or "nothing"
     raise DataError(
-        f"{data} is no capture that can be read. Looked for: {'; '.join(wanted)}. "
-        f"There is: {', '.join(there) or 'nothing'}. Give --data the folder that holds one of them, or make one with 'ns-process-data images'."
+        f"{data} is no capture that can be read. Looked for: transforms.json; {POSES_FILE}; cameras.bin and images.bin "
+        f"(or .txt) in {models}. There is: {there}. Give --data the folder that holds one of them, or make one with "
+        "'ns-process-data images'."
     )
 
 
@@ -165,7 +166,7 @@ def load_capture(config: CloseupDataParserConfig) -> tuple[Capture, ImageChoice]
     images = choose_images(capture.image_sets, full_sizes, config.downscale_factor, config.max_image_size)
     if layout == "llff":
         check_same_size(images.paths, images.file_sizes)
-    for path, file_size, full_size in zip(images.paths, images.file_sizes, full_sizes):
+    for path, file_size, full_size in zip(images.paths, images.file_sizes, full_sizes, strict=True):
         check_aspect(file_size, full_size, path)
     _check_masks(capture, images)
     return capture, images

@@ -25,7 +25,7 @@ class CloseupDataset(InputDataset):
         super().__init__(dataparser_outputs, scale_factor)
         # Copied, because the datamanager overwrites the cameras' sizes when it undistorts and crops the images.
         widths, heights = self.cameras.width.flatten().tolist(), self.cameras.height.flatten().tolist()
-        self.sizes: list[tuple[int, int]] = list(zip(widths, heights))
+        self.sizes: list[tuple[int, int]] = list(zip(widths, heights, strict=True))
 
     def get_numpy_image(self, image_idx: int) -> npt.NDArray[np.uint8]:
         """The image [H, W, 3 or 4] uint8 at its camera's size. DataError, with the file's name, when it is broken.

@@ -158,7 +158,7 @@ def _forced(image_sets: dict[int, list[Path]], full_sizes: Sequence[Size | None]
         reason = f"the largest there is; downscale_factor={wanted} would enlarge it"
         return ImageChoice(factor, image_sets[factor], file_sizes, file_sizes, reason)
     sizes = []
-    for file_size, full_size in zip(file_sizes, full_sizes):
+    for file_size, full_size in zip(file_sizes, full_sizes, strict=True):
         target = scaled_size(full_size, wanted) if full_size else scaled_size(file_size, wanted / factor)
         sizes.append(target if target[0] <= file_size[0] and target[1] <= file_size[1] else file_size)
     reason = f"shrunk when loaded, downscale_factor={wanted} and there is no images_{wanted}"

@@ -122,7 +122,7 @@ def _dtype(element: _Element, order: str) -> np.dtype:
     if len(set(names)) != len(names):
         # Two properties of one name: keep the first, as every field must have its own name.
         names = [name if names.index(name) == index else f"{name}#{index}" for index, name in enumerate(names)]
-    return np.dtype([(name, order + str(code)) for name, (_, code) in zip(names, element.properties)])
+    return np.dtype([(name, order + str(code)) for name, (_, code) in zip(names, element.properties, strict=True)])
 
 
 def _read_binary(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ def read_transforms(json_path: Path) -> Capture:
         key=lambda item: item[0],
     )
     paths = [path for path, _ in entries]
-    for previous, path in zip(paths, paths[1:]):
+    for previous, path in itertools.pairwise(paths):
         if previous == path:
             raise DataError(f"{json_path} has two frames with the image {path}. Remove one of them.")
     image_sets = _image_sets(root, paths, json_path)

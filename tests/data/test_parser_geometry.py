@@ -1,0 +1,301 @@
+"""Captures with known cameras and dots: what comes out of the parser must land on the dots of the photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs, transform_poses_to_original_space
+from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+
+from closeup_ns.data.dataparser import CloseupDataParserConfig
+from closeup_ns.data.dataset import CloseupDataset
+from tests.data import folders
+from tests.data.folders import Scene
+
+LAYOUTS = ["llff", "llff-with-images-bin", "transforms", "colmap", "colmap-text", "colmap-old-folder"]
+
+
+def make(layout: str, path: Path) -> Scene:
+    if layout == "llff":
+        return folders.make_llff(path)
+    if layout == "llff-with-images-bin":
+        return folders.make_llff(path, images_bin=True)
+    if layout == "transforms":
+        return folders.make_transforms(path, factors=(2,))
+    if layout == "colmap-text":
+        return folders.make_colmap(path, text=True, factors=(2,), llff_names=True)
+    if layout == "colmap-old-folder":
+        return folders.make_colmap(path, folder="colmap/sparse/0", factors=(2,))
+    return folders.make_colmap(path, factors=(2,))
+
+
+def parse(path: Path, split: str = "train", **options: object) -> DataparserOutputs:
+    config = CloseupDataParserConfig(data=path, **options)  # type: ignore[arg-type]
+    return config.setup().get_dataparser_outputs(split)
+
+
+def project(cameras: Cameras, index: int, points: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(uv [P, 2], z-depth [P]) of ``points`` [P, 3] through one nerfstudio camera, written out from its definition."""
+    c2w = cameras.camera_to_worlds[index].double()
+    local = (points.double() - c2w[:, 3]) @ c2w[:, :3]  # OpenGL: x right, y up, z back
+    depth = -local[:, 2]
+    u = cameras.fx[index].double() * local[:, 0] / depth + cameras.cx[index].double()
+    v = -cameras.fy[index].double() * local[:, 1] / depth + cameras.cy[index].double()
+    return torch.stack([u, v], 1).numpy(), depth.numpy()
+
+
+def scene_index(path: Path) -> int:
+    """The photograph's number from its file name, whatever the naming."""
+    return int("".join(character for character in path.stem if character.isdigit()))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("factor", [1, 2])
+def test_points_land_on_the_dots(layout: str, factor: int, tmp_path: Path) -> None:
+    scene = make(layout, tmp_path)
+    outputs = parse(tmp_path, train_on_all=True, downscale_factor=factor)
+    dataset = CloseupDataset(outputs)
+    assert len(dataset) == scene.n
+    points, colours = outputs.metadata["points3D_xyz"], outputs.metadata["points3D_rgb"]
+    assert points.dtype == torch.float32 and colours.dtype == torch.uint8
+    assert np.array_equal(colours.numpy(), scene.rgb)
+    for index in range(scene.n):
+        uv, depth = project(outputs.cameras, index, points)
+        expected_uv, expected_depth = scene.project(scene_index(outputs.image_filenames[index]))
+        np.testing.assert_allclose(uv, expected_uv / factor, atol=2e-3)
+        np.testing.assert_allclose(depth / outputs.dataparser_scale, expected_depth, rtol=1e-4)
+        image = dataset.get_numpy_image(index)
+        assert image.shape == (scene.size[1] // factor, scene.size[0] // factor, 3)
+        assert outputs.cameras.width[index].item() == image.shape[1]
+        seen = image[uv[:, 1].astype(int), uv[:, 0].astype(int)].astype(int)
+        assert np.abs(seen - scene.rgb.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_saved_transform_leads_back_to_the_original_world(layout: str, tmp_path: Path) -> None:
+    scene = make(layout, tmp_path)
+    outputs = parse(tmp_path, train_on_all=True)
+    original = transform_poses_to_original_space(
+        outputs.cameras.camera_to_worlds, outputs.dataparser_transform, outputs.dataparser_scale, "opencv"
+    )
+    expected = np.stack([scene.c2w[scene_index(path)][:3] for path in outputs.image_filenames])
+    np.testing.assert_allclose(original.numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_cameras_stand_upright_in_the_unit_box(layout: str, tmp_path: Path) -> None:
+    make(layout, tmp_path)
+    poses = parse(tmp_path, train_on_all=True).cameras.camera_to_worlds
+    up = poses[:, :, 1].mean(0)
+    assert up[2] > 0.99
+    assert poses[:, :, 3].abs().max().item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_llff_bounds_are_scaled_with_the_world(tmp_path: Path) -> None:
+    scene = folders.make_llff(tmp_path)
+    outputs = parse(tmp_path, train_on_all=True)
+    bounds = outputs.metadata["bounds"]
+    assert bounds.shape == (scene.n, 2)
+    for index in range(scene.n):
+        depth = project(outputs.cameras, index, outputs.metadata["points3D_xyz"])[1]
+        assert bounds[index, 0] == pytest.approx(depth.min() * 0.9, rel=1e-4)
+        assert bounds[index, 1] == pytest.approx(depth.max() * 1.1, rel=1e-4)
+
+
+@pytest.mark.parametrize("images_bin", [False, True])
+def test_llff_takes_distortion_from_colmap(images_bin: bool, tmp_path: Path) -> None:
+    folders.make_llff(tmp_path, k1=0.03, images_bin=images_bin)
+    distortion = parse(tmp_path).cameras.distortion_params
+    assert distortion is not None
+    assert torch.allclose(distortion, torch.tensor([0.03, 0, 0, 0, 0, 0]))
+
+
+def test_llff_without_a_model_still_works(tmp_path: Path) -> None:
+    scene = folders.make_llff(tmp_path, sparse=False, images=False)
+    outputs = parse(tmp_path, train_on_all=True)
+    assert "points3D_xyz" not in outputs.metadata
+    assert outputs.image_filenames[0].parent.name == "images_2"
+    assert outputs.cameras.fx[0].item() == pytest.approx(scene.K[0, 0] / 2)
+    assert torch.all(outputs.cameras.distortion_params == 0)
+
+
+def test_llff_ignores_the_camera_of_another_reconstruction(tmp_path: Path) -> None:
+    scene = folders.make_llff(tmp_path, k1=0.03)
+    rows = np.load(tmp_path / "poses_bounds.npy")
+    rows[:, 14] *= 1.5
+    np.save(tmp_path / "poses_bounds.npy", rows)
+    cameras = parse(tmp_path).cameras
+    assert cameras.fx[0].item() == pytest.approx(scene.K[0, 0] * 1.5)
+    assert torch.all(cameras.distortion_params == 0)
+
+
+def test_llff_uses_the_registered_ones_of_more_images(tmp_path: Path) -> None:
+    """COLMAP registers some of the images only; images.bin says which, also for images_N in sorted order."""
+    scene = folders.make_llff(tmp_path, images_bin=True)
+    for folder, name in (("images", "IMG_0002a.png"), ("images_2", "image0025.png")):
+        folders.save_image(tmp_path / folder / name, np.zeros((24, 32, 3), np.uint8))
+    outputs = parse(tmp_path, train_on_all=True, downscale_factor=2)
+    stems = [path.name for path in outputs.image_filenames]
+    assert stems == ["image000.png", "image001.png", "image002.png", "image003.png", "image004.png", "image005.png"]
+    assert len(outputs.image_filenames) == scene.n
+
+
+def test_transforms_agree_with_nerfstudios_own_parser(tmp_path: Path) -> None:
+    folders.make_transforms(tmp_path, n=12, per_frame=True)
+    for split in ("train", "val", "test"):
+        ours = parse(tmp_path, split)
+        theirs = NerfstudioDataParserConfig(data=tmp_path).setup().get_dataparser_outputs(split)
+        assert ours.image_filenames == theirs.image_filenames
+        assert torch.allclose(ours.cameras.camera_to_worlds, theirs.cameras.camera_to_worlds, atol=1e-6)
+        assert torch.allclose(ours.cameras.get_intrinsics_matrices(), theirs.cameras.get_intrinsics_matrices())
+        assert torch.allclose(ours.dataparser_transform, theirs.dataparser_transform, atol=1e-6)
+        assert ours.dataparser_scale == pytest.approx(theirs.dataparser_scale)
+
+
+def test_colmap_agrees_with_nerfstudios_own_parser(tmp_path: Path) -> None:
+    folders.make_colmap(tmp_path, n=9, k1=0.01)
+    ours = parse(tmp_path, train_on_all=True)
+    config = ColmapDataParserConfig(data=tmp_path, colmap_path=Path("sparse/0"), eval_mode="all")
+    theirs = config.setup().get_dataparser_outputs("train")
+    order = np.argsort([path.name for path in theirs.image_filenames]).tolist()  # they sort by image id
+    assert ours.image_filenames == [theirs.image_filenames[i] for i in order]
+    assert torch.allclose(ours.cameras.camera_to_worlds, theirs.cameras.camera_to_worlds[order], atol=1e-6)
+    assert torch.allclose(ours.metadata["points3D_xyz"], theirs.metadata["points3D_xyz"], atol=1e-5)
+    assert torch.equal(ours.metadata["points3D_rgb"], theirs.metadata["points3D_rgb"])
+    assert torch.allclose(ours.cameras.distortion_params, theirs.cameras.distortion_params[order])
+
+
+@pytest.mark.parametrize("layout", ["llff", "colmap"])
+def test_every_eighth_image_by_name_is_held_out(layout: str, tmp_path: Path) -> None:
+    maker = folders.make_llff if layout == "llff" else folders.make_colmap
+    maker(tmp_path, n=10)
+    train, test = parse(tmp_path, "train"), parse(tmp_path, "test")
+    assert [scene_index(path) for path in test.image_filenames] == [0, 8]
+    assert [scene_index(path) for path in train.image_filenames] == [1, 2, 3, 4, 5, 6, 7, 9]
+
+
+def test_lists_of_file_names_decide_the_split(tmp_path: Path) -> None:
+    folders.make_transforms(tmp_path, splits=True)
+    chosen = {
+        split: [scene_index(p) for p in parse(tmp_path, split).image_filenames] for split in ("train", "val", "test")
+    }
+    assert chosen == {"train": [0, 2, 3, 4], "val": [5], "test": [1]}
+    # Each split's cameras are those of its own images.
+    everything = parse(tmp_path, train_on_all=True)
+    test = parse(tmp_path, "test")
+    assert torch.equal(test.cameras.camera_to_worlds[0], everything.cameras.camera_to_worlds[1])
+
+
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        ({"train": [0, 1, 2]}, {"train": [0, 1, 2], "val": [3, 4, 5], "test": [3, 4, 5]}),
+        ({"test": [5]}, {"train": [0, 1, 2, 3, 4], "val": [5], "test": [5]}),
+        ({"train": [0, 1], "val": [4]}, {"train": [0, 1], "val": [4], "test": [4]}),
+    ],
+)
+def test_missing_lists_are_completed(lists: dict, expected: dict, tmp_path: Path) -> None:
+    folders.make_transforms(tmp_path)
+    names = {f"{s}_filenames": [f"images/frame_{i:05d}.png" for i in members] for s, members in lists.items()}
+    folders.edit_json(tmp_path / "transforms.json", **names)
+    chosen = {s: [scene_index(p) for p in parse(tmp_path, s).image_filenames] for s in ("train", "val", "test")}
+    assert chosen == expected
+
+
+def test_a_small_transforms_capture_keeps_something_to_evaluate_on(tmp_path: Path) -> None:
+    folders.make_transforms(tmp_path, n=4)
+    assert len(parse(tmp_path, "test").image_filenames) == 1
+    assert len(parse(tmp_path, "train").image_filenames) == 3
+
+
+def test_a_json_file_as_data_is_the_one_that_is_read(tmp_path: Path) -> None:
+    folders.make_transforms(tmp_path)
+    other = tmp_path / "transforms_far.json"
+    other.write_text((tmp_path / "transforms.json").read_text())
+    folders.edit_json(other, train_filenames=["images/frame_00003.png", "images/frame_00004.png"])
+    assert [scene_index(path) for path in parse(other).image_filenames] == [3, 4]
+
+
+def test_frames_may_have_their_own_cameras(tmp_path: Path) -> None:
+    """Two cameras, one of them of half the size: every frame keeps its own, also against the top of the file."""
+    import json
+
+    scene = folders.make_transforms(tmp_path, per_frame=True)
+    meta = json.loads((tmp_path / "transforms.json").read_text())
+    small = next(frame for frame in meta["frames"] if frame["file_path"].endswith("2.png"))
+    folders.save_image(tmp_path / small["file_path"], scene.photograph(2), factor=2)
+    for key in ("w", "h", "fl_x", "fl_y", "cx", "cy"):
+        small[key] /= 2
+    small["k1"] = 0.02
+    meta |= {"fl_x": 1.0, "k1": 0.5}
+    (tmp_path / "transforms.json").write_text(json.dumps(meta))
+    outputs = parse(tmp_path, train_on_all=True)
+    assert outputs.cameras.width.flatten().tolist() == [64, 64, 32, 64, 64, 64]
+    assert outputs.cameras.distortion_params[:, 0].tolist() == pytest.approx([0.5, 0.5, 0.02, 0.5, 0.5, 0.5])
+    uv = project(outputs.cameras, 2, outputs.metadata["points3D_xyz"])[0]
+    np.testing.assert_allclose(uv, scene.project(2)[0] / 2, atol=2e-3)
+
+
+def test_focal_length_from_the_angle_of_view(tmp_path: Path) -> None:
+    scene = folders.make_transforms(tmp_path)
+    changes = dict.fromkeys(("fl_x", "fl_y", "cx", "cy", "w", "h"))
+    angle = 2 * np.arctan(scene.size[0] / 2 / scene.K[0, 0])
+    folders.edit_json(tmp_path / "transforms.json", camera_angle_x=angle, **changes)
+    cameras = parse(tmp_path).cameras
+    assert cameras.fx[0].item() == pytest.approx(scene.K[0, 0], rel=1e-6)
+    assert cameras.fy[0].item() == pytest.approx(scene.K[0, 0], rel=1e-6)
+    assert (cameras.cx[0].item(), cameras.cy[0].item()) == (32, 24)
+
+
+def test_seed_points_from_colmap_beside_a_transforms_file(tmp_path: Path) -> None:
+    """An old ns-process-data folder without ply_file_path: nerfstudio would stop and ask; we read the model."""
+    scene = folders.make_transforms(tmp_path, ply=False)
+    applied = np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]])
+    original = folders.Scene((scene.xyz - applied[:, 3]) @ applied[:, :3], scene.rgb, scene.c2w, scene.K, scene.size)
+    folders.write_model(tmp_path / "colmap/sparse/0", original, ["a.png"])
+    outputs = parse(tmp_path, train_on_all=True)
+    for index in range(scene.n):
+        uv = project(outputs.cameras, index, outputs.metadata["points3D_xyz"])[0]
+        np.testing.assert_allclose(uv, scene.project(index)[0], atol=2e-3)
+
+
+def test_masks_and_depths_come_along(tmp_path: Path) -> None:
+    folders.make_transforms(tmp_path, masks=True, depths=True, factors=(2,))
+    mask = np.zeros((24, 32), np.uint8)
+    mask[:, :5] = 255
+    folders.save_image(tmp_path / "masks_2/frame_00001.png", mask)
+    outputs = parse(tmp_path, train_on_all=True, downscale_factor=2)
+    assert outputs.mask_filenames is not None
+    assert outputs.mask_filenames[1] == tmp_path / "masks_2/frame_00001.png"
+    assert outputs.mask_filenames[2] == tmp_path / "masks/frame_00002.png"
+    assert outputs.metadata["depth_filenames"][0] == tmp_path / "depths/frame_00000.png"
+    data = CloseupDataset(outputs).get_data(1, "uint8")
+    assert data["image"].shape == (24, 32, 3) and data["image"].dtype == torch.uint8
+    assert data["mask"].dtype == torch.bool and torch.equal(data["mask"][..., 0], torch.from_numpy(mask > 0))
+    # The mask of full size is brought to the size of the image.
+    assert CloseupDataset(outputs).get_data(2)["mask"].shape == (24, 32, 1)
+
+
+def test_masks_folder_of_a_colmap_capture(tmp_path: Path) -> None:
+    folders.make_colmap(tmp_path, n=3)
+    for index in range(3):
+        folders.save_image(tmp_path / "masks" / f"IMG_{index:04d}.png", np.full((48, 64), 255, np.uint8))
+    outputs = parse(tmp_path, "test", masks_path=Path("masks"))
+    assert outputs.mask_filenames == [tmp_path / "masks/IMG_0000.png"]
+
+
+def test_mask_color_paints_what_is_masked(tmp_path: Path) -> None:
+    folders.make_transforms(tmp_path, masks=True)
+    mask = np.full((48, 64), 255, np.uint8)
+    mask[10, 20] = 0
+    folders.save_image(tmp_path / "masks/frame_00000.png", mask)
+    outputs = parse(tmp_path, train_on_all=True, mask_color=(1.0, 0.0, 0.0))
+    dataset = CloseupDataset(outputs)
+    assert dataset.get_data(0, "uint8")["image"][10, 20].tolist() == [255, 0, 0]
+    assert dataset.get_data(0, "float32")["image"][10, 20].tolist() == [1, 0, 0]
+    assert torch.equal(dataset.get_data(0, "uint8")["image"][11], torch.from_numpy(dataset.get_numpy_image(0)[11]))
