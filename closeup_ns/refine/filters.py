@@ -11,19 +11,24 @@ from torch import Tensor
 
 
 def gaussian_blur(image: Float[Tensor, "C H W"], sigma: float) -> Float[Tensor, "C H W"]:
-    """Separable Gaussian of standard deviation ``sigma`` pixels; the border repeats. ``sigma`` <= 0 changes nothing.
+    """Separable Gaussian of standard deviation ``sigma`` pixels; ``sigma`` <= 0 changes nothing.
 
-    The kernel reaches 3 sigma, and its weights sum to one, so a constant image keeps its value.
+    The kernel reaches 3 sigma, and at the border averages what is inside the image: repeating the border instead would
+    count its pixels many times.
     """
     if sigma <= 0:
         return image
     radius = max(1, math.ceil(3 * sigma))
     offsets = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    columns = F.conv2d(F.pad(image[:, None], (radius, radius, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1))
-    rows = F.conv2d(F.pad(columns, (0, 0, radius, radius), mode="replicate"), kernel.view(1, 1, -1, 1))
-    return rows[:, 0]
+    across = _weighted_mean(image[:, None], kernel.view(1, 1, 1, -1), (0, radius))
+    return _weighted_mean(across, kernel.view(1, 1, -1, 1), (radius, 0))[:, 0]
+
+
+def _weighted_mean(image: Tensor, kernel: Tensor, padding: tuple[int, int]) -> Tensor:
+    """Convolution of [C, 1, H, W] divided by the part of the kernel that lies in the image."""
+    inside = F.conv2d(torch.ones_like(image[:1]), kernel, padding=padding)
+    return F.conv2d(image, kernel, padding=padding) / inside
 
 
 def masked_blur(image: Float[Tensor, "C H W"], mask: Bool[Tensor, "H W"], sigma: float) -> Float[Tensor, "C H W"]:

@@ -1,0 +1,170 @@
+"""The gate: truth passes, colour shifts and blocks do not, and what is kept instead."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from closeup_ns.refine.gate import (
+    IDENTICAL_PSNR,
+    GateConfig,
+    GateDecision,
+    apply_gate,
+    judge,
+    low_frequency_difference,
+    masked_psnr,
+)
+from closeup_ns.refine.refiner import RefinedView
+from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.reliability import ReliablePixels
+from tests.refine.scene import close_up, faulty, known, photographs
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[Rendered, Rendered, ReliablePixels]:
+    """Truth, faulty render and what photographs say, three times closer."""
+    view, truth = close_up(3.0)
+    render = faulty(truth, torch.Generator().manual_seed(0))
+    return truth, render, known(view, render, photographs())
+
+
+def candidate(image: Tensor) -> RefinedView:
+    size = image.shape[:2]
+    return RefinedView(image, torch.zeros(size, dtype=torch.bool), torch.ones(size))
+
+
+def test_the_truth_is_accepted(scene: tuple[Rendered, Rendered, ReliablePixels]) -> None:
+    truth, render, mask = scene
+    decision = judge(candidate(truth.color), render, mask, GateConfig(), generates=True)
+    assert decision.accepted, decision.reason
+    assert decision.psnr_before is not None
+    assert decision.psnr_after is not None
+    assert decision.psnr_after > decision.psnr_before
+
+
+def test_the_render_itself_is_accepted(scene: tuple[Rendered, Rendered, ReliablePixels]) -> None:
+    _, render, mask = scene
+    decision = judge(candidate(render.color), render, mask, GateConfig(), generates=True)
+    assert decision.accepted
+    assert decision.low_frequency_difference == 0.0
+    assert decision.psnr_after == decision.psnr_before
+
+
+@pytest.mark.parametrize("shift", [-0.15, 0.15])
+def test_a_colour_shift_is_refused(scene: tuple[Rendered, Rendered, ReliablePixels], shift: float) -> None:
+    truth, _, mask = scene
+    shifted = candidate((truth.color + torch.tensor([shift, 0.0, 0.0])).clamp(0, 1))
+    decision = judge(shifted, truth, mask, GateConfig(), generates=False)
+    assert decision.verdict == "reliable_only"
+    assert "colours moved" in decision.reason
+
+
+def test_a_small_block_of_invented_colour_is_refused(scene: tuple[Rendered, Rendered, ReliablePixels]) -> None:
+    """What users of other tools report: coloured blocks in an otherwise good image, which a mean would overlook."""
+    truth, _, mask = scene
+    image = truth.color.clone()
+    image[16:32, 16:32] = 1 - image[16:32, 16:32].round()
+    assert not judge(candidate(image), truth, mask, GateConfig(), generates=True).accepted
+
+
+def test_lost_detail_on_reliable_pixels_is_refused(
+    scene: tuple[Rendered, Rendered, ReliablePixels], generator: torch.Generator
+) -> None:
+    """Noise leaves low frequencies alone, so only the reliable pixels can tell."""
+    truth, _, mask = scene
+    noisy = (truth.color + 0.2 * torch.randn(truth.color.shape, generator=generator)).clamp(0, 1)
+    decision = judge(candidate(noisy), truth, mask, GateConfig(), generates=True)
+    assert decision.verdict == "reliable_only"
+    assert "reliable pixels went from" in decision.reason
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_broken_pixels_are_refused_wherever_they_are(
+    scene: tuple[Rendered, Rendered, ReliablePixels], bad: float
+) -> None:
+    truth, render, mask = scene
+    image = truth.color.clone()
+    image[0, 0, 0] = bad
+    kept, decision = apply_gate(candidate(image), render, mask, GateConfig(), generates=False)
+    assert decision.verdict == "reliable_only"
+    assert kept.image.isfinite().all()
+    weighted = RefinedView(truth.color, mask.sparse, torch.full_like(truth.alpha, bad))
+    assert not judge(weighted, render, mask, GateConfig(), generates=False).accepted
+    broken = Rendered(image, render.depth, render.alpha)
+    assert judge(candidate(truth.color), broken, mask, GateConfig(), generates=False).verdict == "rejected"
+
+
+def only(mask: ReliablePixels, dense: int | None = None, sparse: int | None = None) -> ReliablePixels:
+    """``mask`` with at most so many pixels of each kind."""
+
+    def first(flags: Tensor, count: int | None) -> Tensor:
+        return flags if count is None else flags & (flags.flatten().cumsum(0).reshape(flags.shape) <= count)
+
+    kept = first(mask.sparse, sparse)
+    return ReliablePixels(first(mask.dense, dense), kept, mask.color * kept, mask.blended, mask.support)
+
+
+def test_a_view_that_knows_too_little_is_dropped(scene: tuple[Rendered, Rendered, ReliablePixels]) -> None:
+    truth, render, mask = scene
+    kept, decision = apply_gate(candidate(truth.color), render, only(mask, dense=100), GateConfig(), generates=False)
+    assert decision.verdict == "rejected"
+    assert torch.equal(kept.image, render.color)
+    assert not kept.real.any()
+    assert (kept.weight == 0).all()
+
+
+def test_generated_detail_without_evidence_is_not_believed(scene: tuple[Rendered, Rendered, ReliablePixels]) -> None:
+    truth, _, mask = scene
+    few = only(mask, sparse=10)
+    assert judge(candidate(truth.color), truth, few, GateConfig(), generates=False).accepted
+    generated = judge(candidate(truth.color), truth, few, GateConfig(), generates=True)
+    assert generated.verdict == "rejected"
+    assert generated.psnr_after is None
+
+
+def test_fallback_keeps_the_reliable_pixels_and_nothing_else(
+    scene: tuple[Rendered, Rendered, ReliablePixels],
+) -> None:
+    truth, render, mask = scene
+    kept, decision = apply_gate(candidate(1 - truth.color), render, mask, GateConfig(), generates=True)
+    assert decision.verdict == "reliable_only"
+    assert torch.equal(kept.real, mask.sparse)
+    assert torch.equal(kept.weight, mask.sparse.float())
+    assert torch.equal(kept.image[~mask.sparse], render.color[~mask.sparse])
+    assert torch.equal(kept.image[mask.sparse], mask.color.permute(1, 2, 0)[mask.sparse])
+
+
+def test_psnr_in_closed_form() -> None:
+    truth = torch.rand(8, 9, 3, generator=torch.Generator().manual_seed(3)) * 0.5
+    mask = torch.zeros(8, 9, dtype=torch.bool)
+    mask[2:5] = True
+    wrong_elsewhere = torch.where(mask[..., None], truth + 0.1, truth - 5.0)
+    assert masked_psnr(wrong_elsewhere, truth, mask) == pytest.approx(20.0, abs=1e-4)
+    assert masked_psnr(truth, truth, mask) == IDENTICAL_PSNR
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(-0.3, 0.3), st.integers(1, 20), st.integers(1, 40), st.integers(1, 40))
+def test_a_constant_shift_measures_as_itself(shift: float, cell: int, height: int, width: int) -> None:
+    """Whatever the cells, the mask and the image's size; pixels outside the mask are not looked at."""
+    generator = torch.Generator().manual_seed(height * 41 + width)
+    render = torch.rand(height, width, 3, generator=generator)
+    mask = torch.rand(height, width, generator=generator) < 0.5
+    moved = torch.where(mask[..., None], render + torch.tensor([0.0, shift, 0.0]), render + 9.0)
+    measured = low_frequency_difference(moved, render, mask, cell)
+    assert measured is None if not mask.any() else measured == pytest.approx(abs(shift), abs=1e-4)
+
+
+def test_decisions_survive_json(scene: tuple[Rendered, Rendered, ReliablePixels]) -> None:
+    truth, render, mask = scene
+    for image in (truth.color, truth.color * math.nan, truth.color * 0):
+        decision = judge(candidate(image), render, mask, GateConfig(), generates=True)
+        written = json.dumps(decision.to_dict(), allow_nan=False)
+        assert GateDecision.from_dict(json.loads(written)) == decision
+        assert json.loads(written)["accepted"] == decision.accepted

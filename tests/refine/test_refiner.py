@@ -1,0 +1,68 @@
+"""Choosing a refiner: from the command line, from a saved config, and never before it is needed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, cast
+
+import pytest
+import torch
+import tyro
+import yaml
+
+from closeup_ns.errors import CloseupError
+from closeup_ns.refine.refiner import Refiner, RefinerConfig, RefineRequest, build_refiner
+from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.reliability import ReliablePixels
+from tests.refine.scene import camera
+
+
+@pytest.mark.parametrize(("kind", "name"), [("auto", "reliable"), ("reliable", "reliable"), ("none", "none")])
+def test_build_says_in_one_line_what_and_why(kind: Any, name: str) -> None:
+    refiner, line = build_refiner(RefinerConfig(kind=kind), "cpu")
+    assert isinstance(refiner, Refiner)
+    assert refiner.name == name
+    assert not refiner.generates
+    assert "\n" not in line
+    assert name in line
+    assert ("auto" in line) == (kind == "auto")
+    refiner.close()
+
+
+def test_an_unknown_kind_names_the_known_ones() -> None:
+    with pytest.raises(CloseupError, match="auto, reliable or none"):
+        build_refiner(RefinerConfig(kind=cast(Any, "magic")), "cpu")
+
+
+def test_nothing_is_imported_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("refiner", "reliable", "none"):
+        monkeypatch.delitem(sys.modules, f"closeup_ns.refine.{name}", raising=False)
+    importlib.import_module("closeup_ns.refine.refiner").RefinerConfig()
+    assert "closeup_ns.refine.reliable" not in sys.modules
+    assert "closeup_ns.refine.none" not in sys.modules
+
+
+def test_options_from_the_command_line_and_from_a_saved_config() -> None:
+    config = tyro.cli(
+        RefinerConfig, args=["--kind", "reliable", "--reliable.feather", "2", "--reliable.iterations", "3"]
+    )
+    assert (config.kind, config.reliable.feather, config.reliable.iterations) == ("reliable", 2.0, 3)
+    assert yaml.load(yaml.dump(config), Loader=yaml.UnsafeLoader) == config
+
+
+def test_a_request_with_a_render_missing_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 views, 1 renders"):
+        RefineRequest([camera(0, 0, 0)] * 2, cast(Any, [None]), cast(Any, [None] * 2), [], 0)
+
+
+def test_no_refinement_claims_nothing(generator: torch.Generator) -> None:
+    view = camera(0, 0, 0, 8, 6)
+    render = Rendered(torch.rand(6, 8, 3, generator=generator) + 0.2, torch.ones(6, 8), torch.ones(6, 8))
+    everything = torch.ones(6, 8, dtype=torch.bool)
+    mask = ReliablePixels(everything, everything, torch.zeros(3, 6, 8), torch.zeros(3, 6, 8), everything.int())
+    refiner, _ = build_refiner(RefinerConfig(kind="none"), "cpu")
+    (refined,) = refiner.refine(RefineRequest([view], [render], [mask], [], 0))
+    assert torch.equal(refined.image, render.color.clamp(0, 1))
+    assert not refined.real.any()
+    assert not refined.weight.any()
