@@ -36,6 +36,8 @@ from closeup_ns.views.view import View
 
 VIEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 ROUND_NAME = re.compile(r"round_([1-9][0-9]*)")
+LEFTOVER = re.compile(r"\.[A-Za-z0-9_-]+\.[a-z0-9_]{8}\.(json|png|npz)")
+"""What ``atomic_path`` calls a file that is not finished; a killed process leaves it behind."""
 OPENCV_TO_OPENGL = (1.0, -1.0, -1.0, 1.0)
 
 
@@ -68,13 +70,19 @@ class RoundStore:
             RoundStorageError: the rounds belong to another scene, target or seed, or the folder cannot be written.
         """
         path = self.root / "run.json"
+        if path.exists():
+            self._refuse_strangers(self._read_json(path), identity)
+        elif self.rounds():
+            raise RoundStorageError(f"{self.root} holds rounds but no run.json: it is not a run of this version")
+        with _explaining(self.root):
+            for leftover in self.root.rglob(".*"):
+                if LEFTOVER.fullmatch(leftover.name):
+                    leftover.unlink()
         if not path.exists():
-            if self.rounds():
-                raise RoundStorageError(f"{self.root} holds rounds but no run.json: it is not a run of this version")
             with _explaining(path):
                 write_json(path, identity)
-            return
-        found = self._read_json(path)
+
+    def _refuse_strangers(self, found: dict[str, Any], identity: dict[str, Any]) -> None:
         different = [key for key in identity if not _same(found.get(key), identity[key])]
         if different:
             what = "; ".join(f"{key}: {found.get(key)} there, {identity[key]} here" for key in different)
@@ -82,10 +90,6 @@ class RoundStore:
                 f"the rounds in {self.root} belong to another run ({what}). "
                 "Give this run another output folder or experiment name, or resume it with the data it was started on"
             )
-        with _explaining(self.root):
-            for leftover in self.root.glob("round_*/**/.*"):
-                if leftover.is_file():
-                    leftover.unlink()
 
     # Plans
 
