@@ -1,0 +1,73 @@
+"""The front door: help without weight, errors as one line."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from closeup_ns.cli import main as front
+from closeup_ns.errors import CloseupError
+
+
+def failing(message: str = "the capture\n  is empty: take photos") -> None:
+    """Raises what a command raises."""
+    raise CloseupError(message)
+
+
+@pytest.fixture
+def broken_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(front.COMMANDS, "broken", front.Command("tests.cli.test_main:failing", "fails"))
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_help_lists_every_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    front.main(arguments)
+    printed = capsys.readouterr().out
+    assert all(name in printed and command.summary in printed for name, command in front.COMMANDS.items())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from closeup_ns.cli.main import main; main(['--help']); "
+        "heavy = {'torch', 'nerfstudio', 'tyro', 'numpy', 'rich'} & set(sys.modules); "
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_every_command_can_be_imported_and_says_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, command in front.COMMANDS.items():
+        module, attribute = command.entry.split(":")
+        assert callable(getattr(importlib.import_module(module), attribute)), name
+        with pytest.raises(SystemExit) as left:
+            front.main([name, "--help"])
+        assert not left.value.code
+        assert f"closeup-gs {name}" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("broken_command")
+def test_our_errors_are_one_line_and_exit_1(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        front.main(["broken"])
+    assert left.value.code == 1
+    printed = capsys.readouterr()
+    assert printed.err == "closeup-gs: the capture is empty: take photos\n"
+    assert not printed.out
+
+
+@pytest.mark.usefixtures("broken_command")
+def test_debugging_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOSEUP_DEBUG", "1")
+    with pytest.raises(CloseupError):
+        front.main(["broken"])
+
+
+def test_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        front.main(["trian"])
+    assert left.value.code == 2
+    assert "trian" in (message := capsys.readouterr().err) and "doctor" in message
