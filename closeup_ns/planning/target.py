@@ -1,0 +1,251 @@
+"""The centre of the object of interest (paper, section 4.1): given, picked in an image, or found from the cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from closeup_ns.errors import PlanningError
+from closeup_ns.planning.survey import sight, survey
+from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.overlap import DepthViews, center_weights
+from closeup_ns.views.view import View
+from closeup_ns.views.warp import unproject
+
+
+@dataclass
+class TargetConfig:
+    """How a target is measured."""
+
+    depth_size: int = 128
+    """Long side, in pixels, of the depth maps rendered from the known views."""
+    alpha: float = 0.5
+    """Least opacity for a rendered depth to count."""
+    depth_rel: float = 0.1
+    """A surface is at the target if its depth differs by at most this share."""
+    hidden_rel: float = 0.25
+    """A view does not see the target if its rendered depth is smaller than the target's by more than this share."""
+    window: int = 5
+    """Side, in pixels, of the window whose median depth lifts a picked pixel."""
+    edge_rel: float = 0.2
+    """Spread of depth in that window above which the pixel is reported as lying on an edge."""
+    warn_below: float = 0.5
+    """Reliability below which a warning is given."""
+    cell: float = 0.1
+    """Automatic target: side of the voxels in which surface points are counted, as a share of the median depth."""
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """The point to come close to."""
+
+    point: Float[Tensor, "3"]
+    """World coordinates."""
+    distance: float
+    """d0: median distance of the known cameras that see it, in world units."""
+    reliability: float
+    """Share, 0 to 1, of the views that look at it without an obstacle and render a surface there."""
+    source: str
+    """How the point was found, in words."""
+    warnings: list[str] = field(default_factory=list)
+    """What a user should know before relying on it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, lists and words."""
+        return {
+            "point": self.point.tolist(),
+            "distance": self.distance,
+            "reliability": self.reliability,
+            "source": self.source,
+            "warnings": list(self.warnings),
+        }
+
+
+def target_from_xyz(
+    point: Sequence[float] | Float[Tensor, "3"],
+    known: Sequence[View],
+    render: Renderer,
+    config: TargetConfig | None = None,
+) -> Target:
+    """A target at world coordinates ``point``.
+
+    Raises:
+        PlanningError: not three finite numbers, no known view, or none that sees the point.
+    """
+    _require_known(known)
+    xyz = torch.as_tensor(point, dtype=known[0].c2w.dtype, device=known[0].device)
+    if tuple(xyz.shape) != (3,) or not bool(torch.isfinite(xyz).all()):
+        raise PlanningError(f"a target is three finite world coordinates, not {torch.as_tensor(point).tolist()}")
+    config = config or TargetConfig()
+    return _assess(xyz, "world coordinates", survey(known, render, config.depth_size, config.alpha), config, [])
+
+
+def target_from_pixel(
+    view: View,
+    row: float,
+    col: float,
+    render: Renderer,
+    known: Sequence[View],
+    config: TargetConfig | None = None,
+) -> Target:
+    """The surface behind pixel (``row``, ``col``) of ``view``: the median rendered depth of a 5 x 5 window.
+
+    Row and column count from 0 at the top left; their pixel's centre is at +0.5.
+
+    Raises:
+        PlanningError: the pixel is outside the image, nothing is rendered there, or no known view sees the point.
+    """
+    _require_known(known)
+    config = config or TargetConfig()
+    if not (0 <= row < view.height and 0 <= col < view.width):
+        raise PlanningError(
+            f"pixel (row {row}, column {col}) is outside the {view.width} x {view.height} image; "
+            f"rows go from 0 to {view.height - 1}, columns from 0 to {view.width - 1}"
+        )
+    rendered = render(view)
+    half = config.window // 2
+    rows = slice(max(0, int(row) - half), int(row) + half + 1)
+    columns = slice(max(0, int(col) - half), int(col) + half + 1)
+    depth = rendered.depth[rows, columns][rendered.alpha[rows, columns] > config.alpha].to(view.c2w)
+    if depth.numel() == 0:
+        raise PlanningError(
+            f"nothing solid is rendered at row {row}, column {col}: pick a pixel on the object, or give coordinates"
+        )
+    uv = view.c2w.new_tensor([int(col) + 0.5, int(row) + 0.5])
+    middle = depth.median()
+    point = unproject(view, uv, middle)
+    warnings = []
+    if float((depth.max() - depth.min()) / middle) > config.edge_rel:
+        warnings.append(
+            f"depth around row {row}, column {col} runs from {float(depth.min()):.4g} to {float(depth.max()):.4g}: the "
+            "pixel lies on an edge and the target may be on either side; pick one further inside the object"
+        )
+    source = f"pixel (row {row}, column {col}) at depth {float(middle):.4g}"
+    return _assess(point, source, survey(known, render, config.depth_size, config.alpha), config, warnings)
+
+
+def target_automatic(known: Sequence[View], render: Renderer, config: TargetConfig | None = None) -> Target:
+    """The surface that most known views have near their centre.
+
+    Surface points of all views, weighted towards image centres and, where the optical axes meet well, towards their
+    least-squares intersection, are counted in voxels; a voxel counts what *different* views put there.
+
+    Raises:
+        PlanningError: no known view, or nothing solid is rendered from any.
+    """
+    _require_known(known)
+    config = config or TargetConfig()
+    views = survey(known, render, config.depth_size, config.alpha)
+    points, weight, owner = _surface_points(views)
+    if points.shape[0] == 0:
+        raise PlanningError("nothing solid is rendered from any known view: train longer, or give target coordinates")
+    scale = float(views.depth[views.depth > 0].median())
+    meeting, spread = _axes_meeting(views, scale)
+    if spread < 1.0:
+        weight = weight * torch.exp(-0.5 * ((points - meeting).norm(dim=1) / (0.25 * scale)).square())
+    point = _densest(points, weight, owner, len(views), config.cell * scale)
+    source = "where the optical axes meet" if spread < 1.0 else "the surface most views are centred on"
+    return _assess(_on_surface(point, views), source, views, config, [])
+
+
+def _require_known(known: Sequence[View]) -> None:
+    if not known:
+        raise PlanningError("a target needs at least one known view; the data set has no training views")
+
+
+def _assess(point: Tensor, source: str, views: DepthViews, config: TargetConfig, warnings: list[str]) -> Target:
+    """Measure distance and reliability of ``point`` from the known views, and refuse what cannot be planned for."""
+    seen = sight(views, point)
+    place = ", ".join(f"{value:.4g}" for value in point.tolist())
+    if not bool(seen.in_frame.any()):
+        raise PlanningError(
+            f"none of the {len(views)} known views has the target ({place}) in its image: it is behind or beside every "
+            "camera. Check that it is in the model's coordinates (nerfstudio recentres and scales a scene), or pick a pixel"
+        )
+    sees = seen.in_frame & ~seen.hidden(config.hidden_rel)
+    if not bool(sees.any()):
+        raise PlanningError(
+            f"the target ({place}) is hidden behind other surfaces in all {int(seen.in_frame.sum())} known views that "
+            "look there: it may lie inside the object; move it to the surface, or pick a pixel"
+        )
+    distance = float(seen.distance[sees].quantile(0.5))
+    if not distance > 0.0:
+        raise PlanningError(f"the target ({place}) is at a camera's own centre; choose a point on the object")
+    reliability = float(seen.agrees(config.depth_rel)[sees].double().mean())
+    if reliability < config.warn_below:
+        warnings = [
+            *warnings,
+            f"a surface is rendered at the target ({place}) in only {reliability:.0%} of the {int(sees.sum())} known views "
+            "that look there: it may float in empty space; pick a pixel on the object for a better one",
+        ]
+    return Target(point, distance, reliability, source, warnings)
+
+
+def _surface_points(views: DepthViews, per_side: int = 24) -> tuple[Tensor, Tensor, Tensor]:
+    """Coarsely sampled surface points [m, 3] of all views, their centre weight [m] and their view's index [m]."""
+    stride = max(1, max(views.depth.shape[1:]) // per_side)
+    n, height, width = views.depth.shape
+    v, u = torch.meshgrid(
+        torch.arange(0, height, stride, device=views.depth.device) + 0.5,
+        torch.arange(0, width, stride, device=views.depth.device) + 0.5,
+        indexing="ij",
+    )
+    pixels = torch.stack([u, v, torch.ones_like(u)], dim=-1).reshape(-1, 3).to(views.depth)
+    depth = views.depth[:, ::stride, ::stride].reshape(n, -1)
+    rays = torch.einsum("nij,pj->npi", torch.linalg.inv(views.K), pixels)
+    points = torch.einsum("nij,npj->npi", views.c2w[:, :3, :3], rays * depth[..., None]) + views.c2w[:, None, :3, 3]
+    weight = center_weights(views)[:, ::stride, ::stride].reshape(n, -1)
+    owner = torch.arange(n, device=depth.device)[:, None].expand_as(depth)
+    valid = (depth > 0) & (weight > 1e-3)
+    return points[valid], weight[valid], owner[valid]
+
+
+def _axes_meeting(views: DepthViews, scale: float) -> tuple[Tensor, float]:
+    """Least-squares intersection of the optical axes, and how badly it is determined (below 1: usable).
+
+    The spread compares the uncertainty along the worst direction with the scene's depth: parallel axes have none.
+    """
+    axis = views.c2w[:, :3, 2].double()
+    origin = views.c2w[:, :3, 3].double()
+    across = torch.eye(3, dtype=torch.float64, device=axis.device) - axis[:, :, None] * axis[:, None, :]
+    system = across.mean(0)
+    meeting = torch.linalg.lstsq(system, (across @ origin[..., None])[..., 0].mean(0)[:, None]).solution[:, 0]
+    offset = meeting - origin
+    ahead = (offset * axis).sum(1)
+    miss = (offset - ahead[:, None] * axis).norm(dim=1).mean()
+    weakest = torch.linalg.eigvalsh(system)[0].clamp_min(1e-12)
+    spread = float(miss / weakest.sqrt()) / (0.5 * scale)
+    # Axes that diverge meet behind the cameras: no object is there.
+    if float((ahead > 0).double().mean()) < 0.5 or float(weakest) < 1e-4:
+        spread = float("inf")
+    return meeting.to(views.c2w), spread
+
+
+def _densest(points: Tensor, weight: Tensor, owner: Tensor, views: int, cell: float) -> Tensor:
+    """Weighted mean of the surface points around the voxel that most different views have at their centre."""
+    key = torch.floor((points - points.amin(0)) / cell).long()
+    voxels, inverse = torch.unique(key, dim=0, return_inverse=True)
+    # Each view votes once per voxel, with its best weight: many pixels of one near view are not many views.
+    votes = weight.new_zeros(voxels.shape[0] * views)
+    votes.scatter_reduce_(0, inverse * views + owner, weight, "amax")
+    best = votes.reshape(-1, views).sum(1).argmax()
+    center = points.amin(0) + (voxels[best] + 0.5) * cell
+    close = (points - center).norm(dim=1) <= cell
+    share = weight[close] / weight[close].sum()
+    return (points[close] * share[:, None]).sum(0)
+
+
+def _on_surface(point: Tensor, views: DepthViews) -> Tensor:
+    """Move ``point`` along the ray of the view that agrees best with it onto the surface rendered there."""
+    seen = sight(views, point)
+    mismatch = ((seen.depth - seen.z).abs() / seen.z).masked_fill(~seen.in_frame | (seen.depth <= 0), torch.inf)
+    best = int(mismatch.argmin())
+    if not bool(torch.isfinite(mismatch[best])):
+        return point
+    origin = views.c2w[best, :3, 3]
+    return origin + (point - origin) * (seen.depth[best] / seen.z[best])
