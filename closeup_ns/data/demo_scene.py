@@ -2,7 +2,7 @@
 
     folder/capture/   transforms.json, images/*.jpg, sparse_pc.ply: all that training sees
     folder/truth/     transforms.json, images/*.png: the close-ups, in the same world frame; capture/ never refers to it
-    folder/demo.json  the target point, d0 and the settings; written last, so its presence says that all is there
+    folder/demo.json  the target point and where a user would click on it, d0, the settings; written last, so its presence says that all is there
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from closeup_ns.data.demo_layout import Points, still_life, target_point
 from closeup_ns.data.demo_photo import PhotoModel
 from closeup_ns.data.demo_render import World
 from closeup_ns.data.demo_write import write_photograph, write_points, write_transforms
+from closeup_ns.errors import PlanningError
 from closeup_ns.views.view import View
 
 HOLD_OUT_EVERY = 8
@@ -96,10 +97,16 @@ def write_demo_scene(
             done += 1
             progress(done, total, f"true close-ups, {scale}x")
     write_transforms(scene.truth, frames, {"target": list(scene.target), "d0": d0})
+    click = _click(world, train, [name for name, out in zip(photo_names(far_count), held_out, strict=True) if not out], target)
     settings = {"seed": seed, "far_count": far_count, "size": list(size), "closeups_per_scale": closeups_per_scale}
     settings |= {"exposure_drift": exposure_drift, "photo": asdict(photo), "walk": asdict(walk)}
-    write_json(folder / "demo.json", {"target": list(scene.target), "d0": d0, "settings": settings})
+    write_json(folder / "demo.json", {"target": list(scene.target), "d0": d0, "click": click, "settings": settings})
     return scene
+
+
+def photo_names(count: int) -> list[str]:
+    """File names of the far photographs, in the order of the walk."""
+    return [f"far_{i:03d}.jpg" for i in range(count)]
 
 
 def _expose(world: World, view: View, target: Points, photo: PhotoModel, samples: int, seed: int) -> NDArray[np.float32]:
@@ -117,7 +124,7 @@ def _write_capture(
     photo: PhotoModel,
     points: tuple[Points, NDArray[np.uint8]],
 ) -> None:
-    names = [f"images/far_{i:03d}.jpg" for i in range(len(views))]
+    names = [f"images/{name}" for name in photo_names(len(views))]
     for name, image in zip(names, photos, strict=True):
         write_photograph(folder / name, image, photo.jpeg_quality)
     write_points(folder / "sparse_pc.ply", *points)
@@ -154,6 +161,22 @@ def _sparse_points(
     return clean + _POINT_NOISE_METRES * rng.standard_normal(clean.shape), np.concatenate(colours)
 
 
+def _click(world: World, train: list[View], names: list[str], target: Points) -> dict[str, str | float]:
+    """Where a user would click on the target: the training photograph that shows it, unhidden, nearest to its middle.
+
+    ``column`` and ``row`` count pixels from the upper left corner of that photograph.
+    """
+    spots: list[tuple[float, str, Points]] = []
+    for view, name in zip(train, names, strict=True):
+        if _sees(world, view, target[None])[0]:
+            uv = _project(view, target[None])[0][0]
+            spots.append((float(np.linalg.norm(uv - view.K[:2, 2].numpy())), name, uv))
+    if not spots:
+        raise PlanningError("the demo's occluders hide the target in every training photograph; choose another seed")
+    _, name, uv = min(spots, key=lambda spot: spot[0])
+    return {"photo": name, "column": float(uv[0]), "row": float(uv[1])}
+
+
 def _corners(image: NDArray[np.uint8], count: int, rng: np.random.Generator) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of up to ``count`` local maxima of the gradient, the stronger the likelier."""
     down, right = np.gradient(image.astype(np.float32).mean(2))
@@ -169,8 +192,14 @@ def _sees(world: World, view: View, points: Points) -> NDArray[np.bool_]:
     position = view.position.numpy()
     offset = points - position
     distance = np.linalg.norm(offset, axis=1)
-    local = offset @ view.c2w[:3, :3].numpy()
-    uv = local[:, :2] / np.maximum(local[:, 2:], 1e-9) * np.diag(view.K.numpy())[:2] + view.K.numpy()[:2, 2]
-    inside = (local[:, 2] > 0) & (uv > 0).all(1) & (uv < [view.width, view.height]).all(1)
+    uv, depth = _project(view, points)
+    inside = (depth > 0) & (uv > 0).all(1) & (uv < [view.width, view.height]).all(1)
     reach = world.distance(np.repeat(position[None], len(points), 0), offset / distance[:, None])
     return inside & (reach > distance - 2e-3)
+
+
+def _project(view: View, points: Points) -> tuple[Points, NDArray[np.float64]]:
+    """Pixels [N, 2] and z-depths [N] of world points [N, 3]."""
+    local = (points - view.position.numpy()) @ view.c2w[:3, :3].numpy()
+    uv = local[:, :2] / np.maximum(local[:, 2:], 1e-9) * np.diag(view.K.numpy())[:2] + view.K.numpy()[:2, 2]
+    return uv, local[:, 2]

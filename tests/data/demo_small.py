@@ -1,0 +1,27 @@
+"""A demo scene small enough for tests, rendered once per session."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+from closeup_ns.data.demo_layout import still_life
+from closeup_ns.data.demo_render import World
+from closeup_ns.data.demo_scene import DemoScene, write_demo_scene
+
+SIZE = (96, 72)
+FAR, CLOSE = 16, 2
+
+
+@cache
+def small_demo() -> tuple[Path, DemoScene]:
+    """The folder of a demo scene of 16 far photographs (2 held out) and 2 close-ups per scale. Do not write into it."""
+    folder = Path(mkdtemp(prefix="closeup-demo-"))
+    return folder, write_demo_scene(folder, seed=3, far_count=FAR, size=SIZE, closeups_per_scale=CLOSE)
+
+
+@cache
+def small_world() -> World:
+    """The geometry of `small_demo`, to cast rays into."""
+    return World(still_life(3))
