@@ -1,0 +1,58 @@
+// Sixteen floats at a time. One interface, three implementations chosen by the compiler's target flags:
+// AVX-512 (one register), AVX2 (two registers) and anything else (four GCC vectors: SSE2, NEON).
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#define CLOSEUP_INLINE static inline __attribute__((always_inline))
+
+namespace closeup {
+constexpr int kLanes = 16;
+}
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+#include "lanes_avx512.h"
+#elif defined(__AVX2__) && defined(__FMA__)
+#include "lanes_avx2.h"
+#else
+#include "lanes_generic.h"
+#endif
+
+namespace closeup {
+
+CLOSEUP_INLINE Lanes operator*(float a, Lanes b) { return broadcast(a) * b; }
+CLOSEUP_INLINE Lanes operator+(float a, Lanes b) { return broadcast(a) + b; }
+CLOSEUP_INLINE Lanes operator-(float a, Lanes b) { return broadcast(a) - b; }
+CLOSEUP_INLINE Lanes operator/(float a, Lanes b) { return broadcast(a) / b; }
+CLOSEUP_INLINE Lanes operator-(Lanes a) { return broadcast(0.f) - a; }
+CLOSEUP_INLINE Lanes zero() { return broadcast(0.f); }
+
+CLOSEUP_INLINE float horizontal_sum(Lanes a) {
+    alignas(64) float values[kLanes];
+    store(values, a);
+    float sum = 0.f;
+    for (float value : values) sum += value;
+    return sum;
+}
+
+// Adding this to |x| < 2^22 rounds x to an integer, which then sits in the low bits of the mantissa.
+constexpr float kRoundToMantissa = 12582912.f;  // 1.5 * 2^23
+
+// 2^x for |x| < 126, relative error about 2e-7: round to the nearest integer n, a polynomial on x - n, shift the exponent.
+CLOSEUP_INLINE Lanes exp2_lanes(Lanes x) {
+    const Lanes shifted = x + broadcast(kRoundToMantissa);
+    const Lanes fraction = x - (shifted - broadcast(kRoundToMantissa));
+    Lanes p = fma(broadcast(1.339887440266574e-3f), fraction, broadcast(9.618437357674640e-3f));
+    p = fma(p, fraction, broadcast(5.550332471162809e-2f));
+    p = fma(p, fraction, broadcast(2.402264791363012e-1f));
+    p = fma(p, fraction, broadcast(6.931472028550421e-1f));
+    p = fma(p, fraction, broadcast(1.f));
+    return add_to_exponent(p, shifted);
+}
+
+// 2^n for whole n in [-126, 126].
+CLOSEUP_INLINE Lanes exp2_whole(Lanes n) { return add_to_exponent(broadcast(1.f), n + broadcast(kRoundToMantissa)); }
+
+}  // namespace closeup
