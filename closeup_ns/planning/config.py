@@ -66,5 +66,7 @@ class PlannerConfig:
             raise PlanningError("anchors, updates, candidates, attempts and similarity_stride must be at least 1")
         if not self.zoom > 1.0:
             raise PlanningError(f"zoom must be larger than 1 to come closer in every round; it is {self.zoom}")
+        if not 0.0 <= self.pair_angle < 180.0:
+            raise PlanningError(f"pair_angle must be below 180 degrees, where arcs are not unique; it is {self.pair_angle}")
         if self.depth_size < 16:
             raise PlanningError(f"depth_size {self.depth_size} is too small to measure overlap on; use 128")

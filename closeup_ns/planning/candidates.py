@@ -1,0 +1,154 @@
+"""Random views between the known views and the frontier, from which the to-be-updated ones are chosen (section 4.3.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from closeup_ns.errors import PlanningError
+from closeup_ns.planning.config import PlannerConfig
+from closeup_ns.planning.frontier import directions_from, frontier_view, perpendicular_pair, view_faults
+from closeup_ns.planning.survey import survey
+from closeup_ns.planning.target import Target
+from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.overlap import DepthViews
+from closeup_ns.views.view import View, aim_at
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Usable random views in the round's shell."""
+
+    views: list[View]
+    """Within (radius, previous radius) of the target and looking at it."""
+    distances: Float[Tensor, "m"]
+    """Their distances to the target."""
+    depths: DepthViews
+    """Their small depth maps."""
+    warnings: list[str]
+    """Why there may be fewer than wanted."""
+
+
+def find_candidates(
+    sources: Sequence[View],
+    target: Target,
+    near: float,
+    far: float,
+    render: Renderer,
+    config: PlannerConfig,
+    generator: torch.Generator,
+) -> Candidates:
+    """Draw M views between ``near`` and ``far`` from the target and keep those outside geometry that see the target.
+
+    ``sources`` are the anchors and frontier views, whose directions bound the region. Where fewer than U survive, M
+    more are drawn, up to ``attempts`` times.
+
+    Raises:
+        PlanningError: not one candidate survives.
+    """
+    kept: list[View] = []
+    parts: list[DepthViews] = []
+    tally: dict[str, int] = {}
+    drawn = 0
+    for _ in range(config.attempts):
+        views = draw_candidates(sources, target.point, near, far, config.candidates, config, generator)
+        depths = survey(views, render, config.depth_size, config.alpha)
+        faults = view_faults(depths, target.point, config)
+        good = (~torch.stack(list(faults.values())).any(0)).nonzero()[:, 0]
+        kept += [views[index] for index in good.tolist()]
+        parts.append(depths[good])
+        drawn += len(views)
+        tally = {name: tally.get(name, 0) + int(mask.sum()) for name, mask in faults.items()}
+        if len(kept) >= config.updates:
+            break
+    reasons = ", ".join(f"{name}: {count}" for name, count in tally.items())
+    if not kept:
+        raise PlanningError(
+            f"none of {drawn} views drawn between radius {near:.4g} and {far:.4g} can be used ({reasons}): use a smaller "
+            "zoom, more candidates, or a target on the object's surface that the known views look at"
+        )
+    warnings = []
+    if len(kept) < config.updates:
+        warnings.append(f"only {len(kept)} of {drawn} candidates can be used, {config.updates} were wanted ({reasons})")
+    distances = torch.stack([view.position for view in kept]).sub(target.point).norm(dim=1)
+    return Candidates(kept, distances, _concatenate(parts), warnings)
+
+
+def draw_candidates(
+    sources: Sequence[View],
+    point: Float[Tensor, "3"],
+    near: float,
+    far: float,
+    count: int,
+    config: PlannerConfig,
+    generator: torch.Generator,
+) -> list[View]:
+    """``count`` random views around ``point`` (papers.md 6.3, point 13).
+
+    The distance is log-uniform in (near, far). The direction lies on the arc between those of two sources at most
+    ``pair_angle`` apart, off it by at most ``direction_jitter``; the optical axis misses ``point`` by at most
+    ``orientation_jitter``. Intrinsics, size and roll come from the first of the two sources.
+    """
+    draws = torch.rand(count, 8, generator=generator, device=generator.device, dtype=torch.float64).to(point.device)
+    directions = directions_from(point, sources).double()
+    first, second = _draw_pairs(directions, draws[:, 0], draws[:, 1], config.pair_angle)
+    arc = _slerp(directions[first], directions[second], draws[:, 2])
+    towards = _tilt(arc, draws[:, 3], draws[:, 4], config.direction_jitter)
+    # Held a hair inside the open interval, so that rounding to float32 cannot leave it.
+    span = draws[:, 5].clamp(1e-4, 1.0 - 1e-4)
+    distances = near * (far / near) ** span
+    sights = _tilt(-towards, draws[:, 6], draws[:, 7], config.orientation_jitter)
+    views = []
+    for row, source in enumerate(first.tolist()):
+        view = frontier_view(sources[source], point, towards[row].to(point), float(distances[row]))
+        views.append(aim_at(view, view.position.double() + sights[row]))
+    return views
+
+
+def _draw_pairs(
+    directions: Float[Tensor, "n 3"], draw_first: Tensor, draw_second: Tensor, pair_angle: float
+) -> tuple[Int[Tensor, "m"], Int[Tensor, "m"]]:
+    """A uniformly random source, and uniformly one of those within ``pair_angle`` of it (itself included)."""
+    count = directions.shape[0]
+    first = (draw_first * count).long().clamp_max(count - 1)
+    together = (directions @ directions.T >= math.cos(math.radians(pair_angle)) - 1e-9).fill_diagonal_(True)
+    partners = together[first]
+    wanted = (draw_second * partners.sum(1)).long() + 1
+    second = (partners.long().cumsum(1) >= wanted[:, None]).to(torch.uint8).argmax(1)
+    return first, second
+
+
+def _slerp(start: Float[Tensor, "m 3"], end: Float[Tensor, "m 3"], share: Float[Tensor, "m"]) -> Float[Tensor, "m 3"]:
+    """Unit vectors on the arcs from ``start`` to ``end``; the arcs must be shorter than 180 degrees."""
+    angle = torch.linalg.cross(start, end).norm(dim=1).atan2((start * end).sum(1))
+    sine = angle.sin().clamp_min(1e-12)
+    same = angle < 1e-6
+    from_start = torch.where(same, 1.0 - share, ((1.0 - share) * angle).sin() / sine)
+    from_end = torch.where(same, share, (share * angle).sin() / sine)
+    mixed = from_start[:, None] * start + from_end[:, None] * end
+    return mixed / mixed.norm(dim=1, keepdim=True)
+
+
+def _tilt(axes: Float[Tensor, "m 3"], draw: Tensor, turn: Tensor, degrees: float) -> Float[Tensor, "m 3"]:
+    """Unit vectors within ``degrees`` of ``axes``, uniform over the (small) cap."""
+    angle = (math.radians(degrees) * draw.sqrt())[:, None]
+    first, second = perpendicular_pair(axes)
+    around = (2.0 * math.pi * turn)[:, None]
+    return angle.cos() * axes + angle.sin() * (around.cos() * first + around.sin() * second)
+
+
+def _concatenate(parts: Sequence[DepthViews]) -> DepthViews:
+    """All batches in one. Draws come from the same sources, yet a draw may lack the largest: pad to a common size."""
+    height = max(part.depth.shape[1] for part in parts)
+    width = max(part.depth.shape[2] for part in parts)
+    depth = [
+        torch.nn.functional.pad(p.depth, (0, width - p.depth.shape[2], 0, height - p.depth.shape[1])) for p in parts
+    ]
+    return DepthViews(
+        torch.cat([p.K for p in parts]), torch.cat([p.c2w for p in parts]), torch.cat([p.size for p in parts]), torch.cat(depth)
+    )

@@ -1,0 +1,284 @@
+"""Planning one round: anchors, frontier and to-be-updated views (paper, section 4.3, Fig. 2 a and b)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from closeup_ns.errors import PlanningError
+from closeup_ns.planning.candidates import Candidates, find_candidates
+from closeup_ns.planning.config import PlannerConfig
+from closeup_ns.planning.frontier import Frontier, directions_from, place_frontier, seed_views, visible_known
+from closeup_ns.planning.selection import select_views
+from closeup_ns.planning.survey import survey
+from closeup_ns.planning.target import Target
+from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.overlap import DepthViews, coverage, distance_discount, shared_fraction, similarity
+from closeup_ns.views.view import View
+
+__all__ = ["KnownView", "PlannerConfig", "RoundPlan", "plan_round"]
+
+
+@dataclass(frozen=True, eq=False)
+class KnownView:
+    """A view whose image is known: a photograph, or a generated view that an earlier round accepted."""
+
+    name: str
+    """Unique name, by which a later round finds it again."""
+    view: View
+    """Camera at the image's size."""
+    is_real: bool
+    """True for a photograph."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, lists and words."""
+        return {"name": self.name, "view": self.view.to_dict(), "is_real": self.is_real}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> KnownView:
+        """What `to_dict` wrote, on the CPU."""
+        return cls(str(content["name"]), View.from_dict(content["view"]), bool(content["is_real"]))
+
+
+@dataclass(frozen=True, eq=False)
+class RoundPlan:
+    """The views of one round. Distances are in world units."""
+
+    round_index: int
+    """1 for the first round."""
+    zoom_total: float
+    """How many times closer than the photographs the frontier is."""
+    radius: float
+    """r_t: the frontier's distance to the target."""
+    previous_radius: float
+    """r_{t-1}: the outer end of the to-be-updated views' shell."""
+    target: list[float]
+    """The target's world coordinates."""
+    anchors: list[KnownView]
+    """Known views that summarise what is known: the references of the refiner."""
+    anchor_coverage: list[float]
+    """How much of the frontier each anchor sees, 0 to 1."""
+    frontier: list[View]
+    """The closest views of the round."""
+    frontier_seeds: list[str]
+    """Name of the known view that gave each frontier view its direction."""
+    updates: list[View]
+    """To-be-updated views, between the anchors and the frontier."""
+    update_weights: list[float]
+    """Discounted overlap with anchors and frontier, as a share of the best candidate's."""
+    candidates: list[View]
+    """All usable candidates, the chosen ones among them; for figures and diagnosis."""
+    warnings: list[str] = field(default_factory=list)
+    """What did not go as configured, and the target's own warnings."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time per stage; the only content that differs between two runs with the same seed."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able content; `from_dict` restores every float exactly."""
+        plain = ("round_index", "zoom_total", "radius", "previous_radius", "target", "anchor_coverage", "frontier_seeds")
+        content = {name: getattr(self, name) for name in (*plain, "update_weights", "warnings", "seconds")}
+        content["anchors"] = [anchor.to_dict() for anchor in self.anchors]
+        for name in ("frontier", "updates", "candidates"):
+            content[name] = [view.to_dict() for view in getattr(self, name)]
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> RoundPlan:
+        """A plan on the CPU from what `to_dict` wrote.
+
+        Raises:
+            PlanningError: a key is missing or unknown.
+        """
+        expected = set(cls.__dataclass_fields__)
+        if expected != set(content):
+            odd = sorted(expected.symmetric_difference(content))
+            raise PlanningError(f"this is not a saved round plan of this version: {', '.join(odd)} missing or unknown")
+        restored = dict(content)
+        restored["anchors"] = [KnownView.from_dict(anchor) for anchor in content["anchors"]]
+        for name in ("frontier", "updates", "candidates"):
+            restored[name] = [View.from_dict(view) for view in content[name]]
+        return cls(**restored)
+
+
+def plan_round(
+    round_index: int,
+    target: Target,
+    known: Sequence[KnownView],
+    render: Renderer,
+    config: PlannerConfig,
+    generator: torch.Generator,
+    previous_anchors: Sequence[str] | None = None,
+) -> RoundPlan:
+    """Choose the views of round ``round_index`` (1-based), which works at d0 / zoom^round from the target.
+
+    The frontier's directions come from the previous round's anchors or, in the first round, from known views spread
+    around the target; the anchors are then those known views that cover the frontier best (Eq. 5).
+
+    Args:
+        round_index: 1, 2, 3, ...
+        target: where to go; its ``distance`` is d0.
+        known: photographs and accepted generated views; sizes and intrinsics may differ.
+        render: the current model.
+        config: numbers and thresholds.
+        generator: randomness of the candidates (and of options that say "random").
+        previous_anchors: names of the previous round's anchors, in `RoundPlan.anchors`' order.
+
+    Raises:
+        PlanningError: nothing can be planned; the message says what to change.
+    """
+    _check(round_index, known)
+    radius, previous_radius = (target.distance / config.zoom**power for power in (round_index, round_index - 1))
+    views, names = [item.view for item in known], [item.name for item in known]
+    warnings, seconds = list(target.warnings), {}
+    started = time.perf_counter()
+    with torch.no_grad():
+        with _timed(seconds, "known depths"):
+            known_depths = survey(views, render, config.depth_size, config.alpha)
+        with _timed(seconds, "frontier"):
+            seeds = _seeds(known, known_depths, target, config, generator, previous_anchors, warnings)
+            frontier = place_frontier(views, names, seeds, target, radius, render, config)
+        with _timed(seconds, "anchors"):
+            anchors, anchor_coverage = _choose_anchors(known_depths, frontier, config, generator, warnings)
+        with _timed(seconds, "candidates"):
+            sources = [views[index] for index in anchors.tolist()] + frontier.views
+            candidates = find_candidates(sources, target, radius, previous_radius, render, config, generator)
+        with _timed(seconds, "updates"):
+            shell = (radius, previous_radius)
+            updates, weights = _choose_updates(known_depths[anchors], frontier, candidates, shell, config, generator)
+    seconds["total"] = time.perf_counter() - started
+    return RoundPlan(
+        round_index=round_index,
+        zoom_total=config.zoom**round_index,
+        radius=radius,
+        previous_radius=previous_radius,
+        target=target.point.tolist(),
+        anchors=[known[index] for index in anchors.tolist()],
+        anchor_coverage=anchor_coverage.tolist(),
+        frontier=frontier.views,
+        frontier_seeds=[names[index] for index in frontier.seeds],
+        updates=[candidates.views[index] for index in updates.tolist()],
+        update_weights=weights.tolist(),
+        candidates=candidates.views,
+        warnings=warnings + frontier.warnings + candidates.warnings,
+        seconds=seconds,
+    )
+
+
+def _check(round_index: int, known: Sequence[KnownView]) -> None:
+    if round_index < 1:
+        raise PlanningError(f"rounds count from 1; got round {round_index}")
+    if not known:
+        raise PlanningError("a round needs at least one known view; the data set has no training views")
+    names = [item.name for item in known]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise PlanningError(f"known views must have different names; these occur twice: {', '.join(twice[:5])}")
+
+
+def _seeds(
+    known: Sequence[KnownView],
+    depths: DepthViews,
+    target: Target,
+    config: PlannerConfig,
+    generator: torch.Generator,
+    previous_anchors: Sequence[str] | None,
+    warnings: list[str],
+) -> list[int]:
+    """Indices of the known views that give the frontier its directions; adds to ``warnings`` where they are few."""
+    visible = visible_known(depths, target, config)
+    if visible.numel() == 0:
+        raise PlanningError(
+            f"no known view sees the target {[round(x, 4) for x in target.point.tolist()]}: it is outside every image or "
+            "hidden; choose a point on a surface that the photographs show"
+        )
+    usable = torch.zeros(len(known), dtype=torch.bool, device=visible.device)
+    usable[visible] = True
+    place = {item.name: index for index, item in enumerate(known)}
+    lost = [name for name in previous_anchors or () if name not in place]
+    if lost:
+        warnings.append(f"previous anchors that are no longer known views are left out: {', '.join(lost)}")
+    previous = [place[name] for name in previous_anchors or () if name in place]
+    directions = directions_from(target.point, [item.view for item in known])
+    seeds = seed_views(directions, usable, config, generator, previous)
+    if len(seeds) < config.anchors:
+        warnings.append(
+            f"{len(seeds)} frontier views instead of {config.anchors}: only so many of the {len(known)} known views see "
+            f"the target from directions at least {config.seed_separation:g} degrees apart"
+        )
+    return seeds
+
+
+def _choose_anchors(
+    known: DepthViews, frontier: Frontier, config: PlannerConfig, generator: torch.Generator, warnings: list[str]
+) -> tuple[Tensor, Float[Tensor, "k"]]:
+    """The known views that cover the frontier best with little redundancy (Eq. 5), and their coverage."""
+    weights = coverage(frontier.depths, known, config.depth_rel, config.coverage_sigma)
+    best = weights.max()
+    if not float(best) > 0.0:
+        raise PlanningError(
+            "no known view sees any surface that the frontier views show: the model's geometry around the target "
+            "disagrees between near and far; train longer, or choose another target"
+        )
+    # Overlap is only measured among views that can be chosen: its cost grows with their number squared.
+    eligible = ((weights > 0) & (weights >= config.eligible_fraction * best)).nonzero()[:, 0]
+    seeing = (weights > 0).nonzero()[:, 0]
+    if eligible.numel() < min(config.anchors, seeing.numel()):
+        eligible = weights.argsort(descending=True, stable=True)[: min(config.anchors, seeing.numel())].sort().values
+    if eligible.numel() < config.anchors:
+        warnings.append(f"{eligible.numel()} anchors instead of {config.anchors}: no other known view sees the frontier")
+    overlap = similarity(known[eligible], config.depth_rel, config.similarity_stride)
+    chosen = _select(weights[eligible], overlap, config.anchors, config, generator)
+    return eligible[chosen], weights[eligible[chosen]]
+
+
+def _choose_updates(
+    anchors: DepthViews,
+    frontier: Frontier,
+    candidates: Candidates,
+    shell: tuple[float, float],
+    config: PlannerConfig,
+    generator: torch.Generator,
+) -> tuple[Tensor, Float[Tensor, "u"]]:
+    """The candidates that best bridge anchors and frontier (section 4.3.2), and their weights.
+
+    Overlap is counted on the farther view of each pair, the only reading under which Appendix C's growth with the
+    distance happens: anchors' pixels seen by the candidate, candidate's pixels seen by the frontier. The discount's
+    scale is arbitrary, so the weights are taken relative to the best, which puts them on the scale of the overlap.
+    """
+    from_anchors = shared_fraction(anchors, candidates.depths, depth_rel=config.depth_rel).mean(0)
+    to_frontier = shared_fraction(candidates.depths, frontier.depths, depth_rel=config.depth_rel).mean(1)
+    discount = distance_discount(candidates.distances, *shell, config.discount)
+    weights = discount * (from_anchors + to_frontier)
+    weights = weights / weights.max().clamp_min(torch.finfo(weights.dtype).tiny)
+    overlap = similarity(candidates.depths, config.depth_rel, config.similarity_stride)
+    chosen = _select(weights, overlap, config.updates, config, generator)
+    return chosen, weights[chosen]
+
+
+def _select(
+    weights: Tensor, overlap: Tensor, count: int, config: PlannerConfig, generator: torch.Generator
+) -> Tensor:
+    return select_views(
+        weights,
+        overlap,
+        count,
+        config.objective,
+        config.redundancy,
+        config.method,
+        config.eligible_fraction,
+        generator,
+    )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - started
