@@ -16,6 +16,8 @@ COLMAP_TO_NERFSTUDIO = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.
 """[3, 4] world transform of nerfstudio's own COLMAP parser: COLMAP guesses gravity along -y, nerfstudio's up is +z."""
 
 ORTHONORMAL_TOLERANCE = 1e-2
+LARGEST_NUMBER = 1e30
+"""Beyond this a number in a file is damage, and float32 would make it infinite."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,9 @@ class Intrinsics:
     camera_type: CameraType = CameraType.PERSPECTIVE
 
     def check(self, where: str) -> Intrinsics:
-        """Return self; raise DataError when a number is not finite or a size or focal length is not positive."""
+        """Return self; raise DataError when a number is not finite or a size or focal length not positive."""
         numbers = np.array([self.fx, self.fy, self.cx, self.cy, *self.distortion])
-        if not np.isfinite(numbers).all() or min(self.width, self.height, self.fx, self.fy) <= 0:
+        if not (np.abs(numbers) < LARGEST_NUMBER).all() or min(self.width, self.height, self.fx, self.fy) <= 0:
             raise DataError(
                 f"{where}: the camera intrinsics are not usable (size {self.width}x{self.height}, focal {self.fx}, "
                 f"{self.fy}, centre {self.cx}, {self.cy}). Export the cameras again."
@@ -60,7 +62,7 @@ class PointCloud:
 
     def finite(self) -> PointCloud:
         """The points without those that have a NaN or infinite coordinate."""
-        keep = np.isfinite(self.xyz).all(axis=1)
+        keep = (np.abs(self.xyz) < LARGEST_NUMBER).all(axis=1)
         return PointCloud(self.xyz[keep], self.rgb[keep], self.source)
 
 
@@ -125,7 +127,7 @@ def check_pose(c2w: npt.NDArray[np.float64], where: str) -> npt.NDArray[np.float
     """Return a camera-to-world matrix as [4, 4] float64; DataError unless it is a finite rigid transform."""
     if c2w.shape not in ((3, 4), (4, 4)):
         raise DataError(f"{where}: the camera pose has shape {c2w.shape}, not 4x4 (or 3x4). Export the cameras again.")
-    if not np.isfinite(c2w).all():
+    if not (np.abs(c2w) < LARGEST_NUMBER).all():  # false for NaN, too
         raise DataError(f"{where}: the camera pose holds NaN or infinity. Remove this image or export again.")
     rotation = c2w[:3, :3]
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > ORTHONORMAL_TOLERANCE or np.linalg.det(rotation) < 0:

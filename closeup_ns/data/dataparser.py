@@ -201,7 +201,7 @@ def split_indices(config: CloseupDataParserConfig, capture: Capture, split: str)
 
 
 def _cameras(capture: Capture, images: ImageChoice, poses: torch.Tensor, indices: list[int]) -> Cameras:
-    """nerfstudio cameras at the size of the loaded images; K is scaled exactly per axis."""
+    """Cameras as nerfstudio keeps them, at the size of the loaded images; K is scaled exactly per axis."""
     rows, distortion, types = [], [], []
     for i in indices:
         k = capture.frames[i].intrinsics

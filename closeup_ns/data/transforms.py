@@ -13,7 +13,16 @@ import numpy as np
 import numpy.typing as npt
 from nerfstudio.cameras.cameras import CAMERA_MODEL_TO_TYPE, CameraType
 
-from closeup_ns.data.capture import COLMAP_TO_NERFSTUDIO, Capture, Frame, Intrinsics, PointCloud, check_pose, safe_path
+from closeup_ns.data.capture import (
+    COLMAP_TO_NERFSTUDIO,
+    LARGEST_NUMBER,
+    Capture,
+    Frame,
+    Intrinsics,
+    PointCloud,
+    check_pose,
+    safe_path,
+)
 from closeup_ns.data.colmap import read_points
 from closeup_ns.data.images import image_folders, image_size
 from closeup_ns.data.ply import read_ply
@@ -21,6 +30,7 @@ from closeup_ns.errors import DataError
 
 SPLITS = ("train", "val", "test")
 DISTORTION_KEYS = ("k1", "k2", "k3", "k4", "p1", "p2")
+ORIENTATION_METHODS = ("pca", "up", "vertical", "none")
 MISSING_NAMED = 3
 """How many missing files an error names."""
 
@@ -54,6 +64,7 @@ def read_transforms(json_path: Path) -> Capture:
         if given not in (0, len(frames)):
             raise DataError(f"{json_path}: {given} of {len(frames)} frames have a {kind} file. Give all or none one.")
     applied = _applied_transform(meta, root, json_path)
+    crop = _number(meta, {}, "fisheye_crop_radius", json_path, math.nan)
     return Capture(
         kind=json_path.name,
         root=root,
@@ -62,10 +73,10 @@ def read_transforms(json_path: Path) -> Capture:
         points=_points(meta, root, applied, json_path),
         applied_transform=applied,
         applied_scale=_number(meta, {}, "applied_scale", json_path, 1.0),
-        orientation_method=meta.get("orientation_override"),
+        orientation_method=_orientation(meta, json_path),
         split_names=_splits(meta, root, set(paths), json_path),
         full_paths=paths,
-        fisheye_crop_radius=meta.get("fisheye_crop_radius"),
+        fisheye_crop_radius=None if math.isnan(crop) else crop,
         default_split="fraction",
     )
 
@@ -96,10 +107,22 @@ def _text(entry: dict[str, Any], key: str, where: Path | str) -> str:
 
 
 def _number(frame: dict[str, Any], meta: dict[str, Any], key: str, where: Path | str, default: float) -> float:
-    value = frame.get(key, meta.get(key, default))
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise DataError(f"{where}: {key!r} is {value!r}, not a number.")
+    """What the frame, else the file says under ``key``; ``default`` (NaN to mark the absence) where neither does."""
+    value = frame.get(key, meta.get(key))
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < LARGEST_NUMBER:
+        raise DataError(f"{where}: {key!r} is {value!r}, not a finite number. Correct it or export the cameras again.")
     return float(value)
+
+
+def _orientation(meta: dict[str, Any], json_path: Path) -> str | None:
+    method = meta.get("orientation_override")
+    if method is not None and method not in ORIENTATION_METHODS:
+        raise DataError(
+            f"{json_path}: orientation_override is {method!r}, not one of {', '.join(ORIENTATION_METHODS)}."
+        )
+    return method
 
 
 def _frame(
@@ -160,7 +183,7 @@ def _distortion(entry: dict[str, Any], meta: dict[str, Any], where: str) -> tupl
 
 def _camera_type(entry: dict[str, Any], meta: dict[str, Any], where: str) -> CameraType:
     name = entry.get("camera_model", meta.get("camera_model", "OPENCV"))
-    if name not in CAMERA_MODEL_TO_TYPE:
+    if not isinstance(name, str) or name not in CAMERA_MODEL_TO_TYPE:
         raise DataError(f"{where}: camera_model {name!r} is unknown; nerfstudio has {', '.join(CAMERA_MODEL_TO_TYPE)}.")
     return CAMERA_MODEL_TO_TYPE[name]
 

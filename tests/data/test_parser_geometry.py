@@ -62,7 +62,8 @@ def test_points_land_on_the_dots(layout: str, factor: int, tmp_path: Path) -> No
     dataset = CloseupDataset(outputs)
     assert len(dataset) == scene.n
     points, colours = outputs.metadata["points3D_xyz"], outputs.metadata["points3D_rgb"]
-    assert points.dtype == torch.float32 and colours.dtype == torch.uint8
+    assert points.dtype == torch.float32
+    assert colours.dtype == torch.uint8
     assert np.array_equal(colours.numpy(), scene.rgb)
     for index in range(scene.n):
         uv, depth = project(outputs.cameras, index, points)
@@ -275,8 +276,10 @@ def test_masks_and_depths_come_along(tmp_path: Path) -> None:
     assert outputs.mask_filenames[2] == tmp_path / "masks/frame_00002.png"
     assert outputs.metadata["depth_filenames"][0] == tmp_path / "depths/frame_00000.png"
     data = CloseupDataset(outputs).get_data(1, "uint8")
-    assert data["image"].shape == (24, 32, 3) and data["image"].dtype == torch.uint8
-    assert data["mask"].dtype == torch.bool and torch.equal(data["mask"][..., 0], torch.from_numpy(mask > 0))
+    assert data["image"].shape == (24, 32, 3)
+    assert data["image"].dtype == torch.uint8
+    assert data["mask"].dtype == torch.bool
+    assert torch.equal(data["mask"][..., 0], torch.from_numpy(mask > 0))
     # The mask of full size is brought to the size of the image.
     assert CloseupDataset(outputs).get_data(2)["mask"].shape == (24, 32, 1)
 

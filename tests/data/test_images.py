@@ -1,0 +1,164 @@
+"""Which images a capture is trained on, at which size, and how they are loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from closeup_ns.data.dataparser import CloseupDataParserConfig
+from closeup_ns.data.dataset import CloseupDataset
+from closeup_ns.data.images import (
+    ImageChoice,
+    choose_images,
+    downscaled_twin,
+    image_folders,
+    list_images,
+    match_by_name,
+    match_by_order,
+)
+from tests.data import folders
+
+FULL = (640, 480)
+
+
+def choose(root: Path, factors: list[int], **options: int | None) -> ImageChoice:
+    """The choice for one photograph of 640x480 with these images_N beside it."""
+    sets = {}
+    for factor in factors:
+        path = root / f"images_{factor}" / "a.png"
+        folders.save_image(path, np.zeros((FULL[1] // factor, FULL[0] // factor, 3), np.uint8))
+        sets[factor] = [path]
+    return choose_images(sets, [FULL], options.get("downscale_factor"), options.get("max_image_size", 1600))
+
+
+@pytest.mark.parametrize(
+    ("factors", "limit", "factor", "size"),
+    [
+        ([1, 2, 4], 1600, 1, (640, 480)),  # everything fits: the largest
+        ([1, 2, 4], 640, 1, (640, 480)),  # the limit itself fits
+        ([1, 2, 4], 639, 2, (320, 240)),
+        ([1, 2, 4], 200, 4, (160, 120)),
+        ([1, 2, 4], None, 1, (640, 480)),
+        ([4, 8], 1600, 4, (160, 120)),  # no images/: the largest there is
+        ([1], 320, 1, (320, 240)),  # nothing fits: shrunk when loaded
+        ([1, 2], 100, 2, (100, 75)),
+    ],
+)
+def test_automatic_choice(
+    factors: list[int], limit: int | None, factor: int, size: tuple[int, int], tmp_path: Path
+) -> None:
+    choice = choose(tmp_path, factors, max_image_size=limit)
+    assert (choice.factor, choice.sizes) == (factor, [size])
+
+
+@pytest.mark.parametrize(
+    ("factors", "wanted", "factor", "size"),
+    [
+        ([1, 2, 4], 2, 2, (320, 240)),
+        ([1, 2, 4], 1, 1, (640, 480)),
+        ([1, 2], 8, 2, (80, 60)),  # no images_8: the nearest larger ones, shrunk when loaded
+        ([1], 3, 1, (213, 160)),
+        ([4, 8], 2, 4, (160, 120)),  # never enlarged
+    ],
+)
+def test_forced_factor(factors: list[int], wanted: int, factor: int, size: tuple[int, int], tmp_path: Path) -> None:
+    choice = choose(tmp_path, factors, downscale_factor=wanted, max_image_size=10)
+    assert (choice.factor, choice.sizes) == (factor, [size])
+
+
+def test_images_with_their_own_sizes_keep_them(tmp_path: Path) -> None:
+    """Two cameras in one capture: only what exceeds the limit is shrunk, keeping its shape."""
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    folders.save_image(paths[0], np.zeros((30, 90, 3), np.uint8))
+    folders.save_image(paths[1], np.zeros((40, 20, 3), np.uint8))
+    choice = choose_images({1: paths}, [(90, 30), (20, 40)], None, 60)
+    assert choice.sizes == [(60, 20), (20, 40)]
+
+
+def test_only_real_images_are_listed(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", "._a.png", "notes.txt", "c.jpeg"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [path.name for path in list_images(tmp_path)] == ["a.png", "b.JPG", "c.jpeg"]
+
+
+def test_image_folders(tmp_path: Path) -> None:
+    for name in ("images_8", "images", "images_12", "images_x", "images_0", "my_images", "images_1008x756"):
+        (tmp_path / name).mkdir()
+    assert [(factor, folder.name) for factor, folder in image_folders(tmp_path).items()] == [
+        (1, "images"), (8, "images_8"), (12, "images_12"),
+    ]  # fmt: skip
+
+
+def test_matching_by_name_and_by_order(tmp_path: Path) -> None:
+    for name in ("image000.png", "image001.png", "image002.png"):
+        (tmp_path / name).touch()
+    originals = ["IMG_7.JPG", "IMG_3.JPG", "IMG_5.JPG"]
+    assert match_by_name(tmp_path, originals) is None
+    matched = match_by_order(tmp_path, ["IMG_7.JPG", "IMG_3.JPG"], originals)
+    assert matched is not None
+    assert [path.name for path in matched] == ["image002.png", "image000.png"]
+    assert match_by_order(tmp_path, originals, originals[:2]) is None  # counts differ: nobody knows
+    assert match_by_name(tmp_path, ["image002.JPG"]) == [tmp_path / "image002.png"]
+
+
+def test_downscaled_twin(tmp_path: Path) -> None:
+    folders.save_image(tmp_path / "masks_4/a.png", np.zeros((2, 2), np.uint8))
+    assert downscaled_twin(tmp_path / "masks/a.png", 4) == tmp_path / "masks_4/a.png"
+    assert downscaled_twin(tmp_path / "masks/b.png", 4) == tmp_path / "masks/b.png"
+    assert downscaled_twin(tmp_path / "masks/a.png", 1) == tmp_path / "masks/a.png"
+
+
+def test_shrinking_averages_over_areas(tmp_path: Path) -> None:
+    """Oracle: a mean over exact blocks, for a whole factor; the overall mean, for any."""
+    folders.make_transforms(tmp_path, n=2)
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    folders.save_image(tmp_path / "images/frame_00000.png", pixels)
+    config = CloseupDataParserConfig(data=tmp_path, downscale_factor=4, train_on_all=True)
+    image = CloseupDataset(config.setup().get_dataparser_outputs()).get_numpy_image(0)
+    blocks = pixels.reshape(12, 4, 16, 4, 3).mean(axis=(1, 3))
+    assert np.abs(image - blocks).max() <= 0.51
+    config.max_image_size, config.downscale_factor = 50, None
+    outputs = config.setup().get_dataparser_outputs()
+    image = CloseupDataset(outputs).get_numpy_image(0)
+    assert image.shape == (38, 50, 3)
+    assert image.mean() == pytest.approx(pixels.mean(), abs=0.6)
+    assert outputs.cameras.fy[0].item() / 38 == pytest.approx(64 * 0.9 * 1.01 / 48, rel=1e-6)
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 3), ("P", 3), ("RGBA", 4), ("LA", 4), ("1", 3), ("RGB", 3)])
+def test_kinds_of_images(mode: str, channels: int, tmp_path: Path) -> None:
+    folders.make_transforms(tmp_path, n=2)
+    path = tmp_path / "images/frame_00000.png"
+    Image.open(path).convert(mode).save(path)
+    config = CloseupDataParserConfig(data=tmp_path, train_on_all=True)
+    image = CloseupDataset(config.setup().get_dataparser_outputs()).get_numpy_image(0)
+    assert image.shape == (48, 64, channels)
+    assert image.dtype == np.uint8
+
+
+def test_sizes_survive_undistortion_of_the_cameras(tmp_path: Path) -> None:
+    """nerfstudio's datamanager writes the cropped size into the dataset's cameras; loading again must not use it."""
+    folders.make_transforms(tmp_path, n=2)
+    config = CloseupDataParserConfig(data=tmp_path, train_on_all=True)
+    dataset = CloseupDataset(config.setup().get_dataparser_outputs())
+    dataset.cameras.width[0] = 60
+    assert dataset.get_numpy_image(0).shape == (48, 64, 3)
+
+
+def test_scale_factor_of_the_datamanager(tmp_path: Path) -> None:
+    """camera_res_scale_factor shrinks images, masks and cameras alike."""
+    folders.make_transforms(tmp_path, n=2, masks=True)
+    config = CloseupDataParserConfig(data=tmp_path, train_on_all=True)
+    dataset = CloseupDataset(config.setup().get_dataparser_outputs(), scale_factor=0.5)
+    data = dataset.get_data(0)
+    assert data["image"].shape == (24, 32, 3)
+    assert data["mask"].shape == (24, 32, 1)
+    assert (dataset.cameras.width[0].item(), dataset.cameras.height[0].item()) == (32, 24)
+    assert data["image"].dtype == torch.float32
+    with pytest.raises(ValueError, match="image_type"):
+        dataset.get_data(0, "float16")  # type: ignore[arg-type]
