@@ -20,6 +20,10 @@ export TORCH_COMPILE_DISABLE := 1
 export OMP_WAIT_POLICY := passive
 export MPLBACKEND := Agg
 export WANDB_MODE := offline
+# The installer's own certificates do not know a company's proxy; the system's do, as pip's do.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS := 1
+endif
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
@@ -69,7 +73,8 @@ wheel: $(STAMP)  ## dist/*.whl
 	$(BIN)/python -m build --wheel --no-isolation
 
 bench: $(STAMP)  ## the benchmarks; each prints ratios measured in one run on this machine
-	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+	@set -e; for file in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
+		echo "== $$file"; $(BIN)/python -m "benchmarks.$$(basename $$file .py)"; done
 
 lock: $(BIN)/uv  ## resolve requirements.lock anew, keeping the versions that still fit
 	$(BIN)/uv pip compile pyproject.toml requirements.in --universal --python-version 3.10 --all-extras \
