@@ -22,7 +22,11 @@ def texture(points: Tensor) -> Tensor:
     """A smooth colour [..., 3] in [0, 1] for world points [..., 3], the same from every direction."""
     x, y, z = points.unbind(-1)
     return torch.stack(
-        [0.5 + 0.4 * torch.sin(2.0 * x + y + z), 0.5 + 0.4 * torch.cos(2.0 * y - z), 0.5 + 0.3 * torch.sin(x - 2.0 * y)],
+        [
+            0.5 + 0.4 * torch.sin(2.0 * x + y + z),
+            0.5 + 0.4 * torch.cos(2.0 * y - z),
+            0.5 + 0.3 * torch.sin(x - 2.0 * y),
+        ],
         dim=-1,
     )
 

@@ -1,4 +1,4 @@
-"""Random views between the known views and the frontier, from which the to-be-updated ones are chosen (section 4.3.2)."""
+"""Random views between known views and frontier, from which the to-be-updated ones are chosen (section 4.3.2)."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def find_candidates(
     reasons = ", ".join(f"{name}: {count}" for name, count in tally.items())
     if not kept:
         raise PlanningError(
-            f"none of {drawn} views drawn between radius {near:.4g} and {far:.4g} can be used ({reasons}): use a smaller "
-            "zoom, more candidates, or a target on the object's surface that the known views look at"
+            f"none of {drawn} views drawn between radius {near:.4g} and {far:.4g} can be used ({reasons}): use a "
+            "smaller zoom, more candidates, or a target on the object's surface that the known views look at"
         )
     warnings = []
     if len(kept) < config.updates:
@@ -150,5 +150,8 @@ def _concatenate(parts: Sequence[DepthViews]) -> DepthViews:
         torch.nn.functional.pad(p.depth, (0, width - p.depth.shape[2], 0, height - p.depth.shape[1])) for p in parts
     ]
     return DepthViews(
-        torch.cat([p.K for p in parts]), torch.cat([p.c2w for p in parts]), torch.cat([p.size for p in parts]), torch.cat(depth)
+        torch.cat([p.K for p in parts]),
+        torch.cat([p.c2w for p in parts]),
+        torch.cat([p.size for p in parts]),
+        torch.cat(depth),
     )

@@ -67,6 +67,8 @@ class PlannerConfig:
         if not self.zoom > 1.0:
             raise PlanningError(f"zoom must be larger than 1 to come closer in every round; it is {self.zoom}")
         if not 0.0 <= self.pair_angle < 180.0:
-            raise PlanningError(f"pair_angle must be below 180 degrees, where arcs are not unique; it is {self.pair_angle}")
+            raise PlanningError(
+                f"pair_angle must be below 180 degrees, where arcs are not unique; it is {self.pair_angle}"
+            )
         if self.depth_size < 16:
             raise PlanningError(f"depth_size {self.depth_size} is too small to measure overlap on; use 128")

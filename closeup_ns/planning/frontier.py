@@ -1,4 +1,4 @@
-"""Frontier views: the closest views of a round, one on the line from each anchor to the target (paper, section 4.3.1)."""
+"""Frontier views: the closest views of a round, on the lines from anchors to the target (paper, section 4.3.1)."""
 
 from __future__ import annotations
 
@@ -74,9 +74,7 @@ def seed_views(
     return chosen
 
 
-def _next_seed(
-    directions: Tensor, free: Tensor, nearest: Tensor, order: Sequence[int], begun: bool, rule: str
-) -> int:
+def _next_seed(directions: Tensor, free: Tensor, nearest: Tensor, order: Sequence[int], begun: bool, rule: str) -> int:
     if rule == "random":
         return next(index for index in order if bool(free[index]))
     if begun:
@@ -85,15 +83,13 @@ def _next_seed(
 
 
 def frontier_view(seed: View, point: Float[Tensor, "3"], direction: Float[Tensor, "3"], radius: float) -> View:
-    """``seed`` moved to ``radius`` from ``point`` along the unit vector ``direction`` and aimed at ``point``; roll kept."""
+    """``seed`` at ``radius`` from ``point`` in the unit vector ``direction``, aimed at ``point``; roll kept."""
     c2w = seed.c2w.clone()
     c2w[:3, 3] = point + radius * direction
     return aim_at(View(seed.K, c2w, seed.width, seed.height), point)
 
 
-def view_faults(
-    views: DepthViews, point: Float[Tensor, "3"], config: PlannerConfig
-) -> dict[str, Bool[Tensor, "n"]]:
+def view_faults(views: DepthViews, point: Float[Tensor, "3"], config: PlannerConfig) -> dict[str, Bool[Tensor, "n"]]:
     """Why views cannot be used, each view under its first reason: inside geometry, target not shown, target hidden."""
     seen = sight(views, point)
     inside = near_share(views, config.clearance * seen.distance) > config.clearance_fraction
@@ -139,7 +135,9 @@ def place_frontier(
                 warnings.append(f"no free place at radius {radius:.4g} within 45 degrees of {names[index]}; left out")
                 continue
             view, angle = found
-            warnings.append(f"{names[index]}'s line to the target is blocked at {radius:.4g}; turned by {angle:.0f} degrees")
+            warnings.append(
+                f"{names[index]}'s line to the target is blocked at {radius:.4g}; turned by {angle:.0f} degrees"
+            )
         placed.append((index, view))
     if not placed:
         raise PlanningError(
@@ -157,7 +155,9 @@ def _nearest_free(
 ) -> tuple[View, float] | None:
     """The free view with the smallest angle to ``direction`` (and that angle in degrees), searched ring by ring."""
     for angle in _RING_ANGLES:
-        ring = [frontier_view(seed, target.point, d, radius) for d in _ring(direction, math.radians(angle), _RING_STEPS)]
+        ring = [
+            frontier_view(seed, target.point, d, radius) for d in _ring(direction, math.radians(angle), _RING_STEPS)
+        ]
         faults = view_faults(survey(ring, render, config.depth_size, config.alpha), target.point, config)
         free = ~torch.stack(list(faults.values())).any(0)
         if bool(free.any()):

@@ -82,7 +82,15 @@ class RoundPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able content; `from_dict` restores every float exactly."""
-        plain = ("round_index", "zoom_total", "radius", "previous_radius", "target", "anchor_coverage", "frontier_seeds")
+        plain = (
+            "round_index",
+            "zoom_total",
+            "radius",
+            "previous_radius",
+            "target",
+            "anchor_coverage",
+            "frontier_seeds",
+        )
         content = {name: getattr(self, name) for name in (*plain, "update_weights", "warnings", "seconds")}
         content["anchors"] = [anchor.to_dict() for anchor in self.anchors]
         for name in ("frontier", "updates", "candidates"):
@@ -195,8 +203,8 @@ def _seeds(
     visible = visible_known(depths, target, config)
     if visible.numel() == 0:
         raise PlanningError(
-            f"no known view sees the target {[round(x, 4) for x in target.point.tolist()]}: it is outside every image or "
-            "hidden; choose a point on a surface that the photographs show"
+            f"no known view sees the target {[round(x, 4) for x in target.point.tolist()]}: it is outside every image "
+            "or hidden; choose a point on a surface that the photographs show"
         )
     usable = torch.zeros(len(known), dtype=torch.bool, device=visible.device)
     usable[visible] = True
@@ -209,8 +217,8 @@ def _seeds(
     seeds = seed_views(directions, usable, config, generator, previous)
     if len(seeds) < config.anchors:
         warnings.append(
-            f"{len(seeds)} frontier views instead of {config.anchors}: only so many of the {len(known)} known views see "
-            f"the target from directions at least {config.seed_separation:g} degrees apart"
+            f"{len(seeds)} frontier views instead of {config.anchors}: only so many of the {len(known)} known views "
+            f"see the target from directions at least {config.seed_separation:g} degrees apart"
         )
     return seeds
 
@@ -232,7 +240,9 @@ def _choose_anchors(
     if eligible.numel() < min(config.anchors, seeing.numel()):
         eligible = weights.argsort(descending=True, stable=True)[: min(config.anchors, seeing.numel())].sort().values
     if eligible.numel() < config.anchors:
-        warnings.append(f"{eligible.numel()} anchors instead of {config.anchors}: no other known view sees the frontier")
+        warnings.append(
+            f"{eligible.numel()} anchors instead of {config.anchors}: no other known view sees the frontier"
+        )
     overlap = similarity(known[eligible], config.depth_rel, config.similarity_stride)
     chosen = _select(weights[eligible], overlap, config.anchors, config, generator)
     return eligible[chosen], weights[eligible[chosen]]
@@ -262,9 +272,7 @@ def _choose_updates(
     return chosen, weights[chosen]
 
 
-def _select(
-    weights: Tensor, overlap: Tensor, count: int, config: PlannerConfig, generator: torch.Generator
-) -> Tensor:
+def _select(weights: Tensor, overlap: Tensor, count: int, config: PlannerConfig, generator: torch.Generator) -> Tensor:
     return select_views(
         weights,
         overlap,

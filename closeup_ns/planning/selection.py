@@ -165,7 +165,7 @@ def _grow(gain: Tensor, penalty: Tensor, first: Tensor, k: int) -> Tensor:
 
 def _best_swap(gain: Tensor, penalty: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """Make the best single exchange in each selection [s, k]; also tells which selections improved."""
-    starts, k = chosen.shape
+    k = chosen.shape[1]
     shared = penalty[chosen]
     marginal = gain - 2.0 * shared.sum(1)
     leaving = marginal.gather(1, chosen)

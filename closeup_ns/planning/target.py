@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,11 @@ class Target:
             "source": self.source,
             "warnings": list(self.warnings),
         }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Target:
+        """What `to_dict` wrote, on the CPU."""
+        return cls(**{**content, "point": torch.tensor(content["point"])})
 
 
 def target_from_xyz(
@@ -165,7 +170,8 @@ def _assess(point: Tensor, source: str, views: DepthViews, config: TargetConfig,
     if not bool(seen.in_frame.any()):
         raise PlanningError(
             f"none of the {len(views)} known views has the target ({place}) in its image: it is behind or beside every "
-            "camera. Check that it is in the model's coordinates (nerfstudio recentres and scales a scene), or pick a pixel"
+            "camera. Check that it is in the model's coordinates (nerfstudio recentres and scales a scene), or "
+            "pick a pixel"
         )
     sees = seen.in_frame & ~seen.hidden(config.hidden_rel)
     if not bool(sees.any()):
@@ -180,8 +186,8 @@ def _assess(point: Tensor, source: str, views: DepthViews, config: TargetConfig,
     if reliability < config.warn_below:
         warnings = [
             *warnings,
-            f"a surface is rendered at the target ({place}) in only {reliability:.0%} of the {int(sees.sum())} known views "
-            "that look there: it may float in empty space; pick a pixel on the object for a better one",
+            f"a surface is rendered at the target ({place}) in only {reliability:.0%} of the {int(sees.sum())} known "
+            "views that look there: it may float in empty space; pick a pixel on the object for a better one",
         ]
     return Target(point, distance, reliability, source, warnings)
 

@@ -1,4 +1,4 @@
-"""How much of what one view sees another sees too: coverage, similarity and the distance discount (4.3.1, 4.3.2, App. C).
+"""How much of what one view sees another sees too: coverage, similarity, distance discount (4.3.1, 4.3.2, App. C).
 
 Everything is a fraction in [0, 1] measured on small depth maps with a visibility test, so that a wall between two
 cameras counts. Batched over view pairs: 300 x 300 pairs are a few seconds on one core.
@@ -62,7 +62,9 @@ def stack_depths(views: Sequence[View], depths: Sequence[Float[Tensor, "H W"]]) 
         CloseupError: no views, or a depth map that has not its view's size.
     """
     if not views or len(views) != len(depths):
-        raise CloseupError(f"stack_depths needs at least one view and a depth map for each; got {len(views)}, {len(depths)}")
+        raise CloseupError(
+            f"stack_depths needs at least one view and a depth map for each; got {len(views)}, {len(depths)}"
+        )
     for view, depth in zip(views, depths, strict=True):
         if tuple(depth.shape) != (view.height, view.width):
             raise CloseupError(f"a {view.width} x {view.height} view came with a depth map of {list(depth.shape)}")
@@ -105,9 +107,7 @@ def shared_fraction(
         rows = slice(first, first + src_step)
         for start in range(0, n_dst, dst_step):
             chunk = destinations[start : start + dst_step]
-            matrix = transfer_matrix(
-                sources.K[rows, None], sources.c2w[rows, None], chunk.K[None], chunk.c2w[None]
-            )
+            matrix = transfer_matrix(sources.K[rows, None], sources.c2w[rows, None], chunk.K[None], chunk.c2w[None])
             seen = _visible(lifted[rows], matrix, chunk, depth_rel)
             result[rows, start : start + dst_step] = torch.einsum("sdp,sp->sd", seen.to(weight.dtype), weight[rows])
     return result / total
@@ -162,7 +162,7 @@ def discount_factor(offset: Tensor, kind: Discount = "paper") -> Tensor:
 def distance_discount(
     distances: Float[Tensor, "*n"], near: float, far: float, kind: Discount = "paper"
 ) -> Float[Tensor, "*n"]:
-    """Appendix C's beta for views at ``distances`` from the target, between the frontier (``near``) and the known views.
+    """Appendix C's beta for views at ``distances`` from the target, between frontier (``near``) and known views.
 
     The offset from the middle is measured in half the shell's thickness, as Eq. 12 needs, and held within 0.95.
 

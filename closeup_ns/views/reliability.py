@@ -61,7 +61,7 @@ class ReliabilityConfig:
     min_views: int = 1
     """Number of photographs that must agree."""
     rule: Literal["reproj", "aaai"] = "reproj"
-    """"aaai": depth test in the photograph only, as in [33]. "reproj": also half a source pixel of reprojection error."""
+    """Depth test in the photograph only, as in [33] ("aaai"), or also half a source pixel of reprojection error."""
     independent: bool = True
     """A sparse colour must be confirmed by another photograph than the one it came from. [33] let it confirm itself."""
     near: float = 1e-4
@@ -107,7 +107,7 @@ def reliable_pixels(
     size = (view.height, view.width)
     if tuple(depth.shape) != size or tuple(alpha.shape) != size:
         raise CloseupError(
-            f"depth and alpha must be [{size[0]}, {size[1]}] like the view; got {list(depth.shape)}, {list(alpha.shape)}"
+            f"depth and alpha must be {list(size)} like the view; got {list(depth.shape)} and {list(alpha.shape)}"
         )
     depth = torch.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0)
     solid = (alpha > config.alpha) & (depth > config.near)

@@ -82,7 +82,9 @@ class View:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> View:
         """The same view on another device, in another floating-point type, or both."""
-        return View(self.K.to(device=device, dtype=dtype), self.c2w.to(device=device, dtype=dtype), self.width, self.height)
+        return View(
+            self.K.to(device=device, dtype=dtype), self.c2w.to(device=device, dtype=dtype), self.width, self.height
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists. JSON keeps every bit of float32 and float64, so `from_dict` is an exact inverse."""
@@ -140,7 +142,7 @@ def look_at(
 
 
 def aim_at(view: View, point: Float[Tensor, "3"]) -> View:
-    """Turn ``view`` by the smallest rotation that brings ``point`` (world) onto its principal point (App. B, Eqs. 6-10).
+    """Turn ``view`` by the smallest rotation that brings world ``point`` onto its principal point (App. B, Eqs. 6-10).
 
     The roll follows the source camera, so the photographer's "up" is kept. A point exactly behind the camera is
     reached by turning about the camera's own vertical axis.
@@ -159,7 +161,7 @@ def aim_at(view: View, point: Float[Tensor, "3"]) -> View:
 
 
 def move_closer(view: View, point: Float[Tensor, "3"], zoom: float) -> View:
-    """Divide the camera's distance to ``point`` (world) by ``zoom``, keeping its orientation (App. B, Eq. 11 corrected).
+    """Divide the camera's distance to ``point`` (world) by ``zoom``, keeping its orientation (App. B, Eq. 11 righted).
 
     The new centre is ``point + (centre - point) / zoom``: zoom 3 is three times closer, below 1 moves away.
 
@@ -182,7 +184,9 @@ def _line_of_sight(position: Tensor, target: Tensor) -> Tensor:
     """Float64 unit vector from ``position`` to ``target``: float32 would cost pixels at long focal lengths."""
     offset = target.double() - position.double()
     if not float(offset.norm()) > 0.0:
-        raise CloseupError(f"a camera at {position.tolist()} cannot look at its own centre; choose another target point")
+        raise CloseupError(
+            f"a camera at {position.tolist()} cannot look at its own centre; choose another target point"
+        )
     return _unit(offset)
 
 

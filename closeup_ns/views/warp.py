@@ -97,5 +97,7 @@ def sample(
         return image[:, row, column]
     size = torch.tensor([width, height], dtype=uv.dtype, device=uv.device)
     grid = (2.0 * uv / size - 1.0).reshape(1, 1, -1, 2)
-    values = F.grid_sample(image[None], grid.to(image.dtype), mode="bilinear", padding_mode="border", align_corners=False)
+    values = F.grid_sample(
+        image[None], grid.to(image.dtype), mode="bilinear", padding_mode="border", align_corners=False
+    )
     return values.reshape(image.shape[0], *uv.shape[:-1])
