@@ -118,7 +118,7 @@ class ReliableRefiner:
         rendered = torch.nan_to_num(render.color).clamp(0, 1).permute(2, 0, 1)
         photographs = mask.blended.to(rendered)
         finite = photographs.isfinite().all(0)
-        known = opened(mask.dense & finite & (mask.support >= self.config.min_support))
+        known = mask.dense & finite & (mask.support >= self.config.min_support)
         footprint = source_footprint(view, render.depth, known, references)
         sigma = photograph_sigma(footprint)
         photographs = torch.where(known, photographs, rendered)
@@ -147,7 +147,7 @@ class ReliableRefiner:
         trusted: Bool[Tensor, "H W"],
         sigma: float,
     ) -> Float[Tensor, "3 H W"]:
-        """The correction that makes the render, seen at the photographs' sharpness, look like them.
+        """The correction that makes the render, seen at the photographs' sharpness, look like them where trusted.
 
         Each step smooths the remaining difference at the same scale: seams between blended photographs are sharper than
         any photograph and must not be drawn into the view.
@@ -156,7 +156,7 @@ class ReliableRefiner:
         for _ in range(self.config.iterations):
             remaining = photographs - gaussian_blur(rendered + correction, sigma)
             correction = correction + masked_blur(remaining, trusted, sigma)
-        return torch.where(trusted, correction, torch.zeros_like(correction))
+        return correction
 
     def _fade(self, trusted: Bool[Tensor, "H W"], sigma: float) -> Float[Tensor, "H W"]:
         """0 outside, rising smoothly to 1 over the feather's width inside the trusted region."""

@@ -70,7 +70,9 @@ def test_a_small_block_of_invented_colour_is_refused(scene: tuple[Rendered, Rend
     truth, _, mask = scene
     image = truth.color.clone()
     image[16:32, 16:32] = 1 - image[16:32, 16:32].round()
-    assert not judge(candidate(image), truth, mask, GateConfig(), generates=True).accepted
+    decision = judge(candidate(image), truth, mask, GateConfig(), generates=True)
+    assert not decision.accepted
+    assert "colours moved" in decision.reason
 
 
 def test_lost_detail_on_reliable_pixels_is_refused(

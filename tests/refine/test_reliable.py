@@ -106,7 +106,25 @@ def test_a_leak_past_an_occluder_is_not_believed() -> None:
     refined = refine(view, render, says(view, leak), [observation(camera(0.1, 0, 0))])
     assert torch.equal(refined.image[20:40, 30:60], render.color[20:40, 30:60])
     assert (refined.weight[20:40, 30:60] == 0).all()
+    assert not refined.real[20:40, 30:60].any()
+    assert refined.real[60, 80]
     torch.testing.assert_close(refined.image[60, 80], torch.full((3,), 0.25))
+
+
+def test_the_correction_fades_in_from_the_edge_of_what_is_known() -> None:
+    view = camera(0, 0, 0)
+    render = flat(view, torch.full((3,), 0.4))
+    dense = torch.zeros(view.height, view.width, dtype=torch.bool)
+    dense[:, 30:] = True
+    photos = torch.full((3, view.height, view.width), 0.6)
+    refined = refine(view, render, says(view, photos, dense), [observation(camera(0.1, 0, 0))], feather=8.0)
+    profile = refined.image[36, :, 0]
+    steps = profile.diff()
+    assert (profile[:30] == 0.4).all()
+    assert (steps[29:37] > 0).all()
+    assert steps.max() < 0.05
+    torch.testing.assert_close(profile[37:], torch.full((view.width - 37,), 0.6))
+    assert torch.equal(refined.real[36], profile >= 0.5)
 
 
 def test_specks_of_mask_and_broken_colours_change_nothing() -> None:
