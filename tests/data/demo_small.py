@@ -18,10 +18,15 @@ FAR, CLOSE = 16, 2
 def small_demo() -> tuple[Path, DemoScene]:
     """The folder of a demo scene of 16 far photographs (2 held out) and 2 close-ups per scale. Do not write into it."""
     folder = Path(mkdtemp(prefix="closeup-demo-"))
-    return folder, write_demo_scene(folder, seed=3, far_count=FAR, size=SIZE, closeups_per_scale=CLOSE)
+    return folder, write_small_demo(folder)
+
+
+def write_small_demo(folder: Path) -> DemoScene:
+    """Render the small scene into ``folder``."""
+    return write_demo_scene(folder, seed=3, far_count=FAR, size=SIZE, closeups_per_scale=CLOSE, light_samples=4)
 
 
 @cache
 def small_world() -> World:
     """The geometry of `small_demo`, to cast rays into."""
-    return World(still_life(3))
+    return World(still_life(3), light_samples=1)

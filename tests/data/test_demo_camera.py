@@ -1,0 +1,96 @@
+"""The demo's cameras keep their promises: distances, cone, aim, and a clear sight of the target."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from closeup_ns.data.demo_camera import Walk, closeup_views, far_views, has_clear_sight, rays_through
+from closeup_ns.errors import PlanningError
+from closeup_ns.views.view import View
+
+TARGET = np.array([0.1, 0.2, 0.3])
+WALK = Walk()
+
+
+def open_space(origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Distances to a wall y = 0.2 that the target lies on, with nothing before it."""
+    with np.errstate(divide="ignore"):
+        reach = (TARGET[1] - origins[:, 1]) / directions[:, 1]
+    return np.where(reach > 0, reach, np.inf)
+
+
+def walked(count: int = 30) -> list[View]:
+    return far_views(TARGET, count, (64, 48), WALK, np.random.default_rng(0))
+
+
+def test_far_views_keep_their_distance_and_see_the_target_near_the_middle() -> None:
+    for view in walked(60):
+        offset = TARGET - view.position.numpy()
+        distance = np.linalg.norm(offset)
+        assert (1 - WALK.distance_jitter) * WALK.distance <= distance <= (1 + WALK.distance_jitter) * WALK.distance
+        assert offset @ view.forward.numpy() > 0.95 * distance
+        rotation = view.c2w[:3, :3]
+        torch.testing.assert_close(rotation.T @ rotation, torch.eye(3, dtype=torch.float64))
+        assert float(view.c2w[2, 1]) < 0  # y is down in the image: no photograph stands on its head
+
+
+@pytest.mark.parametrize("scale", [3, 9, 27])
+def test_closeups_lie_in_the_promised_shell_and_cone(scale: int) -> None:
+    far = walked()
+    offsets = np.stack([view.position.numpy() for view in far]) - TARGET
+    d0 = np.median(np.linalg.norm(offsets, axis=1))
+    mean = (offsets / np.linalg.norm(offsets, axis=1, keepdims=True)).mean(0)
+    views = closeup_views(TARGET, far, scale, 8, (64, 48), WALK, np.random.default_rng(1), open_space)
+    assert len(views) == 8
+    distances = [float(np.linalg.norm(view.position.numpy() - TARGET)) for view in views]
+    assert np.ptp(distances) > 0.02 * d0 / scale  # jittered, not the frontier radius itself
+    for view, distance in zip(views, distances, strict=True):
+        assert abs(distance / (d0 / scale) - 1) <= WALK.closeup_distance_jitter + 1e-12
+        direction = (view.position.numpy() - TARGET) / distance
+        cosine = direction @ mean / np.linalg.norm(mean)
+        assert np.degrees(np.arccos(min(cosine, 1.0))) <= WALK.closeup_cone_degrees + 1e-6
+        on_lines = [np.degrees(np.arccos(direction @ o / np.linalg.norm(o))) for o in offsets]
+        assert min(on_lines) > 1e-3  # never on the line from a known camera to the target: not a frontier camera
+        local = view.c2w[:3, :3].T.numpy() @ (TARGET - view.position.numpy())
+        assert np.abs(local[:2] / local[2]).max() < 0.2  # the target is in the inner half of the image
+
+
+def test_a_rod_in_front_of_the_target_is_not_a_clear_sight() -> None:
+    view = closeup_views(TARGET, walked(), 3, 1, (64, 48), WALK, np.random.default_rng(2), open_space)[0]
+    distance = float(np.linalg.norm(view.position.numpy() - TARGET))
+    sight = (TARGET - view.position.numpy()) / distance
+
+    def with_ball(where: float, radius: float):
+        centre = view.position.numpy() + where * distance * sight
+
+        def cast(origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
+            along = ((centre - origins) * directions).sum(1)
+            beside = np.linalg.norm(centre - origins - along[:, None] * directions, axis=1)
+            hit = (beside < radius) & (along > 0)
+            return np.minimum(open_space(origins, directions), np.where(hit, along, np.inf))
+
+        return cast
+
+    assert has_clear_sight(view, TARGET, 0.5, open_space)
+    assert not has_clear_sight(view, TARGET, 0.5, with_ball(0.8, 0.01 * distance))  # hides the target itself
+    assert not has_clear_sight(view, TARGET, 0.5, with_ball(0.2, 0.05 * distance))  # too near the lens
+
+
+def test_a_target_behind_a_wall_is_an_error_with_words() -> None:
+    def wall(origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        return np.full(len(origins), 1e-3)
+
+    with pytest.raises(PlanningError, match="hide the target from 9x"):
+        closeup_views(TARGET, walked(), 9, 1, (64, 48), WALK, np.random.default_rng(3), wall)
+
+
+def test_rays_go_through_their_pixels() -> None:
+    view, pixels = walked(3)[1], np.array([[0.5, 0.5], [40.25, 11.0], [63.5, 47.5]])
+    origins, directions = rays_through(view, pixels)
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1)
+    points = torch.from_numpy(origins + 2.5 * directions)
+    local = (points - view.position) @ view.c2w[:3, :3]
+    uv = (local / local[:, 2:]) @ view.K.T
+    np.testing.assert_allclose(uv[:, :2].numpy(), pixels, atol=1e-9)

@@ -1,0 +1,153 @@
+"""The demo on disk: what is promised of its cameras, its points on true surfaces, and no trace of the truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from closeup_ns.data.demo_camera import SCALES, rays_through
+from closeup_ns.data.demo_layout import on_sheet, still_life
+from closeup_ns.data.demo_write import read_truth, read_views
+from closeup_ns.data.ply import read_ply
+from closeup_ns.errors import DataError
+from tests.data.demo_small import CLOSE, FAR, SIZE, small_demo, small_world, write_small_demo
+
+
+def capture_files(folder: Path) -> list[Path]:
+    return sorted(path for path in (folder / "capture").rglob("*") if path.is_file())
+
+
+def test_the_files_are_a_nerfstudio_capture() -> None:
+    folder, scene = small_demo()
+    content = json.loads((scene.capture / "transforms.json").read_text())
+    assert len(content["frames"]) == FAR
+    assert len(content["train_filenames"]) == FAR - 2
+    assert content["val_filenames"] == content["test_filenames"]
+    assert sorted(content["train_filenames"] + content["test_filenames"]) == [f["file_path"] for f in content["frames"]]
+    for frame, view in read_views(scene.capture):
+        with Image.open(scene.capture / frame["file_path"]) as image:
+            assert image.format == "JPEG" and image.size == SIZE == (view.width, view.height)
+    truth = read_truth(scene.truth)
+    assert [t.scale for t in truth] == [scale for scale in SCALES for _ in range(CLOSE)]
+    for t in truth:
+        with Image.open(t.image_path) as image:
+            assert image.format == "PNG" and image.size == SIZE
+
+
+def test_nothing_in_the_capture_leads_to_the_truth() -> None:
+    folder, scene = small_demo()
+    for path in capture_files(folder):
+        assert not path.is_symlink()
+        data = path.read_bytes()
+        for word in (b"truth", b"closeup", b"target", str(folder).encode()):
+            assert word not in data, f"{path} contains {word!r}"
+    assert {path.suffix for path in capture_files(folder)} == {".json", ".jpg", ".ply"}
+
+
+def test_distances_are_as_promised() -> None:
+    _, scene = small_demo()
+    target = np.asarray(scene.target)
+    listed = set(json.loads((scene.capture / "transforms.json").read_text())["train_filenames"])
+    far = [(f["file_path"], np.linalg.norm(v.position.numpy() - target)) for f, v in read_views(scene.capture)]
+    assert scene.d0 == pytest.approx(np.median([d for name, d in far if name in listed]), rel=1e-12)
+    assert min(d for _, d in far) > 0.8 * scene.d0
+    for t in read_truth(scene.truth):
+        distance = np.linalg.norm(t.view.position.numpy() - target)
+        assert abs(distance * t.scale / scene.d0 - 1) <= 0.08 + 1e-9
+
+
+def test_close_ups_see_the_target_unhidden() -> None:
+    _, scene = small_demo()
+    for t in read_truth(scene.truth):
+        offset = np.asarray(scene.target) - t.view.position.numpy()
+        distance = np.linalg.norm(offset)
+        assert small_world().distance(t.view.position.numpy()[None], offset[None] / distance)[0] == pytest.approx(
+            distance, rel=2e-3
+        )
+
+
+def test_some_far_photographs_have_the_target_region_behind_an_occluder() -> None:
+    folder, scene = small_demo()
+    target, hidden = np.asarray(scene.target), 0
+    spread = 0.03 * np.random.default_rng(0).standard_normal((20, 3)) * [1, 0, 1]
+    for _, view in read_views(scene.capture):
+        offset = target + spread - view.position.numpy()
+        reach = small_world().distance(
+            np.repeat(view.position.numpy()[None], 20, 0), offset / np.linalg.norm(offset, axis=1, keepdims=True)
+        )
+        hidden += bool((reach < np.linalg.norm(offset, axis=1) - 0.05).any())
+    assert 2 <= hidden < FAR
+
+
+def test_sparse_points_lie_on_the_surfaces_that_the_photographs_see() -> None:
+    _, scene = small_demo()
+    cloud = read_ply(scene.capture / "sparse_pc.ply")
+    points = np.asarray(cloud.xyz, np.float64)
+    assert len(points) > 500
+    view = read_views(scene.capture)[FAR // 2][1]
+    local = (points - view.position.numpy()) @ view.c2w[:3, :3].numpy()
+    uv = local[:, :2] / local[:, 2:] * np.diag(view.K.numpy())[:2] + view.K.numpy()[:2, 2]
+    inside = (local[:, 2] > 0) & (uv > 0).all(1) & (uv < SIZE).all(1)
+    origins, directions = rays_through(view, uv[inside])
+    reach = small_world().distance(origins, directions)
+    distance = np.linalg.norm(points[inside] - view.position.numpy(), axis=1)
+    on_surface = np.abs(reach - distance) < 0.01
+    hidden = reach < distance - 0.01
+    assert on_surface.mean() > 0.75
+    assert (on_surface | hidden).mean() > 0.95  # hidden from this photograph, perhaps, but not floating before it
+    assert (distance_to_surfaces(points) < 4 * 0.0008).mean() > 0.99
+
+
+def distance_to_surfaces(points: np.ndarray) -> np.ndarray:
+    """Distance [N] to the nearest flat cell of the scene: closed form, without rays."""
+    nearest = np.full(len(points), np.inf)
+    for surface in still_life(3):
+        for i in range(len(surface.bottom) - 1):
+            edges = np.stack([surface.bottom[i + 1] - surface.bottom[i], surface.top[i] - surface.bottom[i]], 1)
+            inside = np.clip((points - surface.bottom[i]) @ np.linalg.pinv(edges).T, 0, 1)
+            nearest = np.minimum(nearest, np.linalg.norm(surface.bottom[i] + inside @ edges.T - points, axis=1))
+    return nearest
+
+
+def test_the_click_is_on_the_target() -> None:
+    folder, scene = small_demo()
+    click = json.loads((folder / "demo.json").read_text())["click"]
+    view = next(v for f, v in read_views(scene.capture) if Path(f["file_path"]).name == click["photo"])
+    origin, direction = rays_through(view, np.array([[click["column"], click["row"]]]))
+    hit = origin[0] + small_world().distance(origin, direction)[0] * direction[0]
+    np.testing.assert_allclose(hit, scene.target, atol=2e-3)
+    assert f"images/{click['photo']}" in json.loads((scene.capture / "transforms.json").read_text())["train_filenames"]
+
+
+def test_the_image_agrees_with_its_camera() -> None:
+    """The label is pale and the board around the sheet is dark: both where the camera says that they are."""
+    _, scene = small_demo()
+    for frame, view in read_views(scene.capture)[5:8]:
+        image = np.asarray(Image.open(scene.capture / frame["file_path"]).convert("L"), np.float64)
+        places = np.stack([on_sheet(200, 26, 0), on_sheet(120, -4, -0.012)])
+        local = (places - view.position.numpy()) @ view.c2w[:3, :3].numpy()
+        uv = (local[:, :2] / local[:, 2:] * np.diag(view.K.numpy())[:2] + view.K.numpy()[:2, 2]).astype(int)
+        paper, board = (image[row, column] for column, row in uv)
+        assert paper > board + 60, frame["file_path"]
+
+
+def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
+    folder, _ = small_demo()
+    write_small_demo(tmp_path)
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    assert len(files) == FAR + CLOSE * len(SCALES) + 4
+    for name in files:
+        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+def test_a_frame_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    _, scene = small_demo()
+    content = json.loads((scene.truth / "transforms.json").read_text())
+    content["frames"][0]["file_path"] = "../secret.png"
+    (tmp_path / "transforms.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="outside its folder"):
+        read_truth(tmp_path)
