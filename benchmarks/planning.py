@@ -61,7 +61,8 @@ def report_plan(render: Renderer, views: list[View]) -> None:
     stages = ", ".join(f"{name} {value:.2f}" for name, value in plan.seconds.items() if name != "total")
     print(
         f"plan a round, {len(views)} known views: {plan.seconds['total']:.2f} s ({busy:.2f} s of CPU), "
-        f"of it {counted.seconds:.2f} s in {counted.calls} renders ({stages}); {len(plan.candidates)} candidates, {len(plan.updates)} to update"
+        f"of it {counted.seconds:.2f} s in {counted.calls} renders ({stages}); "
+        f"{len(plan.candidates)} candidates, {len(plan.updates)} to update"
     )
     for warning in plan.warnings:
         print(f"  warning: {warning}")

@@ -1,0 +1,154 @@
+"""Overlap against a literal loop over pixels, and Appendix C against its own formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from closeup_ns.errors import CloseupError
+from closeup_ns.views import overlap
+from closeup_ns.views.overlap import (
+    DepthViews,
+    center_weights,
+    coverage,
+    discount_factor,
+    distance_discount,
+    shared_fraction,
+    similarity,
+    stack_depths,
+)
+from closeup_ns.views.view import View
+from tests.scenes import analytic_renderer, facing_views, intrinsics
+
+
+def scene(count: int, dtype: torch.dtype = torch.float64) -> tuple[list[View], list[torch.Tensor]]:
+    """Views of a wall with a box, landscape and portrait mixed, one of which sees nothing on half of its pixels."""
+    render = analytic_renderer()
+    views = facing_views(count, size=(16, 12), dtype=dtype) + facing_views(count, size=(9, 14), seed=1, dtype=dtype)
+    depths = [render(view).depth for view in views]
+    depths[0][:, :8] = 0.0
+    return views, depths
+
+
+def literal_fraction(
+    source: View, source_depth: torch.Tensor, view: View, depth: torch.Tensor, weights: torch.Tensor, depth_rel: float
+) -> float:
+    seen = total = 0.0
+    for row in range(source.height):
+        for column in range(source.width):
+            weight = float(weights[row, column])
+            total += weight
+            d = float(source_depth[row, column])
+            if d <= 0:
+                continue
+            ray = torch.linalg.inv(source.K) @ torch.tensor([column + 0.5, row + 0.5, 1.0], dtype=torch.float64)
+            world = source.c2w[:3, :3] @ (ray * d) + source.position
+            x, y, z = (view.K @ (view.c2w[:3, :3].T @ (world - view.position))).tolist()
+            if z <= 0 or not (0 <= x / z < view.width and 0 <= y / z < view.height):
+                continue
+            if abs(float(depth[int(y / z), int(x / z)]) - z) <= depth_rel * z:
+                seen += weight
+    return seen / total
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("chunk", [10**6, 300])
+def test_shared_fraction_equals_the_literal_loop(
+    weighted: bool, chunk: int, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    monkeypatch.setattr(overlap, "_CHUNK_ELEMENTS", chunk)
+    views, depths = scene(3)
+    batch = stack_depths(views, depths)
+    weights = torch.rand(batch.depth.shape, generator=generator, dtype=torch.float64) if weighted else None
+    result = shared_fraction(batch, batch[:4], weights, depth_rel=0.02)
+    for i, source in enumerate(views):
+        literal = torch.ones_like(depths[i]) if weights is None else weights[i]
+        for j in range(4):
+            expected = literal_fraction(source, depths[i], views[j], depths[j], literal, 0.02)
+            assert float(result[i, j]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_wall_between_two_views_hides() -> None:
+    K, identity = intrinsics(32, 24), torch.eye(4, dtype=torch.float64)
+    front, back = identity.clone(), identity.clone()
+    front[2, 3] = 2.0
+    views = [View(K, front, 32, 24), View(K, back, 32, 24)]
+    screen = ((-5.0, -5.0, 1.0), (5.0, 5.0, 1.1))
+    open_render, closed_render = analytic_renderer(boxes=()), analytic_renderer(boxes=(screen,))
+    clear = stack_depths(views, [open_render(v).depth for v in views])
+    screened = stack_depths(views, [open_render(views[0]).depth, closed_render(views[1]).depth])
+    assert float(shared_fraction(clear, clear)[0, 1]) == 1.0
+    assert float(shared_fraction(screened, screened)[0, 1]) == 0.0
+
+
+def test_similarity_is_symmetric_with_zero_diagonal_and_little_changed_by_the_stride() -> None:
+    render = analytic_renderer()
+    views = facing_views(6, size=(128, 96))
+    batch = stack_depths(views, [render(v).depth for v in views])
+    full, coarse = similarity(batch, stride=1), similarity(batch, stride=2)
+    assert torch.equal(full, full.T)
+    assert full.diagonal().abs().max() == 0
+    assert 0.3 < float(full[0, 1]) <= 1.0
+    torch.testing.assert_close(full, coarse, atol=0.01, rtol=0)
+
+
+def test_coverage_weighs_the_centre_and_the_padding_not() -> None:
+    views, depths = scene(2)
+    batch = stack_depths(views, depths)
+    weights = center_weights(batch)
+    assert weights[0, 5, 7] > weights[0, 0, 0]
+    assert weights[:, 12:, :][:2].abs().max() == 0
+    column, row = 3.5 - 8, 2.5 - 6
+    assert float(weights[0, 2, 3]) == pytest.approx(float(torch.tensor(-(column**2 + row**2) / (2 * 3.0**2)).exp()))
+    everything = coverage(batch, batch)
+    assert everything.shape == (4,)
+    expected = shared_fraction(batch, batch, weights).mean(0)
+    torch.testing.assert_close(everything, expected)
+
+
+def test_a_near_view_is_covered_by_a_far_one_but_not_the_reverse() -> None:
+    K, far = intrinsics(64, 48), torch.eye(4, dtype=torch.float64)
+    near = far.clone()
+    near[2, 3] = 4.0 - 4.0 / 3.0
+    views = [View(K, near, 64, 48), View(K, far, 64, 48)]
+    render = analytic_renderer(boxes=())
+    fractions = shared_fraction(*[stack_depths(views, [render(v).depth for v in views])] * 2)
+    assert float(fractions[0, 1]) == 1.0
+    assert float(fractions[1, 0]) == pytest.approx(1 / 9, abs=0.02)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(-0.999, 0.999))
+def test_appendix_c_beta_undoes_the_growth_of_the_area(offset: float) -> None:
+    beta = float(discount_factor(torch.tensor(offset, dtype=torch.float64)))
+    area = 1 / (1 + offset) ** 2 + 1 / (1 - offset) ** 2
+    assert area * beta == pytest.approx(1.0, rel=1e-9)
+    assert beta == pytest.approx((1 - offset**2) ** 2 / (2 * (1 + offset**2)), rel=1e-12)
+
+
+def test_distance_discount_peaks_in_the_middle_and_never_vanishes() -> None:
+    distances = torch.linspace(1.0, 3.0, 201, dtype=torch.float64)
+    paper = distance_discount(distances, 1.0, 3.0)
+    assert int(paper.argmax()) == 100
+    assert float(paper.max()) == pytest.approx(0.5)
+    assert float(paper.min()) > 0
+    log = distance_discount(distances, 1.0, 3.0, "log")
+    assert float(distances[log.argmax()]) == pytest.approx(3**0.5, abs=0.01)
+    areas = (distances / 3.0) ** 2 + (1.0 / distances) ** 2
+    torch.testing.assert_close(areas * log, torch.full_like(areas, 1 / 3))
+    assert distance_discount(distances, 1.0, 3.0, "none").unique().tolist() == [0.5]
+
+
+def test_misuse_is_refused() -> None:
+    views, depths = scene(1)
+    with pytest.raises(CloseupError, match="at least one view"):
+        stack_depths([], [])
+    with pytest.raises(CloseupError, match="16 x 12"):
+        stack_depths(views[:1], [depths[1]])
+    with pytest.raises(CloseupError, match="frontier's distance"):
+        distance_discount(torch.ones(1), 3.0, 1.0)
+    with pytest.raises(CloseupError, match="discount"):
+        discount_factor(torch.ones(1), "cubic")  # type: ignore[arg-type]
+    assert isinstance(stack_depths(views, depths)[torch.tensor([0])], DepthViews)
