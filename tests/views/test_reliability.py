@@ -65,7 +65,7 @@ def test_the_blend_is_the_surface_colour() -> None:
 
 @pytest.mark.parametrize("zoom", [3, 9])
 def test_a_wrong_depth_is_rejected(zoom: float) -> None:
-    """At 27x half a source pixel is 13 of the close-up's pixels, and no test of geometry can be sharp (papers.md 1.5)."""
+    """At 27x half a source pixel is 13 of the close-up's pixels: no test of geometry can be sharp (papers.md 1.5)."""
     view = close_up(zoom)
     exact, wrong = run(view), run(view, 1.3)
     assert float(wrong.support.double().mean()) < 0.07 * float(exact.support.double().mean())
@@ -86,8 +86,8 @@ def test_occluded_pixels_are_rejected() -> None:
     assert high[2] < 3.75 < 4.0
     found = run(behind, observations=[observation])
     points = backproject(behind, RENDER(behind).depth)
-    uv, z = project(observation.view, points)
-    shadow = (0.25 - 0.14 < points[..., 0]) & (points[..., 0] < 0.25 + 0.14) & (points[..., 1].abs() < 0.18)
+    _, z = project(observation.view, points)
+    shadow = ((points[..., 0] - 0.25).abs() < 0.14) & (points[..., 1].abs() < 0.18)
     assert bool(shadow.any())
     # The box is 10% nearer than the wall behind it.
     assert not bool(found.dense[shadow].any())

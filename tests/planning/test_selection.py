@@ -1,0 +1,133 @@
+"""Eq. 5: the search against brute force, and the objective against its formula."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from closeup_ns.errors import CloseupError
+from closeup_ns.planning.selection import brute_force, objective_value, select_views
+
+
+def problem(n: int, seed: int, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights and overlaps: unstructured, of cameras in a plane, or of tight clusters, which trap a greedy start."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.rand(n, generator=generator, dtype=torch.float64)
+    if kind == "noise":
+        overlap = torch.rand(n, n, generator=generator, dtype=torch.float64)
+        return weights, 0.5 * (overlap + overlap.T)
+    places = torch.rand(n, 2, generator=generator, dtype=torch.float64)
+    if kind == "clusters":
+        places = (places * 2).round() + 0.02 * places
+    return weights, torch.exp(-3.0 * torch.cdist(places, places))
+
+
+def literal(weights: torch.Tensor, overlap: torch.Tensor, chosen: list[int], objective: str, lam: float = 0.5) -> float:
+    coverage = sum(float(weights[i]) for i in chosen)
+    if objective == "paper":
+        return coverage - sum(float(overlap[i, j]) for i in chosen for j in chosen)
+    pairs = sum(float(overlap[i, j]) for i in chosen for j in chosen if i != j)
+    return coverage - lam / max(len(chosen) - 1, 1) * pairs
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.integers(1, 26),
+    st.integers(1, 8),
+    st.integers(0, 2**31),
+    st.sampled_from(["noise", "plane", "clusters"]),
+    st.sampled_from(["normalised", "paper"]),
+)
+def test_within_one_percent_of_the_optimum(n: int, k: int, seed: int, kind: str, objective: str) -> None:
+    k = min(k, n)
+    if math.comb(n, k) > 20_000:
+        k = min(k, 4)
+    weights, overlap = problem(n, seed, kind)
+    chosen = select_views(weights, overlap, k, objective, eligible_fraction=0.0)  # type: ignore[arg-type]
+    best = brute_force(weights, overlap, k, objective)  # type: ignore[arg-type]
+    reached, optimum = (float(objective_value(weights, overlap, s, objective)) for s in (chosen, best))  # type: ignore[arg-type]
+    assert reached >= optimum - 0.01 * abs(optimum) - 1e-9
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+    assert chosen.numel() == k
+
+
+def test_the_largest_problem_that_can_be_checked() -> None:
+    weights, overlap = problem(24, 7, "plane")
+    assert 100_000 < math.comb(24, 6) <= 200_000
+    chosen, best = select_views(weights, overlap, 6, eligible_fraction=0.0), brute_force(weights, overlap, 6)
+    assert float(objective_value(weights, overlap, chosen)) >= 0.99 * float(objective_value(weights, overlap, best))
+
+
+@pytest.mark.parametrize("objective", ["normalised", "paper"])
+def test_objective_and_brute_force_equal_the_formula(objective) -> None:
+    weights, overlap = problem(7, 3, "noise")
+    values = {
+        chosen: literal(weights, overlap, list(chosen), objective) for chosen in itertools.combinations(range(7), 3)
+    }
+    for chosen, value in values.items():
+        assert float(objective_value(weights, overlap, torch.tensor(chosen), objective)) == pytest.approx(value)
+    assert tuple(brute_force(weights, overlap, 3, objective).tolist()) == max(values, key=lambda chosen: values[chosen])
+
+
+def test_blind_views_cost_nothing_in_the_paper_s_eq_5_unless_they_are_not_eligible() -> None:
+    """20 views of the target and 10 that look away: the literal Eq. 5 takes the blind ones (papers.md 6.3, 7)."""
+    weights = torch.cat([torch.full((20,), 0.9), torch.full((10,), 0.01)])
+    overlap = torch.zeros(30, 30)
+    overlap[:20, :20] = 0.7
+    literal_choice = select_views(weights, overlap, 5, "paper", eligible_fraction=0.0)
+    assert int((literal_choice >= 20).sum()) >= 4
+    for objective in ("paper", "normalised"):
+        assert int((select_views(weights, overlap, 5, objective) >= 20).sum()) == 0
+
+
+def test_fewer_eligible_than_wanted_takes_the_heaviest() -> None:
+    weights = torch.tensor([1.0, 0.1, 0.2, 0.0, 0.9])
+    assert select_views(weights, torch.zeros(5, 5), 3).tolist() == [0, 2, 4]
+    assert select_views(weights, torch.zeros(5, 5), 9).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_random_swaps_never_get_worse_and_repeat_with_their_seed() -> None:
+    weights, overlap = problem(60, 1, "plane")
+    heaviest = weights.argsort(descending=True)[:6]
+
+    def run(seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return select_views(weights, overlap, 6, method="random_swap", eligible_fraction=0.0, generator=generator)
+
+    assert torch.equal(run(3), run(3))
+    value = float(objective_value(weights, overlap, run(3)))
+    assert value >= float(objective_value(weights, overlap, heaviest))
+    best = select_views(weights, overlap, 6, eligible_fraction=0.0)
+    assert float(objective_value(weights, overlap, best)) >= value - 1e-9
+
+
+def test_a_local_optimum_has_no_improving_swap_in_a_large_problem() -> None:
+    weights, overlap = problem(300, 5, "plane")
+    chosen = select_views(weights, overlap, 8, eligible_fraction=0.0)
+    value = float(objective_value(weights, overlap, chosen))
+    others = [i for i in range(300) if i not in set(chosen.tolist())]
+    swaps = [
+        torch.cat([chosen[:i], chosen[i + 1 :], torch.tensor([j])]) for i, j in itertools.product(range(8), others)
+    ]
+    assert float(objective_value(weights, overlap, torch.stack(swaps)).max()) <= value + 1e-9
+
+
+def test_misuse_is_refused() -> None:
+    weights, overlap = problem(5, 0, "noise")
+    with pytest.raises(CloseupError, match="similarity"):
+        select_views(weights, overlap[:3], 2)
+    with pytest.raises(CloseupError, match="cannot select 0"):
+        select_views(weights, overlap, 0)
+    with pytest.raises(CloseupError, match="Generator"):
+        select_views(weights, overlap, 2, method="random_swap")
+    with pytest.raises(CloseupError, match="method"):
+        select_views(weights, overlap, 2, method="annealing")  # type: ignore[arg-type]
+    with pytest.raises(CloseupError, match="objective"):
+        select_views(weights, overlap, 2, "squared")  # type: ignore[arg-type]
+    with pytest.raises(CloseupError, match="too many"):
+        brute_force(torch.rand(60), torch.rand(60, 60), 8)
