@@ -91,6 +91,31 @@ class RoundStore:
                 "Give this run another output folder or experiment name, or resume it with the data it was started on"
             )
 
+    # What was decided: small files that are written once
+
+    def save_targets(self, targets: list[dict[str, Any]]) -> None:
+        """Writes the run's targets, so that a resumed run does not look for them again in a changed model."""
+        self._write_json(self.root / "targets.json", {"targets": targets})
+
+    def load_targets(self) -> list[dict[str, Any]] | None:
+        """The run's targets, or None where none were found yet."""
+        path = self.root / "targets.json"
+        return self._read_json(path)["targets"] if path.exists() else None
+
+    def save_verdict(self, round_index: int, verdict: dict[str, Any]) -> None:
+        """Writes whether the round is kept; a resumed run does not judge again."""
+        self._write_json(self.folder(round_index) / "verdict.json", verdict)
+
+    def load_verdict(self, round_index: int) -> dict[str, Any] | None:
+        """Whether the round is kept, or None while it is not judged."""
+        path = self.folder(round_index) / "verdict.json"
+        return self._read_json(path) if path.exists() else None
+
+    @staticmethod
+    def _write_json(path: Path, content: dict[str, Any]) -> None:
+        with _explaining(path):
+            write_json(path, content)
+
     # Plans
 
     def save_plan(self, round_index: int, plan: dict[str, Any]) -> None:

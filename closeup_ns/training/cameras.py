@@ -1,0 +1,51 @@
+"""The border between nerfstudio's cameras (OpenGL axes) and our views (OpenCV axes). Crossed here and nowhere else."""
+
+from __future__ import annotations
+
+import torch
+from nerfstudio.cameras.cameras import Cameras, CameraType
+
+from closeup_ns.views.view import View
+
+_FLIP_Y_AND_Z = (1.0, -1.0, -1.0)
+
+
+def view_of(cameras: Cameras, index: int) -> View:
+    """The view of ``cameras[index]``, on the cameras' device."""
+    camera = cameras[index : index + 1]
+    opengl = camera.camera_to_worlds[0]
+    c2w = torch.eye(4, dtype=opengl.dtype, device=opengl.device)
+    c2w[:3, :3] = opengl[:, :3] * opengl.new_tensor(_FLIP_Y_AND_Z)
+    c2w[:3, 3] = opengl[:, 3]
+    return View(
+        K=camera.get_intrinsics_matrices()[0],
+        c2w=c2w,
+        width=int(camera.width.item()),
+        height=int(camera.height.item()),
+    )
+
+
+def views_of(cameras: Cameras) -> list[View]:
+    """All views, in order."""
+    return [view_of(cameras, index) for index in range(len(cameras))]
+
+
+def cameras_of(view: View) -> Cameras:
+    """One view as nerfstudio ``Cameras`` of length one.
+
+    It carries no ``cam_idx``, which is what keeps per-image parameters (camera optimizer, bilateral grid, exposure)
+    away from generated views (DESIGN, "Injected views").
+    """
+    c2w = view.c2w[:3].clone()
+    c2w[:, :3] = c2w[:, :3] * c2w.new_tensor(_FLIP_Y_AND_Z)
+    K = view.K
+    return Cameras(
+        camera_to_worlds=c2w[None],
+        fx=K[0, 0].reshape(1, 1),
+        fy=K[1, 1].reshape(1, 1),
+        cx=K[0, 2].reshape(1, 1),
+        cy=K[1, 2].reshape(1, 1),
+        width=torch.tensor([[view.width]], device=K.device),
+        height=torch.tensor([[view.height]], device=K.device),
+        camera_type=torch.tensor([[CameraType.PERSPECTIVE.value]], device=K.device),
+    )

@@ -1,0 +1,103 @@
+"""From refined views to training: what each pixel weighs, and what may densify (4.3.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from closeup_ns.training.datamanager import InjectedView
+from closeup_ns.training.losses import InjectedTarget
+from closeup_ns.training.store_view import StoredView
+from closeup_ns.training.strategy import NEVER, CloseupStrategy
+
+if TYPE_CHECKING:
+    from closeup_ns.training.model import CloseupModel
+
+
+@dataclass
+class FineTuneConfig:
+    """How a round is trained."""
+
+    probability: float = 0.3
+    """Share of a round's steps that train on an injected view; the others train on photographs."""
+    current_share: float = 0.7
+    """Of those, the share for the round's own views rather than earlier rounds'."""
+    refine_frontier: bool = True
+    """Refine and train on the frontier views too (Fig. 2c), not only on the to-be-updated views."""
+    real_weight: float = 1.0
+    """Weight of pixels whose colour comes from photographs."""
+    generated_weight: float = 0.3
+    """Weight of pixels that a generator made."""
+    sparse_weight: float = 0.5
+    """Weight of the reliable pixels' own L1 term."""
+    ssim_weight: float = 0.2
+    """Weight of the structural term, where a generator added detail. Without one there is nothing to fit but noise."""
+    densify: bool = True
+    """Densify from close views, where a generator added detail to fit. Without one it hurt in every run."""
+    densify_within: float = 1 / 3
+    """Only views at most this share of the original distance from the target densify."""
+    growth: float = 1.5
+    """A round may multiply the number of Gaussians by at most this."""
+
+
+def injected_view(
+    number: int,
+    name: str,
+    stored: StoredView,
+    target: Tensor,
+    base_distance: float,
+    config: FineTuneConfig,
+    generates: bool,
+    device: torch.device | str,
+) -> InjectedView:
+    """What a stored view teaches. ``reliable_only`` views (gate) teach only their reliable pixels."""
+    weight = torch.where(stored.real, config.real_weight, config.generated_weight if generates else config.real_weight)
+    weight = weight * stored.weight
+    if stored.decision.verdict == "reliable_only":
+        weight = torch.zeros_like(weight)
+    distance = float((stored.view.position - target.to(stored.view.position)).norm())
+    return InjectedView(
+        name=f"round{number}/{name}",
+        round_index=number,
+        view=stored.view.to(device),
+        target=InjectedTarget(
+            image=stored.image.to(device),
+            weight=weight.to(device),
+            sparse=stored.reliable.sparse.to(device),
+            sparse_color=stored.reliable.color.permute(1, 2, 0).contiguous().to(device),
+            sparse_weight=config.sparse_weight,
+            ssim_weight=config.ssim_weight if generates else 0.0,
+        ),
+        densifies=config.densify and generates and distance <= config.densify_within * base_distance * 1.05,
+    )
+
+
+def fine_tuning_strategy(
+    model: CloseupModel, config: FineTuneConfig, start: int, steps: int, radius_ratio: float, generates: bool
+) -> CloseupStrategy:
+    """A fresh strategy for one round: no opacity reset, sizes in proportion to the round's radius.
+
+    gsplat's own would return early (its last step is past) or reset all opacities in the middle of a short
+    fine-tuning; and at a close-up's scale everything is "small", so it would duplicate and never split.
+    """
+    base = model.base_strategy()
+    ceiling = int(model.num_points * config.growth)
+    if base.max_gaussians > 0:
+        ceiling = min(ceiling, max(base.max_gaussians, model.num_points))
+    settings = dict(vars(base))
+    settings.update(
+        refine_start_iter=start,
+        refine_stop_iter=start + int(0.8 * steps) if config.densify and generates else 0,
+        reset_every=NEVER,
+        pause_refine_after_reset=0,
+        refine_scale2d_stop_iter=0,
+        grow_scale3d=base.grow_scale3d * radius_ratio,
+        prune_scale3d=NEVER,
+        prune_opa=0.005,
+        max_gaussians=ceiling,
+        counts_this_step=False,
+    )
+    return CloseupStrategy(**settings)

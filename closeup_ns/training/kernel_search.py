@@ -1,0 +1,83 @@
+"""The pixel kernel of a capture, by cross-validation on photographs that were held out from the start.
+
+How far a pixel blurs is a property of the camera and of what was done to its pictures. Far photographs rank the
+kernels in the same order as true close-ups do (quality.md), so no close-up is needed to choose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nerfstudio.engine.trainer import Trainer
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from closeup_ns.training.trial import photograph_psnr, restore_snapshot, run_steps, take_snapshot
+
+if TYPE_CHECKING:
+    from closeup_ns.training.pipeline import CloseupPipeline
+
+
+@dataclass
+class KernelSearchConfig:
+    """Cross-validation of the screen-space kernel."""
+
+    enabled: bool = True
+    """Choose the kernel by trials; off keeps ``model.eps2d``."""
+    candidates: tuple[float, ...] = (0.03, 0.06, 0.1, 0.17, 0.3, 0.5)
+    """Kernels in px^2, in rising order. The search climbs from the model's own and stops where it gets worse."""
+    at: float = 0.4
+    """When to search, as a share of the base phase."""
+    trial_steps: float = 0.04
+    """Length of one trial, as a share of the base phase."""
+    held_out_every: int = 8
+    """Every n-th photograph judges the kernels; it is not trained on before the search and is trained on after it."""
+    min_photographs: int = 8
+    """With fewer photographs than this none can be spared: no search."""
+    min_gain: float = 0.02
+    """A kernel is preferred over its neighbour only if it is better by this many dB: less is noise."""
+
+
+def judges(num_photographs: int, config: KernelSearchConfig) -> list[int]:
+    """Indices of the photographs that judge; empty where the search is off or none can be spared."""
+    if not config.enabled or num_photographs < max(config.min_photographs, 2):
+        return []
+    return list(range(config.held_out_every // 2, num_photographs, config.held_out_every))
+
+
+def search_kernel(trainer: Trainer, step: int, config: KernelSearchConfig, trial_steps: int) -> dict[float, float]:
+    """Set the model's kernel to the best candidate. Returns the score in dB of each kernel tried."""
+    pipeline: CloseupPipeline = trainer.pipeline  # type: ignore[assignment]
+    model = pipeline.model
+    held_out = sorted(pipeline.datamanager.held_out)
+    grid = sorted({*config.candidates, round(model.kernel[0], 6)})
+    snapshot = take_snapshot(trainer)
+    scores: dict[float, float] = {}
+
+    def score(position: int) -> float:
+        eps2d = grid[position]
+        if eps2d not in scores:
+            model.kernel = (eps2d, snapshot.kernel[1])
+            run_steps(trainer, step, trial_steps, f"pixel kernel: trying {eps2d:g} px^2")
+            scores[eps2d] = photograph_psnr(pipeline, held_out)
+            restore_snapshot(trainer, snapshot)
+        return scores[eps2d]
+
+    best = climb(grid.index(round(snapshot.kernel[0], 6)), len(grid), score, config.min_gain)
+    model.kernel = (grid[best], snapshot.kernel[1])
+    table = ", ".join(f"{eps2d:g}: {scores[eps2d]:.2f} dB" for eps2d in sorted(scores))
+    CONSOLE.print(f"Pixel kernel of this capture: [bold]{grid[best]:g} px^2[/bold] (held-out photographs: {table})")
+    return scores
+
+
+def climb(start: int, size: int, score, min_gain: float) -> int:
+    """Hill climbing on positions 0..size-1 of a list: go on in the better direction while it gets better."""
+    best = start
+    for direction in (-1, 1):
+        moved = False
+        while 0 <= best + direction < size and score(best + direction) > score(best) + min_gain:
+            best += direction
+            moved = True
+        if moved:
+            break
+    return best

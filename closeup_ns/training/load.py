@@ -1,0 +1,49 @@
+"""A finished run, ready to render: for the commands that are not nerfstudio's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nerfstudio.utils.eval_utils import eval_setup
+
+from closeup_ns.errors import CheckpointError
+from closeup_ns.planning.target import Target, target_automatic
+from closeup_ns.rendering.types import Renderer
+from closeup_ns.training.pipeline import CloseupPipeline
+from closeup_ns.training.store import RoundStore
+from closeup_ns.views.view import View
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedRun:
+    """A run of closeup-gs and what it was trained for."""
+
+    pipeline: CloseupPipeline
+    renderer: Renderer
+    """Renders with the run's own pixel kernel."""
+    train_views: list[View]
+    train_names: list[str]
+    target: Target
+    """The run's first target; found anew where the run has no rounds."""
+    folder: Path
+    """The run's folder, where config.yml is."""
+
+
+def load_run(config_path: Path) -> LoadedRun:
+    """Load the latest checkpoint of a run.
+
+    Raises:
+        CheckpointError: ``config_path`` does not exist, or is not a run of closeup-gs.
+    """
+    if not config_path.is_file():
+        raise CheckpointError(f"{config_path} does not exist: --load-config wants the config.yml of a run")
+    _, pipeline, _, _ = eval_setup(config_path, test_mode="test")
+    if not isinstance(pipeline, CloseupPipeline):
+        raise CheckpointError(f"{config_path} is a run of {type(pipeline).__name__}: this command needs a closeup-gs run")
+    data, render = pipeline.datamanager, pipeline.model.render_view
+    views = data.train_views()
+    store = RoundStore(config_path.parent / "rounds")
+    targets = store.load_targets()
+    target = Target.from_dict(targets[0]) if targets else target_automatic(views, render)
+    return LoadedRun(pipeline, render, views, data.photograph_names(), target, config_path.parent)

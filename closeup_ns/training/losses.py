@@ -1,0 +1,46 @@
+"""The loss of an injected view: real where it is known to be real, refined elsewhere, each by its trust (4.3.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from closeup_ns.rendering.ssim import ssim
+
+
+@dataclass(frozen=True, eq=False)
+class InjectedTarget:
+    """What an injected view is compared with."""
+
+    image: Float[Tensor, "H W 3"]
+    """The refined image: real colour where it is known, refined elsewhere."""
+    weight: Float[Tensor, "H W"]
+    """Trust per pixel in [0, 1], already multiplied by what its provenance and its round are worth."""
+    sparse: Bool[Tensor, "H W"]
+    """Reliable pixels: real colour on which real views agree."""
+    sparse_color: Float[Tensor, "H W 3"]
+    """Their colour."""
+    sparse_weight: float
+    """Weight of the reliable pixels' own L1 term."""
+    ssim_weight: float
+    """Weight of the structural term; above 0 only where a generator added detail to fit."""
+
+
+def injected_view_loss(rgb: Float[Tensor, "H W 3"], target: InjectedTarget) -> dict[str, Tensor]:
+    """L1 by trust plus L1 on reliable pixels, both averaged over ALL pixels, plus D-SSIM where there is detail.
+
+    Averaging over all pixels makes a view that knows little weigh little: normalising by the number of reliable
+    pixels over-weights the few that are left at 9x and 27x and made them worse (quality.md, point 3).
+    """
+    error = (rgb - target.image).abs().mean(-1)
+    losses = {"injected": (error * target.weight).mean()}
+    if target.sparse_weight > 0:
+        sparse_error = (rgb - target.sparse_color).abs().mean(-1)
+        losses["reliable"] = target.sparse_weight * torch.where(target.sparse, sparse_error, 0.0).mean()
+    if target.ssim_weight > 0:
+        trust = target.weight.mean()
+        losses["injected_ssim"] = target.ssim_weight * trust * (1 - ssim(rgb, target.image))
+    return losses

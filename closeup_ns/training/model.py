@@ -1,0 +1,324 @@
+"""The model: splatfacto with the camera's own pixel, held from degenerating, on any device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, UInt8
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.models.splatfacto import RGB2SH, SplatfactoModel, SplatfactoModelConfig, random_quat_tensor
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from closeup_ns.rendering.rasterize import rasterization
+from closeup_ns.rendering.ssim import ssim
+from closeup_ns.rendering.types import Rendered
+from closeup_ns.training.cameras import cameras_of, view_of
+from closeup_ns.training.compat import lazy_lpips
+from closeup_ns.training.exposure import ExposureCompensation
+from closeup_ns.training.losses import injected_view_loss
+from closeup_ns.training.regularize import anisotropy_penalty, finest_footprint, smooth_3d
+from closeup_ns.training.strategy import NEVER, CloseupStrategy
+from closeup_ns.views.view import View
+
+GAUSSIAN_PARAMETERS = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
+
+
+@dataclass
+class CloseupModelConfig(SplatfactoModelConfig):
+    """Splatfacto, made for close-ups."""
+
+    _target: type = field(default_factory=lambda: CloseupModel)
+    rasterize_mode: Literal["classic", "antialiased"] = "antialiased"
+    """Antialiased keeps energy at every distance; classic grows needles up close."""
+    eps2d: float = 0.1
+    """Variance, in pixels squared, of the screen-space kernel: how far a pixel of the capture blurs. Where
+    ``kernel_search`` is on, this is only the value training starts with. gsplat's own default is 0.3."""
+    supersample: int = 1
+    """Render this many times larger per axis, average, and compare: the pixel as an area and not a point."""
+    anisotropy_weight: float = 0.1
+    """Weight of the penalty on needles; 0 switches it off."""
+    anisotropy_ratio: float = 3.0
+    """A Gaussian whose longest axis exceeds its second by more than this is a needle."""
+    scale_floor: float = 0.0
+    """Smallest allowed size of a Gaussian's two longer axes, in widths of the finest pixel that sees it; 0 is off."""
+    filter_3d: float = 0.0
+    """Variance of Mip-Splatting's 3D filter in squared widths of the finest pixel (Mip-Splatting: 0.2); 0 is off."""
+    exposure_compensation: bool = False
+    """Learn a colour gain and offset per photograph. For captures with auto-exposure."""
+    exposure_weight: float = 1.0
+    """How strongly the mean exposure is tied to the identity."""
+    max_gaussians: int = 0
+    """Most Gaussians that densification may reach; 0 means no limit."""
+    footprint_every: int = 100
+    """Steps between two measurements of the finest pixel that sees each Gaussian."""
+
+
+class FusedSsim(nn.Module):
+    """Drop-in for ``pytorch_msssim.SSIM`` on one image, by our fused kernel. Gradient for the second image only."""
+
+    def forward(self, reference: Float[Tensor, "1 3 H W"], image: Float[Tensor, "1 3 H W"]) -> Tensor:
+        return ssim(image[0].permute(1, 2, 0), reference[0].permute(1, 2, 0))
+
+
+class CloseupModel(SplatfactoModel):
+    """A `SplatfactoModel`, so that the viewer, the exporter and depth compositing keep working."""
+
+    config: CloseupModelConfig
+    exposure: ExposureCompensation | None
+    screen_kernel: Tensor
+
+    def populate_modules(self) -> None:
+        points = self.seed_points
+        if points is not None:
+            # Without colours the parent takes its branch that calls no .cuda(); the colours are set below.
+            self.seed_points = (points[0], points[1][:0])
+        with lazy_lpips():
+            super().populate_modules()
+        if points is not None and not self.config.random_init and len(points[1]):
+            colors = points[1].float() / 255
+            start = RGB2SH(colors) if self.config.sh_degree > 0 else torch.logit(colors, eps=1e-10)
+            self.gauss_params["features_dc"].data.copy_(start)
+        self.ssim = FusedSsim()
+        self.register_buffer("screen_kernel", torch.tensor([self.config.eps2d, float(self.config.supersample)]))
+        self.footprint: Float[Tensor, "N"] | None = None
+        self.footprint_views: list[View] = []
+        self.exposure = ExposureCompensation(self.num_train_data) if self.config.exposure_compensation else None
+        self.strategy = self.base_strategy()
+        self.strategy_state = self.strategy.initialize_state(scene_scale=1.0)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+
+    @torch.no_grad()
+    def start_from(self, xyz: Float[Tensor, "N 3"], rgb: UInt8[Tensor, "N 3"]) -> None:
+        """Replace the initial Gaussians by ones at ``xyz``, each as large as its distance to its three neighbours."""
+        distances, _ = self.k_nearest_sklearn(xyz, 3)
+        size = torch.from_numpy(distances).mean(-1, keepdim=True).clamp_min(1e-7).log().repeat(1, 3)
+        start = {
+            "means": xyz,
+            "scales": size,
+            "quats": random_quat_tensor(len(xyz)),
+            "features_dc": RGB2SH(rgb.float() / 255) if self.config.sh_degree > 0 else torch.logit(rgb / 255, eps=1e-10),
+            "features_rest": xyz.new_zeros(len(xyz), *self.features_rest.shape[1:]),
+            "opacities": torch.logit(xyz.new_full((len(xyz), 1), 0.1)),
+        }
+        for name, values in start.items():
+            self.gauss_params[name].data = values.to(self.device)
+
+    def base_strategy(self) -> CloseupStrategy:
+        """The densification of the base phase: the parent's settings, with a ceiling."""
+        settings = dict(vars(self.strategy))
+        settings.update(verbose=False, max_gaussians=self.config.max_gaussians)
+        if self.config.reset_alpha_every <= 0:
+            settings["reset_every"] = NEVER
+        return CloseupStrategy(**settings)
+
+    # ---- the pixel kernel: belongs to the capture, is saved with the run, is used by every command
+
+    @property
+    def kernel(self) -> tuple[float, int]:
+        """(eps2d in pixels squared, supersampling factor) that this model was trained with."""
+        eps2d, supersample = self.screen_kernel.tolist()
+        return eps2d, int(supersample)
+
+    @kernel.setter
+    def kernel(self, value: tuple[float, int]) -> None:
+        self.screen_kernel.copy_(self.screen_kernel.new_tensor([value[0], float(value[1])]))
+
+    # ---- loading
+
+    def load_state_dict(self, dict: dict[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
+        """Load a closeup-gs or splatfacto checkpoint.
+
+        Parameters are resized in place. The parent puts new ones in their stead, which orphans the optimizers:
+        its resumed training changes nothing (nerfstudio issue 3554).
+        """
+        self.step = 30000
+        for name in GAUSSIAN_PARAMETERS:
+            if name in dict:  # names of checkpoints from before nerfstudio 1.1
+                dict[f"gauss_params.{name}"] = dict.pop(name)
+        count = dict["gauss_params.means"].shape[0]
+        for parameter in self.gauss_params.values():
+            parameter.data = parameter.data.new_zeros((count, *parameter.shape[1:]))
+        self.footprint = None
+        return nn.Module.load_state_dict(self, dict, **kwargs)
+
+    # ---- training hooks
+
+    def get_param_groups(self) -> dict[str, list[Parameter]]:
+        groups = super().get_param_groups()
+        if self.exposure is not None:
+            groups["exposure"] = list(self.exposure.parameters())
+        return groups
+
+    def step_cb(self, optimizers: Any, step: int) -> None:
+        super().step_cb(optimizers, step)
+        if self.training and step % self.config.footprint_every == 0:
+            self.measure_footprint()
+
+    def step_post_backward(self, step: int) -> None:
+        before = self.num_points
+        super().step_post_backward(step)
+        if self.num_points != before:
+            self.measure_footprint()
+        if self.config.scale_floor > 0 and self.footprint is not None:
+            self._hold_scale_floor()
+
+    @torch.no_grad()
+    def measure_footprint(self) -> None:
+        """Measure the finest pixel that sees each Gaussian, where an option needs it."""
+        if (self.config.filter_3d > 0 or self.config.scale_floor > 0) and self.footprint_views:
+            self.footprint = finest_footprint(self.means.detach(), self.footprint_views)
+
+    @torch.no_grad()
+    def _hold_scale_floor(self) -> None:
+        assert self.footprint is not None
+        floor = torch.log((self.config.scale_floor * self.footprint).clamp_min(1e-12))[:, None]
+        scales = self.scales.data
+        shortest = scales.argmin(-1, keepdim=True)
+        thin = scales.gather(-1, shortest)
+        torch.maximum(scales, floor, out=scales)
+        scales.scatter_(-1, shortest, thin)  # the normal of a flat disc may stay thin
+
+    # ---- rendering
+
+    def effective_gaussians(self) -> dict[str, Tensor]:
+        """What is rasterised: linear scales [N, 3], opacities [N] in (0, 1), with the 3D filter where it is on."""
+        if self.config.filter_3d > 0:
+            if self.footprint is None or len(self.footprint) != self.num_points:
+                self.measure_footprint()
+            if self.footprint is not None:
+                scales, opacities = smooth_3d(self.scales, self.opacities, self.footprint, self.config.filter_3d)
+                return {"scales": scales, "opacities": opacities}
+        return {"scales": torch.exp(self.scales), "opacities": torch.sigmoid(self.opacities[:, 0])}
+
+    def get_outputs(self, camera: Cameras) -> dict[str, Any]:
+        """Render ``camera`` (one camera). Same keys as the parent's."""
+        if self.training:
+            c2w = self.camera_optimizer.apply_to_camera(camera)
+        else:
+            c2w = camera.camera_to_worlds
+        view = view_of(camera.reshape((1,)) if camera.shape == () else camera, 0)
+        factor = self._get_downscale_factor()
+        if factor > 1:
+            view = view.scaled_to(view.width // factor, view.height // factor)
+        background = self._get_background_color().to(self.device)
+        inside = None
+        if self.crop_box is not None and not self.training:
+            inside = self.crop_box.within(self.means).reshape(-1)
+            if not inside.any():
+                return self.get_empty_outputs(view.width, view.height, background)  # type: ignore[return-value]
+        with_depth = self.config.output_depth_during_training or not self.training
+        viewmat = _viewmat_of(c2w[:1])
+        render, alpha = self._rasterize(view, viewmat, "RGB+ED" if with_depth else "RGB", inside)
+        rgb = (render[..., :3] + (1 - alpha) * background).clamp(0.0, 1.0)
+        rgb = self._as_photographed(rgb, camera)
+        depth = None
+        if with_depth:
+            depth = render[..., 3:4]
+            depth = torch.where(alpha > 0, depth, depth.detach().max())
+        if not self.training:
+            background = background.expand(view.height, view.width, 3)
+        return {"rgb": rgb, "depth": depth, "accumulation": alpha, "background": background}
+
+    def _as_photographed(self, rgb: Float[Tensor, "H W 3"], camera: Cameras) -> Float[Tensor, "H W 3"]:
+        """The render as this photograph's exposure recorded it; generated views have no ``cam_idx`` and no exposure."""
+        index = (camera.metadata or {}).get("cam_idx")
+        if not self.training or index is None:
+            return rgb
+        if self.config.use_bilateral_grid:
+            rgb = self._apply_bilateral_grid(rgb[None], index, *rgb.shape[:2])[0]
+        if self.exposure is not None:
+            rgb = self.exposure(rgb, index)
+        return rgb
+
+    def _rasterize(
+        self, view: View, viewmat: Float[Tensor, "1 4 4"], mode: Literal["RGB", "RGB+ED"], inside: Tensor | None
+    ) -> tuple[Float[Tensor, "H W C"], Float[Tensor, "H W 1"]]:
+        eps2d, supersample = self.kernel
+        width, height = view.width * supersample, view.height * supersample
+        K = view.scaled_to(width, height).K.to(self.device)
+        colors = torch.cat((self.features_dc[:, None, :], self.features_rest), dim=1)
+        degree: int | None = min(self.step // self.config.sh_degree_interval, self.config.sh_degree)
+        if self.config.sh_degree == 0:
+            colors, degree = torch.sigmoid(colors).squeeze(1), None
+        gaussians = {"means": self.means, "quats": self.quats, "colors": colors, **self.effective_gaussians()}
+        if inside is not None:
+            gaussians = {name: tensor[inside] for name, tensor in gaussians.items()}
+        render, alpha, self.info = rasterization(
+            **gaussians,
+            viewmats=viewmat,
+            Ks=K[None],
+            width=width,
+            height=height,
+            eps2d=eps2d,
+            render_mode=mode,
+            sh_degree=degree,
+            absgrad=self.training and self.strategy.absgrad,
+            rasterize_mode=self.config.rasterize_mode,
+        )
+        if self.training and torch.is_grad_enabled():
+            self.strategy.step_pre_backward(
+                self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info
+            )
+        return _box_average(render[0], alpha[0], supersample)
+
+    @torch.no_grad()
+    def render_view(self, view: View) -> Rendered:
+        """Render a view for planning, refinement or a report: no gradients, evaluation background."""
+        was_training = self.training
+        self.eval()
+        outputs = self.get_outputs_for_camera(cameras_of(view))
+        self.train(was_training)
+        alpha = outputs["accumulation"][..., 0]
+        depth = torch.where(alpha > 0, outputs["depth"][..., 0], 0.0)
+        return Rendered(color=outputs["rgb"], depth=depth, alpha=alpha)
+
+    # ---- losses and metrics
+
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        if "injected" in batch:
+            losses = injected_view_loss(outputs["rgb"], batch["injected"])
+        else:
+            losses = super().get_loss_dict(outputs, batch, metrics_dict)
+        if self.config.anisotropy_weight > 0:
+            penalty = anisotropy_penalty(self.scales, self.config.anisotropy_ratio)
+            losses["anisotropy"] = self.config.anisotropy_weight * penalty
+        if self.exposure is not None and self.training:
+            losses["exposure"] = self.config.exposure_weight * self.exposure.drift()
+        return losses
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """The parent's metrics; one whose weights are missing is absent, never zero."""
+        metrics, images = super().get_image_metrics_and_images(outputs, batch)
+        return {name: value for name, value in metrics.items() if value == value}, images
+
+
+def _viewmat_of(c2w: Float[Tensor, "1 3 4"]) -> Float[Tensor, "1 4 4"]:
+    """World-to-camera in OpenCV axes of an OpenGL camera; differentiable, for the camera optimizer."""
+    rotation = (c2w[0, :, :3] * c2w.new_tensor([1.0, -1.0, -1.0])).T
+    upper = torch.cat([rotation, -rotation @ c2w[0, :, 3:]], dim=1)
+    return torch.cat([upper, upper.new_tensor([[0.0, 0.0, 0.0, 1.0]])])[None]
+
+
+def _box_average(render: Tensor, alpha: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Average ``factor`` x ``factor`` blocks. Depth is averaged over what is opaque, as expected depth is."""
+    if factor == 1:
+        return render, alpha
+
+    def pool(image: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(image.permute(2, 0, 1), factor).permute(1, 2, 0)
+
+    mean_alpha = pool(alpha)
+    color = pool(render[..., :3])
+    if render.shape[-1] == 3:
+        return color, mean_alpha
+    depth = pool(render[..., 3:] * alpha) / mean_alpha.clamp_min(1e-10)
+    return torch.cat([color, depth], -1), mean_alpha
+
+

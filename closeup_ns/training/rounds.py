@@ -1,0 +1,277 @@
+"""Section 4.3 of the paper on one page: plan -> render and refine -> inject -> fine-tune, round by round."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from nerfstudio.engine.trainer import Trainer
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from closeup_ns.errors import PlanningError
+from closeup_ns.planning.plan import KnownView, RoundPlan, plan_round
+from closeup_ns.planning.target import Target
+from closeup_ns.refine.refiner import Refiner, build_refiner
+from closeup_ns.training.acceptance import RoundVerdict, try_round
+from closeup_ns.training.datamanager import InjectedView
+from closeup_ns.training.injection import FineTuneConfig, fine_tuning_strategy, injected_view
+from closeup_ns.training.kernel_search import judges, search_kernel
+from closeup_ns.training.refinement import observations, planned_views, refine_and_store
+from closeup_ns.training.round_report import write_round_report
+from closeup_ns.training.store import RoundStore, run_identity
+from closeup_ns.training.targets import resolve_targets
+from closeup_ns.training.trial import eval_psnr
+
+if TYPE_CHECKING:
+    from closeup_ns.training.pipeline import CloseupPipeline
+
+
+@dataclass
+class _Progress:
+    """What is known about the round under way."""
+
+    number: int
+    plans: list[RoundPlan]
+    verdict: RoundVerdict
+    started: float
+    seconds: dict[str, float]
+    psnr_before: float | None
+
+
+class Rounds:
+    """Runs between the trainer's steps. Everything that must survive a kill is in the store, not in here."""
+
+    def __init__(self, pipeline: CloseupPipeline, trainer: Trainer) -> None:
+        self.pipeline, self.trainer, self.config = pipeline, trainer, pipeline.config
+        self.schedule = pipeline.config.schedule
+        self.store = RoundStore(trainer.base_dir / "rounds")
+        self.targets: list[Target] = []
+        self.progress: _Progress | None = None
+        self._caught_up = False
+
+    # ---- the trainer's steps
+
+    def before_step(self, step: int) -> None:
+        """Called with the model between two steps, before step ``step`` is trained."""
+        if not self._caught_up:
+            self._catch_up(step)
+        if step == self._kernel_step() and self.pipeline.datamanager.held_out:
+            self._choose_kernel(step)
+        number = self.schedule.round_at(step)
+        if number and step == self.schedule.round_start(number):
+            self._begin(number, step)
+
+    def after_step(self, step: int) -> None:
+        """Called after step ``step`` was trained."""
+        number = self.schedule.round_at(step)
+        if number and self.schedule.round_at(step + 1) != number:
+            self._finish(number)
+
+    def _catch_up(self, step: int) -> None:
+        """Bring back what a run that starts at ``step`` would have in memory: judges, and earlier rounds' views."""
+        self._caught_up = True
+        if step <= self._kernel_step():
+            data = self.pipeline.datamanager
+            data.hold_out(judges(len(data.train_dataset), self.config.kernel_search))
+        number = self.schedule.round_at(step)
+        if step < self.schedule.base_steps or self.schedule.rounds == 0:
+            return
+        for earlier in range(1, number if number else self.schedule.rounds + 1):
+            self._reload(earlier)
+        if number and step != self.schedule.round_start(number):
+            self._resume(number)
+
+    # ---- base phase
+
+    def _kernel_step(self) -> int:
+        return int(self.config.kernel_search.at * self.schedule.base_steps)
+
+    def _choose_kernel(self, step: int) -> None:
+        steps = max(int(self.config.kernel_search.trial_steps * self.schedule.base_steps), 1)
+        search_kernel(self.trainer, step, self.config.kernel_search, steps)
+        self.pipeline.datamanager.hold_out([])
+
+    # ---- one round
+
+    def _begin(self, number: int, step: int) -> None:
+        zoom = self.config.planner.zoom**number
+        CONSOLE.rule(f"Round {number} of {self.schedule.rounds}: {zoom:g}x closer")
+        self.trainer.save_checkpoint(step - 1)  # resuming starts here and repeats neither plan nor refinement
+        began, seconds = time.perf_counter(), {}
+        before = self._reported_psnr()
+        plans = self._plan(number)
+        seconds["plan"] = time.perf_counter() - began
+        refiner, description = build_refiner(self.config.refiner, self.pipeline.device)
+        CONSOLE.print(description)
+        views = self._refine(number, plans, refiner)
+        refiner.close()
+        seconds["refine"] = time.perf_counter() - began - seconds["plan"]
+        self._fresh_optimisation(number, step, plans, refiner)
+        verdict = self._judge(number, step, views, refiner)
+        seconds["judge"] = time.perf_counter() - began - seconds["plan"] - seconds["refine"]
+        self.progress = _Progress(number, plans, verdict, time.perf_counter(), seconds, before)
+        if verdict.accepted:
+            self._inject(number, views)
+        word = "[green]kept" if verdict.accepted else "[yellow]not kept"
+        CONSOLE.print(f"Round {number} is {word}[/]: {verdict.reason}")
+
+    def _plan(self, number: int) -> list[RoundPlan]:
+        """4.3.1 and 4.3.2: anchors, frontier and to-be-updated views for each target; from the store if it has them."""
+        self._find_targets()
+        saved = self.store.load_plan(number)
+        if saved is not None:
+            return [RoundPlan.from_dict(plan) for plan in saved["plans"]]
+        known, plans = self._known_views(number), []
+        for index, target in enumerate(self.targets):
+            generator = torch.Generator().manual_seed(self.config.seed + 1000 * number + index)
+            previous = self._previous_anchors(number, index)
+            plan = plan_round(
+                number, target, known, self.pipeline.model.render_view, self.config.planner, generator, previous
+            )
+            for warning in plan.warnings:
+                CONSOLE.print(f"[yellow]Plan: {warning}")
+            plans.append(plan)
+        self.store.save_plan(number, {"plans": [plan.to_dict() for plan in plans]})
+        return plans
+
+    def _refine(self, number: int, plans: list[RoundPlan], refiner: Refiner) -> list[InjectedView]:
+        """4.3.3: render and refine what the store does not hold yet; give back what the gate let through."""
+        photographs = observations(self.pipeline)
+        for index, plan in enumerate(plans):
+            todo = planned_views(plan, index, len(plans), self.config.fine_tune.refine_frontier)
+            refine_and_store(self.pipeline, self.store, number, todo, photographs, refiner)
+        return self._stored_views(number, plans, refiner.generates)
+
+    def _fresh_optimisation(self, number: int, step: int, plans: list[RoundPlan], refiner: Refiner) -> None:
+        """4.3.4: fresh strategy and moments; the schedulers restart the learning rate by themselves."""
+        model = self.pipeline.model
+        ratio = min(1 / plan.zoom_total for plan in plans)
+        model.strategy = fine_tuning_strategy(
+            model, self.config.fine_tune, step, self.schedule.round_steps, ratio, refiner.generates
+        )
+        model.strategy_state = model.strategy.initialize_state(scene_scale=1.0)
+        for optimizer in self.trainer.optimizers.optimizers.values():
+            optimizer.state.clear()
+
+    def _judge(self, number: int, step: int, views: list[InjectedView], refiner: Refiner) -> RoundVerdict:
+        """Is the round worth keeping? Decided once; a resumed run reads the decision."""
+        saved = self.store.load_verdict(number)
+        if saved is not None:
+            return RoundVerdict(**saved)
+        verdict = self._with_round_settings(number, lambda: try_round(
+            self.trainer, step, self.schedule.round_steps, views, self.targets[0].point, refiner.generates
+        ))
+        self.store.save_verdict(number, verdict.to_dict())
+        return verdict
+
+    def _with_round_settings(self, number: int, work: Any) -> Any:
+        data, config = self.pipeline.datamanager, self.config.fine_tune
+        data.current_round, data.current_share = number, config.current_share
+        data.injected_probability = config.probability
+        return work()
+
+    def _inject(self, number: int, views: list[InjectedView]) -> None:
+        """4.3.4: the views join the photographs."""
+        data = self.pipeline.datamanager
+        data.injected = [view for view in data.injected if view.round_index != number] + views
+        self._with_round_settings(number, lambda: None)
+
+    def _finish(self, number: int) -> None:
+        """Show what the round did, and mark it as over."""
+        progress = self.progress
+        assert progress is not None and progress.number == number
+        progress.seconds["fine_tune"] = time.perf_counter() - progress.started
+        write_round_report(
+            self.pipeline, self.store, number, progress.plans, progress.verdict, progress.seconds,
+            progress.psnr_before, self._reported_psnr(),
+        )  # fmt: skip
+        self.progress = None
+
+    # ---- memory across rounds and across a kill
+
+    def _find_targets(self) -> None:
+        if self.targets:
+            return
+        data = self.pipeline.datamanager
+        saved = self.store.load_targets()
+        if saved is not None:
+            self.targets = [Target.from_dict(target) for target in saved]
+            return
+        names, views = data.photograph_names(), data.train_views()
+        self.targets = resolve_targets(self.config.target, names, views, self.pipeline.model.render_view)
+        self.store.claim(run_identity(names, self.targets[0].point.tolist(), self.config.seed))
+        self.store.save_targets([target.to_dict() for target in self.targets])
+
+    def _known_views(self, number: int) -> list[KnownView]:
+        data = self.pipeline.datamanager
+        known = [
+            KnownView(f"train/{name}", view, True) for name, view in zip(data.photograph_names(), data.train_views())
+        ]
+        return known + [KnownView(v.name, v.view, False) for v in data.injected if v.round_index < number]
+
+    def _previous_anchors(self, number: int, target: int) -> list[str] | None:
+        saved = self.store.load_plan(number - 1) if number > 1 else None
+        if saved is None:
+            return None
+        known = {view.name for view in self._known_views(number)}
+        names = [anchor.name for anchor in RoundPlan.from_dict(saved["plans"][target]).anchors]
+        return [name for name in names if name in known] or None
+
+    def _stored_views(self, number: int, plans: list[RoundPlan], generates: bool) -> list[InjectedView]:
+        distances = {index: plan.radius * plan.zoom_total for index, plan in enumerate(plans)}
+        views = []
+        for name in self.store.views(number):
+            stored = self.store.load_view(number, name)
+            if stored.decision.verdict == "rejected":
+                continue
+            plan_index = int(name.split("_")[0][1:])
+            views.append(
+                injected_view(
+                    number, name, stored, self.targets[plan_index].point, distances[plan_index],
+                    self.config.fine_tune, generates, self.pipeline.device,
+                )  # fmt: skip
+            )
+        return views
+
+    def _reload(self, number: int) -> None:
+        """Views of an earlier, accepted round, as they were."""
+        saved = self.store.load_verdict(number)
+        plans = self.store.load_plan(number)
+        if not saved or not saved["accepted"] or plans is None:
+            return
+        self._find_targets()
+        refiner, _ = build_refiner(self.config.refiner, self.pipeline.device)
+        loaded = [RoundPlan.from_dict(plan) for plan in plans["plans"]]
+        self._inject(number, self._stored_views(number, loaded, refiner.generates))
+
+    def _resume(self, number: int) -> None:
+        """In the middle of a round: its views and its strategy, at the step it had reached."""
+        saved, plans = self.store.load_verdict(number), self.store.load_plan(number)
+        if saved is None or plans is None:
+            raise PlanningError(
+                f"this run stopped inside round {number}, but {self.store.folder(number)} does not hold its plan and "
+                "verdict: resume with --load-dir of the run itself, so that its rounds/ folder is found"
+            )
+        self._find_targets()
+        loaded = [RoundPlan.from_dict(plan) for plan in plans["plans"]]
+        refiner, _ = build_refiner(self.config.refiner, self.pipeline.device)
+        verdict = RoundVerdict(**saved)
+        self.progress = _Progress(number, loaded, verdict, time.perf_counter(), {}, None)
+        model = self.pipeline.model
+        ratio = min(1 / plan.zoom_total for plan in loaded)
+        model.strategy = fine_tuning_strategy(
+            model, self.config.fine_tune, self.schedule.round_start(number), self.schedule.round_steps, ratio,
+            refiner.generates,
+        )  # fmt: skip
+        model.strategy_state = model.strategy.initialize_state(scene_scale=1.0)
+        if verdict.accepted:
+            self._inject(number, self._stored_views(number, loaded, refiner.generates))
+
+    def _reported_psnr(self) -> float | None:
+        """PSNR of the evaluation split: for the report only, never for a decision."""
+        return eval_psnr(self.pipeline)
+
+
+__all__ = ["FineTuneConfig", "Rounds"]

@@ -1,0 +1,85 @@
+"""Which step belongs to which phase, and the learning rate that follows from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig, Scheduler, SchedulerConfig
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+@dataclass
+class ScheduleConfig:
+    """Base phase, then rounds. All steps are absolute."""
+
+    base_steps: int = 30000
+    """Steps of the base phase, on real photographs only."""
+    rounds: int = 3
+    """Progressive rounds; round t works ``planner.zoom ** t`` times closer than the photographs."""
+    round_steps: int = 5000
+    """Fine-tuning steps of each round."""
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.base_steps + self.rounds * self.round_steps
+
+    def round_start(self, number: int) -> int:
+        """First step of round ``number`` (1-based)."""
+        return self.base_steps + (number - 1) * self.round_steps
+
+    def round_at(self, step: int) -> int:
+        """The round (1-based) that ``step`` belongs to; 0 in the base phase and after the last round."""
+        if self.round_steps <= 0 or not self.base_steps <= step < self.total_steps:
+            return 0
+        return (step - self.base_steps) // self.round_steps + 1
+
+
+@dataclass
+class RestartingDecaySchedulerConfig(SchedulerConfig):
+    """Exponential decay over the base phase, restarted a little higher for each round."""
+
+    _target: type = field(default_factory=lambda: RestartingDecayScheduler)
+    lr_final: float | None = None
+    """Learning rate at the end of the base phase and of each round; None keeps the rate constant."""
+    restart: float = 10.0
+    """A round starts at this many times ``lr_final`` (never above the initial rate) and decays to it again."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """The run's schedule. The trainer sets it from ``pipeline.schedule``."""
+
+
+class RestartingDecayScheduler(Scheduler):
+    """A pure function of the step, so a resumed run has the learning rate that it would have had."""
+
+    config: RestartingDecaySchedulerConfig
+
+    def factor(self, step: int, lr_init: float) -> float:
+        """Multiplier of ``lr_init`` at ``step``. A Python float: numpy scalars make checkpoints unreadable."""
+        lr_final = self.config.lr_final
+        if lr_final is None:
+            return 1.0
+        schedule = self.config.schedule
+        start, end, length, passed = lr_init, lr_final, schedule.base_steps, step
+        if step >= schedule.base_steps and schedule.round_steps > 0 and schedule.rounds > 0:
+            start = min(lr_init, self.config.restart * lr_final)
+            length = schedule.round_steps
+            passed = step - schedule.base_steps
+            passed = length if step >= schedule.total_steps else passed % length
+        share = min(max(passed / max(length, 1), 0.0), 1.0)
+        return math.exp((1 - share) * math.log(start) + share * math.log(end)) / lr_init
+
+    def get_scheduler(self, optimizer: Optimizer, lr_init: float) -> LambdaLR:
+        return LambdaLR(optimizer, lr_lambda=lambda step: self.factor(step, lr_init))
+
+
+def bind_schedule(optimizers: dict[str, Any], schedule: ScheduleConfig) -> None:
+    """Tell every restarting scheduler of an optimizer config the run's schedule."""
+    for entry in optimizers.values():
+        scheduler = entry.get("scheduler")
+        if isinstance(scheduler, RestartingDecaySchedulerConfig):
+            scheduler.schedule = schedule
+        elif isinstance(scheduler, ExponentialDecaySchedulerConfig):
+            scheduler.max_steps = schedule.total_steps

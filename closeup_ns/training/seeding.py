@@ -1,0 +1,50 @@
+"""Where Gaussians start when a capture has no point cloud: in what the cameras see, and not in a cube around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from closeup_ns.views.view import View
+from closeup_ns.views.warp import unproject
+
+DEFAULT_NEAR, DEFAULT_FAR = 0.3, 4.0
+"""Depth range, as multiples of the cameras' reach, where a capture does not state one."""
+
+
+def frustum_points(
+    views: Sequence[View],
+    photographs: Sequence[Float[Tensor, "H W 3"]],
+    bounds: Float[Tensor, "n 2"] | None,
+    count: int,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "count 3"], UInt8[Tensor, "count 3"]]:
+    """Random points in the cameras' frusta with the colours of the pixels they lie behind.
+
+    Depths are uniform in disparity between the near and far bound of each photograph, so that near content, which
+    covers more pixels, gets more points.
+
+    Args:
+        views: the training cameras.
+        photographs: their images, in [0, 1].
+        bounds: nearest and farthest z-depth per photograph in world units (LLFF keeps them), or None.
+        count: number of points.
+        generator: seeded; the same seed gives the same points.
+    """
+    if bounds is None:
+        centers = torch.stack([view.position for view in views]).float()
+        reach = float((centers - centers.mean(0)).norm(dim=-1).max().clamp_min(1e-3))
+        bounds = torch.tensor([[DEFAULT_NEAR * reach, DEFAULT_FAR * reach]]).expand(len(views), 2)
+    each = -(-count // len(views))
+    points, colors = [], []
+    for view, photograph, (near, far) in zip(views, photographs, bounds.float().cpu().tolist()):
+        uv = torch.rand(each, 2, generator=generator) * torch.tensor([view.width, view.height])
+        disparity = torch.rand(each, generator=generator)
+        depth = 1 / (disparity / near + (1 - disparity) / far)
+        points.append(unproject(view.to("cpu"), uv.to(view.K.dtype), depth.to(view.K.dtype)))
+        column, row = uv.long().unbind(-1)
+        colors.append((photograph.cpu()[row, column] * 255).round().to(torch.uint8))
+    return torch.cat(points)[:count].float(), torch.cat(colors)[:count]

@@ -1,0 +1,69 @@
+"""From the command line's words to a `Target`: a point, a pixel of a photograph, or the scene's own centre."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from closeup_ns.errors import PlanningError
+from closeup_ns.planning.target import Target, target_automatic, target_from_pixel, target_from_xyz
+from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.view import View
+
+
+@dataclass
+class TargetConfig:
+    """What the camera will come close to. With neither points nor pixels: what the photographs look at."""
+
+    xyz: tuple[tuple[float, float, float], ...] = ()
+    """One or more points in nerfstudio's world frame (as the viewer shows it): ``--pipeline.target.xyz 0.1 0 -0.4``."""
+    pixel: tuple[str, ...] = ()
+    """One or more pixels of photographs as ``NAME:COLUMN:ROW``, counted from the top left at the size trained on:
+    ``--pipeline.target.pixel image007.png:250:190``."""
+    min_reliability: float = 0.5
+    """Below this reliability (0 to 1) of a target a warning is printed."""
+
+
+def resolve_targets(
+    config: TargetConfig, names: Sequence[str], views: Sequence[View], render: Renderer
+) -> list[Target]:
+    """The targets of this run, in the order they were given.
+
+    Raises:
+        PlanningError: a pixel names no photograph, lies outside it, or a target is seen by no camera.
+    """
+    targets = [target_from_xyz(point, views, render) for point in config.xyz]
+    for text in config.pixel:
+        index, column, row = _parse_pixel(text, names, views)
+        targets.append(target_from_pixel(views[index], row, column, render, views))
+    if not targets:
+        targets = [target_automatic(views, render)]
+    for target in targets:
+        place = ", ".join(f"{value:.3f}" for value in target.point.tolist())
+        CONSOLE.print(f"Target: ({place}) from {target.source}, {target.distance:.3f} from the cameras that see it")
+        for warning in target.warnings:
+            CONSOLE.print(f"[yellow]Target: {warning}")
+        if target.reliability < config.min_reliability:
+            CONSOLE.print(
+                f"[yellow]Target: only {target.reliability:.0%} reliable: the model is unsure what is there. "
+                "Give --pipeline.target.pixel NAME:COLUMN:ROW on something solid."
+            )
+    return targets
+
+
+def _parse_pixel(text: str, names: Sequence[str], views: Sequence[View]) -> tuple[int, float, float]:
+    name, _, rest = text.partition(":")
+    try:
+        column, row = (float(part) for part in rest.split(":"))
+    except ValueError:
+        raise PlanningError(f"--pipeline.target.pixel {text}: write it as NAME:COLUMN:ROW, e.g. {names[0]}:120:80") from None
+    if name not in names:
+        known = ", ".join(list(names)[:5])
+        raise PlanningError(f"--pipeline.target.pixel {text}: no training photograph is called {name} (there are {known}, ...)")
+    index = list(names).index(name)
+    view = views[index]
+    if not (0 <= column < view.width and 0 <= row < view.height):
+        raise PlanningError(f"--pipeline.target.pixel {text}: {name} is {view.width}x{view.height} pixels")
+    return index, column, row
