@@ -18,17 +18,18 @@ def gaussian_blur(image: Float[Tensor, "C H W"], sigma: float) -> Float[Tensor, 
     """
     if sigma <= 0:
         return image
-    radius = max(1, math.ceil(3 * sigma))
-    offsets = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    across = _weighted_mean(image[:, None], kernel.view(1, 1, 1, -1), (0, radius))
-    return _weighted_mean(across, kernel.view(1, 1, -1, 1), (radius, 0))[:, 0]
+    return _averaging(image.shape[-2], sigma, image) @ image @ _averaging(image.shape[-1], sigma, image).T
 
 
-def _weighted_mean(image: Tensor, kernel: Tensor, padding: tuple[int, int]) -> Tensor:
-    """Convolution of [C, 1, H, W] divided by the part of the kernel that lies in the image."""
-    inside = F.conv2d(torch.ones_like(image[:1]), kernel, padding=padding)
-    return F.conv2d(image, kernel, padding=padding) / inside
+def _averaging(size: int, sigma: float, like: Tensor) -> Float[Tensor, "size size"]:
+    """Matrix whose rows are the truncated Gaussian around each pixel, each with sum one.
+
+    Matrix products are several times faster here than convolutions, whose kernels have dozens of taps up close.
+    """
+    positions = torch.arange(size, device=like.device, dtype=like.dtype)
+    offsets = positions[:, None] - positions
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2) * (offsets.abs() <= max(1, math.ceil(3 * sigma)))
+    return weights / weights.sum(1, keepdim=True)
 
 
 def masked_blur(image: Float[Tensor, "C H W"], mask: Bool[Tensor, "H W"], sigma: float) -> Float[Tensor, "C H W"]:
