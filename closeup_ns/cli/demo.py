@@ -128,9 +128,9 @@ class Demo:
 
     def steps(self) -> tuple[int, int, int]:
         """Base steps, rounds and steps per round, with closeup-gs-quick's own where none are given."""
-        from closeup_ns.method_config import closeup_gs_quick
+        from nerfstudio.configs.method_configs import all_methods
 
-        schedule = closeup_gs_quick.config.pipeline.schedule  # type: ignore[attr-defined]
+        schedule: Any = all_methods["closeup-gs-quick"].pipeline.schedule  # type: ignore[attr-defined]
         return (
             self.base_steps or schedule.base_steps,
             schedule.rounds if self.rounds < 0 else self.rounds,

@@ -12,15 +12,20 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import drjit
-import mitsuba as mi
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from closeup_ns.data.demo_layout import Points, Surface
+from closeup_ns.errors import CloseupError
 from closeup_ns.views.view import View
+
+try:
+    import drjit
+    import mitsuba as mi
+except ImportError as missing:
+    raise CloseupError(f"the demo renders its scene with Mitsuba: pip install 'closeup-ns[demo]' ({missing})") from missing
 
 FloatImage = NDArray[np.float32]
 
@@ -39,9 +44,9 @@ def linear_to_srgb(value: FloatImage) -> FloatImage:
 
 
 class World:
-    """The lit scene. ``threads`` bounds the CPU threads that Mitsuba uses."""
+    """The lit scene. ``light_samples`` (a square number) per place on a surface; ``threads`` bounds Mitsuba's threads."""
 
-    def __init__(self, surfaces: Sequence[Surface], threads: int = 2) -> None:
+    def __init__(self, surfaces: Sequence[Surface], light_samples: int = 144, threads: int = 2) -> None:
         mi.set_variant("scalar_rgb")
         drjit.set_thread_count(threads)
         self._surfaces = list(surfaces)
@@ -50,8 +55,8 @@ class World:
         for surface in self._surfaces:
             dark[surface.name] = _mesh(surface, {"bsdf": white})
         self._geometry: Any = mi.load_dict(dark)
-        self._light = [_light_on(self._geometry, surface) for surface in self._surfaces]
-        self._lit: dict[float, Any] = {}
+        self._light = [_light_on(self._geometry, surface, light_samples) for surface in self._surfaces]
+        self._lit: tuple[float, Any] = (0.0, None)
 
     def radiance(self, view: View, finest: float, samples: int, seed: int) -> FloatImage:
         """Linear RGB [H, W, 3] that reaches each pixel of ``view``, averaged over the pixel's area.
@@ -80,17 +85,16 @@ class World:
         return result
 
     def _scene_for(self, finest: float) -> Any:
-        """The scene with emission instead of light, textures reduced to about ``finest``; one per power of two."""
-        level = 2.0 ** math.floor(math.log2(finest))
-        if level not in self._lit:
+        """The scene with emission instead of light, textures reduced to about ``finest``. The last one is kept."""
+        if self._lit[0] != finest:
             content: dict[str, Any] = {"type": "scene", "integrator": {"type": "path", "max_depth": 1}}
             content["sky"] = {"type": "constant", "radiance": {"type": "rgb", "value": _SKY}}
             for surface, light in zip(self._surfaces, self._light, strict=True):
-                emitted = mi.Bitmap(_emission(surface, light, level))
+                emitted = mi.Bitmap(_emission(surface, light, finest))
                 bitmap = {"type": "bitmap", "bitmap": emitted, "raw": True, "wrap_mode": "clamp"}
                 content[surface.name] = _mesh(surface, {"glow": mi.load_dict({"type": "area", "radiance": bitmap})})
-            self._lit = {level: mi.load_dict(content)}
-        return self._lit[level]
+            self._lit = (finest, mi.load_dict(content))
+        return self._lit[1]
 
 
 def _camera_to_world(c2w: Points) -> Any:
@@ -150,7 +154,7 @@ def _mesh(surface: Surface, children: dict[str, Any]) -> Any:
     return mesh
 
 
-def _light_on(scene: Any, surface: Surface) -> FloatImage:
+def _light_on(scene: Any, surface: Surface, samples: int) -> FloatImage:
     """Light [rows, cells * columns, 3] that a white surface would reflect, row 0 at the top.
 
     Each cell is looked at from just above it by a camera without perspective, so what it sees is the cell itself.
@@ -174,7 +178,7 @@ def _light_on(scene: Any, surface: Surface) -> FloatImage:
             "near_clip": surface.light_height,
             "far_clip": 1.0,
             "to_world": mi.ScalarTransform4f(frame),
-            **_film(columns, rows, 256),
+            **_film(columns, rows, samples),
         }
         strip = mi.render(scene, sensor=mi.load_dict(sensor), integrator=integrator, seed=i)
         strips.append(np.asarray(strip, np.float32))

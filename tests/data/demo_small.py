@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -18,6 +20,7 @@ FAR, CLOSE = 16, 2
 def small_demo() -> tuple[Path, DemoScene]:
     """The folder of a demo scene of 16 far photographs (2 held out) and 2 close-ups per scale. Do not write into it."""
     folder = Path(mkdtemp(prefix="closeup-demo-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder, write_small_demo(folder)
 
 
