@@ -74,9 +74,14 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
 
     def photograph(self, index: int) -> Float[Tensor, "H W 3"]:
         """Training photograph ``index`` as it is trained on (undistorted), in [0, 1]."""
-        image = self.cached_train[index]["image"]
-        image = image.float() / 255 if image.dtype == torch.uint8 else image
-        return image[..., :3].to(self.device)
+        return _unit_range(self.cached_train[index]["image"]).to(self.device)
+
+    def eval_photographs(self) -> list[tuple[View, Float[Tensor, "H W 3"]]]:
+        """The evaluation split, for reports; nothing that trains or decides may call this."""
+        return [
+            (view_of(camera, 0).to(self.device), _unit_range(batch["image"]).to(self.device))
+            for camera, batch in self.fixed_indices_eval_dataloader
+        ]
 
     def photograph_names(self) -> list[str]:
         """File names of the training photographs, in index order."""
@@ -115,3 +120,8 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
     def _injected_batch(self, injected: InjectedView) -> tuple[Cameras, dict[str, Any]]:
         batch = {"image": injected.target.image, "injected": injected.target, "densifies": injected.densifies}
         return cameras_of(injected.view).to(self.device), batch
+
+
+def _unit_range(image: Tensor) -> Float[Tensor, "H W 3"]:
+    image = image.float() / 255 if image.dtype == torch.uint8 else image
+    return image[..., :3]

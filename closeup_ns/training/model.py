@@ -82,6 +82,7 @@ class CloseupModel(SplatfactoModel):
             start = RGB2SH(colors) if self.config.sh_degree > 0 else torch.logit(colors, eps=1e-10)
             self.gauss_params["features_dc"].data.copy_(start)
         self.ssim = FusedSsim()
+        self.full_resolution = False  # rounds train at full resolution, whatever the base phase's schedule says
         self.register_buffer("screen_kernel", torch.tensor([self.config.eps2d, float(self.config.supersample)]))
         self.footprint: Float[Tensor, "N"] | None = None
         self.footprint_views: list[View] = []
@@ -145,6 +146,9 @@ class CloseupModel(SplatfactoModel):
         return nn.Module.load_state_dict(self, dict, **kwargs)
 
     # ---- training hooks
+
+    def _get_downscale_factor(self) -> int:
+        return 1 if self.full_resolution else super()._get_downscale_factor()
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         groups = super().get_param_groups()

@@ -146,14 +146,18 @@ class Rounds:
 
     def _fresh_optimisation(self, number: int, step: int, plans: list[RoundPlan], refiner: Refiner) -> None:
         """4.3.4: fresh strategy and moments; the schedulers restart the learning rate by themselves."""
-        model = self.pipeline.model
-        ratio = min(1 / plan.zoom_total for plan in plans)
-        model.strategy = fine_tuning_strategy(
-            model, self.config.fine_tune, step, self.schedule.round_steps, ratio, refiner.generates
-        )
-        model.strategy_state = model.strategy.initialize_state(scene_scale=1.0)
+        self._round_strategy(step, plans, refiner)
         for optimizer in self.trainer.optimizers.optimizers.values():
             optimizer.state.clear()
+
+    def _round_strategy(self, start: int, plans: list[RoundPlan], refiner: Refiner) -> None:
+        model = self.pipeline.model
+        ratio = min(1 / plan.zoom_total for plan in plans)
+        model.full_resolution = True
+        model.strategy = fine_tuning_strategy(
+            model, self.config.fine_tune, start, self.schedule.round_steps, ratio, refiner.generates
+        )
+        model.strategy_state = model.strategy.initialize_state(scene_scale=1.0)
 
     def _judge(self, number: int, step: int, views: list[InjectedView], refiner: Refiner) -> RoundVerdict:
         """Is the round worth keeping? Decided once; a resumed run reads the decision."""
@@ -259,13 +263,7 @@ class Rounds:
         refiner, _ = build_refiner(self.config.refiner, self.pipeline.device)
         verdict = RoundVerdict(**saved)
         self.progress = _Progress(number, loaded, verdict, time.perf_counter(), {}, None)
-        model = self.pipeline.model
-        ratio = min(1 / plan.zoom_total for plan in loaded)
-        model.strategy = fine_tuning_strategy(
-            model, self.config.fine_tune, self.schedule.round_start(number), self.schedule.round_steps, ratio,
-            refiner.generates,
-        )  # fmt: skip
-        model.strategy_state = model.strategy.initialize_state(scene_scale=1.0)
+        self._round_strategy(self.schedule.round_start(number), loaded, refiner)
         if verdict.accepted:
             self._inject(number, self._stored_views(number, loaded, refiner.generates))
 

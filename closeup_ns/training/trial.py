@@ -18,8 +18,6 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
 from torch import Tensor
 
-from closeup_ns.training.cameras import view_of
-
 if TYPE_CHECKING:
     from closeup_ns.training.pipeline import CloseupPipeline
 
@@ -136,8 +134,5 @@ def eval_psnr(pipeline: CloseupPipeline) -> float | None:
     data = pipeline.datamanager
     if len(data.eval_dataset) == 0:
         return None
-    scores = []
-    for camera, batch in data.fixed_indices_eval_dataloader:
-        rendered = pipeline.model.render_view(view_of(camera, 0).to(pipeline.device))
-        scores.append(psnr(rendered.color, pipeline.model.get_gt_img(batch["image"])[..., :3]))
+    scores = [psnr(pipeline.model.render_view(view).color, image) for view, image in data.eval_photographs()]
     return sum(scores) / len(scores)
