@@ -37,9 +37,9 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
+#include "buffer.h"
 #include "lanes.h"
 
 namespace closeup {
@@ -57,19 +57,6 @@ constexpr float kMaxAlpha = 0.999f;
 constexpr float kMinTransmittance = 1e-4f;
 constexpr float kLn2 = 0.6931471805599453f;
 constexpr float kWhiteningScale = 0.8493218002880191f;  // sqrt(log2(e) / 2): exp(-s^2 / 2) = 2^(-(scale s)^2)
-
-// A vector that leaves new elements uninitialised: every element is written before it is read.
-template <class T>
-struct UninitializedAllocator : std::allocator<T> {
-    template <class U>
-    struct rebind { using other = UninitializedAllocator<U>; };
-    template <class U>
-    void construct(U* p) { ::new (static_cast<void*>(p)) U; }
-    template <class U, class... Args>
-    void construct(U* p, Args&&... args) { ::new (static_cast<void*>(p)) U(std::forward<Args>(args)...); }
-};
-template <class T>
-using Buffer = std::vector<T, UninitializedAllocator<T>>;
 
 // A projected Gaussian. The order of the fields is the order of the lanes after a transpose.
 struct alignas(64) SplatRecord {

@@ -1,0 +1,236 @@
+"""The compiled rasteriser against float64 autograd of the reference, and its own invariants."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from closeup_ns.errors import CloseupError
+from closeup_ns.rendering.backend import describe_backend, kernels_available
+from closeup_ns.rendering.build import runnable_variants
+from closeup_ns.rendering.kernels import load_kernels
+from closeup_ns.rendering.rasterize import rasterization
+from closeup_ns.rendering.request import RasterRequest
+
+from .scenes import assert_agree, make_request, on_kernels, run, run_oracle
+
+pytestmark = pytest.mark.skipif(not kernels_available()[0], reason=kernels_available()[1])
+
+
+@pytest.mark.parametrize("rasterize_mode", ["classic", "antialiased"])
+@pytest.mark.parametrize("render_mode", ["RGB", "D", "ED", "RGB+D", "RGB+ED"])
+def test_images_and_all_gradients(rasterize_mode: str, render_mode: str, generator: torch.Generator) -> None:
+    request = make_request(250, generator, cameras=2, eps2d=0.1, render_mode=render_mode, rasterize_mode=rasterize_mode)
+    if render_mode == "RGB":
+        request = replace(request, backgrounds=torch.rand(2, 3, generator=generator))
+    ours, oracle = run(on_kernels(), request, viewmat_gradient=True), run_oracle(request, viewmat_gradient=True)
+    assert_agree(ours, oracle)
+    assert (oracle.gradients["absgrad"] >= oracle.gradients["means2d"].abs() - 1e-9).all()
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+@pytest.mark.parametrize("stored_degree", [2, 3])
+def test_spherical_harmonics_degrees(degree: int, stored_degree: int, generator: torch.Generator) -> None:
+    if degree > stored_degree:
+        pytest.skip("fewer coefficients than the degree needs")
+    colors = 0.8 * torch.randn(70, (stored_degree + 1) ** 2, 3, generator=generator)  # large enough to reach the clamp at 0
+    request = make_request(70, generator, colors=colors, sh_degree=degree)
+    assert_agree(run(on_kernels(), request), run_oracle(request))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 6])
+def test_feature_channels(channels: int, generator: torch.Generator) -> None:
+    colors = torch.rand(60, channels, generator=generator)
+    request = make_request(60, generator, cameras=2, colors=colors, sh_degree=None, render_mode="RGB+ED")
+    assert_agree(run(on_kernels(), request), run_oracle(request))
+    per_camera = replace(request, colors=torch.rand(2, 60, channels, generator=generator))
+    assert_agree(run(on_kernels(), per_camera), run_oracle(per_camera))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**31), count=st.integers(1, 120), width=st.integers(1, 70), height=st.integers(1, 40),
+    eps2d=st.floats(0.01, 1.0), size=st.floats(0.003, 3.0), opacity=st.floats(-2.0, 8.0),
+    antialiased=st.booleans(), distance=st.floats(-1.0, 3.0),
+)  # fmt: skip
+def test_random_scenes(seed: int, count: int, width: int, height: int, eps2d: float, size: float, opacity: float,
+                       antialiased: bool, distance: float) -> None:  # fmt: skip
+    generator = torch.Generator().manual_seed(seed)
+    request = make_request(count, generator, width=width, height=height, eps2d=eps2d, render_mode="RGB+ED",
+                           rasterize_mode="antialiased" if antialiased else "classic")  # fmt: skip
+    viewmats = request.viewmats.clone()
+    viewmats[:, 2, 3] = distance  # inside the ball, too: Gaussians behind and right before the camera
+    opacities = torch.sigmoid(torch.randn(count, generator=generator) + opacity)
+    request = replace(request, viewmats=viewmats, opacities=opacities, scales=request.scales * size, near_plane=0.05)
+    assert_agree(run(on_kernels(), request), run_oracle(request), tolerance=2e-3)
+
+
+def test_thread_count_changes_no_bit(generator: torch.Generator) -> None:
+    request = make_request(3000, generator, cameras=2, width=150, height=110, render_mode="RGB+ED", rasterize_mode="antialiased")
+    before, outcomes = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            outcomes.append(run(on_kernels(), request, viewmat_gradient=True))
+    finally:
+        torch.set_num_threads(before)
+    for outcome in outcomes[1:]:
+        for name, value in outcome.flat().items():
+            assert torch.equal(value, outcomes[0].flat()[name]), name
+
+
+@pytest.mark.parametrize("variant", runnable_variants())
+def test_every_instruction_set_agrees(variant: str, generator: torch.Generator) -> None:
+    kernels = load_kernels(variant)
+    assert kernels.lanes == variant
+    request = make_request(200, generator, eps2d=0.05, render_mode="RGB+ED", rasterize_mode="antialiased")
+    assert_agree(run(on_kernels(kernels), request, viewmat_gradient=True), run_oracle(request, viewmat_gradient=True))
+
+
+def test_early_stop_and_alpha_limit(generator: torch.Generator) -> None:
+    """Opaque layers: pixels finish, and the clamp at 0.999 gives its Gaussian no gradient."""
+    scales = torch.tensor([0.5, 0.4, 0.3]).repeat(1500, 1)
+    request = make_request(1500, generator, scales=scales, opacities=torch.ones(1500))
+    ours = run(on_kernels(), request)
+    assert ours.alpha.max() < 1.0
+    assert_agree(ours, run_oracle(request), tolerance=2e-4)
+
+
+def test_one_tile_with_many_chunks(generator: torch.Generator) -> None:
+    """More entries in a tile than a chunk holds, nearly transparent, so that none may be lost at a seam."""
+    request = make_request(2600, generator, width=20, height=18, opacities=torch.full((2600,), 0.02))
+    assert_agree(run(on_kernels(), request), run_oracle(request), tolerance=1e-4)
+
+
+def test_a_million_gaussians_on_one_pixel(generator: torch.Generator) -> None:
+    count = 1_000_000
+    request = make_request(
+        count, generator, width=1, height=1, means=1e-3 * torch.randn(count, 3, generator=generator), sh_degree=0,
+        colors=torch.full((count, 1, 3), 0.5), opacities=torch.full((count,), 0.5), scales=torch.full((count, 3), 0.1),
+    )  # fmt: skip
+    outcome = run(on_kernels(), request)
+    assert 1 - outcome.alpha.item() == pytest.approx(1e-4, abs=1.1e-4)
+    torch.testing.assert_close(outcome.image[0, 0, 0], torch.full((3,), 0.5 + 0.5 * 0.2820948), atol=1e-3, rtol=0)
+    assert all(torch.isfinite(gradient).all() for gradient in outcome.gradients.values())
+
+
+def test_no_gaussians_show_the_background(generator: torch.Generator) -> None:
+    request = make_request(0, generator, backgrounds=torch.tensor([[0.1, 0.2, 0.3]]))
+    outcome = run(on_kernels(), request)
+    torch.testing.assert_close(outcome.image, torch.tensor([0.1, 0.2, 0.3]).expand_as(outcome.image))
+    assert not outcome.alpha.any() and outcome.info["means2d"].shape == (1, 0, 2)
+
+
+BROKEN = [float("nan"), float("inf"), float("-inf"), 1e38]
+
+
+@pytest.mark.parametrize("field", ["means", "quats", "scales", "opacities"])
+def test_broken_numbers_are_culled(field: str, generator: torch.Generator) -> None:
+    request = make_request(40, generator, rasterize_mode="antialiased", render_mode="RGB+ED")
+    values = getattr(request, field).clone()
+    values.reshape(40, -1)[: len(BROKEN), 0] = torch.tensor(BROKEN)
+    if field == "opacities":
+        values[3] = float("nan")
+    broken = run(on_kernels(), replace(request, **{field: values}))
+    names = ("means", "quats", "scales", "opacities", "colors")
+    healthy = replace(request, **{name: getattr(request, name)[len(BROKEN) :] for name in names})
+    without = run(on_kernels(), healthy)
+    assert not broken.info["radii"][:, :3].any()
+    assert all(torch.isfinite(gradient).all() for gradient in broken.gradients.values())
+    if not broken.info["radii"][:, 3].any():  # 1e38 is finite; a quaternion of that length is culled, too
+        torch.testing.assert_close(broken.image, without.image)
+        torch.testing.assert_close(broken.gradients["means"][len(BROKEN) :], without.gradients["means"])
+
+
+@pytest.mark.parametrize("opacity", [0.0, 1.0])
+def test_opacity_at_its_ends(opacity: float, generator: torch.Generator) -> None:
+    request = make_request(50, generator, opacities=torch.full((50,), opacity), rasterize_mode="antialiased")
+    outcome = run(on_kernels(), request)
+    assert all(torch.isfinite(gradient).all() for gradient in outcome.gradients.values())
+    assert bool(outcome.alpha.any()) == (opacity > 0)
+    if opacity > 0:
+        assert_agree(outcome, run_oracle(request))
+
+
+@pytest.mark.parametrize("eps2d", [0.0, 1e-4, 0.02])
+@pytest.mark.parametrize("length", [0.3, 30.0])
+def test_needles_keep_exact_gradients(eps2d: float, length: float, generator: torch.Generator) -> None:
+    """Long thin Gaussians at any angle: the conic cancels in float32, the whitening must not."""
+    scales = torch.tensor([length, 2e-3, 2e-3]).repeat(30, 1)
+    request = make_request(30, generator, scales=scales, eps2d=eps2d, rasterize_mode="antialiased", opacities=torch.full((30,), 0.9))
+    hopeless = length > 1 and eps2d < 0.01  # thousands of pixels long, a twentieth of a pixel wide
+    assert_agree(run(on_kernels(), request), run_oracle(request), tolerance=5e-2 if hopeless else 2e-3)
+
+
+def test_flat_gaussians_edge_on_have_finite_gradients() -> None:
+    """The sharp determinant is exactly 0: its square root's derivative must not become infinite."""
+    generator = torch.Generator().manual_seed(0)
+    request = make_request(
+        2, generator, means=torch.zeros(2, 3), quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(2, 1), sh_degree=0,
+        scales=torch.tensor([[0.0, 0.5, 0.5], [0.0, 0.0, 0.0]]),
+        rasterize_mode="antialiased",
+    )  # fmt: skip
+    viewmats = torch.eye(4)[None].clone()
+    viewmats[0, 2, 3] = 2.0
+    outcome = run(on_kernels(), replace(request, viewmats=viewmats))
+    assert all(torch.isfinite(gradient).all() for gradient in outcome.gradients.values())
+
+
+def test_rendering_without_gradients_gives_the_same_image(generator: torch.Generator) -> None:
+    request = make_request(300, generator, render_mode="RGB+ED")
+    with_gradients = run(on_kernels(), request)
+    with torch.no_grad():
+        image, alpha, _ = on_kernels()(request)
+    assert torch.equal(image, with_gradients.image) and torch.equal(alpha, with_gradients.alpha)
+
+
+def test_backward_twice_gives_the_same_gradient(generator: torch.Generator) -> None:
+    request = make_request(100, generator)
+    means = request.means.clone().requires_grad_()
+    image, _, _ = on_kernels()(replace(request, means=means))
+    first = torch.autograd.grad(image.sum(), means, retain_graph=True)[0]
+    on_kernels()(request)  # a render in between must not disturb the kept lists
+    assert torch.equal(first, torch.autograd.grad(image.sum(), means)[0])
+
+
+def call(request: RasterRequest, **options: Any) -> Any:
+    positional = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks", "width", "height")
+    options = {"sh_degree": request.sh_degree, **options}
+    return rasterization(*(getattr(request, name) for name in positional), **options)
+
+
+def test_seam_info_and_dtype(generator: torch.Generator) -> None:
+    request = make_request(30, generator, cameras=2)
+    image, alpha, info = call(request, render_mode="RGB+ED", backgrounds=torch.ones(2, 3))
+    assert image.shape == (2, 37, 45, 4) and alpha.shape == (2, 37, 45, 1)
+    assert info["radii"].shape == (2, 30) and not info["radii"].is_floating_point()
+    assert (info["width"], info["height"], info["n_cameras"], info["gaussian_ids"]) == (45, 37, 2, None)
+    on_torch, _, _ = call(request, render_mode="RGB+ED", backgrounds=torch.ones(2, 3), backend="torch")
+    torch.testing.assert_close(image, on_torch, atol=1e-4, rtol=1e-4)
+
+
+def test_seam_says_what_is_wrong(generator: torch.Generator) -> None:
+    request = make_request(30, generator)
+    for changes, message in (
+        ({"quats": torch.zeros(29, 4)}, "quats has shape"), ({"width": 0}, "at least 1x1"),
+        ({"colors": torch.zeros(30, 4, 3)}, "colors has shape"), ({"sh_degree": 4}, "sh_degree is 4"),
+        ({"colors": torch.zeros(30, 9), "sh_degree": None}, "at most 7"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            call(replace(request, **changes))
+    with pytest.raises(ValueError, match="render_mode"):
+        call(request, render_mode="XYZ")
+    with pytest.raises(ValueError, match="backend"):
+        call(request, backend="opengl")
+    with pytest.raises(CloseupError, match="needs CUDA tensors"):
+        call(request, backend="gsplat")
+
+
+def test_backend_is_described_in_one_line() -> None:
+    line = describe_backend("cpu")
+    assert "\n" not in line and load_kernels().lanes in line
