@@ -1,5 +1,6 @@
 """The dataparser that nerfstudio finds. Apart from the method: nerfstudio looks for dataparsers while it is still being
-imported itself (by its datamanagers), so this module may import dataparsers and nothing else of nerfstudio."""
+imported itself (by its datamanagers), so this module may import dataparsers and nothing else of nerfstudio.
+"""
 
 from __future__ import annotations
 

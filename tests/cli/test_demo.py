@@ -69,9 +69,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(ready: Demo) -> None:
     assert option(ready.command(training), "--load-dir") == str(checkpoints)
 
 
-def test_a_finished_training_is_not_repeated(
-    ready: Demo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_finished_training_is_not_repeated(ready: Demo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     training = Training("plain", "some-method", ("--steps", "3"))
     folder = training.folder(ready.output)
     calls = tmp_path / "calls"

@@ -33,9 +33,7 @@ def demo(tmp_path: Path) -> Demo:
     """A demo on a copy of the small scene with a dozen steps per training, one of them a round."""
     shutil.copytree(small_demo()[0], tmp_path / "scene")
     few = ("--pipeline.model.num-downscales", "0")
-    return Demo(
-        tmp_path, 3, SIZE, FAR, CLOSE, base_steps=12, rounds=1, round_steps=4, train_options=few
-    )
+    return Demo(tmp_path, 3, SIZE, FAR, CLOSE, base_steps=12, rounds=1, round_steps=4, train_options=few)
 
 
 def test_training_opens_nothing_of_the_truth_and_works_without_it(
@@ -66,7 +64,12 @@ def test_the_whole_demo_reports_on_every_method(demo: Demo) -> None:
         expected = {"3x", "9x", "27x"} | ({"far"} if key != "bicubic" else set())
         assert set(method["scales"]) == expected
         assert all(0 < scale["psnr"] < 60 for scale in method["scales"].values())
-    assert sorted(path.name for path in (demo.output / "pictures").iterdir()) == ["27x.png", "3x.png", "9x.png", "far.png"]
+    assert sorted(path.name for path in (demo.output / "pictures").iterdir()) == [
+        "27x.png",
+        "3x.png",
+        "9x.png",
+        "far.png",
+    ]
     logs = list(demo.output.glob("runs/*/*/*/train.log"))
     before = {log: log.stat().st_mtime_ns for log in logs}
     assert demo.main()["methods"] == report["methods"]
