@@ -15,7 +15,6 @@ METHODS = ("closeup-gs", "closeup-gs-quick", "closeup-splatfacto")
     "first",
     [
         "closeup_ns.method_config",
-        "closeup_ns.dataparser_config",
         "nerfstudio.data.datamanagers.full_images_datamanager",
     ],
 )
