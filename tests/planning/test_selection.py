@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from closeup_ns.errors import CloseupError
-from closeup_ns.planning.selection import brute_force, objective_value, select_views
+from closeup_ns.planning.selection import _best_swap, _quadratic, brute_force, objective_value, select_views
 
 
 def problem(n: int, seed: int, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,6 +115,36 @@ def test_a_local_optimum_has_no_improving_swap_in_a_large_problem() -> None:
         torch.cat([chosen[:i], chosen[i + 1 :], torch.tensor([j])]) for i, j in itertools.product(range(8), others)
     ]
     assert float(objective_value(weights, overlap, torch.stack(swaps)).max()) <= value + 1e-9
+
+
+@pytest.mark.parametrize("objective", ["normalised", "paper"])
+def test_one_step_is_the_best_of_all_single_swaps(objective, generator: torch.Generator) -> None:
+    weights, overlap = problem(12, 11, "plane")
+    start = torch.stack([torch.randperm(12, generator=generator)[:4] for _ in range(6)])
+    swapped, improved = _best_swap(*_quadratic(weights, overlap, 4, objective, 0.5), start)
+    for before, after, better in zip(start, swapped, improved, strict=True):
+        others = [j for j in range(12) if j not in before.tolist()]
+        every = [[*before[:i].tolist(), j, *before[i + 1 :].tolist()] for i in range(4) for j in others]
+        value = float(objective_value(weights, overlap, before, objective))
+        best = max(literal(weights, overlap, swap, objective) for swap in every)
+        assert bool(better) == (best > value + 1e-12)
+        assert float(objective_value(weights, overlap, after, objective)) == pytest.approx(max(best, value))
+
+
+def test_random_swaps_are_algorithm_1() -> None:
+    """The incremental gains against a literal transcription that evaluates the whole objective at each iteration."""
+    weights, overlap = problem(15, 2, "plane")
+    chosen = weights.argsort(descending=True, stable=True).tolist()
+    chosen, others = chosen[:4], chosen[4:]
+    for leave, enter in torch.rand(1000, 2, generator=torch.Generator().manual_seed(9)).tolist():
+        i, j = int(leave * 4), int(enter * 11)
+        swap = [*chosen[:i], others[j], *chosen[i + 1 :]]
+        if literal(weights, overlap, swap, "normalised") > literal(weights, overlap, chosen, "normalised") + 1e-12:
+            chosen[i], others[j] = others[j], chosen[i]
+    found = select_views(
+        weights, overlap, 4, method="random_swap", eligible_fraction=0.0, generator=torch.Generator().manual_seed(9)
+    )
+    assert found.tolist() == sorted(chosen)
 
 
 def test_misuse_is_refused() -> None:

@@ -83,6 +83,17 @@ def test_a_wall_between_two_views_hides() -> None:
     assert float(shared_fraction(screened, screened)[0, 1]) == 0.0
 
 
+def test_a_pixel_without_depth_is_not_taken_for_the_camera_itself() -> None:
+    """Depth 0 lifts to the camera's centre, which another view may well see a surface at."""
+    c2w = torch.eye(4, dtype=torch.float64)
+    ahead = c2w.clone()
+    ahead[2, 3] = 4.0
+    views = [View(intrinsics(16, 12), ahead, 16, 12), View(intrinsics(16, 12), c2w, 16, 12)]
+    wall = analytic_renderer(boxes=())(views[1]).depth
+    batch = stack_depths(views, [torch.zeros_like(wall), wall])
+    assert float(shared_fraction(batch, batch)[0, 1]) == 0.0
+
+
 def test_similarity_is_symmetric_with_zero_diagonal_and_little_changed_by_the_stride() -> None:
     render = analytic_renderer()
     views = facing_views(6, size=(128, 96))

@@ -78,13 +78,14 @@ def test_the_rule_of_the_aaai_paper_is_vacuous_far_in_and_ours_is_not() -> None:
     assert float(run(view, 1.3).support.double().mean()) < 0.3 * len(OBSERVATIONS)
 
 
-def test_occluded_pixels_are_rejected() -> None:
+@pytest.mark.parametrize("rule", ["reproj", "aaai"])
+def test_occluded_pixels_are_rejected(rule) -> None:
     """The close-up looks behind the box from the side; a photograph from the front cannot confirm what is there."""
     low, high = BOX
     observation = observe(camera(0.25, 0.0, 0.0))
     behind = camera(0.25, 0.0, 3.75)
     assert high[2] < 3.75 < 4.0
-    found = run(behind, observations=[observation])
+    found = run(behind, observations=[observation], config=ReliabilityConfig(rule=rule))
     points = backproject(behind, RENDER(behind).depth)
     _, z = project(observation.view, points)
     shadow = ((points[..., 0] - 0.25).abs() < 0.14) & (points[..., 1].abs() < 0.18)
@@ -130,16 +131,27 @@ def test_one_odd_photograph_is_left_out_of_the_blend() -> None:
     assert float((clean.blended - mixed.blended).abs().amax(0)[plenty].max()) < 0.02
 
 
-def test_the_sharpest_photograph_gives_the_colour() -> None:
+@pytest.mark.parametrize("first", [True, False])
+def test_the_sharpest_photograph_gives_the_colour(first: bool) -> None:
     """A nearer photograph with its own tint, within the colour tolerance, wins wherever its pixels land."""
     near = observe(camera(0.0, 0.0, 1.5))
     tinted = Observation(near.view, near.color + 0.05, near.depth)
     view = camera(0.0, 0.0, 1.5)
-    found = run(view, observations=[*OBSERVATIONS, tinted])
+    found = run(view, observations=[tinted, *OBSERVATIONS] if first else [*OBSERVATIONS, tinted])
     truth = RENDER(view).color.permute(2, 0, 1)
     inner = found.sparse.clone()
     assert float(inner.double().mean()) > 0.5
     torch.testing.assert_close(found.color[:, inner], (truth + 0.05)[:, inner], atol=1e-6, rtol=0)
+
+
+def test_a_sharper_photograph_of_what_lies_behind_does_not_shine_through() -> None:
+    """A camera behind the box sees the wall at a tiny footprint; the box's coarse pixels are still in front."""
+    front, behind = OBSERVATIONS[2:4], observe(camera(0.25, 0.0, 3.75))
+    view = camera(0.25, 0.0, 3.0)
+    plain, mixed = (run(view, observations=seen) for seen in (front, [*front, behind]))
+    assert bool(plain.sparse.any())
+    assert torch.equal(plain.sparse, mixed.sparse & plain.sparse)
+    torch.testing.assert_close(mixed.color[:, plain.sparse], plain.color[:, plain.sparse])
 
 
 def test_empty_renders_and_no_photographs_give_nothing() -> None:
