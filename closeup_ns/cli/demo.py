@@ -113,7 +113,11 @@ class Demo:
             self._render_tests(training, config, tests, renders[training.key])
         write_bicubic(tests, PhotoModel(**self._scene_note()["settings"]["photo"]), renders[BICUBIC])
         scores = score(tests, renders)
-        about = {"scene": self._settings(), "steps": dict(zip(("base", "rounds", "round"), self.steps())), "seconds": seconds}
+        about = {
+            "scene": self._settings(),
+            "steps": dict(zip(("base", "rounds", "round"), self.steps())),
+            "seconds": seconds,
+        }
         write_report(self.output, scores, LABELS, about)
         write_comparisons(tests, renders, LABELS, self.output / "pictures")
         if self.hero is not None:
@@ -284,7 +288,9 @@ def _run(command: Sequence[str], log: Path, bar: Progress, task: TaskID) -> None
     bar.update(task, completed=100.0)
     if process.returncode != 0:
         tail = "\n".join(log.read_text(encoding="utf8", errors="replace").splitlines()[-15:])
-        raise CloseupError(f"ns-train failed with exit code {process.returncode}; all of its output is in {log}, the end is:\n{tail}")
+        raise CloseupError(
+            f"ns-train failed with exit code {process.returncode}; all of its output is in {log}, the end is:\n{tail}"
+        )
 
 
 def _percentage(log: Path) -> float:
@@ -296,7 +302,9 @@ def _percentage(log: Path) -> float:
 
 
 def _progress() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn()
+    )
 
 
 def _print_table(scores: dict[str, Any], output: Path) -> None:

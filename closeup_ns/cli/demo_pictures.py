@@ -49,10 +49,14 @@ def write_hero(
     close = [next(test for test in tests if test.scale == scale) for scale in sorted({t.scale for t in tests} - {1})]
     first = close[0]
     size = (width, round(width * first.view.height / first.view.width))
-    rows = [[*_method_panels(test, methods, labels), (f"truth, {scale_label(test.scale)}", test.truth)] for test in close]
+    rows = [
+        [*_method_panels(test, methods, labels), (f"truth, {scale_label(test.scale)}", test.truth)] for test in close
+    ]
     right = _grid(rows, size)
     far = min((t for t in tests if t.scale == 1), key=lambda t: _angle(t.view, first.view))
-    left = _grid([[("held-out far photograph", _framed(far, close, target))]], _fit(far, right.height - _BAR - 2 * _GAP))
+    left = _grid(
+        [[("held-out far photograph", _framed(far, close, target))]], _fit(far, right.height - _BAR - 2 * _GAP)
+    )
     hero = Image.new("RGB", (left.width + right.width - _GAP, right.height), _BACKGROUND)
     hero.paste(left, (0, 0))
     hero.paste(right, (left.width - _GAP, 0))

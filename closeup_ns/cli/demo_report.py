@@ -49,7 +49,7 @@ class TestImage:
 
 
 def scale_label(scale: int) -> str:
-    """ "far", "3x", "9x", ..."""
+    """Name of a scale: far, 3x, 9x, ..."""
     return "far" if scale == 1 else f"{scale}x"
 
 
@@ -63,7 +63,9 @@ def read_picture(path: Path) -> Picture:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except OSError as problem:
-        raise DataError(f"cannot read the picture {path} ({problem}); remove it and run closeup-gs demo again") from problem
+        raise DataError(
+            f"cannot read the picture {path} ({problem}); remove it and run closeup-gs demo again"
+        ) from problem
 
 
 def load_tests(folder: Path) -> list[TestImage]:
@@ -116,11 +118,10 @@ def psnr(picture: Picture, truth: Picture) -> float:
 
 def ssim(picture: Picture, truth: Picture) -> float:
     """Structural similarity of Wang et al. (2004): Gaussian window of sigma 1.5, mean over pixels and channels."""
-    return float(
-        structural_similarity(
-            picture, truth, channel_axis=2, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
-        )
+    similarity: Any = structural_similarity(
+        picture, truth, channel_axis=2, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
+    return float(similarity)
 
 
 def score(tests: Sequence[TestImage], methods: Mapping[str, Path]) -> dict[str, Any]:
@@ -181,7 +182,8 @@ def _has(folder: Path, test: TestImage) -> bool:
 def _compare(path: Path, test: TestImage) -> dict[str, float]:
     picture = read_picture(path)
     if picture.shape != test.truth.shape:
-        raise DataError(f"{path} is {picture.shape[1]}x{picture.shape[0]} pixels, the truth {test.truth.shape[1]}x{test.truth.shape[0]}")
+        (h, w), (height, width) = picture.shape[:2], test.truth.shape[:2]
+        raise DataError(f"{path} is {w}x{h} pixels, the truth {width}x{height}")
     return {"psnr": psnr(picture, test.truth), "ssim": ssim(picture, test.truth)}
 
 

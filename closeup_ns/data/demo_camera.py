@@ -81,7 +81,7 @@ def closeup_views(
     rng: np.random.Generator,
     cast: Caster,
 ) -> list[View]:
-    """``count`` views at d0 / ``scale`` around the mean direction of the ``far`` views, with a clear view of the target.
+    """``count`` views at d0 / ``scale`` around the mean direction of the ``far`` views, with the target in clear sight.
 
     d0 is the median distance of the far views. Every view is jittered in direction, distance, aim and roll, so none is
     a frontier camera of the method (those lie on the lines from the known cameras to the target, App. B).

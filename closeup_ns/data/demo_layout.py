@@ -75,7 +75,11 @@ def box(name: str, low: Points, size: Points, faces: dict[str, Texture]) -> list
         "right": (low + x, y, z),
         "top": (low + z, x, y),
     }
-    return [plane(f"{name}-{face}", *frames[face], texture) for face, texture in faces.items()]
+    surfaces = []
+    for face, texture in faces.items():
+        corner, right, up = frames[face]
+        surfaces.append(plane(f"{name}-{face}", corner, right, up, texture))
+    return surfaces
 
 
 def sheet_frame() -> tuple[Points, Points, Points]:
@@ -110,7 +114,7 @@ def _room(rng: np.random.Generator) -> list[Surface]:
         np.array([5.2, 0, 0]),
         np.array([0, 1.45, 0]),
         textures.wood(2000, 840, 9, rng),
-        (256, 96),
+        (192, 64),
     )
     pictures = [
         ("hubble_deep_field.jpg", -0.86, 0.46, 0.40, 0.36),
@@ -119,7 +123,9 @@ def _room(rng: np.random.Generator) -> list[Surface]:
         ("astronaut.png", -0.34, 0.52, 0.32, 0.32),
     ]
     hung = [
-        plane(Path(name).stem, np.array([x, 0.44, z]), np.array([w, 0, 0]), np.array([0, 0, h]), textures.photograph(name))
+        plane(
+            Path(name).stem, np.array([x, 0.44, z]), np.array([w, 0, 0]), np.array([0, 0, h]), textures.photograph(name)
+        )
         for name, x, z, w, h in pictures
     ]
     return [wall, table, *hung]

@@ -23,9 +23,11 @@ from closeup_ns.views.view import View
 
 try:
     import drjit
-    import mitsuba as mi
+    import mitsuba
 except ImportError as missing:
-    raise CloseupError(f"the demo renders its scene with Mitsuba: pip install 'closeup-ns[demo]' ({missing})") from missing
+    raise CloseupError(
+        f"the demo renders its scene with Mitsuba: pip install 'closeup-ns[demo]' ({missing})"
+    ) from missing
 
 FloatImage = NDArray[np.float32]
 
@@ -43,8 +45,11 @@ def linear_to_srgb(value: FloatImage) -> FloatImage:
     return np.where(value <= 0.0031308, value * 12.92, 1.055 * value ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
+mi: Any = mitsuba  # its stubs describe another variant than the one chosen at run time
+
+
 class World:
-    """The lit scene. ``light_samples`` (a square number) per place on a surface; ``threads`` bounds Mitsuba's threads."""
+    """The lit scene. ``light_samples``, a square number, is per place on a surface; ``threads`` bounds Mitsuba's."""
 
     def __init__(self, surfaces: Sequence[Surface], light_samples: int = 144, threads: int = 2) -> None:
         mi.set_variant("scalar_rgb")

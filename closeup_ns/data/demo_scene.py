@@ -1,8 +1,9 @@
 """The demo scene as data on disk: far photographs with sparse points to train on, and true close-ups to judge by.
 
-    folder/capture/   transforms.json, images/*.jpg, sparse_pc.ply: all that training sees
-    folder/truth/     transforms.json, images/*.png: the close-ups, in the same world frame; capture/ never refers to it
-    folder/demo.json  the target point and where a user would click on it, d0, the settings; written last, so its presence says that all is there
+folder/capture/   transforms.json, images/*.jpg, sparse_pc.ply: all that training sees
+folder/truth/     transforms.json, images/*.png: the close-ups, in the same world frame; capture/ never refers to it
+folder/demo.json  the target point and where a user would click on it, d0, the settings;
+                      written last, so its presence says that all is there
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ def write_demo_scene(
     far_count: int = 34,
     size: tuple[int, int] = (512, 384),
     closeups_per_scale: int = 4,
-    photo: PhotoModel = PhotoModel(),
-    walk: Walk = Walk(),
+    photo: PhotoModel | None = None,
+    walk: Walk | None = None,
     exposure_drift: float = 0.0,
+    light_samples: int = 144,
     progress: Progress = lambda done, total, what: None,
 ) -> DemoScene:
     """Render the still life and write it below ``folder``. The same arguments give the same files.
@@ -65,14 +67,16 @@ def write_demo_scene(
         far_count: far photographs; every `HOLD_OUT_EVERY`-th is listed for testing and the others for training.
         size: width and height of every image, in pixels.
         closeups_per_scale: true close-ups at each of `SCALES`.
-        photo: the camera's optics and sensor.
-        walk: where the cameras stand.
+        photo: the camera's optics and sensor; by default those of `PhotoModel`.
+        walk: where the cameras stand; by default as `Walk` has it.
         exposure_drift: standard deviation of each far photograph's exposure, in stops.
+        light_samples: per place on a surface when the scene is lit; a square number.
         progress: told after each image.
     """
+    photo, walk = photo or PhotoModel(), walk or Walk()
     total = far_count + len(SCALES) * closeups_per_scale
     progress(0, total, "building and lighting the still life")
-    world, target = World(still_life(seed)), target_point()
+    world, target = World(still_life(seed), light_samples), target_point()
     rng = np.random.default_rng([seed, 2])
     views = far_views(target, far_count, size, walk, rng)
     held_out = [i % HOLD_OUT_EVERY == HOLD_OUT_EVERY // 2 for i in range(far_count)]
@@ -81,27 +85,32 @@ def write_demo_scene(
     photos = []
     for i, view in enumerate(views):
         noise = np.random.default_rng([seed, 3, i])
-        radiance = _expose(world, view, target, photo, _FAR_SAMPLES, seed=1000 * seed + i)
+        radiance = _expose(world, view, d0, photo, _FAR_SAMPLES, seed=1000 * seed + i)
         photos.append(photo.develop(radiance, noise, exposure_drift * float(noise.standard_normal())))
         progress(i + 1, total, "far photographs")
     scene = DemoScene(folder / "capture", folder / "truth", (float(target[0]), float(target[1]), float(target[2])), d0)
     _write_capture(scene.capture, views, held_out, photos, photo, _sparse_points(world, train, photos, held_out, rng))
-    done, frames = far_count, []
-    for scale in SCALES:
-        closeups = closeup_views(target, train, scale, closeups_per_scale, size, walk, rng, world.distance)
-        for i, view in enumerate(closeups):
-            radiance = _expose(world, view, target, photo, _TRUTH_SAMPLES, seed=1000 * seed + 500 + done)
-            name = f"images/closeup_{scale:02d}x_{i}.png"
-            write_photograph(scene.truth / name, photo.develop(radiance))
-            frames.append((name, view, {"scale": scale}))
-            done += 1
-            progress(done, total, f"true close-ups, {scale}x")
+    closeups = [
+        (scale, view)
+        for scale in SCALES
+        for view in closeup_views(target, train, scale, closeups_per_scale, size, walk, rng, world.distance)
+    ]
+    for i, (scale, view) in enumerate(closeups):
+        radiance = _expose(world, view, d0 / scale, photo, _TRUTH_SAMPLES, seed=1000 * seed + 500 + i)
+        write_photograph(scene.truth / _truth_name(scale, i), photo.develop(radiance))
+        progress(far_count + i + 1, total, f"true close-ups, {scale}x")
+    frames = [(_truth_name(scale, i), view, {"scale": scale}) for i, (scale, view) in enumerate(closeups)]
     write_transforms(scene.truth, frames, {"target": list(scene.target), "d0": d0})
-    click = _click(world, train, [name for name, out in zip(photo_names(far_count), held_out, strict=True) if not out], target)
+    train_names = [name for name, out in zip(photo_names(far_count), held_out, strict=True) if not out]
+    click = _click(world, train, train_names, target)
     settings = {"seed": seed, "far_count": far_count, "size": list(size), "closeups_per_scale": closeups_per_scale}
     settings |= {"exposure_drift": exposure_drift, "photo": asdict(photo), "walk": asdict(walk)}
     write_json(folder / "demo.json", {"target": list(scene.target), "d0": d0, "click": click, "settings": settings})
     return scene
+
+
+def _truth_name(scale: int, index: int) -> str:
+    return f"images/closeup_{scale:02d}x_{index:02d}.png"
 
 
 def photo_names(count: int) -> list[str]:
@@ -109,11 +118,15 @@ def photo_names(count: int) -> list[str]:
     return [f"far_{i:03d}.jpg" for i in range(count)]
 
 
-def _expose(world: World, view: View, target: Points, photo: PhotoModel, samples: int, seed: int) -> NDArray[np.float32]:
-    """Radiance on the sensor, textures averaged beforehand below a fifth of what a sensor pixel covers at the target."""
+def _expose(
+    world: World, view: View, distance: float, photo: PhotoModel, samples: int, seed: int
+) -> NDArray[np.float32]:
+    """Radiance on the sensor. Textures are averaged beforehand below a sixth of what a sensor pixel covers.
+
+    ``distance`` is the nominal one of all views of a scale, so that they share the averaged textures.
+    """
     sensor = view.scaled_to(view.width * photo.reduction, view.height * photo.reduction)
-    footprint = float(np.linalg.norm(view.position.numpy() - target)) / float(sensor.K[0, 0])
-    return world.radiance(sensor, 0.2 * footprint, samples, seed)
+    return world.radiance(sensor, distance / float(sensor.K[0, 0]) / 6, samples, seed)
 
 
 def _write_capture(
@@ -129,7 +142,11 @@ def _write_capture(
         write_photograph(folder / name, image, photo.jpeg_quality)
     write_points(folder / "sparse_pc.ply", *points)
     test = [name for name, out in zip(names, held_out, strict=True) if out]
-    lists = {"train_filenames": [name for name in names if name not in test], "val_filenames": test, "test_filenames": test}
+    lists = {
+        "train_filenames": [name for name in names if name not in test],
+        "val_filenames": test,
+        "test_filenames": test,
+    }
     frames = [(name, view, {}) for name, view in zip(names, views, strict=True)]
     write_transforms(folder, frames, {"ply_file_path": "sparse_pc.ply", **lists})
 
@@ -177,7 +194,9 @@ def _click(world: World, train: list[View], names: list[str], target: Points) ->
     return {"photo": name, "column": float(uv[0]), "row": float(uv[1])}
 
 
-def _corners(image: NDArray[np.uint8], count: int, rng: np.random.Generator) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _corners(
+    image: NDArray[np.uint8], count: int, rng: np.random.Generator
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of up to ``count`` local maxima of the gradient, the stronger the likelier."""
     down, right = np.gradient(image.astype(np.float32).mean(2))
     strength = np.hypot(down, right)
@@ -198,8 +217,9 @@ def _sees(world: World, view: View, points: Points) -> NDArray[np.bool_]:
     return inside & (reach > distance - 2e-3)
 
 
-def _project(view: View, points: Points) -> tuple[Points, NDArray[np.float64]]:
+def _project(view: View, points: Points) -> tuple[Points, Points]:
     """Pixels [N, 2] and z-depths [N] of world points [N, 3]."""
-    local = (points - view.position.numpy()) @ view.c2w[:3, :3].numpy()
-    uv = local[:, :2] / np.maximum(local[:, 2:], 1e-9) * np.diag(view.K.numpy())[:2] + view.K.numpy()[:2, 2]
-    return uv, local[:, 2]
+    local = np.asarray((points - view.position.numpy()) @ view.c2w[:3, :3].numpy(), np.float64)
+    depth: Points = local[:, 2]
+    K = view.K.numpy()
+    return local[:, :2] / np.maximum(depth[:, None], 1e-9) * np.diag(K)[:2] + K[:2, 2], depth

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import skimage
+import skimage.data
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
@@ -42,10 +42,10 @@ def photograph(name: str) -> Texture:
     Raises:
         DataError: this scikit-image does not ship the file.
     """
-    path = Path(skimage.__file__).parent / "data" / name
+    path = Path(skimage.data.__file__).parent / name
     if not path.is_file():
         raise DataError(
-            f"scikit-image {skimage.__version__} does not ship {name} ({path}); install the locked version: "
+            f"this scikit-image does not ship {name} ({path}); install the locked version: "
             "pip install -r requirements.lock"
         )
     with Image.open(path) as image:
@@ -207,7 +207,12 @@ def printed_label() -> Texture:
     label.frame(3.2, 4.0, 31.4, 28.0, 0.2)
     label.text(3.0, 33.0, 5.6, "CLOSE-UP", _RED, "DejaVuSans-Bold")
     y = 4.0
-    for size, text in ((4.6, "Chelsea"), (3.0, "a cat, 1 : 1"), (2.0, "look me in the eye"), (1.3, "whiskers of a tenth of a mm")):
+    for size, text in (
+        (4.6, "Chelsea"),
+        (3.0, "a cat, 1 : 1"),
+        (2.0, "look me in the eye"),
+        (1.3, "whiskers of a tenth of a mm"),
+    ):
         label.text(35.8, y - 0.2 * size, size, text, face="DejaVuSerif-Bold")
         y += 1.3 * size
     for size, width, height in ((1.0, 21.4, 4.2), (0.7, 11.0, 5.0), (0.5, 11.0, 4.2), (0.4, 11.0, 2.2)):

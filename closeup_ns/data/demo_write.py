@@ -71,7 +71,7 @@ def write_transforms(
         "fl_y": float(first.K[1, 1]),
         "cx": float(first.K[0, 2]),
         "cy": float(first.K[1, 2]),
-        **{name: 0.0 for name in ("k1", "k2", "p1", "p2")},
+        **dict.fromkeys(("k1", "k2", "p1", "p2"), 0.0),
         **extra,
         "frames": [
             {"file_path": path, "transform_matrix": (view.c2w.double() * _OPENGL).tolist(), **keys}
@@ -94,11 +94,21 @@ def read_views(folder: Path) -> list[tuple[dict[str, Any], View]]:
             [[content["fl_x"], 0, content["cx"]], [0, content["fl_y"], content["cy"]], [0, 0, 1]], dtype=torch.float64
         )
         frames = [
-            (frame, View(K, torch.tensor(frame["transform_matrix"], dtype=torch.float64) * _OPENGL, content["w"], content["h"]))
+            (
+                frame,
+                View(
+                    K,
+                    torch.tensor(frame["transform_matrix"], dtype=torch.float64) * _OPENGL,
+                    content["w"],
+                    content["h"],
+                ),
+            )
             for frame in content["frames"]
         ]
     except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise DataError(f"cannot read the demo's cameras from {path}: {problem!r}; write them anew with --fresh") from problem
+        raise DataError(
+            f"cannot read the demo's cameras from {path}: {problem!r}; write them anew with --fresh"
+        ) from problem
     for frame, _ in frames:
         if not (folder / frame["file_path"]).resolve().is_relative_to(folder.resolve()):
             raise DataError(f"{path} names a file outside its folder: {frame['file_path']}")

@@ -34,8 +34,8 @@ from tests.data.demo_small import CLOSE, small_demo
 
 def a_view(width: int = 64, height: int = 48, distance: float = 1.0) -> View:
     K = torch.tensor([[60.0, 0, width / 2], [0, 60.0, height / 2], [0, 0, 1]], dtype=torch.float64)
-    vectors = torch.tensor([[0.0, -distance, 0.0], [0, 0, 0], [0, 0, 1]], dtype=torch.float64)
-    return look_at(*vectors, K, width, height)
+    position, target, up = torch.tensor([[0.0, -distance, 0.0], [0, 0, 0], [0, 0, 1]], dtype=torch.float64).unbind()
+    return look_at(position, target, up, K, width, height)
 
 
 def noise_picture(seed: int) -> np.ndarray:

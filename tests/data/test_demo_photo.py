@@ -36,8 +36,8 @@ def test_gamma_is_srgb_both_ways() -> None:
     linear = np.linspace(0, 1, 1001, dtype=np.float32)
     np.testing.assert_allclose(srgb_to_linear(linear_to_srgb(linear)), linear, atol=2e-6)
     # Published values of IEC 61966-2-1: mid grey, and the end of the straight part.
-    np.testing.assert_allclose(linear_to_srgb(np.float32([0.214041, 0.0031308])), [0.5, 0.04045], atol=1e-5)
-    np.testing.assert_allclose(linear_to_srgb(np.float32([-0.5, 2.0])), [0.0, 1.0], atol=1e-6)
+    np.testing.assert_allclose(linear_to_srgb(np.array([0.214041, 0.0031308], np.float32)), [0.5, 0.04045], atol=1e-5)
+    np.testing.assert_allclose(linear_to_srgb(np.array([-0.5, 2.0], np.float32)), [0.0, 1.0], atol=1e-6)
 
 
 def test_a_flat_wall_is_photographed_at_its_exposure() -> None:
@@ -47,7 +47,7 @@ def test_a_flat_wall_is_photographed_at_its_exposure() -> None:
     assert image.shape == (20, 24, 3) and image.dtype == np.uint8
     assert set(np.unique(image)) == {128}
     brighter = photo.develop(flat, exposure_stops=1.0)
-    expected = linear_to_srgb(np.float32([0.4292]))[0] * 255
+    expected = linear_to_srgb(np.array([0.4292], np.float32))[0] * 255
     np.testing.assert_allclose(brighter, expected, atol=1)
 
 
