@@ -102,7 +102,14 @@ def compile_variant(variant: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as workplace:
             unfinished = Path(workplace) / target.name
-            command = [*shlex.split(compiler()), *COMMON_FLAGS, *VARIANT_FLAGS[variant], *sources, "-o", str(unfinished)]
+            command = [
+                *shlex.split(compiler()),
+                *COMMON_FLAGS,
+                *VARIANT_FLAGS[variant],
+                *sources,
+                "-o",
+                str(unfinished),
+            ]
             result = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT, check=False)
             if result.returncode != 0:
                 lines = [line for line in result.stderr.splitlines() if "error" in line] or ["no message"]
@@ -119,5 +126,9 @@ def find_or_compile(variant: str) -> Path:
     for folder in (PACKAGED, cache_folder()):
         if (folder / name).is_file():
             return folder / name
-    print(f"closeup-ns: compiling the CPU kernels ({variant}), once; this takes under a minute", file=sys.stderr, flush=True)
+    print(
+        f"closeup-ns: compiling the CPU kernels ({variant}), once; this takes under a minute",
+        file=sys.stderr,
+        flush=True,
+    )
     return compile_variant(variant, cache_folder())

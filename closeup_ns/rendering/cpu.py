@@ -66,7 +66,9 @@ class _Project(Function):
             outgoing = [torch.empty_like(tensor) for tensor in inputs]
             d_viewmat = None if d_viewmats is None else d_viewmats[c]
             gradients = [gradient[c] for gradient in incoming]
-            ctx.kernels.call("project_backward", shape[1], cameras[c], *inputs, radii[c], *gradients, *outgoing, d_viewmat)
+            ctx.kernels.call(
+                "project_backward", shape[1], cameras[c], *inputs, radii[c], *gradients, *outgoing, d_viewmat
+            )
             total = outgoing if total is None else [a.add_(b) for a, b in zip(total, outgoing)]
         return (*(total or [None] * 4), d_viewmats, None, None)
 
@@ -97,8 +99,8 @@ class _Shade(Function):
             outgoing = [torch.empty_like(coefficients), torch.empty_like(means)]
             d_position = None if d_positions is None else d_positions[c]
             ctx.kernels.call(
-                "shade_backward", *ctx.sizes, means, coefficients, radii[c], positions[c], colors[c], d_colors[c], *outgoing,
-                d_position,
+                "shade_backward", *ctx.sizes, means, coefficients, radii[c], positions[c], colors[c], d_colors[c],
+                *outgoing, d_position,
             )  # fmt: skip
             total = outgoing if total is None else [a.add_(b) for a, b in zip(total, outgoing)]
         d_coefficients, d_means = total or (None, None)
@@ -189,7 +191,9 @@ def _features(request: RasterRequest, depths: Tensor, radii: Tensor, kernels: Ke
     else:
         viewmats = request.viewmats.float()
         positions = -(viewmats[:, :3, :3].transpose(1, 2) @ viewmats[:, :3, 3:])[..., 0]
-        colors = _Shade.apply(request.means.float(), request.colors.float(), positions, radii, request.sh_degree, kernels)
+        colors = _Shade.apply(
+            request.means.float(), request.colors.float(), positions, radii, request.sh_degree, kernels
+        )
     return append_depth(request, colors, depths)  # pyright: ignore[reportArgumentType]
 
 
@@ -208,8 +212,8 @@ def rasterize_cpu(request: RasterRequest, kernels: Kernels | None = None) -> tup
     differentiable = (means2d, features) if backgrounds is None else (means2d, features, backgrounds)
     keep_lists = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable)
     given = _BlendInput(
-        whitening, depths.detach(), radii, request.width, request.height, request.depth_is_expected, request.absgrad, keep_lists,
-        kernels,
+        whitening, depths.detach(), radii, request.width, request.height, request.depth_is_expected, request.absgrad,
+        keep_lists, kernels,
     )  # fmt: skip
     image, alphas = _Blend.apply(means2d, covariances, opacities, features, backgrounds, given)  # pyright: ignore
     info = {"means2d": means2d, "radii": radii, "depths": depths, "conics": conics, "opacities": opacities}

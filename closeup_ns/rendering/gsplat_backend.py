@@ -37,5 +37,7 @@ def rasterize_gsplat(
     try:
         from gsplat import rasterization
     except ImportError as error:
-        raise CloseupError(f"gsplat cannot be imported ({error}); install it with: pip install gsplat==1.4.0") from error
+        raise CloseupError(
+            f"gsplat cannot be imported ({error}); install it with: pip install gsplat==1.4.0"
+        ) from error
     return rasterization(**gsplat_arguments(request, packed=packed, tile_size=tile_size, sparse_grad=sparse_grad))

@@ -69,7 +69,7 @@ def _share_openmp_with_torch() -> None:
         ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load_kernels(variant: str | None = None) -> Kernels:
     """The kernels for an instruction set, by default the best that this CPU runs. CloseupError where there are none."""
     runnable = runnable_variants()

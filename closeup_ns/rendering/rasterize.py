@@ -54,15 +54,16 @@ def rasterization(
         eps2d: Variance in square pixels that is added to every projected Gaussian.
         packed, tile_size, sparse_grad: As in gsplat; they change no image. Our kernels ignore them.
         backgrounds: [C,D] colours behind everything, without depth.
-        render_mode: RGB, accumulated depth (D), expected depth (ED), or colour and depth. Depth is z-depth, the last channel.
+        render_mode: RGB, accumulated depth (D), expected depth (ED), or colour and depth. Depth is z-depth, the last
+            channel.
         absgrad: Also sum the absolute screen-space gradients into ``info["means2d"].absgrad`` during backward.
         rasterize_mode: "antialiased" scales each opacity by sqrt(det(cov) / det(cov + eps2d)) (Mip-Splatting).
         backend: "auto" is gsplat for CUDA tensors, our kernels for CPU tensors, PyTorch where these cannot be built.
 
     Returns:
-        Channels, accumulated alpha, and what gsplat's DefaultStrategy reads: ``means2d`` [C,N,2] in the graph, ``radii``
-        int [C,N] in pixels (0: culled), ``depths``, ``conics``, ``opacities``, ``width``, ``height``, ``n_cameras``,
-        ``gaussian_ids`` (None).
+        Channels, accumulated alpha, and what gsplat's DefaultStrategy reads: ``means2d`` [C,N,2] in the graph,
+        ``radii`` int [C,N] in pixels (0: culled), ``depths``, ``conics``, ``opacities``, ``width``, ``height``,
+        ``n_cameras``, ``gaussian_ids`` (None).
 
     Support is exact (each pixel where alpha >= 1/255), alpha is at most 0.999, and a pixel is finished before its
     transmittance would reach 1e-4. Gaussians with NaN or infinite parameters are culled.
@@ -75,9 +76,9 @@ def rasterization(
         keep = backgrounds[..., :0] if render_mode in ("D", "ED") else backgrounds
         backgrounds = torch.cat([keep, torch.zeros_like(backgrounds[..., :1])], dim=-1)
     request = RasterRequest(
-        means=means, quats=quats, scales=scales, opacities=opacities, colors=colors, viewmats=viewmats, Ks=Ks, width=width,
-        height=height, near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d, sh_degree=sh_degree,
-        backgrounds=backgrounds, render_mode=render_mode, absgrad=absgrad, rasterize_mode=rasterize_mode,
+        means=means, quats=quats, scales=scales, opacities=opacities, colors=colors, viewmats=viewmats, Ks=Ks,
+        width=width, height=height, near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d,
+        sh_degree=sh_degree, backgrounds=backgrounds, render_mode=render_mode, absgrad=absgrad, rasterize_mode=rasterize_mode,
     )  # fmt: skip
     check_request(request)
     chosen = choose_backend(means, backend)
@@ -89,5 +90,7 @@ def rasterization(
         channels, alphas, info = rasterize_cpu(request)
     else:
         channels, alphas, info = rasterize_reference(request)
-    info.update(width=width, height=height, n_cameras=len(viewmats), tile_size=tile_size, gaussian_ids=None, camera_ids=None)
+    info.update(
+        width=width, height=height, n_cameras=len(viewmats), tile_size=tile_size, gaussian_ids=None, camera_ids=None
+    )
     return channels, alphas, info

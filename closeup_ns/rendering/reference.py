@@ -1,8 +1,8 @@
 """A slow rasteriser in plain PyTorch: the oracle of the tests and the last fallback.
 
-Everything is written with differentiable tensor operations, in whatever dtype the input has, and shares no code with the
-C++ kernels. Semantics are those of gsplat (Kerbl et al. 2023, Eqs. 1-5; gsplat 1.4.0) with exact support: every pixel
-where alpha >= 1/255 counts, independent of the tiling, as gsplat >= 1.5 does.
+Everything is written with differentiable tensor operations, in whatever dtype the input has, and shares no code with
+the C++ kernels. Semantics are those of gsplat (Kerbl et al. 2023, Eqs. 1-5; gsplat 1.4.0) with exact support: every
+pixel where alpha >= 1/255 counts, independent of the tiling, as gsplat >= 1.5 does.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def rotation_matrices(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
 
 
 def spherical_harmonics(degree: int, directions: Tensor, coefficients: Tensor) -> Tensor:
-    """Colour [N,3] of real SH coefficients [N,K,3] up to ``degree`` (0-3) seen along ``directions`` [N,3] (any length)."""
+    """Colour [N,3] of SH coefficients [N,K,3] up to ``degree`` (0-3) seen along ``directions`` [N,3] (any length)."""
     x, y, z = torch.nn.functional.normalize(directions, dim=-1).unbind(-1)
     basis = [torch.full_like(x, 0.28209479177387814)]
     if degree >= 1:
@@ -67,7 +67,7 @@ def spherical_harmonics(degree: int, directions: Tensor, coefficients: Tensor) -
 
 
 def _project_camera(request: RasterRequest, camera: int) -> dict[str, Tensor]:
-    """EWA projection (Zwicker et al. 2001) of all Gaussians into one camera, with gsplat's culling and frustum clamp."""
+    """EWA projection (Zwicker et al. 2001) of all Gaussians into one camera, culled and clamped as gsplat does."""
     viewmat, K = request.viewmats[camera], request.Ks[camera]
     rotation, translation = viewmat[:3, :3], viewmat[:3, 3]
     factor = rotation @ rotation_matrices(request.quats) * request.scales[:, None, :]
@@ -80,8 +80,12 @@ def _project_camera(request: RasterRequest, camera: int) -> dict[str, Tensor]:
     factor = torch.where(in_front[:, None, None], factor, torch.eye(3).to(factor))
     (fx, fy), (cx, cy) = (K[0, 0], K[1, 1]), (K[0, 2], K[1, 2])
     half_x, half_y = 0.5 * request.width / fx, 0.5 * request.height / fy
-    slope_x = (x / depth).clamp(-(cx / fx + FRUSTUM_MARGIN * half_x), (request.width - cx) / fx + FRUSTUM_MARGIN * half_x)
-    slope_y = (y / depth).clamp(-(cy / fy + FRUSTUM_MARGIN * half_y), (request.height - cy) / fy + FRUSTUM_MARGIN * half_y)
+    slope_x = (x / depth).clamp(
+        -(cx / fx + FRUSTUM_MARGIN * half_x), (request.width - cx) / fx + FRUSTUM_MARGIN * half_x
+    )
+    slope_y = (y / depth).clamp(
+        -(cy / fy + FRUSTUM_MARGIN * half_y), (request.height - cy) / fy + FRUSTUM_MARGIN * half_y
+    )
     row_u = (fx / depth)[:, None] * (factor[:, 0] - slope_x[:, None] * factor[:, 2])
     row_v = (fy / depth)[:, None] * (factor[:, 1] - slope_y[:, None] * factor[:, 2])
     sharp_xx, sharp_xy, sharp_yy = (row_u * row_u).sum(-1), (row_u * row_v).sum(-1), (row_v * row_v).sum(-1)
@@ -107,7 +111,8 @@ def _project_camera(request: RasterRequest, camera: int) -> dict[str, Tensor]:
         visible &= ((means2d + extents > 0) & (means2d - extents < limits)).all(-1)
         radii = torch.where(visible, radii.clamp(max=2**30), 0).int()
     return {
-        "means2d": means2d, "conics": conics, "depths": depth, "opacities": opacities, "radii": radii, "extents": extents
+        "means2d": means2d, "conics": conics, "depths": depth, "opacities": opacities, "radii": radii,
+        "extents": extents,
     }  # fmt: skip
 
 

@@ -94,7 +94,9 @@ def check_request(request: RasterRequest) -> None:
     if request.render_mode not in get_args(RenderMode):
         raise ValueError(f"rasterization: render_mode {request.render_mode!r} is none of {get_args(RenderMode)}")
     if request.rasterize_mode not in get_args(RasterizeMode):
-        raise ValueError(f"rasterization: rasterize_mode {request.rasterize_mode!r} is none of {get_args(RasterizeMode)}")
+        raise ValueError(
+            f"rasterization: rasterize_mode {request.rasterize_mode!r} is none of {get_args(RasterizeMode)}"
+        )
 
 
 def _check_colors(request: RasterRequest, count: int, cameras: int) -> None:
@@ -110,5 +112,6 @@ def _check_colors(request: RasterRequest, count: int, cameras: int) -> None:
         raise ValueError(f"rasterization: colors has shape {shape}, expected ({count}, D) or ({cameras}, {count}, D)")
     if request.channels > MAX_CHANNELS:
         raise ValueError(
-            f"rasterization: {request.channels} channels in one call, at most {MAX_CHANNELS} with depth; split the colours"
+            f"rasterization: {request.channels} channels in one call, at most {MAX_CHANNELS} with depth; "
+            "split the colours"
         )

@@ -44,7 +44,9 @@ class _FusedSsim(Function):
 def _suits_kernel(image: Tensor, reference: Tensor) -> bool:
     on_cpu = not (image.is_cuda or reference.is_cuda) and image.device.type == "cpu"
     is_float = image.dtype == reference.dtype == torch.float32
-    return on_cpu and is_float and not reference.requires_grad and min(image.shape[:2]) >= TAPS and kernels_available()[0]
+    return (
+        on_cpu and is_float and not reference.requires_grad and min(image.shape[:2]) >= TAPS and kernels_available()[0]
+    )
 
 
 def ssim(image: Float[Tensor, "H W 3"], reference: Float[Tensor, "H W 3"]) -> Float[Tensor, ""]:
@@ -55,7 +57,9 @@ def ssim(image: Float[Tensor, "H W 3"], reference: Float[Tensor, "H W 3"]) -> Fl
     gradient, a side under 11 pixels) goes through pytorch_msssim. ValueError where the shapes differ.
     """
     if image.shape != reference.shape or image.dim() != 3:
-        raise ValueError(f"ssim: images [H,W,channels] of one shape expected, got {tuple(image.shape)} and {tuple(reference.shape)}")
+        raise ValueError(
+            f"ssim: images [H,W,channels] of one shape expected, got {tuple(image.shape)} and {tuple(reference.shape)}"
+        )
     if _suits_kernel(image, reference):
         return _FusedSsim.apply(image, reference, torch.is_grad_enabled() and image.requires_grad)  # pyright: ignore
     from pytorch_msssim import ssim as unfused_ssim

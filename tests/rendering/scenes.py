@@ -21,6 +21,7 @@ LEAVES = ("means", "quats", "scales", "opacities", "colors", "viewmats", "backgr
 def make_request(count: int, generator: torch.Generator, *, cameras: int = 1, width: int = 45, height: int = 37,
                  **changes: Any) -> RasterRequest:  # fmt: skip
     """A ball of Gaussians of mixed size, shape and opacity in front of cameras that look at it."""
+
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
@@ -31,8 +32,8 @@ def make_request(count: int, generator: torch.Generator, *, cameras: int = 1, wi
     request = RasterRequest(
         means=normal(count, 3), quats=normal(count, 4), scales=0.15 * torch.exp(0.7 * normal(count, 3)),
         opacities=torch.sigmoid(2 * normal(count)), colors=0.3 * normal(count, 16, 3), viewmats=viewmats,
-        Ks=K.repeat(cameras, 1, 1), width=width, height=height, near_plane=0.01, far_plane=1e10, radius_clip=0.0, eps2d=0.3,
-        sh_degree=3, backgrounds=None, render_mode="RGB", absgrad=True, rasterize_mode="classic",
+        Ks=K.repeat(cameras, 1, 1), width=width, height=height, near_plane=0.01, far_plane=1e10, radius_clip=0.0,
+        eps2d=0.3, sh_degree=3, backgrounds=None, render_mode="RGB", absgrad=True, rasterize_mode="classic",
     )  # fmt: skip
     return replace(request, **changes)
 
@@ -55,7 +56,9 @@ class Outcome:
         return {"image": self.image, "alpha": self.alpha, **self.gradients}
 
 
-def run(render: Render, request: RasterRequest, dtype: torch.dtype = torch.float32, viewmat_gradient: bool = False) -> Outcome:
+def run(
+    render: Render, request: RasterRequest, dtype: torch.dtype = torch.float32, viewmat_gradient: bool = False
+) -> Outcome:
     """Render in ``dtype`` and differentiate a random linear loss of image and alpha with respect to every input."""
     tensors = {}
     for name in (*LEAVES, "Ks"):

@@ -38,7 +38,8 @@ def test_images_and_all_gradients(rasterize_mode: str, render_mode: str, generat
 def test_spherical_harmonics_degrees(degree: int, stored_degree: int, generator: torch.Generator) -> None:
     if degree > stored_degree:
         pytest.skip("fewer coefficients than the degree needs")
-    colors = 0.8 * torch.randn(70, (stored_degree + 1) ** 2, 3, generator=generator)  # large enough to reach the clamp at 0
+    # Large enough to reach the clamp at 0.
+    colors = 0.8 * torch.randn(70, (stored_degree + 1) ** 2, 3, generator=generator)
     request = make_request(70, generator, colors=colors, sh_degree=degree)
     assert_agree(run(on_kernels(), request), run_oracle(request))
 
@@ -71,7 +72,9 @@ def test_random_scenes(seed: int, count: int, width: int, height: int, eps2d: fl
 
 
 def test_thread_count_changes_no_bit(generator: torch.Generator) -> None:
-    request = make_request(3000, generator, cameras=2, width=150, height=110, render_mode="RGB+ED", rasterize_mode="antialiased")
+    request = make_request(
+        3000, generator, cameras=2, width=150, height=110, render_mode="RGB+ED", rasterize_mode="antialiased"
+    )
     before, outcomes = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
@@ -162,7 +165,9 @@ def test_opacity_at_its_ends(opacity: float, generator: torch.Generator) -> None
 def test_needles_keep_exact_gradients(eps2d: float, length: float, generator: torch.Generator) -> None:
     """Long thin Gaussians at any angle: the conic cancels in float32, the whitening must not."""
     scales = torch.tensor([length, 2e-3, 2e-3]).repeat(30, 1)
-    request = make_request(30, generator, scales=scales, eps2d=eps2d, rasterize_mode="antialiased", opacities=torch.full((30,), 0.9))
+    request = make_request(
+        30, generator, scales=scales, eps2d=eps2d, rasterize_mode="antialiased", opacities=torch.full((30,), 0.9)
+    )
     hopeless = length > 1 and eps2d < 0.01  # thousands of pixels long, a twentieth of a pixel wide
     assert_agree(run(on_kernels(), request), run_oracle(request), tolerance=5e-2 if hopeless else 2e-3)
 
