@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from closeup_ns.data.demo_camera import Walk, closeup_views, far_views, has_clear_sight, rays_through
+from closeup_ns.data.demo_camera import Caster, Walk, closeup_views, far_views, has_clear_sight, rays_through
 from closeup_ns.errors import PlanningError
 from closeup_ns.views.view import View
 
@@ -62,20 +62,21 @@ def test_a_rod_in_front_of_the_target_is_not_a_clear_sight() -> None:
     distance = float(np.linalg.norm(view.position.numpy() - TARGET))
     sight = (TARGET - view.position.numpy()) / distance
 
-    def with_ball(where: float, radius: float):
-        centre = view.position.numpy() + where * distance * sight
+    def with_ball(where: float, radius: float, beside: float = 0.0) -> Caster:
+        centre = view.position.numpy() + where * distance * (sight + beside * view.c2w[:3, 0].numpy())
 
         def cast(origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
             along = ((centre - origins) * directions).sum(1)
-            beside = np.linalg.norm(centre - origins - along[:, None] * directions, axis=1)
-            hit = (beside < radius) & (along > 0)
+            missed_by = np.linalg.norm(centre - origins - along[:, None] * directions, axis=1)
+            hit = (missed_by < radius) & (along > 0)
             return np.minimum(open_space(origins, directions), np.where(hit, along, np.inf))
 
         return cast
 
     assert has_clear_sight(view, TARGET, 0.5, open_space)
     assert not has_clear_sight(view, TARGET, 0.5, with_ball(0.8, 0.01 * distance))  # hides the target itself
-    assert not has_clear_sight(view, TARGET, 0.5, with_ball(0.2, 0.05 * distance))  # too near the lens
+    assert not has_clear_sight(view, TARGET, 0.5, with_ball(0.3, 0.03 * distance, 0.2))  # too near the lens
+    assert has_clear_sight(view, TARGET, 0.5, with_ball(0.8, 0.03 * distance, 0.2))  # beside the target, far enough
 
 
 def test_a_target_behind_a_wall_is_an_error_with_words() -> None:
