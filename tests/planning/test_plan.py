@@ -155,9 +155,10 @@ def test_a_full_orbit_has_opposite_cameras_and_still_a_plan() -> None:
     assert all(float(view.position.norm()) > 0.8 for view in result.candidates + result.frontier)
 
 
-def test_a_blocked_line_is_turned_to_the_nearest_free_direction() -> None:
-    """A small plate before the target, on one camera's line only at close range."""
-    plate = ((-0.06, -0.06, 3.0), (0.06, 0.06, 3.02))
+@pytest.mark.parametrize("depth", [3.0, 3.4])
+def test_a_blocked_line_is_turned_to_the_nearest_free_direction(depth: float) -> None:
+    """A small plate right before the close-up's camera at 2.67, or half way to the target at 4."""
+    plate = ((-0.06, -0.06, depth), (0.06, 0.06, depth + 0.02))
     render = analytic_renderer(boxes=(plate,))
     front = facing_views(1, (0.0, 0.0, 4.0), spread=(0.0, 0.0, 0.0))[0]
     sides = facing_views(8, (0.0, 0.0, 4.0), spread=(3.0, 2.0, 0.0), seed=2)
