@@ -20,15 +20,23 @@ def atomic_path(destination: Path) -> Iterator[Path]:
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{destination.stem}.", suffix=destination.suffix, dir=destination.parent)
-    os.close(handle)
     temporary = Path(name)
     try:
+        os.fchmod(handle, 0o666 & ~_umask())  # mkstemp's files are for their owner alone; results are for sharing
+        os.close(handle)
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, destination)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's file-mode mask; the only way to read it is to set it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def write_json(destination: Path, content: Any) -> None:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch loads its OpenMP runtime; spinning is 8x slower
-
 import torch
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
@@ -15,6 +10,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from nerfstudio.plugins.types import MethodSpecification
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
+from closeup_ns.tools import ensure_ffmpeg_on_path
 from closeup_ns.training.compat import allow_nerfstudio_checkpoints
 from closeup_ns.training.datamanager import CloseupDatamanagerConfig
 from closeup_ns.training.kernel_search import KernelSearchConfig
@@ -25,9 +21,7 @@ from closeup_ns.training.schedule import RestartingDecaySchedulerConfig, Schedul
 from closeup_ns.training.trainer import CloseupTrainerConfig
 
 allow_nerfstudio_checkpoints()
-if not torch.cuda.is_available():
-    # Compiling splatfacto's view-matrix helper costs 27 s on a CPU and saves nothing.
-    os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+ensure_ffmpeg_on_path()  # ns-render looks for one before anything of ours runs
 
 
 def _optimizers() -> dict:

@@ -33,7 +33,7 @@ class CloseupModelConfig(SplatfactoModelConfig):
     _target: type = field(default_factory=lambda: CloseupModel)
     rasterize_mode: Literal["classic", "antialiased"] = "antialiased"
     """Antialiased keeps energy at every distance; classic grows needles up close."""
-    eps2d: float = 0.1
+    eps2d: float = 0.3
     """Variance, in pixels squared, of the screen-space kernel: how far a pixel of the capture blurs. Where
     ``kernel_search`` is on, this is only the value training starts with. gsplat's own default is 0.3."""
     supersample: int = 1
@@ -69,6 +69,7 @@ class CloseupModel(SplatfactoModel):
     config: CloseupModelConfig
     exposure: ExposureCompensation | None
     screen_kernel: Tensor
+    footprint: Tensor
 
     def populate_modules(self) -> None:
         points = self.seed_points
@@ -84,7 +85,7 @@ class CloseupModel(SplatfactoModel):
         self.ssim = FusedSsim()
         self.full_resolution = False  # rounds train at full resolution, whatever the base phase's schedule says
         self.register_buffer("screen_kernel", torch.tensor([self.config.eps2d, float(self.config.supersample)]))
-        self.footprint: Float[Tensor, "N"] | None = None
+        self.register_buffer("footprint", torch.zeros(0))  # [N] once measured: what the 3D filter was trained with
         self.footprint_views: list[View] = []
         self.exposure = ExposureCompensation(self.num_train_data) if self.config.exposure_compensation else None
         self.strategy = self.base_strategy()
@@ -142,7 +143,7 @@ class CloseupModel(SplatfactoModel):
         count = dict["gauss_params.means"].shape[0]
         for parameter in self.gauss_params.values():
             parameter.data = parameter.data.new_zeros((count, *parameter.shape[1:]))
-        self.footprint = None
+        self.footprint = self.means.new_zeros(dict["footprint"].shape if "footprint" in dict else 0)
         return nn.Module.load_state_dict(self, dict, **kwargs)
 
     # ---- training hooks
@@ -166,7 +167,7 @@ class CloseupModel(SplatfactoModel):
         super().step_post_backward(step)
         if self.num_points != before:
             self.measure_footprint()
-        if self.config.scale_floor > 0 and self.footprint is not None:
+        if self.config.scale_floor > 0 and len(self.footprint) == self.num_points:
             self._hold_scale_floor()
 
     @torch.no_grad()
@@ -177,9 +178,8 @@ class CloseupModel(SplatfactoModel):
 
     @torch.no_grad()
     def _hold_scale_floor(self) -> None:
-        assert self.footprint is not None
         floor = torch.log((self.config.scale_floor * self.footprint).clamp_min(1e-12))[:, None]
-        scales = self.scales.data
+        scales = self.gauss_params["scales"].data
         shortest = scales.argmin(-1, keepdim=True)
         thin = scales.gather(-1, shortest)
         torch.maximum(scales, floor, out=scales)
@@ -187,15 +187,33 @@ class CloseupModel(SplatfactoModel):
 
     # ---- rendering
 
+    @property
+    def scales(self) -> Tensor:
+        """Log scales [N, 3]. Outside training with the 3D filter in, so that ns-export writes what is rendered."""
+        scales = self.gauss_params["scales"]
+        return scales if self.training or not self._filters else torch.log(self.effective_gaussians()["scales"])
+
+    @property
+    def opacities(self) -> Tensor:
+        """Logit opacities [N, 1]. Outside training with the 3D filter in, as `scales`."""
+        opacities = self.gauss_params["opacities"]
+        if self.training or not self._filters:
+            return opacities
+        return torch.logit(self.effective_gaussians()["opacities"], eps=1e-7)[:, None]
+
+    @property
+    def _filters(self) -> bool:
+        return self.config.filter_3d > 0 and len(self.footprint) == self.num_points
+
     def effective_gaussians(self) -> dict[str, Tensor]:
         """What is rasterised: linear scales [N, 3], opacities [N] in (0, 1), with the 3D filter where it is on."""
-        if self.config.filter_3d > 0:
-            if self.footprint is None or len(self.footprint) != self.num_points:
-                self.measure_footprint()
-            if self.footprint is not None:
-                scales, opacities = smooth_3d(self.scales, self.opacities, self.footprint, self.config.filter_3d)
-                return {"scales": scales, "opacities": opacities}
-        return {"scales": torch.exp(self.scales), "opacities": torch.sigmoid(self.opacities[:, 0])}
+        scales, opacities = self.gauss_params["scales"], self.gauss_params["opacities"]
+        if self.config.filter_3d > 0 and len(self.footprint) != self.num_points:
+            self.measure_footprint()
+        if self._filters:
+            scales, opacities = smooth_3d(scales, opacities, self.footprint, self.config.filter_3d)
+            return {"scales": scales, "opacities": opacities}
+        return {"scales": torch.exp(scales), "opacities": torch.sigmoid(opacities[:, 0])}
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:
         """Render ``camera`` (one camera). Same keys as the parent's."""
@@ -289,7 +307,7 @@ class CloseupModel(SplatfactoModel):
         else:
             losses = super().get_loss_dict(outputs, batch, metrics_dict)
         if self.config.anisotropy_weight > 0:
-            penalty = anisotropy_penalty(self.scales, self.config.anisotropy_ratio)
+            penalty = anisotropy_penalty(self.gauss_params["scales"], self.config.anisotropy_ratio)
             losses["anisotropy"] = self.config.anisotropy_weight * penalty
         if self.exposure is not None and self.training:
             losses["exposure"] = self.config.exposure_weight * self.exposure.drift()
