@@ -130,12 +130,10 @@ def plan_round(
     around the target; the anchors are then those known views that cover the frontier best (Eq. 5).
 
     Args:
-        round_index: 1, 2, 3, ...
         target: where to go; its ``distance`` is d0.
         known: photographs and accepted generated views; sizes and intrinsics may differ.
         render: the current model.
-        config: numbers and thresholds.
-        generator: randomness of the candidates (and of options that say "random").
+        generator: randomness of the candidates, and of options that say "random".
         previous_anchors: names of the previous round's anchors, in `RoundPlan.anchors`' order.
 
     Raises:
