@@ -70,6 +70,7 @@ def restore_snapshot(trainer: Trainer, snapshot: Snapshot) -> None:
     """Put the training state back, bit for bit, also when the number of Gaussians changed meanwhile."""
     pipeline: CloseupPipeline = trainer.pipeline  # type: ignore[assignment]
     model, data = pipeline.model, pipeline.datamanager
+    model.info = {}  # the last step's graph would expect gradients of as many Gaussians as there were then
     for name, parameter in model.named_parameters():
         parameter.data = snapshot.tensors[name].clone()
         parameter.grad = None
