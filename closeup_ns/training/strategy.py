@@ -41,12 +41,14 @@ class CloseupStrategy(DefaultStrategy):
         if room <= 0:
             return 0, 0
         gradients = state["grad2d"] / state["count"].clamp_min(1)
-        grows = gradients > self.grow_grad2d
-        if step < self.refine_scale2d_stop_iter:
-            grows |= state["radii"] > self.grow_scale2d
+        wanted = int((gradients > self.grow_grad2d).sum())
+        if step < self.refine_scale2d_stop_iter:  # one that is both duplicated and split counts twice
+            wanted += int((state["radii"] > self.grow_scale2d).sum())
         before = self.grow_grad2d, self.refine_scale2d_stop_iter
-        if int(grows.sum()) > room:  # only the neediest grow, and none for its size on the screen alone
-            self.grow_grad2d = max(self.grow_grad2d, float(gradients.topk(room + 1).values[-1]))
+        if wanted > room:  # only the neediest grow, and none for its size on the screen alone
+            neediest = gradients.topk(min(room + 1, len(gradients))).values
+            if len(neediest) > room:
+                self.grow_grad2d = max(self.grow_grad2d, float(neediest[-1]))
             self.refine_scale2d_stop_iter = 0
         try:
             return super()._grow_gs(params, optimizers, state, step)

@@ -16,7 +16,7 @@ import torch
 from nerfstudio.engine.trainer import Trainer
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from closeup_ns.training.pipeline import CloseupPipeline
@@ -34,7 +34,7 @@ class Snapshot:
     strategy_state: dict[str, Any]
     sampler: tuple[list[int], Any, Tensor]
     random: Tensor
-    kernel: tuple[float, int]
+    kernel: PixelKernel
     step: int
 
 
@@ -70,7 +70,10 @@ def restore_snapshot(trainer: Trainer, snapshot: Snapshot) -> None:
     """Put the training state back, bit for bit, also when the number of Gaussians changed meanwhile."""
     pipeline: CloseupPipeline = trainer.pipeline  # type: ignore[assignment]
     model, data = pipeline.model, pipeline.datamanager
-    model.info = {}  # the last step's graph would expect gradients of as many Gaussians as there were then
+    for name in model.gauss_params:
+        # New parameters, as gsplat makes them when it densifies: a graph that is still alive somewhere would go on
+        # expecting gradients of as many Gaussians as there were.
+        model.gauss_params[name] = nn.Parameter(snapshot.tensors[f"gauss_params.{name}"].clone())
     for name, parameter in model.named_parameters():
         parameter.data = snapshot.tensors[name].clone()
         parameter.grad = None

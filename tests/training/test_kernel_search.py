@@ -62,6 +62,7 @@ def test_the_search_sets_the_best_kernel_and_nothing_else(
 ) -> None:
     model, data = trainer.pipeline.model, trainer.pipeline.datamanager
     data.hold_out([4])
+    start = model.kernel
     tried: list[float] = []
 
     def score(*_: object) -> float:
@@ -74,7 +75,7 @@ def test_the_search_sets_the_best_kernel_and_nothing_else(
     assert model.kernel == (pytest.approx(0.17), 1)
     assert max(scores, key=lambda eps2d: scores[eps2d]) == 0.17
     assert len(tried) == len(set(tried)) == len(scores)  # each kernel is tried once
-    model.kernel = (0.1, 1)
+    model.kernel = start
     assert state_of(trainer) == before
     assert data.held_out == {4}
 
