@@ -80,7 +80,7 @@ def _quick_model(**changes: object) -> CloseupModelConfig:
         reset_alpha_every=0,
         cull_alpha_thresh=0.02,
         densify_grad_thresh=0.0005,
-        max_gaussians=120_000,
+        max_gaussians=80_000,
     )
     settings.update(changes)
     return CloseupModelConfig(**settings)
@@ -102,7 +102,7 @@ closeup_splatfacto = MethodSpecification(
     config=_trainer(
         "closeup-splatfacto",
         ScheduleConfig(base_steps=4500, rounds=0, round_steps=0),
-        _quick_model(eps2d=0.3, anisotropy_weight=0.0),
+        _quick_model(pixel_variance=0.3, eps2d=1.0, supersample=1, anisotropy_weight=0.0, scale_floor=0.0),
         kernel_search=KernelSearchConfig(enabled=False),
     ),
     description="Plain antialiased splatfacto on our rasteriser, for comparison: closeup-gs-quick's steps, no extras.",

@@ -1,4 +1,4 @@
-"""The pixel kernel of a capture, by cross-validation on photographs that were held out from the start.
+"""The pixel of a capture, by cross-validation on photographs that were held out from the start.
 
 How far a pixel blurs is a property of the camera and of what was done to its pictures. Far photographs rank the
 kernels in the same order as true close-ups do (quality.md), so no close-up is needed to choose.
@@ -6,12 +6,14 @@ kernels in the same order as true close-ups do (quality.md), so no close-up is n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nerfstudio.engine.trainer import Trainer
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from closeup_ns.training.kernel import PixelKernel
 from closeup_ns.training.trial import photograph_psnr, restore_snapshot, run_steps, take_snapshot
 
 if TYPE_CHECKING:
@@ -23,10 +25,10 @@ class KernelSearchConfig:
     """Cross-validation of the screen-space kernel."""
 
     enabled: bool = True
-    """Choose the kernel by trials; off keeps ``model.eps2d``."""
-    candidates: tuple[float, ...] = (0.03, 0.06, 0.1, 0.17, 0.3, 0.5)
-    """Kernels in px^2, in rising order. The search climbs from the model's own and stops where it gets worse."""
-    at: float = 0.4
+    """Choose the kernel by trials; off keeps ``model.pixel_variance``."""
+    candidates: tuple[float, ...] = (0.03, 0.08, 0.14, 0.2, 0.3, 0.45)
+    """Variances in px^2. The search climbs from the model's own and stops where it gets worse."""
+    at: float = 0.5
     """When to search, as a share of the base phase."""
     trial_steps: float = 0.04
     """Length of one trial, as a share of the base phase."""
@@ -50,27 +52,29 @@ def search_kernel(trainer: Trainer, step: int, config: KernelSearchConfig, trial
     pipeline: CloseupPipeline = trainer.pipeline  # type: ignore[assignment]
     model = pipeline.model
     held_out = sorted(pipeline.datamanager.held_out)
-    grid = sorted({*config.candidates, round(model.kernel[0], 6)})
+    own = model.kernel
+    start = round(own.variance, 4)
+    grid = sorted({*config.candidates, start})
     snapshot = take_snapshot(trainer)
     scores: dict[float, float] = {}
 
     def score(position: int) -> float:
-        eps2d = grid[position]
-        if eps2d not in scores:
-            model.kernel = (eps2d, snapshot.kernel[1])
-            run_steps(trainer, step, trial_steps, f"pixel kernel: trying {eps2d:g} px^2")
-            scores[eps2d] = photograph_psnr(pipeline, held_out)
+        variance = grid[position]
+        if variance not in scores:
+            model.kernel = PixelKernel.of(variance, own.supersample, model.config.eps2d)
+            run_steps(trainer, step, trial_steps, f"pixel kernel: trying {variance:g} px^2")
+            scores[variance] = photograph_psnr(pipeline, held_out)
             restore_snapshot(trainer, snapshot)
-        return scores[eps2d]
+        return scores[variance]
 
-    best = climb(grid.index(round(snapshot.kernel[0], 6)), len(grid), score, config.min_gain)
-    model.kernel = (grid[best], snapshot.kernel[1])
-    table = ", ".join(f"{eps2d:g}: {scores[eps2d]:.2f} dB" for eps2d in sorted(scores))
-    CONSOLE.print(f"Pixel kernel of this capture: [bold]{grid[best]:g} px^2[/bold] (held-out photographs: {table})")
+    best = grid[climb(grid.index(start), len(grid), score, config.min_gain)]
+    model.kernel = PixelKernel.of(best, own.supersample, model.config.eps2d)
+    table = ", ".join(f"{variance:g}: {scores[variance]:.2f} dB" for variance in sorted(scores))
+    CONSOLE.print(f"Pixel kernel of this capture: [bold]{best:g} px^2[/bold] (held-out photographs: {table})")
     return scores
 
 
-def climb(start: int, size: int, score, min_gain: float) -> int:
+def climb(start: int, size: int, score: Callable[[int], float], min_gain: float) -> int:
     """Hill climbing on positions 0..size-1 of a list: go on in the better direction while it gets better."""
     best = start
     for direction in (-1, 1):

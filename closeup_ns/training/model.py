@@ -18,6 +18,7 @@ from closeup_ns.rendering.types import Rendered
 from closeup_ns.training.cameras import cameras_of, view_of
 from closeup_ns.training.compat import lazy_lpips
 from closeup_ns.training.exposure import ExposureCompensation
+from closeup_ns.training.kernel import PixelKernel
 from closeup_ns.training.losses import injected_view_loss
 from closeup_ns.training.regularize import anisotropy_penalty, finest_footprint, smooth_3d
 from closeup_ns.training.strategy import NEVER, CloseupStrategy
@@ -33,16 +34,21 @@ class CloseupModelConfig(SplatfactoModelConfig):
     _target: type = field(default_factory=lambda: CloseupModel)
     rasterize_mode: Literal["classic", "antialiased"] = "antialiased"
     """Antialiased keeps energy at every distance; classic grows needles up close."""
-    eps2d: float = 0.3
-    """Variance, in pixels squared, of the screen-space kernel: how far a pixel of the capture blurs. Where
-    ``kernel_search`` is on, this is only the value training starts with. gsplat's own default is 0.3."""
-    supersample: int = 1
+    pixel_variance: float = 0.2
+    """How far a pixel of the capture blurs, in pixels squared: lens, sensor and resizing together. Where
+    ``kernel_search`` is on, this is only the value training starts with. gsplat's own is 0.3, an ideal area 0.08."""
+    eps2d: float = 0.1
+    """The part of it, in squared pixels as rendered, that each Gaussian is widened by, as gsplat does; what is left
+    blurs the composited image, as a lens does. 1 widens the Gaussians by all of it."""
+    supersample: int = 2
     """Render this many times larger per axis, average, and compare: the pixel as an area and not a point."""
-    anisotropy_weight: float = 0.1
+    supersample_from: float = 0.5
+    """Share of the base phase after which supersampling starts; coarse Gaussians gain nothing from it."""
+    anisotropy_weight: float = 0.0
     """Weight of the penalty on needles; 0 switches it off."""
     anisotropy_ratio: float = 3.0
     """A Gaussian whose longest axis exceeds its second by more than this is a needle."""
-    scale_floor: float = 0.0
+    scale_floor: float = 0.3
     """Smallest allowed size of a Gaussian's two longer axes, in widths of the finest pixel that sees it; 0 is off."""
     filter_3d: float = 0.0
     """Variance of Mip-Splatting's 3D filter in squared widths of the finest pixel (Mip-Splatting: 0.2); 0 is off."""
@@ -84,7 +90,9 @@ class CloseupModel(SplatfactoModel):
             self.gauss_params["features_dc"].data.copy_(start)
         self.ssim = FusedSsim()
         self.full_resolution = False  # rounds train at full resolution, whatever the base phase's schedule says
-        self.register_buffer("screen_kernel", torch.tensor([self.config.eps2d, float(self.config.supersample)]))
+        self.register_buffer("screen_kernel", torch.zeros(3))
+        start = self.config.supersample if self.config.supersample_from <= 0 else 1
+        self.kernel = PixelKernel.of(self.config.pixel_variance, start, self.config.eps2d)
         self.register_buffer("footprint", torch.zeros(0))  # [N] once measured: what the 3D filter was trained with
         self.footprint_views: list[View] = []
         self.exposure = ExposureCompensation(self.num_train_data) if self.config.exposure_compensation else None
@@ -119,14 +127,18 @@ class CloseupModel(SplatfactoModel):
     # ---- the pixel kernel: belongs to the capture, is saved with the run, is used by every command
 
     @property
-    def kernel(self) -> tuple[float, int]:
-        """(eps2d in pixels squared, supersampling factor) that this model was trained with."""
-        eps2d, supersample = self.screen_kernel.tolist()
-        return eps2d, int(supersample)
+    def kernel(self) -> PixelKernel:
+        """The pixel that this model was trained with."""
+        eps2d, supersample, lens_blur = self.screen_kernel.tolist()
+        return PixelKernel(eps2d, int(supersample), lens_blur)
 
     @kernel.setter
-    def kernel(self, value: tuple[float, int]) -> None:
-        self.screen_kernel.copy_(self.screen_kernel.new_tensor([value[0], float(value[1])]))
+    def kernel(self, kernel: PixelKernel) -> None:
+        self.screen_kernel.copy_(self.screen_kernel.new_tensor([kernel.eps2d, kernel.supersample, kernel.lens_blur]))
+
+    def start_supersampling(self) -> None:
+        """From now on the pixel is an area."""
+        self.kernel = PixelKernel.of(self.kernel.variance, self.config.supersample, self.config.eps2d)
 
     # ---- loading
 
@@ -258,8 +270,8 @@ class CloseupModel(SplatfactoModel):
     def _rasterize(
         self, view: View, viewmat: Float[Tensor, "1 4 4"], mode: Literal["RGB", "RGB+ED"], inside: Tensor | None
     ) -> tuple[Float[Tensor, "H W C"], Float[Tensor, "H W 1"]]:
-        eps2d, supersample = self.kernel
-        width, height = view.width * supersample, view.height * supersample
+        kernel = self.kernel
+        width, height = view.width * kernel.supersample, view.height * kernel.supersample
         K = view.scaled_to(width, height).K.to(self.device)
         colors = torch.cat((self.features_dc[:, None, :], self.features_rest), dim=1)
         degree: int | None = min(self.step // self.config.sh_degree_interval, self.config.sh_degree)
@@ -274,7 +286,7 @@ class CloseupModel(SplatfactoModel):
             Ks=K[None],
             width=width,
             height=height,
-            eps2d=eps2d,
+            eps2d=kernel.eps2d,
             render_mode=mode,
             sh_degree=degree,
             absgrad=self.training and self.strategy.absgrad,
@@ -284,7 +296,7 @@ class CloseupModel(SplatfactoModel):
             self.strategy.step_pre_backward(
                 self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info
             )
-        return _box_average(render[0], alpha[0], supersample)
+        return kernel.gather(render[0], alpha[0])
 
     @torch.no_grad()
     def render_view(self, view: View) -> Rendered:
@@ -326,21 +338,3 @@ def _viewmat_of(c2w: Float[Tensor, "1 3 4"]) -> Float[Tensor, "1 4 4"]:
     rotation = (c2w[0, :, :3] * c2w.new_tensor([1.0, -1.0, -1.0])).T
     upper = torch.cat([rotation, -rotation @ c2w[0, :, 3:]], dim=1)
     return torch.cat([upper, upper.new_tensor([[0.0, 0.0, 0.0, 1.0]])])[None]
-
-
-def _box_average(render: Tensor, alpha: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """Average ``factor`` x ``factor`` blocks. Depth is averaged over what is opaque, as expected depth is."""
-    if factor == 1:
-        return render, alpha
-
-    def pool(image: Tensor) -> Tensor:
-        return nn.functional.avg_pool2d(image.permute(2, 0, 1), factor).permute(1, 2, 0)
-
-    mean_alpha = pool(alpha)
-    color = pool(render[..., :3])
-    if render.shape[-1] == 3:
-        return color, mean_alpha
-    depth = pool(render[..., 3:] * alpha) / mean_alpha.clamp_min(1e-10)
-    return torch.cat([color, depth], -1), mean_alpha
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -105,5 +105,5 @@ class CloseupPipeline(VanillaPipeline):
     ) -> dict[str, Any]:
         """nerfstudio's own keys, plus the pixel kernel that the images were rendered with."""
         metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
-        eps2d, supersample = self.model.kernel
-        return {**metrics, "kernel_eps2d": eps2d, "kernel_supersample": float(supersample)}
+        kernel = {f"kernel_{name}": float(value) for name, value in asdict(self.model.kernel).items()}
+        return {**metrics, **kernel}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nerfstudio.utils import writer
@@ -45,7 +46,7 @@ def write_round_report(
         "views": {row.name: row.stored.decision.to_dict() for row in rows},
         "warnings": [warning for plan in plans for warning in plan.warnings],
         "gaussians": pipeline.model.num_points,
-        "kernel": {"eps2d": pipeline.model.kernel[0], "supersample": pipeline.model.kernel[1]},
+        "kernel": asdict(pipeline.model.kernel),
         "evaluation_psnr": {
             "before": psnr_before,
             "after": psnr_after,

@@ -57,6 +57,8 @@ class Rounds:
         """Called with the model between two steps, before step ``step`` is trained."""
         if not self._caught_up:
             self._catch_up(step)
+        if step == int(self.config.model.supersample_from * self.schedule.base_steps):
+            self.pipeline.model.start_supersampling()
         if step == self._kernel_step() and self.pipeline.datamanager.held_out:
             self._choose_kernel(step)
         number = self.schedule.round_at(step)

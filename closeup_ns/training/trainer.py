@@ -16,12 +16,13 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from closeup_ns.errors import CheckpointError
+from closeup_ns.training.kernel import PixelKernel
 from closeup_ns.training.pipeline import CloseupPipeline, CloseupPipelineConfig
 from closeup_ns.training.schedule import bind_schedule
 from closeup_ns.training.trial import photograph_psnr
 
-SPLATFACTO_KERNEL = 0.3
-"""gsplat's own eps2d, with which every splatfacto checkpoint was trained."""
+SPLATFACTO_KERNEL = PixelKernel.of(0.3)
+"""gsplat's own, with which every splatfacto checkpoint was trained."""
 
 
 @dataclass
@@ -135,7 +136,7 @@ class CloseupTrainer(Trainer):
     def _continue_from_splatfacto(self, path: Path) -> None:
         """A splatfacto checkpoint stands for a finished base phase, whatever its own number of steps."""
         self._start_step = self.schedule.base_steps
-        self.pipeline.model.kernel = (SPLATFACTO_KERNEL, 1)
+        self.pipeline.model.kernel = SPLATFACTO_KERNEL
         for scheduler in self.optimizers.schedulers.values():
             scheduler.last_epoch = self._start_step - 1
             scheduler.step()
