@@ -46,7 +46,9 @@ def _optimizers() -> dict:
     return groups
 
 
-def _trainer(method: str, schedule: ScheduleConfig, model: CloseupModelConfig, **pipeline: object) -> CloseupTrainerConfig:
+def _trainer(
+    method: str, schedule: ScheduleConfig, model: CloseupModelConfig, **pipeline: object
+) -> CloseupTrainerConfig:
     return CloseupTrainerConfig(
         method_name=method,
         machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),

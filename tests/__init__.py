@@ -1,1 +1,1 @@
-"""Tests, importable as `tests`: an installed package of that name (torch-fidelity ships one) would shadow this folder."""
+"""Tests, importable as `tests`: an installed package of that name (torch-fidelity ships one) would shadow them."""

@@ -103,7 +103,9 @@ def try_round(
     if not config.enabled or not judges:
         return RoundVerdict(True, "not judged: acceptance is off or no photograph can be spared", known_share=known)
     steps = max(int(config.trial_share * round_steps), 1)
-    asides = [set_aside_mask(v.view.height, v.view.width, seed).to(v.target.sparse.device) for seed, v in enumerate(views)]
+    asides = [
+        set_aside_mask(v.view.height, v.view.width, seed).to(v.target.sparse.device) for seed, v in enumerate(views)
+    ]
     before = photograph_psnr(pipeline, judges)
     earlier = [view for view in data.injected if view not in views]
     held_back = [_without(view, aside) for view, aside in zip(views, asides)]
@@ -143,7 +145,9 @@ def decide(verdict: RoundVerdict, config: AcceptanceConfig, generates: bool) -> 
         change = verdict.reliable_round - verdict.reliable_control
         said += f", reliable pixels set aside {change:+.3f} dB"
         if change < -config.max_reliable_loss:
-            return replace(verdict, accepted=False, reason=f"{said}: at most {config.max_reliable_loss:.2f} dB may be lost")
+            return replace(
+                verdict, accepted=False, reason=f"{said}: at most {config.max_reliable_loss:.2f} dB may be lost"
+            )
     return replace(verdict, accepted=True, reason=said)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 
 def allow_nerfstudio_checkpoints() -> None:
-    """Let ``torch.load(weights_only=True)`` read the numpy scalars of nerfstudio checkpoints; nothing else is allowed."""
+    """Let ``torch.load(weights_only=True)`` read the numpy scalars of nerfstudio checkpoints, and nothing else."""
     scalar = np.core.multiarray.scalar  # type: ignore[attr-defined]
     torch.serialization.add_safe_globals([scalar, np.dtype, type(np.dtype(np.float64))])
 

@@ -40,7 +40,9 @@ def load_run(config_path: Path) -> LoadedRun:
         raise CheckpointError(f"{config_path} does not exist: --load-config wants the config.yml of a run")
     _, pipeline, _, _ = eval_setup(config_path, test_mode="test")
     if not isinstance(pipeline, CloseupPipeline):
-        raise CheckpointError(f"{config_path} is a run of {type(pipeline).__name__}: this command needs a closeup-gs run")
+        raise CheckpointError(
+            f"{config_path} is a run of {type(pipeline).__name__}: this command needs a closeup-gs run"
+        )
     data, render = pipeline.datamanager, pipeline.model.render_view
     views = data.train_views()
     store = RoundStore(config_path.parent / "rounds")

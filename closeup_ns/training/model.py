@@ -109,7 +109,9 @@ class CloseupModel(SplatfactoModel):
             "means": xyz,
             "scales": size,
             "quats": random_quat_tensor(len(xyz)),
-            "features_dc": RGB2SH(rgb.float() / 255) if self.config.sh_degree > 0 else torch.logit(rgb / 255, eps=1e-10),
+            "features_dc": RGB2SH(rgb.float() / 255)
+            if self.config.sh_degree > 0
+            else torch.logit(rgb / 255, eps=1e-10),
             "features_rest": xyz.new_zeros(len(xyz), *self.features_rest.shape[1:]),
             "opacities": torch.logit(xyz.new_full((len(xyz), 1), 0.1)),
         }
@@ -229,10 +231,7 @@ class CloseupModel(SplatfactoModel):
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:
         """Render ``camera`` (one camera). Same keys as the parent's."""
-        if self.training:
-            c2w = self.camera_optimizer.apply_to_camera(camera)
-        else:
-            c2w = camera.camera_to_worlds
+        c2w = self.camera_optimizer.apply_to_camera(camera) if self.training else camera.camera_to_worlds
         view = view_of(camera.reshape((1,)) if camera.shape == () else camera, 0)
         factor = self._get_downscale_factor()
         if factor > 1:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from nerfstudio.data.datamanagers.base_datamanager import DataManagerConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
-from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from torch import Tensor
 
@@ -70,7 +69,7 @@ class CloseupPipeline(VanillaPipeline):
         self.rounds: Rounds | None = None
 
     def seed_without_points(self) -> None:
-        """Start the Gaussians in the cameras' frusta where the capture has no points. Before the optimizers are made."""
+        """Start the Gaussians in the cameras' frusta where the capture has no points; before the optimizers are."""
         data = self.datamanager
         outputs = data.train_dataparser_outputs
         if "points3D_xyz" in outputs.metadata or self.config.model.random_init:
@@ -82,7 +81,9 @@ class CloseupPipeline(VanillaPipeline):
         )
         self.model.start_from(*points)
 
-    def get_training_callbacks(self, training_callback_attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
         """The rounds' work comes before a step's own callbacks, so that it sees the model between two steps."""
         self.rounds = Rounds(self, training_callback_attributes.trainer)  # type: ignore[arg-type]
         self.model.footprint_views = self.datamanager.train_views()

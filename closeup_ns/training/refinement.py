@@ -27,7 +27,9 @@ def observations(pipeline: CloseupPipeline) -> list[Observation]:
     """The photographs at the model's own exposure, each with the model's z-depth from where it was taken."""
     model, data = pipeline.model, pipeline.datamanager
     result = []
-    for index in track(range(len(data.train_dataset)), description="depth of photographs", console=CONSOLE, transient=True):
+    for index in track(
+        range(len(data.train_dataset)), description="depth of photographs", console=CONSOLE, transient=True
+    ):
         view, photograph = data.train_view(index), data.photograph(index)
         if model.exposure is not None:
             photograph = model.exposure.undo(photograph, index)

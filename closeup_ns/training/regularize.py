@@ -22,9 +22,7 @@ def anisotropy_penalty(log_scales: Float[Tensor, "N 3"], max_ratio: float) -> Te
 
 
 @torch.no_grad()
-def finest_footprint(
-    means: Float[Tensor, "N 3"], views: Sequence[View], margin: float = 0.15
-) -> Float[Tensor, "N"]:
+def finest_footprint(means: Float[Tensor, "N 3"], views: Sequence[View], margin: float = 0.15) -> Float[Tensor, "N"]:
     """Width in world units of the smallest pixel that looks at each Gaussian, over ``views``.
 
     A Gaussian counts as seen within ``margin`` of the image's size beyond its border. One that no view sees gets
@@ -58,5 +56,3 @@ def smooth_3d(
     smoothed = squared + filter_variance
     shrink = torch.exp(0.5 * (torch.log(squared) - torch.log(smoothed)).sum(-1))
     return torch.sqrt(smoothed), torch.sigmoid(logit_opacities[:, 0]) * shrink
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from nerfstudio.engine.trainer import Trainer
@@ -166,23 +166,23 @@ class Rounds:
         saved = self.store.load_verdict(number)
         if saved is not None:
             return RoundVerdict(**saved)
-        verdict = self._with_round_settings(number, lambda: try_round(
-            self.trainer, step, self.schedule.round_steps, views, self.targets[0].point, refiner.generates
-        ))
+        self._mix(number)
+        target = self.targets[0].point
+        verdict = try_round(self.trainer, step, self.schedule.round_steps, views, target, refiner.generates)
         self.store.save_verdict(number, verdict.to_dict())
         return verdict
 
-    def _with_round_settings(self, number: int, work: Any) -> Any:
+    def _mix(self, number: int) -> None:
+        """How often the datamanager serves an injected view, and which round's it prefers."""
         data, config = self.pipeline.datamanager, self.config.fine_tune
         data.current_round, data.current_share = number, config.current_share
         data.injected_probability = config.probability
-        return work()
 
     def _inject(self, number: int, views: list[InjectedView]) -> None:
         """4.3.4: the views join the photographs."""
         data = self.pipeline.datamanager
         data.injected = [view for view in data.injected if view.round_index != number] + views
-        self._with_round_settings(number, lambda: None)
+        self._mix(number)
 
     def _finish(self, number: int) -> None:
         """Show what the round did, and mark it as over."""
@@ -190,9 +190,15 @@ class Rounds:
         assert progress is not None and progress.number == number
         progress.seconds["fine_tune"] = time.perf_counter() - progress.started
         write_round_report(
-            self.pipeline, self.store, number, progress.plans, progress.verdict, progress.seconds,
-            progress.psnr_before, self._reported_psnr(),
-        )  # fmt: skip
+            self.pipeline,
+            self.store,
+            number,
+            progress.plans,
+            progress.verdict,
+            progress.seconds,
+            progress.psnr_before,
+            self._reported_psnr(),
+        )
         self.progress = None
 
     # ---- memory across rounds and across a kill
@@ -235,9 +241,15 @@ class Rounds:
             plan_index = int(name.split("_")[0][1:])
             views.append(
                 injected_view(
-                    number, name, stored, self.targets[plan_index].point, distances[plan_index],
-                    self.config.fine_tune, generates, self.pipeline.device,
-                )  # fmt: skip
+                    number,
+                    name,
+                    stored,
+                    self.targets[plan_index].point,
+                    distances[plan_index],
+                    self.config.fine_tune,
+                    generates,
+                    self.pipeline.device,
+                )
             )
         return views
 

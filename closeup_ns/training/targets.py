@@ -58,10 +58,14 @@ def _parse_pixel(text: str, names: Sequence[str], views: Sequence[View]) -> tupl
     try:
         column, row = (float(part) for part in rest.split(":"))
     except ValueError:
-        raise PlanningError(f"--pipeline.target.pixel {text}: write it as NAME:COLUMN:ROW, e.g. {names[0]}:120:80") from None
+        raise PlanningError(
+            f"--pipeline.target.pixel {text}: write it as NAME:COLUMN:ROW, e.g. {names[0]}:120:80"
+        ) from None
     if name not in names:
         known = ", ".join(list(names)[:5])
-        raise PlanningError(f"--pipeline.target.pixel {text}: no training photograph is called {name} (there are {known}, ...)")
+        raise PlanningError(
+            f"--pipeline.target.pixel {text}: no training photograph is called {name} (there are {known}, ...)"
+        )
     index = list(names).index(name)
     view = views[index]
     if not (0 <= column < view.width and 0 <= row < view.height):
