@@ -4,5 +4,5 @@ import os
 import sys
 
 if "torch" not in sys.modules:
-    # Read once, when torch loads its OpenMP runtime. Threads that spin while they wait were 8x slower on a busy machine.
+    # Read once, when torch loads its OpenMP runtime. Threads that spin while waiting are 8x slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

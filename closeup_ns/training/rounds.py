@@ -207,14 +207,16 @@ class Rounds:
         if self.targets:
             return
         data = self.pipeline.datamanager
-        saved = self.store.load_targets()
-        if saved is not None:
-            self.targets = [Target.from_dict(target) for target in saved]
-            return
         names, views = data.photograph_names(), data.train_views()
-        self.targets = resolve_targets(self.config.target, names, views, self.pipeline.model.render_view)
+        saved = self.store.load_targets()
+        if saved is None:
+            self.targets = resolve_targets(self.config.target, names, views, self.pipeline.model.render_view)
+        else:
+            self.targets = [Target.from_dict(target) for target in saved]
+        # A resumed run too: rounds of another capture are refused, and what a kill left half-written is removed.
         self.store.claim(run_identity(names, self.targets[0].point.tolist(), self.config.seed))
-        self.store.save_targets([target.to_dict() for target in self.targets])
+        if saved is None:
+            self.store.save_targets([target.to_dict() for target in self.targets])
 
     def _known_views(self, number: int) -> list[KnownView]:
         data = self.pipeline.datamanager

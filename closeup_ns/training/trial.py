@@ -100,9 +100,10 @@ def restore_snapshot(trainer: Trainer, snapshot: Snapshot) -> None:
 
 def run_steps(trainer: Trainer, first_step: int, steps: int, label: str) -> None:
     """Train for ``steps`` steps outside the trainer's own loop, with the model's step hooks."""
-    model = trainer.pipeline.model
+    pipeline: CloseupPipeline = trainer.pipeline  # type: ignore[assignment]
+    model = pipeline.model
     for step in track(range(first_step, first_step + steps), description=label, console=CONSOLE, transient=True):
-        trainer.pipeline.train()
+        pipeline.train()
         model.step_cb(trainer.optimizers, step)
         trainer.train_iteration(step)
         model.step_post_backward(step)
