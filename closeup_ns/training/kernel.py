@@ -2,8 +2,9 @@
 
 Three blurs make it up. Each Gaussian is widened a little on the screen (``eps2d``, Mip-Splatting's 2D filter), the
 image is rendered larger and averaged (the pixel has an area), and the composited image is blurred (the lens, and the
-resizing of the photographs). Widening alone is what gsplat offers, but it fades small Gaussians and blurs before occlusion
-instead of after it; a render that is blurred as a whole recovers more of the detail that many photographs share.
+resizing of the photographs). Widening alone is what gsplat offers, but it fades small Gaussians and blurs before
+occlusion instead of after it; a render that is blurred as a whole recovers more of the detail that many photographs
+share.
 """
 
 from __future__ import annotations

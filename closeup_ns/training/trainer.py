@@ -16,6 +16,7 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from closeup_ns.errors import CheckpointError
+from closeup_ns.rendering.backend import describe_backend
 from closeup_ns.training.kernel import PixelKernel
 from closeup_ns.training.pipeline import CloseupPipeline, CloseupPipelineConfig
 from closeup_ns.training.schedule import bind_schedule
@@ -23,6 +24,10 @@ from closeup_ns.training.trial import photograph_psnr
 
 SPLATFACTO_KERNEL = PixelKernel.of(0.3)
 """gsplat's own, with which every splatfacto checkpoint was trained."""
+
+
+CPU_STEPS = 10_000
+"""More steps than this deserve a warning where there is no GPU."""
 
 
 @dataclass
@@ -50,6 +55,11 @@ class CloseupTrainer(Trainer):
             config.max_num_iterations = self.schedule.total_steps
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        CONSOLE.print(describe_backend(self.device))
+        if self.device == "cpu" and self.config.max_num_iterations > CPU_STEPS:
+            CONSOLE.print(
+                f"[yellow]{self.config.max_num_iterations} steps without a GPU take hours; closeup-gs-quick takes minutes"
+            )
         if self.config.load_dir is not None:
             inherit_rounds(self.config.load_dir, self.base_dir)
         super().setup(test_mode)
