@@ -1,0 +1,170 @@
+"""Every command of nerfstudio, and ours, on one finished run: offline, on the CPU."""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.integration.commands import command, environment, executable, fork
+from tests.integration.runs import Run
+
+pytestmark = pytest.mark.integration
+FRAMES = 6
+
+
+@pytest.fixture(scope="module")
+def dive(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A camera path of `closeup-gs path`."""
+    folder = tmp_path_factory.mktemp("path")
+    path = folder / "camera_path.json"
+    ended = fork(
+        "closeup-gs", "path", "--load-config", finished.config, "--output", path, "--seconds", 1, "--fps", FRAMES,
+        "--zoom", 9, cwd=folder,
+    )  # fmt: skip
+    assert ended.code == 0, ended.output
+    return path
+
+
+def pictures(folder: Path) -> list[np.ndarray]:
+    return [np.asarray(Image.open(path).convert("RGB"), dtype=float) for path in sorted(folder.rglob("*.*g"))]
+
+
+def test_eval_writes_the_metrics_of_the_held_out_photographs(finished: Run, tmp_path: Path) -> None:
+    """Really started, as a user does. LPIPS has no weights offline: it is absent, and not zero."""
+    output = tmp_path / "eval.json"
+    ended = command("ns-eval", "--load-config", finished.config, "--output-path", output, cwd=tmp_path)
+    assert ended.code == 0, ended.output
+    results = json.loads(output.read_text())["results"]
+    reported = finished.json("round_2", "report.json")["evaluation_psnr"]["after"]
+    assert results["psnr"] == pytest.approx(reported, abs=0.05)
+    assert 0 < results["ssim"] <= 1
+    assert "lpips" not in results or 0 < results["lpips"] < 2
+    assert {name for name in results if name.startswith("kernel_")} >= {"kernel_eps2d", "kernel_supersample"}
+    assert all(math.isfinite(value) for value in results.values())
+
+
+def test_a_camera_path_comes_closer_and_renders_as_images(finished: Run, dive: Path, tmp_path: Path) -> None:
+    """Really started, as a user does."""
+    content = json.loads(dive.read_text())
+    assert len(content["camera_path"]) == FRAMES
+    target = np.array(finished.json("targets.json")["targets"][0]["point"])
+    positions = [np.array(frame["camera_to_world"]).reshape(4, 4)[:3, 3] for frame in content["camera_path"]]
+    distances = [float(np.linalg.norm(position - target)) for position in positions]
+    assert distances[-1] < distances[0] / 2
+    ended = command(
+        "ns-render", "camera-path", "--load-config", finished.config, "--camera-path-filename", dive,
+        "--output-path", tmp_path / "frames", "--output-format", "images", cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.code == 0, ended.output
+    frames = pictures(tmp_path / "frames")
+    assert len(frames) == FRAMES
+    assert all(frame.shape == (48, 64, 3) and frame.std() > 3 for frame in frames)
+    assert np.abs(frames[0] - frames[-1]).mean() > 3
+
+
+def test_a_camera_path_renders_as_a_video(finished: Run, dive: Path, tmp_path: Path) -> None:
+    video = tmp_path / "dive.mp4"
+    ended = fork(
+        "ns-render", "camera-path", "--load-config", finished.config, "--camera-path-filename", dive,
+        "--output-path", video, cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.code == 0, ended.output
+    assert video.read_bytes()[4:8] == b"ftyp" and video.stat().st_size > 1000
+
+
+def test_the_data_set_is_rendered_like_its_photographs(finished: Run, capture: Path, tmp_path: Path) -> None:
+    ended = fork(
+        "ns-render", "dataset", "--load-config", finished.config, "--output-path", tmp_path / "dataset",
+        "--rendered-output-names", "rgb", "--split", "test", cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.code == 0, ended.output
+    rendered = sorted(path for path in (tmp_path / "dataset").rglob("*") if path.is_file())
+    held_out = json.loads((capture / "transforms.json").read_text())["test_filenames"]
+    assert sorted(path.stem for path in rendered) == sorted(Path(name).stem for name in held_out)
+    for path in rendered:
+        photograph = np.asarray(Image.open(capture / "images" / f"{path.stem}.png"), dtype=float)
+        render = np.asarray(Image.open(path).convert("RGB"), dtype=float)
+        assert render.shape == photograph.shape
+        assert -10 * np.log10(np.square((render - photograph) / 255).mean()) > 10
+
+
+def test_between_photographs(finished: Run, tmp_path: Path) -> None:
+    ended = fork(
+        "ns-render", "interpolate", "--load-config", finished.config, "--output-path", tmp_path / "between",
+        "--pose-source", "eval", "--interpolation-steps", 3, "--output-format", "images", cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.code == 0, ended.output
+    frames = pictures(tmp_path / "between")
+    assert len(frames) >= 3 and all(frame.std() > 3 for frame in frames)
+
+
+def test_export_writes_every_visible_gaussian(finished: Run, tmp_path: Path) -> None:
+    try:
+        __import__("open3d")
+    except (ImportError, OSError) as error:
+        pytest.skip(f"ns-export imports open3d, which cannot be loaded here (apt-get install libusb-1.0-0): {error}")
+    ended = command(
+        "ns-export", "gaussian-splat", "--load-config", finished.config, "--output-dir", tmp_path / "splat", cwd=tmp_path
+    )
+    assert ended.code == 0, ended.output
+    content = (tmp_path / "splat" / "splat.ply").read_bytes()
+    header = content[: content.index(b"end_header")].decode()
+    count = int(next(line.split()[-1] for line in header.splitlines() if line.startswith("element vertex")))
+    gaussians = len(finished.model()["_model.gauss_params.means"])
+    assert 0.5 * gaussians <= count <= gaussians
+    properties = header.count("property float")
+    assert {"scale_0", "rot_3", "opacity", "f_dc_2"} <= set(header.split())
+    body = np.frombuffer(content[content.index(b"end_header") + 11 :], dtype="<f4")
+    assert body.size == count * properties and np.isfinite(body).all()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_the_viewer_answers(finished: Run, tmp_path: Path) -> None:
+    port = free_port()
+    call = [executable("ns-viewer"), "--load-config", str(finished.config),
+            "--viewer.websocket-port", str(port), "--viewer.websocket-host", "127.0.0.1"]  # fmt: skip
+    with open(tmp_path / "viewer.log", "wb") as log:
+        viewer = subprocess.Popen(call, cwd=tmp_path, env=environment(), stdout=log, stderr=subprocess.STDOUT)
+    try:
+        status, deadline = None, time.monotonic() + 120
+        while status is None and time.monotonic() < deadline and viewer.poll() is None:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+                    status = answer.status
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.5)
+        assert status == 200, (tmp_path / "viewer.log").read_text(errors="replace")
+        assert viewer.poll() is None
+    finally:
+        viewer.kill()
+        viewer.wait()
+
+
+def test_a_run_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    ended = fork("closeup-gs", "path", "--load-config", tmp_path / "nowhere.yml", cwd=tmp_path)
+    assert ended.code == 1 and "nowhere.yml" in ended.text and "Traceback" not in ended.output
+
+
+def test_a_path_to_a_target_behind_the_cameras_is_refused(finished: Run, tmp_path: Path) -> None:
+    ended = fork(
+        "closeup-gs", "path", "--load-config", finished.config, "--target", 0, 0, 50, "--output", tmp_path / "p.json",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.code == 1, ended.output
+    assert "closeup-gs:" in ended.output and "Traceback" not in ended.output
+    assert not (tmp_path / "p.json").exists()

@@ -1,0 +1,86 @@
+"""`ns-train closeup-gs-quick` from start to end, on every layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from closeup_ns.training.kernel import PixelKernel
+from tests.integration.captures import write_colmap, write_llff
+from tests.integration.commands import fork
+from tests.integration.runs import PLANNED, ROUNDS, Run, run_of, train_arguments
+
+pytestmark = pytest.mark.integration
+
+
+def assert_whole(run: Run) -> None:
+    """Everything that the issue promises of a run's folder."""
+    assert run.config.is_file()
+    assert (run.folder / "dataparser_transforms.json").is_file()
+    assert [path.name for path in run.folder.glob(".checkpoint-*")] == []
+    for number in range(1, ROUNDS + 1):
+        folder = f"round_{number}"
+        report, plan = run.json(folder, "report.json"), run.json(folder, "plan.json")
+        assert report["round"] == number and report["zoom"] == 3.0**number
+        assert report["verdict"] == run.json(folder, "verdict.json")
+        assert {"plan", "refine", "judge", "fine_tune"} <= set(report["seconds"])
+        assert report["gaussians"] > 0 and report["peak_memory_mb"] > 0
+        assert report["evaluation_psnr"]["before"] > 5 and report["evaluation_psnr"]["after"] > 5
+        names = {path.stem for path in (run.rounds / folder / "views").glob("*.json")}
+        assert names == set(report["views"]) and len(names) == PLANNED == len(set(names))
+        assert len(plan["plans"][0]["updates"]) == len(plan["plans"][0]["frontier"]) == 2
+        for kind in ("images", "renders", "after", "weights"):
+            assert {path.stem for path in (run.rounds / folder / kind).glob("*.png")} == names
+        assert (run.rounds / folder / "contact_sheet.png").stat().st_size > 1000
+        for frame in run.json(folder, "transforms.json")["frames"]:
+            assert (run.rounds / folder / frame["file_path"]).is_file()
+    loaded = run.state()
+    assert loaded["step"] == 60 + ROUNDS * 12 - 1
+    assert all(torch.isfinite(tensor).all() for tensor in run.model().values())
+
+
+def test_a_run_leaves_everything_that_it_promises(finished: Run) -> None:
+    assert_whole(finished)
+    assert {path.name for path in finished.checkpoints()} >= {"step-000000059.ckpt", "step-000000083.ckpt"}
+
+
+def test_the_kernel_that_was_found_is_in_every_later_checkpoint(finished: Run) -> None:
+    names = ("step-000000059.ckpt", "step-000000083.ckpt")
+    kernels = [finished.state(finished.models / name)["pipeline"]["_model.screen_kernel"].tolist() for name in names]
+    assert kernels[0] == kernels[1]
+    eps2d, supersample, lens_blur = kernels[1]
+    variance = PixelKernel(eps2d, int(supersample), lens_blur).variance
+    assert any(variance == pytest.approx(candidate) for candidate in (0.1, 0.2, 0.3))
+    assert finished.json("round_2", "report.json")["kernel"]["eps2d"] == eps2d
+
+
+@pytest.mark.parametrize(
+    "write",
+    [lambda folder: write_llff(folder, points=True), write_llff, write_colmap],
+    ids=["llff with points", "poses_bounds alone", "colmap"],
+)
+def test_other_layouts_train_with_no_further_flag(write: Callable[[Path], object], tmp_path: Path) -> None:
+    """poses_bounds.npy alone starts from points in the cameras' frusta."""
+    write(tmp_path / "capture")
+    ended = fork("ns-train", *train_arguments(tmp_path / "capture", tmp_path), cwd=tmp_path)
+    assert ended.code == 0, ended.output
+    assert_whole(run_of(tmp_path))
+
+
+def test_the_same_seed_gives_the_same_plan_and_the_same_bits(capture: Path, finished: Run, tmp_path: Path) -> None:
+    """Another process, another folder: on the CPU nothing may differ."""
+    ended = fork("ns-train", *train_arguments(capture, tmp_path), cwd=tmp_path)
+    assert ended.code == 0, ended.output
+    again = run_of(tmp_path)
+    for number in range(1, ROUNDS + 1):
+        plans = [json.loads((r.rounds / f"round_{number}/plan.json").read_text())["plans"] for r in (finished, again)]
+        for plan in plans[0] + plans[1]:
+            plan.pop("seconds", None)
+        assert plans[0] == plans[1]
+    first, second = finished.model(), again.model()
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
