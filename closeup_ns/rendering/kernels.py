@@ -23,6 +23,8 @@ _SIGNATURES = {
     "closeup_raster_forward": "plii" + "iii" + "p" * 6 + "p" + "p" * 2 + "i",
     "closeup_raster_backward": "p" + "p" * 4 + "p" * 6 + "i",
     "closeup_ssim": "iii" + "p" * 3 + "p" * 2 + "i",
+    "closeup_gather_forward": "iiiiii" + "p" * 3 + "p" * 2 + "i",
+    "closeup_gather_backward": "iiiiii" + "p" * 3 + "p" * 2 + "p" * 2 + "i",
 }
 _TYPES = {"p": _POINTER, "i": _INT, "l": _LONG}
 

@@ -9,6 +9,7 @@ share.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from closeup_ns.rendering.gather import can_gather, gather_pixels
 
 @dataclass(frozen=True)
 class PixelKernel:
@@ -46,6 +48,12 @@ class PixelKernel:
 
         Depth is averaged over what is opaque, as expected depth is, and not blurred: a lens blurs light, not surfaces.
         """
+        height, width = (side // self.supersample for side in render.shape[:2])
+        reach = blur_reach(self.lens_blur, height, width)
+        if self.supersample == 1 and reach == 0 and render.shape[-1] == 3:
+            return render, alpha
+        if can_gather(render, alpha):
+            return gather_pixels(render, alpha, self.supersample, gaussian_taps(self.lens_blur, reach).float())
         mean_alpha = box_average(alpha, self.supersample)
         color = box_average(render[..., :3], self.supersample)
         depth = box_average(render[..., 3:] * alpha, self.supersample) / mean_alpha.clamp_min(1e-10)
@@ -64,14 +72,27 @@ def box_average(image: Float[Tensor, "sH sW C"], factor: int) -> Float[Tensor, "
     return nn.functional.avg_pool2d(image.permute(2, 0, 1), factor).permute(1, 2, 0)
 
 
+def blur_reach(variance: float, height: int, width: int) -> int:
+    """How many pixels a blur of ``variance`` squared pixels reaches to each side: three sigma, inside the image."""
+    return min(max(1, math.ceil(3 * math.sqrt(variance))), min(height, width) - 1) if variance > 0 else 0
+
+
+@functools.lru_cache(maxsize=16)
+def gaussian_taps(variance: float, reach: int) -> Float[Tensor, "2*reach+1"]:
+    """Weights of a Gaussian of ``variance`` squared pixels, integrated over each tap, in float64; their sum is 1."""
+    if reach == 0:
+        return torch.ones(1, dtype=torch.float64)
+    edges = torch.arange(-reach, reach + 2, dtype=torch.float64) - 0.5
+    taps = torch.special.ndtr(edges / math.sqrt(variance)).diff()
+    return taps / taps.sum()
+
+
 def gaussian_blur(image: Float[Tensor, "H W C"], variance: float) -> Float[Tensor, "H W C"]:
     """Separable Gaussian blur of ``variance`` squared pixels, integrated over each tap; mirrored at the border."""
-    reach = min(max(1, math.ceil(3 * math.sqrt(variance))), min(image.shape[:2]) - 1)
+    reach = blur_reach(variance, *image.shape[:2])
     if reach < 1:
         return image
-    edges = torch.arange(-reach, reach + 2, dtype=image.dtype, device=image.device) - 0.5
-    taps = torch.special.ndtr(edges / math.sqrt(variance)).diff()
-    taps = taps / taps.sum()
+    taps = gaussian_taps(variance, reach).to(image)
     channels = image.shape[-1]
     padded = nn.functional.pad(image.permute(2, 0, 1)[None], (reach, reach, reach, reach), mode="reflect")
     rows = nn.functional.conv2d(padded, taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)

@@ -58,7 +58,7 @@ class CloseupTrainer(Trainer):
         CONSOLE.print(describe_backend(self.device))
         if self.device == "cpu" and self.config.max_num_iterations > CPU_STEPS:
             CONSOLE.print(
-                f"[yellow]{self.config.max_num_iterations} steps without a GPU take hours; closeup-gs-quick takes minutes"
+                f"[yellow]{self.config.max_num_iterations} steps without a GPU take hours; closeup-gs-quick: minutes"
             )
         if self.config.load_dir is not None:
             inherit_rounds(self.config.load_dir, self.base_dir)
