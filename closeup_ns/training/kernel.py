@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from closeup_ns.rendering.gather import can_gather, gather_pixels
 
+
 @dataclass(frozen=True)
 class PixelKernel:
     """The pixel that a model was trained with, and is therefore rendered with by every command."""

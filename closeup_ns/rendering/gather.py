@@ -1,0 +1,72 @@
+"""Pixels from a supersampled render in one pass: block means and a separable blur, fused with their adjoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from closeup_ns.rendering.backend import kernels_available
+from closeup_ns.rendering.kernels import load_kernels
+
+
+class _Gather(Function):
+    @staticmethod
+    def forward(ctx: Any, render: Tensor, alpha: Tensor, factor: int, taps: Tensor) -> tuple[Tensor, Tensor]:
+        render, alpha = render.contiguous(), alpha.contiguous()
+        rows, source_width, channels = render.shape
+        height, width = rows // factor, source_width // factor
+        sizes = (height, width, channels, factor, source_width, len(taps) // 2)
+        out, out_alpha = render.new_empty(height, width, channels), render.new_empty(height, width, 1)
+        load_kernels().call("gather_forward", *sizes, taps, render, alpha, out, out_alpha)
+        ctx.save_for_backward(*((render, alpha, taps) if channels == 4 else (taps,)))
+        ctx.sizes, ctx.rows = sizes, rows
+        ctx.set_materialize_grads(False)
+        return out, out_alpha
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor | None, d_out_alpha: Tensor | None) -> tuple[Any, ...]:
+        *depth_inputs, taps = ctx.saved_tensors
+        height, width, channels, factor, source_width, _ = ctx.sizes
+        render, alpha = depth_inputs or (None, None)
+        d_out = taps.new_zeros(height, width, channels) if d_out is None else d_out.contiguous()
+        d_out_alpha = None if d_out_alpha is None else d_out_alpha.contiguous()
+        all_used = ctx.rows == height * factor and source_width == width * factor
+        make = taps.new_empty if all_used else taps.new_zeros  # what is cut off at the far edges gets no gradient
+        d_render, d_alpha = make(ctx.rows, source_width, channels), make(ctx.rows, source_width, 1)
+        load_kernels().call("gather_backward", *ctx.sizes, taps, render, alpha, d_out, d_out_alpha, d_render, d_alpha)
+        return d_render, d_alpha, None, None
+
+
+def can_gather(render: Tensor, alpha: Tensor) -> bool:
+    """Whether `gather_pixels` serves these: float32 on the CPU, 3 channels or 4, and kernels that compile here."""
+    on_cpu = render.device.type == alpha.device.type == "cpu"
+    is_float = render.dtype == alpha.dtype == torch.float32
+    return on_cpu and is_float and render.shape[-1] in (3, 4) and kernels_available()[0]
+
+
+def gather_pixels(
+    render: Float[Tensor, "sH sW C"], alpha: Float[Tensor, "sH sW 1"], factor: int, taps: Float[Tensor, "T"]
+) -> tuple[Float[Tensor, "H W C"], Float[Tensor, "H W 1"]]:
+    """Average ``factor`` x ``factor`` blocks, then blur colour and alpha by the symmetric ``taps`` along both axes.
+
+    A fourth channel is expected depth: it is averaged over what is opaque, and not blurred. The border is mirrored
+    without repeating the outermost pixel; rows and columns beyond the last whole block are cut off. Differentiable
+    once, bitwise the same for any number of threads. ``[1]`` as taps blurs nothing.
+
+    Raises:
+        ValueError: The shapes do not fit, the number of taps is even, or they reach across the whole image.
+    """
+    if render.dim() != 3 or alpha.shape != (*render.shape[:2], 1):
+        raise ValueError(
+            f"gather: render [sH,sW,C] and alpha [sH,sW,1], got {tuple(render.shape)}, {tuple(alpha.shape)}"
+        )
+    smaller = min(render.shape[:2]) // factor
+    if taps.dim() != 1 or len(taps) % 2 == 0 or len(taps) // 2 >= smaller:
+        raise ValueError(f"gather: {tuple(taps.shape)} taps for an image of {smaller} pixels along its shorter side")
+    return _Gather.apply(render, alpha, factor, taps.contiguous())  # pyright: ignore[reportReturnType]
