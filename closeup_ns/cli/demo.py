@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ class Demo:
         started = time.monotonic()
         self.render_scene()
         seconds = {"scene": time.monotonic() - started}
-        configs = [(training, self.train(training)) for training in self.trainings()]
+        configs = self.train_all()
         tests = load_tests(self.scene_folder)  # the truth is looked at when all training is over
         renders = {key: self.output / "renders" / key for key in LABELS}
         for training, config in configs:
@@ -180,7 +181,18 @@ class Demo:
                 progress=lambda count, total, what: bar.update(task, completed=count, total=total, description=what),
             )
 
-    def train(self, training: Training) -> Path:
+    def train_all(self) -> list[tuple[Training, Path]]:
+        """Train every method; without a GPU side by side, because steps this small do not fill two cores."""
+        trainings = self.trainings()
+        cores = os.cpu_count() or 1
+        workers = 1 if torch.cuda.is_available() else min(cores, len(trainings))
+        threads = max(cores // workers, 1)
+        with _progress() as bar, ThreadPoolExecutor(workers) as pool:
+            longest_first = sorted(trainings, key=lambda training: training.key != "closeup")
+            futures = {training.key: pool.submit(self.train, training, bar, threads) for training in longest_first}
+            return [(training, futures[training.key].result()) for training in trainings]
+
+    def train(self, training: Training, bar: Progress | None = None, threads: int = 1) -> Path:
         """Train unless that is done, going on from the last checkpoint of a run that was killed. Returns config.yml."""
         folder = training.folder(self.output)
         done, config = folder / "trained.json", folder / "config.yml"
@@ -191,9 +203,9 @@ class Demo:
             raise DataError(f"{folder} was trained with other options: add --fresh, or choose another --output")
         folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        with _progress() as bar:
-            task = bar.add_task(f"training {LABELS.get(training.key, training.key)}", total=100.0)
-            _run(command, folder / "train.log", bar, task)
+        bar = bar or Progress(disable=True)
+        task = bar.add_task(f"training {LABELS.get(training.key, training.key)}", total=100.0)
+        _run(command, folder / "train.log", threads, bar, task)
         seconds = {training.key: time.monotonic() - started}
         write_json(done, {"options": list(training.options + self.train_options), "seconds": seconds})
         return config
@@ -268,13 +280,14 @@ def to_model_frame(view: View, transform: torch.Tensor, scale: float) -> View:
     return View(view.K, c2w, view.width, view.height)
 
 
-def _run(command: Sequence[str], log: Path, bar: Progress, task: TaskID) -> None:
-    """Run ns-train with its output in ``log``, and move ``bar`` by the percentages that it prints.
+def _run(command: Sequence[str], log: Path, threads: int, bar: Progress, task: TaskID) -> None:
+    """Run ns-train on ``threads`` threads with its output in ``log``; ``bar`` moves by the percentages it prints.
 
     Raises:
         CloseupError: it failed.
     """
     quiet = {"OMP_WAIT_POLICY": "passive", "TORCH_COMPILE_DISABLE": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
+    quiet["OMP_NUM_THREADS"] = str(threads)
     with open(log, "w", encoding="utf8") as written:
         process = subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT, env={**quiet, **os.environ})
         try:

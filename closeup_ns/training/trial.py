@@ -35,6 +35,7 @@ class Snapshot:
     sampler: tuple[list[int], Any, Tensor]
     random: Tensor
     kernel: PixelKernel
+    footprint: Tensor
     step: int
 
 
@@ -62,6 +63,7 @@ def take_snapshot(trainer: Trainer) -> Snapshot:
         ),
         random=torch.get_rng_state(),
         kernel=model.kernel,
+        footprint=model.footprint.clone(),
         step=model.step,
     )
 
@@ -95,7 +97,7 @@ def restore_snapshot(trainer: Trainer, snapshot: Snapshot) -> None:
     data.injection_generator.set_state(snapshot.sampler[2])
     torch.set_rng_state(snapshot.random)
     model.kernel, model.step = snapshot.kernel, snapshot.step
-    model.measure_footprint()
+    model.footprint = snapshot.footprint.clone()
 
 
 def run_steps(trainer: Trainer, first_step: int, steps: int, label: str) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from closeup_ns.training import kernel_search
+from closeup_ns.training.kernel import PixelKernel
 from closeup_ns.training.kernel_search import KernelSearchConfig, climb, judges, search_kernel
 from closeup_ns.training.trainer import CloseupTrainer
 from tests.training.test_trial import state_of
@@ -66,14 +67,14 @@ def test_the_search_sets_the_best_kernel_and_nothing_else(
     tried: list[float] = []
 
     def score(*_: object) -> float:
-        tried.append(model.kernel[0])
-        return -10 * (model.kernel[0] - 0.16) ** 2  # best at 0.17
+        tried.append(model.kernel.variance)
+        return -10 * (model.kernel.variance - 0.41) ** 2  # best at 0.45
 
     monkeypatch.setattr(kernel_search, "photograph_psnr", score)
     before = state_of(trainer)
     scores = search_kernel(trainer, 20, KernelSearchConfig(min_gain=1e-6), trial_steps=2)
-    assert model.kernel == (pytest.approx(0.17), 1)
-    assert max(scores, key=lambda eps2d: scores[eps2d]) == 0.17
+    assert model.kernel.variance == pytest.approx(0.45) and model.kernel.supersample == start.supersample
+    assert max(scores, key=lambda variance: scores[variance]) == 0.45
     assert len(tried) == len(set(tried)) == len(scores)  # each kernel is tried once
     model.kernel = start
     assert state_of(trainer) == before
@@ -84,6 +85,7 @@ def test_the_held_out_photographs_judge(trainer: CloseupTrainer, monkeypatch: py
     judged: list[list[int]] = []
     monkeypatch.setattr(kernel_search, "photograph_psnr", lambda _, indices: judged.append(list(indices)) or 1.0)
     trainer.pipeline.datamanager.hold_out([6, 2])
+    trainer.pipeline.model.kernel = PixelKernel.of(0.1)
     search_kernel(trainer, 20, KernelSearchConfig(candidates=(0.1, 0.3)), trial_steps=1)
     assert judged == [[2, 6], [2, 6]]
     assert torch.isfinite(trainer.pipeline.model.screen_kernel).all()

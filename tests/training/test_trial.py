@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from closeup_ns.training.kernel import PixelKernel
 from closeup_ns.training.trainer import CloseupTrainer
 from closeup_ns.training.trial import eval_psnr, photograph_psnr, psnr, restore_snapshot, run_steps, take_snapshot
 from tests.training.conftest import MakeTrainer
@@ -69,7 +70,7 @@ def test_back_to_the_bit_also_when_the_number_of_gaussians_changed(trainer: Clos
     before, count = state_of(trainer), model.num_points
     snapshot = take_snapshot(trainer)
     train(trainer, 20, 10)
-    model.kernel = (0.3, 2)
+    model.kernel = PixelKernel(0.3, 2, 0.4)
     assert model.num_points != count, "the test needs a change in the number of Gaussians"
     restore_snapshot(trainer, snapshot)
     assert state_of(trainer) == before
