@@ -1,0 +1,63 @@
+"""What a stored view teaches, and what a round may densify."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from closeup_ns.training.injection import FineTuneConfig, fine_tuning_strategy, injected_view
+from closeup_ns.training.strategy import NEVER
+from tests.training.conftest import MakeTrainer
+from tests.training.stored import a_view
+
+CONFIG = FineTuneConfig(real_weight=0.9, generated_weight=0.3, sparse_weight=0.4, ssim_weight=0.2)
+FAR = torch.tensor([0.0, 0.0, 50.0])
+
+
+@pytest.mark.parametrize("generates", [True, False])
+def test_each_pixel_weighs_what_its_origin_is_worth(generates: bool) -> None:
+    stored = a_view()
+    target = injected_view(2, "update_00", stored, FAR, 1.0, CONFIG, generates, "cpu").target
+    for row in range(14):
+        for column in range(20):
+            worth = 0.9 if stored.real[row, column] or not generates else 0.3
+            assert float(target.weight[row, column]) == pytest.approx(worth * float(stored.weight[row, column]))
+    assert torch.equal(target.sparse_color, stored.reliable.color.permute(1, 2, 0))
+    assert torch.equal(target.sparse, stored.reliable.sparse) and torch.equal(target.image, stored.image)
+    assert target.ssim_weight == (0.2 if generates else 0.0) and target.sparse_weight == 0.4
+
+
+def test_a_view_that_the_gate_mistrusts_teaches_only_reliable_pixels() -> None:
+    stored = a_view(verdict="reliable_only")
+    target = injected_view(1, "update_00", stored, FAR, 1.0, CONFIG, True, "cpu").target
+    assert not target.weight.any() and target.sparse.any()
+
+
+@pytest.mark.parametrize(
+    ("distance", "generates", "densify", "expected"),
+    [(1.0, True, True, True), (1.04, True, True, True), (1.1, True, True, False), (1.0, False, True, False),
+     (1.0, True, False, False)],
+)  # fmt: skip
+def test_only_near_generated_views_densify(distance: float, generates: bool, densify: bool, expected: bool) -> None:
+    """Within a third of the original distance, here 3."""
+    stored = a_view()
+    target = stored.view.position + torch.tensor([0.0, distance, 0.0])
+    config = dataclasses.replace(CONFIG, densify=densify)
+    assert injected_view(1, "a", stored, target, 3.0, config, generates, "cpu").densifies is expected
+
+
+@pytest.mark.parametrize("generates", [True, False])
+def test_a_rounds_strategy_is_fresh(make_trainer: MakeTrainer, generates: bool) -> None:
+    model = make_trainer(pipeline__model__max_gaussians=700).pipeline.model
+    base = model.base_strategy()
+    strategy = fine_tuning_strategy(model, FineTuneConfig(growth=2.0), 1000, 100, 1 / 9, generates)
+    assert strategy is not model.strategy and not strategy.counts_this_step
+    assert strategy.refine_start_iter == 1000
+    assert strategy.refine_stop_iter == (1080 if generates else 0)
+    assert strategy.reset_every == NEVER
+    assert strategy.grow_scale3d == pytest.approx(base.grow_scale3d / 9)
+    assert strategy.max_gaussians == 700  # the run's own ceiling is lower than twice 576
+    unlimited = make_trainer(pipeline__model__max_gaussians=0).pipeline.model
+    assert fine_tuning_strategy(unlimited, FineTuneConfig(growth=2.0), 0, 9, 1.0, True).max_gaussians == 1152
