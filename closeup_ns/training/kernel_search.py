@@ -26,7 +26,7 @@ class KernelSearchConfig:
 
     enabled: bool = True
     """Choose the kernel by trials; off keeps ``model.pixel_variance``."""
-    candidates: tuple[float, ...] = (0.03, 0.08, 0.14, 0.2, 0.3, 0.45)
+    candidates: tuple[float, ...] = (0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
     """Variances in px^2. The search climbs from the model's own and stops where it gets worse."""
     at: float = 0.5
     """When to search, as a share of the base phase."""
@@ -37,7 +37,10 @@ class KernelSearchConfig:
     min_photographs: int = 8
     """With fewer photographs than this none can be spared: no search."""
     min_gain: float = 0.02
-    """A kernel is preferred over its neighbour only if it is better by this many dB: less is noise."""
+    """The search goes on only to a kernel that is better by this many dB: less is noise."""
+    wider_within: float = 0.08
+    """Of the kernels within this many dB of the best, the widest is taken. Far photographs hardly tell them apart, but
+    a kernel that is too narrow leaves the camera's blur in the scene, where a close-up sees it."""
 
 
 def judges(num_photographs: int, config: KernelSearchConfig) -> list[int]:
@@ -67,7 +70,8 @@ def search_kernel(trainer: Trainer, step: int, config: KernelSearchConfig, trial
             restore_snapshot(trainer, snapshot)
         return scores[variance]
 
-    best = grid[climb(grid.index(start), len(grid), score, config.min_gain)]
+    sharpest = climb(grid.index(start), len(grid), score, config.min_gain)
+    best = grid[widest(sharpest, len(grid), score, config.wider_within)]
     model.kernel = PixelKernel.of(best, own.supersample, model.config.eps2d)
     table = ", ".join(f"{variance:g}: {scores[variance]:.2f} dB" for variance in sorted(scores))
     CONSOLE.print(f"Pixel kernel of this capture: [bold]{best:g} px^2[/bold] (held-out photographs: {table})")
@@ -85,3 +89,11 @@ def climb(start: int, size: int, score: Callable[[int], float], min_gain: float)
         if moved:
             break
     return best
+
+
+def widest(best: int, size: int, score: Callable[[int], float], within: float) -> int:
+    """The last of the positions after ``best`` whose scores are all within ``within`` of the score of ``best``."""
+    position = best
+    while position + 1 < size and score(position + 1) >= score(best) - within:
+        position += 1
+    return position

@@ -288,7 +288,7 @@ class CloseupModel(SplatfactoModel):
             eps2d=kernel.eps2d,
             render_mode=mode,
             sh_degree=degree,
-            absgrad=self.training and self.strategy.absgrad,
+            absgrad=self.training and self.strategy.absgrad and self.strategy.listens(self.step),
             rasterize_mode=self.config.rasterize_mode,
         )
         if self.training and torch.is_grad_enabled():

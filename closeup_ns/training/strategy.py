@@ -25,6 +25,10 @@ class CloseupStrategy(DefaultStrategy):
     counts_this_step: bool = True
     """Whether this step's gradients enter the densification statistics."""
 
+    def listens(self, step: int) -> bool:
+        """Whether this step's screen-space gradients enter the statistics; where not, nobody need compute them."""
+        return self.counts_this_step and step < self.refine_stop_iter
+
     def _update_state(self, params: Any, state: dict[str, Any], info: dict[str, Any], packed: bool = False) -> None:
         if self.counts_this_step:
             super()._update_state(params, state, info, packed)
