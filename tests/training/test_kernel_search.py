@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 
 from closeup_ns.training import kernel_search
 from closeup_ns.training.kernel import PixelKernel
-from closeup_ns.training.kernel_search import KernelSearchConfig, climb, judges, search_kernel
+from closeup_ns.training.kernel_search import KernelSearchConfig, climb, judges, search_kernel, widest
 from closeup_ns.training.trainer import CloseupTrainer
 from tests.training.test_trial import state_of
 
 
 @given(
-    st.lists(st.floats(0.1, 5.0), max_size=8), st.lists(st.floats(0.1, 5.0), max_size=8), st.data(), st.floats(0.0, 0.09)
+    st.lists(st.floats(0.1, 5.0), max_size=8),
+    st.lists(st.floats(0.1, 5.0), max_size=8),
+    st.data(),
+    st.floats(0.0, 0.09),
 )
 def test_the_top_of_a_hill_is_found_from_anywhere(
     up: list[float], down: list[float], data: st.DataObject, min_gain: float
@@ -40,6 +43,14 @@ def test_the_top_of_a_hill_is_found_from_anywhere(
 def test_noise_does_not_move_it(scores: list[float], data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(scores) - 1))
     assert climb(start, len(scores), scores.__getitem__, 0.02) == start
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=9), st.data(), st.floats(0.0, 0.5))
+def test_the_widest_of_equals_is_reached_without_a_gap(scores: list[float], data: st.DataObject, within: float) -> None:
+    best = data.draw(st.integers(0, len(scores) - 1))
+    chosen = widest(best, len(scores), scores.__getitem__, within)
+    assert all(scores[position] >= scores[best] - within for position in range(best, chosen + 1))
+    assert chosen == len(scores) - 1 or scores[chosen + 1] < scores[best] - within
 
 
 @given(st.integers(0, 100), st.integers(1, 12), st.integers(0, 12))
@@ -72,7 +83,8 @@ def test_the_search_sets_the_best_kernel_and_nothing_else(
 
     monkeypatch.setattr(kernel_search, "photograph_psnr", score)
     before = state_of(trainer)
-    scores = search_kernel(trainer, 20, KernelSearchConfig(min_gain=1e-6), trial_steps=2)
+    config = KernelSearchConfig(candidates=(0.1, 0.3, 0.45, 0.6), min_gain=1e-6, wider_within=1e-6)
+    scores = search_kernel(trainer, 20, config, trial_steps=2)
     assert model.kernel.variance == pytest.approx(0.45) and model.kernel.supersample == start.supersample
     assert max(scores, key=lambda variance: scores[variance]) == 0.45
     assert len(tried) == len(set(tried)) == len(scores)  # each kernel is tried once
