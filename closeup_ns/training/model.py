@@ -69,6 +69,14 @@ class FusedSsim(nn.Module):
         return ssim(image[0].permute(1, 2, 0), reference[0].permute(1, 2, 0))
 
 
+class PlainPsnr(nn.Module):
+    """PSNR in dB of images in [0, 1]. torchmetrics' keeps a running state and a graph, at every training step."""
+
+    @torch.no_grad()
+    def forward(self, image: Tensor, reference: Tensor) -> Float[Tensor, ""]:
+        return -10 * torch.log10(nn.functional.mse_loss(image, reference))
+
+
 class CloseupModel(SplatfactoModel):
     """A `SplatfactoModel`, so that the viewer, the exporter and depth compositing keep working."""
 
@@ -88,7 +96,7 @@ class CloseupModel(SplatfactoModel):
             colors = points[1].float() / 255
             start = RGB2SH(colors) if self.config.sh_degree > 0 else torch.logit(colors, eps=1e-10)
             self.gauss_params["features_dc"].data.copy_(start)
-        self.ssim = FusedSsim()
+        self.ssim, self.psnr = FusedSsim(), PlainPsnr()
         self.full_resolution = False  # rounds train at full resolution, whatever the base phase's schedule says
         self.register_buffer("screen_kernel", torch.zeros(3))
         start = self.config.supersample if self.config.supersample_from <= 0 else 1

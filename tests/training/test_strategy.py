@@ -125,3 +125,17 @@ def test_where_resets_are_off_no_opacity_is_ever_reset() -> None:
     strategy = CloseupStrategy(**settings_of(reset_every=NEVER, prune_opa=0.02))
     splats.step(strategy, strategy.initialize_state(), step=0)
     assert torch.equal(splats.params["opacities"], before)
+
+
+def test_a_step_that_is_not_listened_to_needs_no_absolute_gradients() -> None:
+    """What `listens` promises the rasteriser: without them such a step still goes through."""
+    splats = Splats(0)
+    del splats.means2d.absgrad  # type: ignore[attr-defined]
+    for changes, step in (({"counts_this_step": False}, 1), ({"refine_stop_iter": 2}, 2)):
+        strategy = CloseupStrategy(**settings_of(**changes))
+        assert not strategy.listens(step)
+        splats.step(strategy, strategy.initialize_state(), step=step)
+    strategy = CloseupStrategy(**settings_of(refine_stop_iter=2))
+    assert strategy.listens(1)
+    with pytest.raises(AttributeError, match="absgrad"):
+        splats.step(strategy, strategy.initialize_state(), step=1)
