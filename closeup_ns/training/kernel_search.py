@@ -38,9 +38,9 @@ class KernelSearchConfig:
     """With fewer photographs than this none can be spared: no search."""
     min_gain: float = 0.02
     """The search goes on only to a kernel that is better by this many dB: less is noise."""
-    wider_within: float = 0.08
-    """Of the kernels within this many dB of the best, the widest is taken. Far photographs hardly tell them apart, but
-    a kernel that is too narrow leaves the camera's blur in the scene, where a close-up sees it."""
+    tolerance: float = 0.08
+    """Of the kernels within this many dB of the best, the one nearest to the model's own is taken. Far photographs
+    hardly tell kernels apart, close-ups do: a kernel too narrow leaves the lens in the scene, one too wide rings."""
 
 
 def judges(num_photographs: int, config: KernelSearchConfig) -> list[int]:
@@ -70,8 +70,8 @@ def search_kernel(trainer: Trainer, step: int, config: KernelSearchConfig, trial
             restore_snapshot(trainer, snapshot)
         return scores[variance]
 
-    sharpest = climb(grid.index(start), len(grid), score, config.min_gain)
-    best = grid[widest(sharpest, len(grid), score, config.wider_within)]
+    top = climb(grid.index(start), len(grid), score, config.min_gain)
+    best = grid[nearest(grid.index(start), top, score, config.tolerance)]
     model.kernel = PixelKernel.of(best, own.supersample, model.config.eps2d)
     table = ", ".join(f"{variance:g}: {scores[variance]:.2f} dB" for variance in sorted(scores))
     CONSOLE.print(f"Pixel kernel of this capture: [bold]{best:g} px^2[/bold] (held-out photographs: {table})")
@@ -91,9 +91,9 @@ def climb(start: int, size: int, score: Callable[[int], float], min_gain: float)
     return best
 
 
-def widest(best: int, size: int, score: Callable[[int], float], within: float) -> int:
-    """The last of the positions after ``best`` whose scores are all within ``within`` of the score of ``best``."""
-    position = best
-    while position + 1 < size and score(position + 1) >= score(best) - within:
-        position += 1
-    return position
+def nearest(start: int, top: int, score: Callable[[int], float], tolerance: float) -> int:
+    """From ``start`` on the way to ``top``, the first position whose score is within ``tolerance`` of the top's."""
+    direction = 1 if top >= start else -1
+    return next(
+        position for position in range(start, top + direction, direction) if score(position) >= score(top) - tolerance
+    )

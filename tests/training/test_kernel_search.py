@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from closeup_ns.training import kernel_search
 from closeup_ns.training.kernel import PixelKernel
-from closeup_ns.training.kernel_search import KernelSearchConfig, climb, judges, search_kernel, widest
+from closeup_ns.training.kernel_search import KernelSearchConfig, climb, judges, nearest, search_kernel
 from closeup_ns.training.trainer import CloseupTrainer
 from tests.training.test_trial import state_of
 
@@ -46,11 +46,16 @@ def test_noise_does_not_move_it(scores: list[float], data: st.DataObject) -> Non
 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=9), st.data(), st.floats(0.0, 0.5))
-def test_the_widest_of_equals_is_reached_without_a_gap(scores: list[float], data: st.DataObject, within: float) -> None:
-    best = data.draw(st.integers(0, len(scores) - 1))
-    chosen = widest(best, len(scores), scores.__getitem__, within)
-    assert all(scores[position] >= scores[best] - within for position in range(best, chosen + 1))
-    assert chosen == len(scores) - 1 or scores[chosen + 1] < scores[best] - within
+def test_of_equals_the_one_nearest_to_the_start_is_taken(
+    scores: list[float], data: st.DataObject, tolerance: float
+) -> None:
+    start = data.draw(st.integers(0, len(scores) - 1))
+    top = data.draw(st.integers(0, len(scores) - 1))
+    chosen = nearest(start, top, scores.__getitem__, tolerance)
+    assert scores[chosen] >= scores[top] - tolerance
+    low, high = sorted((start, top))
+    on_the_way = [position for position in range(low, high + 1) if scores[position] >= scores[top] - tolerance]
+    assert chosen in on_the_way and all(abs(position - start) >= abs(chosen - start) for position in on_the_way)
 
 
 @given(st.integers(0, 100), st.integers(1, 12), st.integers(0, 12))
@@ -83,7 +88,7 @@ def test_the_search_sets_the_best_kernel_and_nothing_else(
 
     monkeypatch.setattr(kernel_search, "photograph_psnr", score)
     before = state_of(trainer)
-    config = KernelSearchConfig(candidates=(0.1, 0.3, 0.45, 0.6), min_gain=1e-6, wider_within=1e-6)
+    config = KernelSearchConfig(candidates=(0.1, 0.3, 0.45, 0.6), min_gain=1e-6, tolerance=1e-6)
     scores = search_kernel(trainer, 20, config, trial_steps=2)
     assert model.kernel.variance == pytest.approx(0.45) and model.kernel.supersample == start.supersample
     assert max(scores, key=lambda variance: scores[variance]) == 0.45
