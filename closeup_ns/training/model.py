@@ -202,10 +202,8 @@ class CloseupModel(SplatfactoModel):
     def _hold_scale_floor(self) -> None:
         floor = torch.log((self.config.scale_floor * self.footprint).clamp_min(1e-12))[:, None]
         scales = self.gauss_params["scales"].data
-        shortest = scales.argmin(-1, keepdim=True)
-        thin = scales.gather(-1, shortest)
-        torch.maximum(scales, floor, out=scales)
-        scales.scatter_(-1, shortest, thin)  # the normal of a flat disc may stay thin
+        shortest = scales.amin(-1, keepdim=True)  # the normal of a flat disc may stay thin
+        scales.copy_(torch.where(scales <= shortest, scales, torch.maximum(scales, floor)))
 
     # ---- rendering
 
