@@ -202,8 +202,12 @@ class CloseupModel(SplatfactoModel):
     def _hold_scale_floor(self) -> None:
         floor = torch.log((self.config.scale_floor * self.footprint).clamp_min(1e-12))[:, None]
         scales = self.gauss_params["scales"].data
-        shortest = scales.amin(-1, keepdim=True)  # the normal of a flat disc may stay thin
-        scales.copy_(torch.where(scales <= shortest, scales, torch.maximum(scales, floor)))
+        x, y, z = scales.unbind(-1)
+        x_shortest = (x <= y) & (x <= z)
+        y_shortest = ~x_shortest & (y <= z)
+        shortest = torch.stack([x_shortest, y_shortest, ~(x_shortest | y_shortest)], -1)
+        # The normal of a flat disc may stay thin. (argmin says the same and takes 2 ms of each step.)
+        scales.copy_(torch.where(shortest, scales, torch.maximum(scales, floor)))
 
     # ---- rendering
 
