@@ -84,6 +84,7 @@ def _quick_model(**changes: object) -> CloseupModelConfig:
         cull_alpha_thresh=0.02,
         densify_grad_thresh=0.0005,
         max_gaussians=80_000,
+        supersample_from=0.75,
     )
     settings.update(changes)
     return CloseupModelConfig(**settings)
@@ -99,7 +100,13 @@ closeup_gs = MethodSpecification(
 )
 
 closeup_gs_quick = MethodSpecification(
-    config=_trainer("closeup-gs-quick", ScheduleConfig(**_QUICK), _quick_model(), QUICK_IMAGE_SIZE),
+    config=_trainer(
+        "closeup-gs-quick",
+        ScheduleConfig(**_QUICK),
+        _quick_model(),
+        QUICK_IMAGE_SIZE,
+        kernel_search=KernelSearchConfig(at=0.75),
+    ),
     description="closeup-gs with a tenth of the steps: a try-out in minutes, also without a GPU.",
 )
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ class Training:
     """Registered nerfstudio method."""
     options: tuple[str, ...] = ()
     """Further options of ns-train."""
+    start: Path | None = None
+    """Checkpoint of another training that this one starts from; it is waited for."""
 
     def folder(self, output: Path) -> Path:
         """Where nerfstudio puts the run."""
@@ -152,10 +154,15 @@ class Demo:
             return tuple(w for n, v in zip(names, values, strict=True) for w in (f"--pipeline.schedule.{n}", str(v)))
 
         total = base + rounds * each
+        keep = ("--save-only-latest-checkpoint", "False")
+        closeup = Training("closeup", "closeup-gs-quick", (*schedule(base, rounds), *self._target_option(), *keep))
+        # Our base for as many steps is the same base, going on with the photographs where closeup-gs begins its rounds.
+        go_on = ("--pipeline.kernel-search.enabled", "False", "--pipeline.model.supersample-from", "0")
+        shared = closeup.folder(self.output) / "nerfstudio_models" / f"step-{base - 1:09d}.ckpt"
         return [
             Training("plain", "closeup-splatfacto", schedule(total, 0)),
-            Training("base", "closeup-gs-quick", schedule(total, 0)),
-            Training("closeup", "closeup-gs-quick", (*schedule(base, rounds), *self._target_option())),
+            Training("base", "closeup-gs-quick", (*schedule(total, 0), *go_on), shared if rounds > 0 else None),
+            closeup,
         ]
 
     def render_scene(self) -> None:
@@ -189,8 +196,18 @@ class Demo:
         threads = max(cores // workers, 1)
         with _progress() as bar, ThreadPoolExecutor(workers) as pool:
             longest_first = sorted(trainings, key=lambda training: training.key != "closeup")
-            futures = {training.key: pool.submit(self.train, training, bar, threads) for training in longest_first}
+            futures: dict[str, Future[Path]] = {}
+            for training in longest_first:
+                futures[training.key] = pool.submit(self._train_after, training, futures.get("closeup"), bar, threads)
             return [(training, futures[training.key].result()) for training in trainings]
+
+    def _train_after(self, training: Training, first: Future[Path] | None, bar: Progress, threads: int) -> Path:
+        """`train`, once the checkpoint that it starts from is there."""
+        while training.start is not None and not training.start.is_file():
+            if first is None or first.done():
+                raise CloseupError(f"{training.start} is missing: the training that writes it did not get that far")
+            time.sleep(0.25)
+        return self.train(training, bar, threads)
 
     def train(self, training: Training, bar: Progress | None = None, threads: int = 1) -> Path:
         """Train unless that is done, going on from the last checkpoint of a run that was killed. Returns config.yml."""
@@ -218,6 +235,8 @@ class Demo:
         checkpoints = training.folder(self.output) / "nerfstudio_models"
         if any(checkpoints.glob("step-*.ckpt")):
             command += ["--load-dir", str(checkpoints)]
+        elif training.start is not None:
+            command += ["--load-checkpoint", str(training.start)]
         return [*command, *training.options, *self.train_options]
 
     def _target_option(self) -> tuple[str, ...]:

@@ -1,4 +1,12 @@
-"""The rendering seam: one function for every device, with the signature that splatfacto calls (gsplat 1.4.0)."""
+"""The rendering seam: one function for every device, with the signature that splatfacto calls (gsplat 1.4.0).
+
+Support is exact (each pixel where alpha >= 1/255), alpha is at most 0.999, and a pixel is finished before its
+transmittance would reach 1e-4. Gaussians with NaN or infinite parameters are culled.
+
+What comes back beside colour and alpha is what gsplat's DefaultStrategy reads: ``means2d`` [C,N,2] in the graph,
+``radii`` int [C,N] in pixels (0: culled), ``depths``, ``conics``, ``opacities``, ``width``, ``height``, ``n_cameras``,
+``gaussian_ids`` (None).
+"""
 
 from __future__ import annotations
 
@@ -39,34 +47,22 @@ def rasterization(
     rasterize_mode: RasterizeMode = "classic",
     backend: Literal["auto", "gsplat", "cpu", "torch"] = "auto",
 ) -> tuple[Float[Tensor, "C H W D"], Float[Tensor, "C H W 1"], dict[str, Any]]:
-    """Render 3D Gaussians (Kerbl et al. 2023) into C pinhole cameras, differentiably.
+    """Render 3D Gaussians (Kerbl et al. 2023) into C pinhole cameras, differentiably: channels, alpha, information.
 
     Args:
         means: Centres, world units and frame.
-        quats: Rotations wxyz, of any length.
-        scales: Standard deviations along the rotated axes, linear, world units.
-        opacities: In [0, 1].
+        quats, scales: Rotations wxyz of any length; linear standard deviations along the rotated axes, world units.
         colors: SH coefficients [N,K,3] when ``sh_degree`` is given, else channels [N,D] or [C,N,D].
         viewmats: World-to-camera, OpenCV axes (x right, y down, z forward).
         Ks: Intrinsics in pixels, pixel centres at +0.5; skew is ignored.
-        near_plane, far_plane: Gaussians whose centre's z-depth lies outside are culled. World units.
-        radius_clip: Gaussians whose 3-sigma radius is at most this many pixels are culled.
+        near_plane, far_plane, radius_clip: What lies outside, or is at most so many pixels large, is culled.
         eps2d: Variance in square pixels that is added to every projected Gaussian.
         packed, tile_size, sparse_grad: As in gsplat; they change no image. Our kernels ignore them.
         backgrounds: [C,D] colours behind everything, without depth.
-        render_mode: RGB, accumulated depth (D), expected depth (ED), or colour and depth. Depth is z-depth, the last
-            channel.
+        render_mode: RGB, accumulated z-depth (D), expected z-depth (ED), or colour and then depth.
         absgrad: Also sum the absolute screen-space gradients into ``info["means2d"].absgrad`` during backward.
         rasterize_mode: "antialiased" scales each opacity by sqrt(det(cov) / det(cov + eps2d)) (Mip-Splatting).
         backend: "auto" is gsplat for CUDA tensors, our kernels for CPU tensors, PyTorch where these cannot be built.
-
-    Returns:
-        Channels, accumulated alpha, and what gsplat's DefaultStrategy reads: ``means2d`` [C,N,2] in the graph,
-        ``radii`` int [C,N] in pixels (0: culled), ``depths``, ``conics``, ``opacities``, ``width``, ``height``,
-        ``n_cameras``, ``gaussian_ids`` (None).
-
-    Support is exact (each pixel where alpha >= 1/255), alpha is at most 0.999, and a pixel is finished before its
-    transmittance would reach 1e-4. Gaussians with NaN or infinite parameters are culled.
 
     Raises:
         ValueError: A shape, size or mode is wrong; the message names the argument.
@@ -82,16 +78,20 @@ def rasterization(
         rasterize_mode=rasterize_mode,
     )  # fmt: skip
     check_request(request)
-    chosen = choose_backend(means, backend)
-    if chosen == "gsplat":
+    if choose_backend(means, backend) == "gsplat":
         return rasterize_gsplat(request, packed=packed, tile_size=tile_size, sparse_grad=sparse_grad)
-    if chosen == "cpu":
+    channels, alphas, info = _without_gsplat(request, choose_backend(means, backend))
+    return channels, alphas, {**info, "tile_size": tile_size}
+
+
+def _without_gsplat(request: RasterRequest, backend: str) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Our kernels or the PyTorch reference, with gsplat's remaining keys in the information."""
+    if backend == "cpu":
         from closeup_ns.rendering.cpu import rasterize_cpu
 
         channels, alphas, info = rasterize_cpu(request)
     else:
         channels, alphas, info = rasterize_reference(request)
-    info.update(
-        width=width, height=height, n_cameras=len(viewmats), tile_size=tile_size, gaussian_ids=None, camera_ids=None
-    )
+    size = {"width": request.width, "height": request.height, "n_cameras": len(request.viewmats)}
+    info.update(**size, gaussian_ids=None, camera_ids=None)
     return channels, alphas, info
