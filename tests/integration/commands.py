@@ -43,9 +43,14 @@ class Finished:
 
 
 QUIET = {
-    "TORCH_COMPILE_DISABLE": "1", "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1", "COLUMNS": "200", "TERM": "dumb",
-    "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1",
-}  # fmt: skip
+    "TORCH_COMPILE_DISABLE": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "OMP_NUM_THREADS": "1",
+    "COLUMNS": "200",
+    "TERM": "dumb",
+    "WANDB_MODE": "disabled",
+    "HF_HUB_OFFLINE": "1",
+}
 
 
 def environment() -> dict[str, str]:

@@ -114,7 +114,13 @@ def test_export_writes_every_visible_gaussian(finished: Run, tmp_path: Path) -> 
     except (ImportError, OSError) as error:
         pytest.skip(f"ns-export imports open3d, which cannot be loaded here (apt-get install libusb-1.0-0): {error}")
     ended = command(
-        "ns-export", "gaussian-splat", "--load-config", finished.config, "--output-dir", tmp_path / "splat", cwd=tmp_path
+        "ns-export",
+        "gaussian-splat",
+        "--load-config",
+        finished.config,
+        "--output-dir",
+        tmp_path / "splat",
+        cwd=tmp_path,
     )
     assert ended.code == 0, ended.output
     content = (tmp_path / "splat" / "splat.ply").read_bytes()
@@ -141,7 +147,7 @@ def test_the_viewer_answers(finished: Run, tmp_path: Path) -> None:
     with open(tmp_path / "viewer.log", "wb") as log:
         viewer = subprocess.Popen(call, cwd=tmp_path, env=environment(), stdout=log, stderr=subprocess.STDOUT)
     try:
-        status, deadline = None, time.monotonic() + 120
+        status, deadline = None, time.monotonic() + 240
         while status is None and time.monotonic() < deadline and viewer.poll() is None:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:

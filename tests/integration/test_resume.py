@@ -109,7 +109,7 @@ def test_killed_in_a_round_and_resumed(capture: Path, tmp_path: Path, after: str
     assert ended.code == 0, ended.output
     resumed = run_of(tmp_path, "resumed")
     views = [name for name in decided if "/views/" in name]
-    kept = {name for name in decided if name.endswith((".json"))} | {
+    kept = {name for name in decided if name.endswith(".json")} | {
         name for name in decided for view in views if Path(view).stem == Path(name).stem
     }
     assert {name: resumed.decided()[name] for name in kept} == {name: decided[name] for name in kept}
@@ -117,7 +117,7 @@ def test_killed_in_a_round_and_resumed(capture: Path, tmp_path: Path, after: str
     for number in range(1, ROUNDS + 1):
         assert len(list((resumed.rounds / f"round_{number}/views").glob("*.json"))) == PLANNED
         assert resumed.json(f"round_{number}", "report.json")["round"] == number
-    assert not [path for path in resumed.rounds.rglob(".*")]
+    assert not list(resumed.rounds.rglob(".*"))
 
 
 # From elsewhere

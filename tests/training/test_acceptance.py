@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -137,11 +136,11 @@ class Recorder:
 
 
 @pytest.fixture
-def prepared(trainer: CloseupTrainer) -> Iterator[CloseupTrainer]:
+def prepared(trainer: CloseupTrainer) -> CloseupTrainer:
     data = trainer.pipeline.datamanager
     data.injected_probability, data.current_round = 0.5, 2
     data.injected = [an_injected_view(data.train_view(3), round_index=1, seed=7)]
-    yield trainer
+    return trainer
 
 
 def test_a_trial_leaves_the_model_as_it_was(prepared: CloseupTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,9 +179,7 @@ def test_both_arms_train_on_the_same_photographs_first(
     assert found.reliable_control == found.reliable_round
 
 
-def test_nothing_to_train_on_and_nothing_to_judge_by(
-    prepared: CloseupTrainer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_to_train_on_and_nothing_to_judge_by(prepared: CloseupTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("no trial is needed")
 

@@ -23,7 +23,11 @@ def test_a_checkpoint_with_nerfstudios_numpy_scalars_is_read(tmp_path: Path) -> 
     scheduler = ExponentialDecaySchedulerConfig(lr_final=1e-4, max_steps=10).setup().get_scheduler(optimizer, 0.01)
     optimizer.step()
     scheduler.step()
-    state = {"schedulers": {"means": scheduler.state_dict()}, "optimizers": optimizer.state_dict(), "x": np.float64(0.5)}
+    state = {
+        "schedulers": {"means": scheduler.state_dict()},
+        "optimizers": optimizer.state_dict(),
+        "x": np.float64(0.5),
+    }
     torch.save(state, tmp_path / "step.ckpt")
     loaded = torch.load(tmp_path / "step.ckpt", weights_only=True)
     assert loaded["x"] == 0.5
@@ -80,7 +84,14 @@ def test_lpips_with_weights_is_loaded_once_and_kept_out_of_checkpoints(monkeypat
 
 def test_the_replacement_ends_with_its_block() -> None:
     real = torchmetrics_lpip.LearnedPerceptualImagePatchSimilarity
-    with pytest.raises(ValueError, match="in the block"), lazy_lpips():
+    with lazy_lpips():
         assert torchmetrics_lpip.LearnedPerceptualImagePatchSimilarity is LazyLpips
-        raise ValueError("in the block")
+    assert torchmetrics_lpip.LearnedPerceptualImagePatchSimilarity is real
+
+    def fails() -> None:
+        with lazy_lpips():
+            raise ValueError("in the block")
+
+    with pytest.raises(ValueError, match="in the block"):
+        fails()
     assert torchmetrics_lpip.LearnedPerceptualImagePatchSimilarity is real

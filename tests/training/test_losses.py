@@ -56,7 +56,10 @@ def test_a_view_that_knows_a_tenth_weighs_a_tenth() -> None:
 
 def test_what_is_not_known_has_no_loss_and_no_gradient(generator: torch.Generator) -> None:
     nothing = a_target(
-        generator, weight=torch.zeros(HEIGHT, WIDTH), sparse=torch.zeros(HEIGHT, WIDTH, dtype=torch.bool), ssim_weight=0.2
+        generator,
+        weight=torch.zeros(HEIGHT, WIDTH),
+        sparse=torch.zeros(HEIGHT, WIDTH, dtype=torch.bool),
+        ssim_weight=0.2,
     )
     rgb = torch.rand(HEIGHT, WIDTH, 3, generator=generator).requires_grad_()
     losses = injected_view_loss(rgb, nothing)

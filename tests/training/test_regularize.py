@@ -18,7 +18,7 @@ sizes = st.lists(st.tuples(*[st.floats(1e-3, 1e3)] * 3), min_size=1, max_size=5)
 
 
 @given(sizes, st.floats(1.0, 20.0))
-def test_a_needle_pays_for_its_length_over_its_second_axis(axes: list[tuple[float, float, float]], ratio: float) -> None:
+def test_a_needle_pays_for_its_length(axes: list[tuple[float, float, float]], ratio: float) -> None:
     excess = [max(sorted(three)[2] / sorted(three)[1] - ratio, 0.0) for three in axes]
     penalty = anisotropy_penalty(torch.tensor(axes, dtype=torch.float64).log(), ratio)
     assert float(penalty) == pytest.approx(sum(excess) / len(excess), rel=1e-9, abs=1e-9)
@@ -45,9 +45,9 @@ def footprint_by_loop(points: np.ndarray, views: list[View], margin: float) -> l
                 continue
             K = view.K.numpy()
             u, v = K[0, 0] * x / z + K[0, 2], K[1, 1] * y / z + K[1, 2]
-            if -margin * view.width < u < (1 + margin) * view.width:
-                if -margin * view.height < v < (1 + margin) * view.height:
-                    best = min(best, z / max(K[0, 0], K[1, 1]))
+            across = -margin * view.width < u < (1 + margin) * view.width
+            if across and -margin * view.height < v < (1 + margin) * view.height:
+                best = min(best, z / max(K[0, 0], K[1, 1]))
         finest.append(best)
     seen = [value for value in finest if math.isfinite(value)]
     return [value if math.isfinite(value) else max(seen, default=0.0) for value in finest]
