@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -212,7 +212,8 @@ class Rounds:
         if saved is None:
             self.targets = resolve_targets(self.config.target, names, views, self.pipeline.model.render_view)
         else:
-            self.targets = [Target.from_dict(target) for target in saved]
+            found = [Target.from_dict(target) for target in saved]
+            self.targets = [replace(target, point=target.point.to(self.pipeline.device)) for target in found]
         # A resumed run too: rounds of another capture are refused, and what a kill left half-written is removed.
         self.store.claim(run_identity(names, self.targets[0].point.tolist(), self.config.seed))
         if saved is None:
