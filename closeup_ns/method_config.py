@@ -84,7 +84,6 @@ def _quick_model(**changes: object) -> CloseupModelConfig:
         cull_alpha_thresh=0.02,
         densify_grad_thresh=0.0005,
         max_gaussians=80_000,
-        supersample_from=0.75,
     )
     settings.update(changes)
     return CloseupModelConfig(**settings)
@@ -100,13 +99,7 @@ closeup_gs = MethodSpecification(
 )
 
 closeup_gs_quick = MethodSpecification(
-    config=_trainer(
-        "closeup-gs-quick",
-        ScheduleConfig(**_QUICK),
-        _quick_model(),
-        QUICK_IMAGE_SIZE,
-        kernel_search=KernelSearchConfig(at=0.75),
-    ),
+    config=_trainer("closeup-gs-quick", ScheduleConfig(**_QUICK), _quick_model(), QUICK_IMAGE_SIZE),
     description="closeup-gs with a tenth of the steps: a try-out in minutes, also without a GPU.",
 )
 
