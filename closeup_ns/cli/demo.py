@@ -147,7 +147,7 @@ class Demo:
         )
 
     def trainings(self) -> list[Training]:
-        """The three runs that are compared: all train for the same number of steps in total."""
+        """The three runs that are compared, each after what it starts from: all train for as many steps in total."""
         base, rounds, each = self.steps()
 
         def schedule(base_steps: int, rounds: int) -> tuple[str, ...]:
@@ -163,8 +163,8 @@ class Demo:
         shared = closeup.folder(self.output) / "nerfstudio_models" / f"step-{base - 1:09d}.ckpt"
         return [
             Training("plain", "closeup-splatfacto", schedule(total, 0)),
-            Training("base", "closeup-gs-quick", (*schedule(total, 0), *go_on), shared if rounds > 0 else None),
             closeup,
+            Training("base", "closeup-gs-quick", (*schedule(total, 0), *go_on), shared if rounds > 0 else None),
         ]
 
     def render_scene(self) -> None:

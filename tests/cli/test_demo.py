@@ -55,7 +55,8 @@ def test_training_is_told_of_the_capture_only(ready: Demo) -> None:
         assert option(command, "--data") == str(ready.scene_folder / "capture")
         assert not [word for word in command if "truth" in word]
     click = json.loads((ready.scene_folder / "demo.json").read_text())["click"]
-    name, column, row = option(ready.command(ready.trainings()[-1]), "--pipeline.target.pixel").split(":")
+    closeup = next(training for training in ready.trainings() if training.key == "closeup")
+    name, column, row = option(ready.command(closeup), "--pipeline.target.pixel").split(":")
     assert (name, float(column), float(row)) == (click["photo"], click["column"], click["row"])
 
 
