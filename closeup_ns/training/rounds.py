@@ -212,6 +212,8 @@ class Rounds:
         if saved is None:
             self.targets = resolve_targets(self.config.target, names, views, self.pipeline.model.render_view)
         else:
+            if self.config.target.xyz or self.config.target.pixel:
+                CONSOLE.print("The rounds go on with the target they were begun with; another one needs a new run.")
             found = [Target.from_dict(target) for target in saved]
             self.targets = [replace(target, point=target.point.to(self.pipeline.device)) for target in found]
         # A resumed run too: rounds of another capture are refused, and what a kill left half-written is removed.
