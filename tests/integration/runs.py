@@ -77,7 +77,8 @@ class Run:
         """The files that a resumed run must not decide again: targets, plans, verdicts and refined views."""
         patterns = ("run.json", "targets.json", "round_*/plan.json", "round_*/verdict.json", "round_*/views/*.json",
                     "round_*/exact/*.npz", "round_*/images/*.png")  # fmt: skip
-        files = sorted(path for pattern in patterns for path in self.rounds.glob(pattern))
+        found = (path for pattern in patterns for path in self.rounds.glob(pattern))
+        files = sorted(path for path in found if not path.name.startswith("."))  # a kill leaves half-written files
         return {str(path.relative_to(self.rounds)): path.read_bytes() for path in files}
 
     def stamps(self) -> dict[str, int]:
