@@ -29,8 +29,7 @@ class KernelSearchConfig:
     candidates: tuple[float, ...] = (0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
     """Variances in px^2. The search climbs from the model's own and stops where it gets worse."""
     at: float = 0.3
-    """When to search, as a share of the base phase. Early, because the judges are not trained on until then: at 0.75
-    they were missed while Gaussians multiply, which cost 0.5 dB on far views."""
+    """When to search, as a share of the base phase. Early, because the judges are not trained on until then."""
     trial_steps: float = 0.04
     """Length of one trial, as a share of the base phase."""
     held_out_every: int = 8
