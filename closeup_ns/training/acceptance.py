@@ -38,8 +38,9 @@ class AcceptanceConfig:
     """Length of each of the two arms, as a share of the round's steps."""
     photographs: float = 0.125
     """Share of the photographs that is held out to judge: half of them the closest to the target, half spread out."""
-    min_gain: float = 0.02
-    """A round must be better than its control by this many dB on the held-out photographs: less is noise."""
+    min_gain: float = 0.05
+    """A round must be better than its control by this many dB on the held-out photographs. Less is noise: a round kept
+    for 0.022 dB lost 0.19 dB on flower's test photographs."""
     generated_tolerance: float = 0.2
     """A refiner that invents detail may cost this many dB on them: far photographs cannot show its detail."""
     max_reliable_loss: float = 0.1
