@@ -6,7 +6,6 @@ import torch
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
-from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from nerfstudio.plugins.types import MethodSpecification
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
@@ -112,9 +111,4 @@ closeup_splatfacto = MethodSpecification(
         kernel_search=KernelSearchConfig(enabled=False),
     ),
     description="Plain antialiased splatfacto on our rasteriser, for comparison: closeup-gs-quick's steps, no extras.",
-)
-
-closeup_data = DataParserSpecification(
-    config=CloseupDataParserConfig(),
-    description="LLFF, nerfstudio transforms.json or COLMAP folders, whichever is there.",
 )

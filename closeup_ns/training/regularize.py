@@ -11,9 +11,6 @@ from torch import Tensor
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import project
 
-MIP_SPLATTING_VARIANCE = 0.2
-"""Variance, in units of the finest pixel footprint squared, of Mip-Splatting's 3D filter."""
-
 
 def anisotropy_penalty(log_scales: Float[Tensor, "N 3"], max_ratio: float) -> Tensor:
     """Mean excess of the ratio of the largest to the second largest axis: needles are punished, flat discs are not."""
