@@ -37,6 +37,8 @@ _REQUIRED_CPU_FLAGS: dict[str, frozenset[str]] = {
     "avx2": frozenset({"avx2", "fma"}),
     "generic": frozenset(),
 }
+EXTRA_FLAGS_VARIABLE = "CLOSEUP_EXTRA_CXXFLAGS"
+"""Environment variable with more compiler flags, as a shell writes them: sanitizers, debug information."""
 COMPILE_TIMEOUT = 600
 """Seconds after which a compiler is given up."""
 
@@ -78,13 +80,18 @@ def compiler() -> str:
     raise BuildError(f"no C++ compiler ({named or 'g++'} is not on PATH)")
 
 
+def extra_flags() -> tuple[str, ...]:
+    """The flags that the environment adds, last on the command line. They are part of a library's name."""
+    return tuple(shlex.split(os.environ.get(EXTRA_FLAGS_VARIABLE, "")))
+
+
 def library_name(variant: str) -> str:
     """File name of a variant: its instruction set and a hash of everything that decides its content."""
     digest = hashlib.sha256()
     for path in sorted(SOURCES.iterdir()):
         if path.suffix in (".h", ".cpp"):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    digest.update(repr((COMMON_FLAGS, VARIANT_FLAGS[variant], platform.machine())).encode())
+    digest.update(repr((COMMON_FLAGS, VARIANT_FLAGS[variant], extra_flags(), platform.machine())).encode())
     return f"closeup_{variant}_{digest.hexdigest()[:16]}.so"
 
 
@@ -106,6 +113,7 @@ def compile_variant(variant: str, folder: Path) -> Path:
                 *shlex.split(compiler()),
                 *COMMON_FLAGS,
                 *VARIANT_FLAGS[variant],
+                *extra_flags(),
                 *sources,
                 "-o",
                 str(unfinished),

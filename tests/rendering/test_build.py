@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def test_name_follows_sources_and_instruction_set(tiny_sources: Path) -> None:
     assert build.library_name("avx2").split("_")[2] != first.split("_")[2]
     (tiny_sources / "one.cpp").write_text("int other;\n")
     assert build.library_name("generic") != first
+
+
+@needs_compiler
+def test_flags_of_the_environment_make_another_library(tiny_sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tiny_sources / "one.cpp").write_text('extern "C" int answer() { return ANSWER; }\n')
+    plain = build.library_name("generic")
+    monkeypatch.setenv("CLOSEUP_EXTRA_CXXFLAGS", "-DANSWER=43 '-DUNUSED=two words'")
+    path = build.find_or_compile("generic")
+    assert path.name != plain and ctypes.CDLL(str(path)).answer() == 43
 
 
 @needs_compiler
