@@ -15,8 +15,8 @@ MAX_CHANNELS = 7
 
 
 @dataclass(frozen=True, eq=False)
-class RasterRequest:
-    """The arguments of ``rasterization`` that decide the image; shapes as documented there."""
+class RenderRequest:
+    """What 3D Gaussians and surfels have in common; shapes as ``rasterization`` documents them."""
 
     means: Tensor
     quats: Tensor
@@ -30,13 +30,11 @@ class RasterRequest:
     near_plane: float
     far_plane: float
     radius_clip: float
-    eps2d: float
     sh_degree: int | None
     backgrounds: Tensor | None
     """[C, D] for all D blended channels, depth included; None is black."""
     render_mode: RenderMode
     absgrad: bool
-    rasterize_mode: RasterizeMode
 
     @property
     def has_depth(self) -> bool:
@@ -56,7 +54,15 @@ class RasterRequest:
         return (3 if self.sh_degree is not None else self.colors.shape[-1]) + int(self.has_depth)
 
 
-def append_depth(request: RasterRequest, colors: Tensor, depths: Tensor) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class RasterRequest(RenderRequest):
+    """The arguments of ``rasterization`` that decide the image; shapes as documented there."""
+
+    eps2d: float
+    rasterize_mode: RasterizeMode
+
+
+def append_depth(request: RenderRequest, colors: Tensor, depths: Tensor) -> Tensor:
     """The channels that the render mode blends, from colours [...,N,D] and z-depths [...,N]."""
     if request.render_mode == "RGB":
         return colors
@@ -65,7 +71,7 @@ def append_depth(request: RasterRequest, colors: Tensor, depths: Tensor) -> Tens
     return torch.cat([colors, depths[..., None]], dim=-1)
 
 
-def expected_depth(request: RasterRequest, channels: Tensor, alphas: Tensor) -> Tensor:
+def expected_depth(request: RenderRequest, channels: Tensor, alphas: Tensor) -> Tensor:
     """Divide the blended depth by alpha, as gsplat does, in the modes that ask for it."""
     if not request.depth_is_expected:
         return channels
@@ -74,7 +80,18 @@ def expected_depth(request: RasterRequest, channels: Tensor, alphas: Tensor) -> 
 
 def check_request(request: RasterRequest) -> None:
     """Raise ValueError, naming the argument, where shapes, modes or sizes do not fit together."""
+    check_common(request, "rasterization", MAX_CHANNELS)
+    if request.rasterize_mode not in get_args(RasterizeMode):
+        raise ValueError(
+            f"rasterization: rasterize_mode {request.rasterize_mode!r} is none of {get_args(RasterizeMode)}"
+        )
+
+
+def check_common(request: RenderRequest, caller: str, max_channels: int) -> None:
+    """The checks that hold for every request: ValueError that names ``caller`` and its argument."""
     count, cameras = len(request.means), len(request.viewmats)
+    if request.render_mode not in get_args(RenderMode):
+        raise ValueError(f"{caller}: render_mode {request.render_mode!r} is none of {get_args(RenderMode)}")
     shapes: dict[str, tuple[Tensor, tuple[int, ...]]] = {
         "means": (request.means, (count, 3)),
         "quats": (request.quats, (count, 4)),
@@ -87,31 +104,25 @@ def check_request(request: RasterRequest) -> None:
         shapes["backgrounds"] = (request.backgrounds, (cameras, request.channels))
     for name, (tensor, shape) in shapes.items():
         if tuple(tensor.shape) != shape:
-            raise ValueError(f"rasterization: {name} has shape {tuple(tensor.shape)}, expected {shape}")
-    _check_colors(request, count, cameras)
+            raise ValueError(f"{caller}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
+    _check_colors(request, caller, max_channels)
     if request.width < 1 or request.height < 1:
-        raise ValueError(f"rasterization: the image is {request.width}x{request.height} pixels, need at least 1x1")
-    if request.render_mode not in get_args(RenderMode):
-        raise ValueError(f"rasterization: render_mode {request.render_mode!r} is none of {get_args(RenderMode)}")
-    if request.rasterize_mode not in get_args(RasterizeMode):
-        raise ValueError(
-            f"rasterization: rasterize_mode {request.rasterize_mode!r} is none of {get_args(RasterizeMode)}"
-        )
+        raise ValueError(f"{caller}: the image is {request.width}x{request.height} pixels, need at least 1x1")
 
 
-def _check_colors(request: RasterRequest, count: int, cameras: int) -> None:
+def _check_colors(request: RenderRequest, caller: str, max_channels: int) -> None:
+    count, cameras = len(request.means), len(request.viewmats)
     shape, degree = tuple(request.colors.shape), request.sh_degree
     if degree is not None:
         if not 0 <= degree <= 3:
-            raise ValueError(f"rasterization: sh_degree is {degree}, supported are 0 to 3")
+            raise ValueError(f"{caller}: sh_degree is {degree}, supported are 0 to 3")
         fits = len(shape) == 3 and shape[0] == count and shape[1] >= (degree + 1) ** 2 and shape[2] == 3
         if not fits:
             needed = (count, f">={(degree + 1) ** 2}", 3)
-            raise ValueError(f"rasterization: colors has shape {shape}, expected {needed} for sh_degree {degree}")
+            raise ValueError(f"{caller}: colors has shape {shape}, expected {needed} for sh_degree {degree}")
     elif shape[:-1] not in ((count,), (cameras, count)):
-        raise ValueError(f"rasterization: colors has shape {shape}, expected ({count}, D) or ({cameras}, {count}, D)")
-    if request.channels > MAX_CHANNELS:
+        raise ValueError(f"{caller}: colors has shape {shape}, expected ({count}, D) or ({cameras}, {count}, D)")
+    if request.channels > max_channels:
         raise ValueError(
-            f"rasterization: {request.channels} channels in one call, at most {MAX_CHANNELS} with depth; "
-            "split the colours"
+            f"{caller}: {request.channels} channels in one call, at most {max_channels} with depth; split the colours"
         )
