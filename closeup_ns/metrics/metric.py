@@ -1,0 +1,86 @@
+"""What a metric is, and what happens where one cannot be had: it is absent from the results, with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from closeup_ns.errors import CloseupError
+
+Needs = Literal["truth", "reference", "nothing"]
+"""What a metric compares a render with: the photograph of the same camera, a photograph of the same thing from
+elsewhere, or nothing at all."""
+
+
+class MetricUnavailable(CloseupError):
+    """A metric cannot run here. The message is its reason in ``missing``: what is lacking, and what to do."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a metric's figures come from; written beside them."""
+
+    implementation: str
+    """Package and function, with its version where it has one."""
+    backbone: str = ""
+    """Network, where there is one."""
+    weights: str = ""
+    """Name of the weights' file; empty where none are needed."""
+    sha256: str = ""
+    """Checksum of that file."""
+    notes: str = ""
+    """Conventions that a reader must know to compare figures: resizing, colour space, tokens."""
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A number for a render. Images are RGB in [0, 1], rounded to 8 bits as a saved picture is."""
+
+    name: str
+    """Key in the results: psnr, ssim, lpips_vgg, dino, ..."""
+    higher_is_better: bool
+    needs: Needs
+    provenance: Provenance
+
+    def __call__(self, image: Float[Tensor, "H W 3"], against: Float[Tensor, "h w 3"] | None) -> float:
+        """Score a render.
+
+        Args:
+            image: The render.
+            against: The photograph of the same camera and size (``truth``), any photograph (``reference``), or None.
+
+        Raises:
+            ValueError: The shapes do not fit.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """How to get a metric by its name."""
+
+    name: str
+    """Its key in the results."""
+    needs: Needs
+    higher_is_better: bool
+    build: str = field(repr=False)
+    """``module:function`` that takes ``(spec, options)`` and returns a `Metric` or raises `MetricUnavailable`."""
+
+
+@dataclass
+class MetricOptions:
+    """What the metrics that have weights may be told; shared by ns-eval, closeup-gs eval and closeup-gs bench."""
+
+    weights: dict[str, str] = field(default_factory=dict)
+    """Metric name -> local weights file or folder, in place of what the hub or a cache has."""
+    dino_backbone: str = "facebook/dinov2-base"
+    """Hub id of the DINO backbone (DINOv2 ViT-B/14; ``facebook/dino-vits16`` compares with DreamBooth's DINO)."""
+    dino_reference: Literal["full", "roi"] = "full"
+    """Compare with the whole reference photograph (as the paper), or with the part of it that the close-up shows."""
+    allow_download: bool = False
+    """Fetch weights from the hub where no cache has them."""
+    device: str = "cpu"
+    """Where networks run."""

@@ -1,0 +1,120 @@
+"""Which metrics there are, and scoring many images with several of them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from closeup_ns.errors import DataError
+from closeup_ns.metrics.metric import Metric, MetricOptions, MetricSpec, MetricUnavailable
+from closeup_ns.metrics.scores import Row, Scores
+from closeup_ns.metrics.shot import Shot
+
+METRICS: dict[str, MetricSpec] = {
+    spec.name: spec
+    for spec in (
+        MetricSpec("psnr", "truth", True, "closeup_ns.metrics.full_reference:psnr_metric"),
+        MetricSpec("ssim", "truth", True, "closeup_ns.metrics.full_reference:ssim_metric"),
+        MetricSpec("cc_psnr", "truth", True, "closeup_ns.metrics.full_reference:color_corrected_psnr_metric"),
+        MetricSpec("sharpness", "truth", True, "closeup_ns.metrics.sharpness:sharpness_metric"),
+        MetricSpec("lpips_vgg", "truth", False, "closeup_ns.metrics.lpips:lpips_metric"),
+        MetricSpec("lpips_alex", "truth", False, "closeup_ns.metrics.lpips:lpips_metric"),
+        MetricSpec("dino", "reference", True, "closeup_ns.metrics.dino:dino_metric"),
+        MetricSpec("metaiqa", "nothing", True, "closeup_ns.metrics.no_reference:metaiqa_metric"),
+        MetricSpec("musiq", "nothing", True, "closeup_ns.metrics.no_reference:pyiqa_metric"),
+        MetricSpec("clipiqa+", "nothing", True, "closeup_ns.metrics.no_reference:pyiqa_metric"),
+        MetricSpec("niqe", "nothing", False, "closeup_ns.metrics.no_reference:pyiqa_metric"),
+    )
+}
+"""Every metric by name. Others of pyiqa are reached as ``pyiqa:NAME``."""
+DEFAULT_METRICS = ("psnr", "ssim", "cc_psnr", "sharpness", "lpips_vgg", "lpips_alex", "dino", "metaiqa")
+"""The paper's, with both LPIPS backbones (papers use VGG, nerfstudio AlexNet)."""
+
+
+def build_metrics(names: Sequence[str], options: MetricOptions) -> tuple[list[Metric], dict[str, str]]:
+    """The metrics that can run here, and those that cannot -> why.
+
+    Raises:
+        DataError: a name is unknown.
+    """
+    built, missing = [], {}
+    for name in names:
+        spec = _spec(name)
+        module, function = spec.build.split(":")
+        try:
+            built.append(getattr(importlib.import_module(module), function)(spec, options))
+        except MetricUnavailable as reason:
+            missing[name] = str(reason)
+    return built, missing
+
+
+def _spec(name: str) -> MetricSpec:
+    if name in METRICS:
+        return METRICS[name]
+    if name.startswith("pyiqa:"):
+        return MetricSpec(name, "nothing", True, "closeup_ns.metrics.no_reference:pyiqa_metric")
+    raise DataError(f"there is no metric {name!r}; there are {', '.join(METRICS)}, and pyiqa:NAME for pyiqa's others")
+
+
+def score(
+    shots: Iterable[Shot],
+    metrics: Sequence[Metric],
+    missing: dict[str, str] | None = None,
+    about: dict[str, Any] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Scores:
+    """Score every shot with every metric that applies to it.
+
+    A metric that applies to no shot (a full-reference one where no camera has a photograph) moves to ``missing``.
+
+    Raises:
+        DataError: a shot's picture and truth differ in size, or two shots have one name.
+    """
+    rows: list[Row] = []
+    for shot in shots:
+        if any(row.image == shot.name for row in rows):
+            raise DataError(f"two images are called {shot.name}")
+        rows.append(Row(shot.name, float(shot.scale), _values(shot, metrics), shot.reference_name))
+        progress(len(rows))
+    used = {name for row in rows for name in row.values}
+    absent = {metric.name: _why_absent(metric) for metric in metrics if metric.name not in used}
+    present = [metric for metric in metrics if metric.name in used]
+    return Scores(
+        rows=rows,
+        metrics={metric.name: metric.provenance for metric in present},
+        missing={**(missing or {}), **absent},
+        higher_is_better={metric.name: metric.higher_is_better for metric in present},
+        about=about or {},
+    )
+
+
+def _values(shot: Shot, metrics: Sequence[Metric]) -> dict[str, float]:
+    if shot.truth is not None and shot.truth.shape != shot.picture.shape:
+        (h, w), (height, width) = shot.picture.shape[:2], shot.truth.shape[:2]
+        raise DataError(f"the render of {shot.name} is {w}x{h} pixels, its photograph {width}x{height}")
+    image = as_float(shot.picture)
+    against = {
+        "truth": None if shot.truth is None else as_float(shot.truth),
+        "reference": None if shot.reference is None else as_float(shot.reference),
+    }
+    values = {}
+    with torch.no_grad():
+        for metric in metrics:
+            if metric.needs == "nothing" or against[metric.needs] is not None:
+                values[metric.name] = float(metric(image, against.get(metric.needs)))
+    return values
+
+
+def _why_absent(metric: Metric) -> str:
+    lacks = {"truth": "no camera has a photograph of its own", "reference": "no training photograph is known"}
+    return lacks.get(metric.needs, "there are no images")
+
+
+def as_float(picture: UInt8[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
+    """8 bits to [0, 1]."""
+    return picture.float() / 255
