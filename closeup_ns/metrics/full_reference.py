@@ -1,0 +1,86 @@
+"""Metrics against the photograph of the same camera: PSNR, SSIM, and PSNR after colour correction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from closeup_ns.metrics.metric import MetricOptions, MetricSpec, Needs, Provenance
+from closeup_ns.rendering.ssim import ssim as windowed_ssim
+
+IDENTICAL_PSNR = 100.0
+"""What equal images score, dB: infinity cannot be written to JSON."""
+
+
+@dataclass(frozen=True)
+class FunctionMetric:
+    """A metric that is a function of render and photograph."""
+
+    name: str
+    higher_is_better: bool
+    needs: Needs
+    provenance: Provenance
+    function: Callable[[Tensor, Tensor], float]
+
+    def __call__(self, image: Float[Tensor, "H W 3"], against: Float[Tensor, "H W 3"] | None) -> float:
+        if against is None or against.shape != image.shape:
+            other = None if against is None else tuple(against.shape)
+            raise ValueError(f"{self.name}: images of one shape expected, got {tuple(image.shape)} and {other}")
+        return self.function(image, against)
+
+
+def psnr(image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"]) -> float:
+    """Peak signal-to-noise ratio in dB over all pixels and channels, peak 1; 100 where the two are identical."""
+    error = (image.double() - truth.double()).square().mean()
+    return IDENTICAL_PSNR if error == 0 else min(IDENTICAL_PSNR, float(-10 * torch.log10(error)))
+
+
+def ssim(image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"]) -> float:
+    """Structural similarity (Wang et al. 2004) on RGB: 11-tap window of sigma 1.5, no padding, mean over all.
+
+    The convention of pytorch_msssim, so of nerfstudio. (pyiqa's ``ssim`` is on luma and reads higher.)
+
+    Raises:
+        ValueError: a side is shorter than the window.
+    """
+    if min(image.shape[:2]) < 11:
+        raise ValueError(f"ssim: {tuple(image.shape[:2])} pixels, its window needs 11 along each side")
+    return float(windowed_ssim(image, truth))
+
+
+def color_corrected_psnr(image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"]) -> float:
+    """PSNR after the quadratic colour map that best fits the render to the photograph (Mip-NeRF 360; nerfstudio).
+
+    For captures with auto-exposure, where a right render differs by a gain that no camera parameter tells.
+    """
+    from nerfstudio.model_components.lib_bilagrid import color_correct
+
+    return psnr(color_correct(image, truth), truth)
+
+
+def psnr_metric(spec: MetricSpec, options: MetricOptions) -> FunctionMetric:
+    """`psnr` for the suite."""
+    return _metric(
+        spec, psnr, Provenance("closeup_ns.metrics.full_reference.psnr", notes="8 bits, RGB, mean per image")
+    )
+
+
+def ssim_metric(spec: MetricSpec, options: MetricOptions) -> FunctionMetric:
+    """`ssim` for the suite."""
+    notes = "RGB, Gaussian window of 11 with sigma 1.5, no padding (as pytorch_msssim)"
+    return _metric(spec, ssim, Provenance("closeup_ns.rendering.ssim", notes=notes))
+
+
+def color_corrected_psnr_metric(spec: MetricSpec, options: MetricOptions) -> FunctionMetric:
+    """`color_corrected_psnr` for the suite."""
+    implementation = f"nerfstudio {version('nerfstudio')} lib_bilagrid.color_correct, then psnr"
+    return _metric(spec, color_corrected_psnr, Provenance(implementation, notes="quadratic colour map per image"))
+
+
+def _metric(spec: MetricSpec, function: Callable[[Tensor, Tensor], float], provenance: Provenance) -> FunctionMetric:
+    return FunctionMetric(spec.name, spec.higher_is_better, spec.needs, provenance, function)

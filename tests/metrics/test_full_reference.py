@@ -1,0 +1,62 @@
+"""PSNR and SSIM against other implementations, colour correction against a known change of colour."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+
+from closeup_ns.metrics.full_reference import color_corrected_psnr, psnr, ssim
+from closeup_ns.metrics.metric import MetricOptions
+from closeup_ns.metrics.suite import build_metrics
+
+
+def photo(seed: int = 0, size: tuple[int, int] = (48, 64)) -> torch.Tensor:
+    """Smooth blobs in colour: something with structure."""
+    noise = torch.rand(1, 3, size[0] // 8, size[1] // 8, generator=torch.Generator().manual_seed(seed))
+    smooth = torch.nn.functional.interpolate(noise, size, mode="bicubic").clamp(0, 1)
+    return smooth[0].permute(1, 2, 0)
+
+
+def test_psnr_is_skimages_and_capped_for_identical_images():
+    image, truth = photo(0), photo(1)
+    expected = peak_signal_noise_ratio(truth.numpy().astype(np.float64), image.numpy().astype(np.float64), data_range=1)
+    assert psnr(image, truth) == pytest.approx(expected, abs=1e-9)
+    assert psnr(truth, truth) == 100.0
+
+
+def test_ssim_is_on_rgb_not_on_luma():
+    from pytorch_msssim import ssim as reference
+
+    image, truth = photo(0), photo(1)
+    planes = [tensor.permute(2, 0, 1)[None] for tensor in (image, truth)]
+    assert ssim(image, truth) == pytest.approx(float(reference(*planes, data_range=1.0)), abs=1e-5)
+    # Two images of one luma and other colours: a metric on luma sees no difference.
+    luma = torch.tensor([0.299, 0.587, 0.114])
+    tinted = truth * 0.5 + 0.25
+    shift = (photo(3) - 0.5) * 0.2
+    recolored = tinted + shift - (shift @ luma)[..., None]
+    assert torch.allclose(recolored @ luma, tinted @ luma, atol=1e-6)
+    assert ssim(recolored, tinted) < 0.95
+
+
+def test_ssim_refuses_what_its_window_does_not_fit_into():
+    with pytest.raises(ValueError, match="11"):
+        ssim(photo(size=(8, 64)), photo(1, size=(8, 64)))
+
+
+def test_colour_correction_undoes_a_gain_per_channel_and_no_blur():
+    truth = 0.1 + 0.7 * photo(0)
+    exposed = truth * torch.tensor([0.8, 1.1, 0.9]) + torch.tensor([0.05, 0.0, -0.02])
+    assert psnr(exposed, truth) < 30 < 60 < color_corrected_psnr(exposed, truth)
+    other = photo(7)
+    assert color_corrected_psnr(other, truth) < 25
+
+
+def test_the_suite_builds_them_and_they_check_shapes():
+    metrics, missing = build_metrics(["psnr", "ssim", "cc_psnr"], MetricOptions())
+    assert [metric.name for metric in metrics] == ["psnr", "ssim", "cc_psnr"] and not missing
+    for metric in metrics:
+        with pytest.raises(ValueError, match=metric.name):
+            metric(photo(), photo(size=(40, 64)))
