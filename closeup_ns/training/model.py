@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from closeup_ns.rendering.rasterize import rasterization
+from closeup_ns.rendering.request import RenderMode
 from closeup_ns.rendering.ssim import ssim
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.training.cameras import cameras_of, view_of
@@ -98,6 +99,7 @@ class CloseupModel(SplatfactoModel):
             self.gauss_params["features_dc"].data.copy_(start)
         self.ssim, self.psnr = FusedSsim(), PlainPsnr()
         self.full_resolution = False  # rounds train at full resolution, whatever the base phase's schedule says
+        self.base_steps = 0  # what "a share of the base phase" is a share of; the pipeline sets it
         self.register_buffer("screen_kernel", torch.zeros(3))
         start = self.config.supersample if self.config.supersample_from <= 0 else 1
         self.kernel = PixelKernel.of(self.config.pixel_variance, start, self.config.eps2d)
@@ -235,9 +237,12 @@ class CloseupModel(SplatfactoModel):
         if self.config.filter_3d > 0 and len(self.footprint) != self.num_points:
             self.measure_footprint()
         if self._filters:
-            scales, opacities = smooth_3d(scales, opacities, self.footprint, self.config.filter_3d)
+            scales, opacities = self._smooth(scales, opacities)
             return {"scales": scales, "opacities": opacities}
         return {"scales": torch.exp(scales), "opacities": torch.sigmoid(opacities[:, 0])}
+
+    def _smooth(self, log_scales: Tensor, logit_opacities: Tensor) -> tuple[Tensor, Tensor]:
+        return smooth_3d(log_scales, logit_opacities, self.footprint, self.config.filter_3d)
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:
         """Render ``camera`` (one camera). Same keys as the parent's."""
@@ -252,7 +257,7 @@ class CloseupModel(SplatfactoModel):
             inside = self.crop_box.within(self.means).reshape(-1)
             if not inside.any():
                 return self.get_empty_outputs(view.width, view.height, background)  # type: ignore[return-value]
-        with_depth = self.config.output_depth_during_training or not self.training
+        with_depth = self._wants_depth()
         viewmat = _viewmat_of(c2w[:1])
         render, alpha = self._rasterize(view, viewmat, "RGB+ED" if with_depth else "RGB", inside)
         rgb = (render[..., :3] + (1 - alpha) * background).clamp(0.0, 1.0)
@@ -276,8 +281,12 @@ class CloseupModel(SplatfactoModel):
             rgb = self.exposure(rgb, index)
         return rgb
 
+    def _wants_depth(self) -> bool:
+        """Whether the next render needs depth."""
+        return self.config.output_depth_during_training or not self.training
+
     def _rasterize(
-        self, view: View, viewmat: Float[Tensor, "1 4 4"], mode: Literal["RGB", "RGB+ED"], inside: Tensor | None
+        self, view: View, viewmat: Float[Tensor, "1 4 4"], mode: RenderMode, inside: Tensor | None
     ) -> tuple[Float[Tensor, "H W C"], Float[Tensor, "H W 1"]]:
         kernel = self.kernel
         width, height = view.width * kernel.supersample, view.height * kernel.supersample
@@ -289,23 +298,18 @@ class CloseupModel(SplatfactoModel):
         gaussians = {"means": self.means, "quats": self.quats, "colors": colors, **self.effective_gaussians()}
         if inside is not None:
             gaussians = {name: tensor[inside] for name, tensor in gaussians.items()}
-        render, alpha, self.info = rasterization(
-            **gaussians,
-            viewmats=viewmat,
-            Ks=K[None],
-            width=width,
-            height=height,
-            eps2d=kernel.eps2d,
-            render_mode=mode,
-            sh_degree=degree,
-            absgrad=self.training and self.strategy.absgrad and self.strategy.listens(self.step),
-            rasterize_mode=self.config.rasterize_mode,
-        )
+        camera = {"viewmats": viewmat, "Ks": K[None], "width": width, "height": height, "eps2d": kernel.eps2d}
+        render, alpha, self.info = self._draw({**gaussians, **camera, "sh_degree": degree, "render_mode": mode})
         if self.training and torch.is_grad_enabled():
             self.strategy.step_pre_backward(
                 self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info
             )
         return kernel.gather(render[0], alpha[0])
+
+    def _draw(self, scene: dict[str, Any]) -> tuple[Float[Tensor, "1 sH sW C"], Float[Tensor, "1 sH sW 1"], dict]:
+        """Rasterise ``scene``, the arguments that all rasterisers share: channels, opacity, information."""
+        absgrad = self.training and self.strategy.absgrad and self.strategy.listens(self.step)
+        return rasterization(**scene, absgrad=absgrad, rasterize_mode=self.config.rasterize_mode)
 
     @torch.no_grad()
     def render_view(self, view: View) -> Rendered:

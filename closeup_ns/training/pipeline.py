@@ -66,6 +66,7 @@ class CloseupPipeline(VanillaPipeline):
 
     def __init__(self, config: CloseupPipelineConfig, device: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, device, *args, **kwargs)
+        self.model.base_steps = config.schedule.base_steps
         self.rounds: Rounds | None = None
 
     def seed_without_points(self) -> None:

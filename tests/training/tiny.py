@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from nerfstudio.plugins.types import MethodSpecification
 
 from closeup_ns.method_config import closeup_gs_quick
 from closeup_ns.training.datamanager import InjectedView
@@ -39,9 +40,11 @@ SMALL: dict[str, Any] = {
 """Everything that makes a run short. Densification starts at once, so that the number of Gaussians changes."""
 
 
-def tiny_config(data: Path, output: Path, **changes: Any) -> CloseupTrainerConfig:
-    """The quick method's config with `SMALL` and ``changes``; two underscores in a name stand for a dot."""
-    config = copy.deepcopy(closeup_gs_quick.config)
+def tiny_config(
+    data: Path, output: Path, method: MethodSpecification = closeup_gs_quick, **changes: Any
+) -> CloseupTrainerConfig:
+    """A method's config with `SMALL` and ``changes``; two underscores in a name stand for a dot."""
+    config = copy.deepcopy(method.config)
     assert isinstance(config, CloseupTrainerConfig)
     config.output_dir = output
     config.data = data
