@@ -25,7 +25,7 @@ METRICS: dict[str, MetricSpec] = {
         MetricSpec("lpips_vgg", "truth", False, "closeup_ns.metrics.lpips:lpips_metric"),
         MetricSpec("lpips_alex", "truth", False, "closeup_ns.metrics.lpips:lpips_metric"),
         MetricSpec("dino", "reference", True, "closeup_ns.metrics.dino:dino_metric"),
-        MetricSpec("metaiqa", "nothing", True, "closeup_ns.metrics.no_reference:metaiqa_metric"),
+        MetricSpec("metaiqa", "nothing", True, "closeup_ns.metrics.metaiqa:metaiqa_metric"),
         MetricSpec("musiq", "nothing", True, "closeup_ns.metrics.no_reference:pyiqa_metric"),
         MetricSpec("clipiqa+", "nothing", True, "closeup_ns.metrics.no_reference:pyiqa_metric"),
         MetricSpec("niqe", "nothing", False, "closeup_ns.metrics.no_reference:pyiqa_metric"),

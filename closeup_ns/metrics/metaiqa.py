@@ -1,0 +1,113 @@
+"""MetaIQA (Zhu et al. 2020), the paper's no-reference metric, from the facts of its architecture.
+
+A ResNet-18 whose 1000 outputs feed a small head. pyiqa has one too, whose loader leaves the head random without a word
+when it is given a local file with the original's names (research/papers.md, 4.3); this one loads all or nothing.
+
+Which weights the paper used is unknown: compare figures only where their checksums are equal.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from closeup_ns.metrics.metric import MetricOptions, MetricSpec, MetricUnavailable, Needs, Provenance
+from closeup_ns.metrics.weights import load_state, sha256_of, torch_hub_file
+
+SIDE = 224
+"""Pixels; the aspect is not kept, as in the original."""
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_FILE = "Metaiqa_livec.pth"
+_URL = f"https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/{_FILE}"
+_PREFIXES = ("module.", "net_g.")
+_COUNTERS = "num_batches_tracked"
+
+
+class MetaIqaHead(nn.Module):
+    """1000 -> 1024 -> 512 -> 1 with batch norm, PReLU and dropout, then a sigmoid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.bn1, self.relu1 = nn.Linear(1000, 1024), nn.BatchNorm1d(1024), nn.PReLU()
+        self.fc2, self.bn2, self.relu2 = nn.Linear(1024, 512), nn.BatchNorm1d(512), nn.PReLU()
+        self.drop, self.fc3 = nn.Dropout(0.5), nn.Linear(512, 1)
+
+    def forward(self, features: Float[Tensor, "B 1000"]) -> Float[Tensor, "B 1"]:
+        hidden = self.drop(self.relu1(self.bn1(self.fc1(features))))
+        hidden = self.drop(self.relu2(self.bn2(self.fc2(hidden))))
+        return torch.sigmoid(self.fc3(hidden))
+
+
+class MetaIqaNetwork(nn.Module):
+    """Quality in (0, 1), higher is better, of images in [0, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resnet_layer = torchvision.models.resnet18(weights=None)
+        self.net = MetaIqaHead()
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1"]:
+        mean, std = (images.new_tensor(values)[:, None, None] for values in (_MEAN, _STD))
+        small = F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+        return self.net(self.resnet_layer((small - mean) / std))
+
+
+class MetaIqa:
+    """The metric."""
+
+    higher_is_better = True
+
+    def __init__(self, name: str, network: MetaIqaNetwork, provenance: Provenance) -> None:
+        self.name, self.provenance = name, provenance
+        self.needs: Needs = "nothing"
+        self._network = network.eval()
+
+    @torch.no_grad()
+    def __call__(self, image: Float[Tensor, "H W 3"], against: Tensor | None = None) -> float:
+        device = next(self._network.parameters()).device
+        return float(self._network(image.permute(2, 0, 1)[None].float().to(device)))
+
+
+def load_metaiqa(path: Path, name: str = "metaiqa") -> MetaIqaNetwork:
+    """A network with all of its weights from a table of tensors, in the original's names or in pyiqa's.
+
+    Raises:
+        MetricUnavailable: the file is broken (the authors' own are whole pickled modules, which are never loaded), or
+            a tensor is missing, left over, or of another shape.
+    """
+    state = {_original_name(key): value for key, value in load_state(path, name).items()}
+    network = MetaIqaNetwork()
+    own = network.state_dict()
+    lacking = sorted(key for key in own.keys() - state.keys() if not key.endswith(_COUNTERS))
+    left_over = sorted(key for key in state.keys() - own.keys() if key not in ("mean", "std"))
+    if lacking or left_over:
+        what = f"it lacks {lacking[0]}" if lacking else f"it has {left_over[0]}, which MetaIQA has not"
+        raise MetricUnavailable(f"{path} are not the weights of {name}: {what}")
+    try:
+        network.load_state_dict({**own, **{key: state[key] for key in own if key in state}}, strict=True)
+    except RuntimeError as problem:
+        reason = " ".join(str(problem).split())
+        raise MetricUnavailable(f"{path} are not the weights of {name}: {reason}") from problem
+    return network
+
+
+def metaiqa_metric(spec: MetricSpec, options: MetricOptions) -> MetaIqa:
+    """MetaIQA with the user's weights, or those that pyiqa publishes. MetricUnavailable where there are none."""
+    cached = Path(torch.hub.get_dir()) / "pyiqa" / _FILE  # where pyiqa itself puts them
+    local = options.weights.get(spec.name) or (str(cached) if cached.is_file() else None)
+    path = torch_hub_file(spec.name, _URL, _FILE, local, options.allow_download)
+    network = load_metaiqa(path, spec.name).to(options.device)
+    notes = f"resized to {SIDE}x{SIDE} with antialiasing; which weights the paper used is unknown"
+    provenance = Provenance("closeup_ns.metrics.metaiqa", "ResNet-18", path.name, sha256_of(path), notes)
+    return MetaIqa(spec.name, network, provenance)
+
+
+def _original_name(key: str) -> str:
+    for prefix in _PREFIXES:
+        key = key.removeprefix(prefix)
+    return "net." + key.removeprefix("head.") if key.startswith("head.") else key
