@@ -7,13 +7,15 @@ pixel where alpha >= 1/255 counts, independent of the tiling, as gsplat >= 1.5 d
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from closeup_ns.rendering.request import RasterRequest, append_depth, expected_depth
+from closeup_ns.rendering.request import RasterRequest, RenderRequest, append_depth, expected_depth
 
 MIN_ALPHA = 1.0 / 255.0
 """Fainter contributions are skipped."""
@@ -116,7 +118,7 @@ def _project_camera(request: RasterRequest, camera: int) -> dict[str, Tensor]:
     }  # fmt: skip
 
 
-def _features(request: RasterRequest, camera: int, depths: Tensor) -> Tensor:
+def blended_features(request: RenderRequest, camera: int, depths: Tensor) -> Tensor:
     """The channels [N,D] that are blended: colour, then depth where the render mode asks for it."""
     colors = request.colors
     if request.sh_degree is not None:
@@ -132,48 +134,72 @@ def _accumulate(absgrad: Tensor, ids: Tensor, grad: Tensor) -> None:
     absgrad.index_add_(0, ids, grad.abs().sum(dim=0))
 
 
-def _composite(
-    pixels: Tensor, splats: dict[str, Tensor], features: Tensor, ids: Tensor, absgrad: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Blend the Gaussians ``ids`` (front to back) at ``pixels`` [P,2]: (features [P,D], alpha [P,1]).
+def centers_per_pixel(means2d: Tensor, ids: Tensor, pixels: int, absgrad: Tensor | None) -> Tensor:
+    """The 2D means of the Gaussians ``ids``, once for each of ``pixels`` [P,K,2].
 
     Where ``absgrad`` [N,2] is given, backward adds each pixel's absolute gradient of the 2D means to it.
     """
-    centers = splats["means2d"][ids][None].expand(len(pixels), -1, -1)
+    centers = means2d[ids][None].expand(pixels, -1, -1)
     if absgrad is not None and centers.requires_grad:
         centers.register_hook(lambda grad: _accumulate(absgrad, ids, grad))
-    dx, dy = (centers - pixels[:, None]).unbind(-1)
+    return centers
+
+
+def blend_weights(alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights and the transmittance before each Gaussian, both [P,K], of alphas [P,K] that lie front to back."""
+    after = torch.cumprod(1 - alpha, dim=1)
+    before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=1)
+    return torch.where(after.detach() > MIN_TRANSMITTANCE, alpha * before, 0.0), before
+
+
+def _composite(
+    splats: dict[str, Tensor], features: Tensor, absgrad: Tensor | None, pixels: Tensor, ids: Tensor
+) -> Tensor:
+    """Blend the Gaussians ``ids`` (front to back) at ``pixels`` [P,2]: features and then alpha [P,D+1]."""
+    dx, dy = (centers_per_pixel(splats["means2d"], ids, len(pixels), absgrad) - pixels[:, None]).unbind(-1)
     a, b, c = splats["conics"][ids].unbind(-1)
     power = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
     alpha = (splats["opacities"][ids] * torch.exp(-power)).clamp(max=MAX_ALPHA)
     alpha = torch.where((power >= 0) & (alpha >= MIN_ALPHA), alpha, 0.0)
-    after = torch.cumprod(1 - alpha, dim=1)
-    before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=1)
-    weights = torch.where(after.detach() > MIN_TRANSMITTANCE, alpha * before, 0.0)
-    return weights @ features[ids], weights.sum(dim=1, keepdim=True)
+    weights, _ = blend_weights(alpha)
+    return torch.cat([weights @ features[ids], weights.sum(dim=1, keepdim=True)], dim=-1)
 
 
-def _rasterize_camera(
-    request: RasterRequest, splats: dict[str, Tensor], features: Tensor, absgrad: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Composite one camera tile by tile: (features [H,W,D], alpha [H,W,1])."""
+def render_tiles(
+    width: int,
+    height: int,
+    splats: dict[str, Tensor],
+    boxes: tuple[Tensor, Tensor],
+    composite: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """One camera's image [H,W,K], tile by tile.
+
+    Args:
+        splats: ``radii`` [N] (0: not drawn) and ``depths`` [N], which give the order.
+        boxes: Lower and upper corners [N,2] of boxes that hold all pixels of a Gaussian.
+        composite: Blends at pixel centres [P,2] the Gaussians with the given indices (front to back): [P,K].
+    """
     visible = torch.nonzero(splats["radii"] > 0)[:, 0]
     order = visible[torch.argsort(splats["depths"].detach()[visible], stable=True)]
-    center, extent = splats["means2d"].detach()[order], splats["extents"][order] + 1e-3
-    low, high = center - extent, center + extent
+    low, high = boxes[0][order] - 1e-3, boxes[1][order] + 1e-3
     rows = []
-    for top in range(0, request.height, TILE):
+    for top in range(0, height, TILE):
         tiles = []
-        for left in range(0, request.width, TILE):
-            bottom, right = min(top + TILE, request.height), min(left + TILE, request.width)
+        for left in range(0, width, TILE):
+            bottom, right = min(top + TILE, height), min(left + TILE, width)
             inside = (low[:, 0] < right) & (high[:, 0] > left) & (low[:, 1] < bottom) & (high[:, 1] > top)
             ys, xs = torch.meshgrid(torch.arange(top, bottom), torch.arange(left, right), indexing="ij")
-            pixels = torch.stack([xs, ys], dim=-1).reshape(-1, 2).to(center) + 0.5
-            color, alpha = _composite(pixels, splats, features, order[inside], absgrad)
-            tiles.append(torch.cat([color, alpha], dim=-1).reshape(bottom - top, right - left, -1))
+            pixels = torch.stack([xs, ys], dim=-1).reshape(-1, 2).to(low) + 0.5
+            tiles.append(composite(pixels, order[inside]).reshape(bottom - top, right - left, -1))
         rows.append(torch.cat(tiles, dim=1))
-    image = torch.cat(rows, dim=0)
-    return image[..., :-1], image[..., -1:]
+    return torch.cat(rows, dim=0)
+
+
+def finish_channels(request: RenderRequest, camera: int, channels: Tensor, alpha: Tensor) -> Tensor:
+    """Blended channels [H,W,D] over their background, and the depth as the render mode wants it."""
+    if request.backgrounds is not None:
+        channels = channels + (1 - alpha) * request.backgrounds[camera]
+    return expected_depth(request, channels, alpha)
 
 
 def rasterize_reference(request: RasterRequest) -> tuple[Tensor, Tensor, dict[str, Any]]:
@@ -187,10 +213,12 @@ def rasterize_reference(request: RasterRequest) -> tuple[Tensor, Tensor, dict[st
     for camera in range(len(cameras)):
         # Sliced from the stacked tensors, so that info["means2d"] lies on the path of the gradient.
         splats = {key: info[key][camera] for key in cameras[camera]}
-        features = _features(request, camera, splats["depths"])
-        color, alpha = _rasterize_camera(request, splats, features, None if absgrad is None else absgrad[camera])
-        if request.backgrounds is not None:
-            color = color + (1 - alpha) * request.backgrounds[camera]
-        colors.append(expected_depth(request, color, alpha))
-        alphas.append(alpha)
+        features = blended_features(request, camera, splats["depths"])
+        center = splats["means2d"].detach()
+        boxes = (center - splats["extents"], center + splats["extents"])
+        summed = None if absgrad is None else absgrad[camera]
+        composite = functools.partial(_composite, splats, features, summed)
+        image = render_tiles(request.width, request.height, splats, boxes, composite)
+        colors.append(finish_channels(request, camera, image[..., :-1], image[..., -1:]))
+        alphas.append(image[..., -1:])
     return torch.stack(colors), torch.stack(alphas), info

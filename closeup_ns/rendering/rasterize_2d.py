@@ -1,0 +1,133 @@
+"""The rendering seam of surfels (2D Gaussians, Huang et al. 2024): one function, with gsplat 1.4.0's signature.
+
+Support is exact (each pixel where alpha >= 1/255), alpha is at most 0.999, and a pixel is finished before its
+transmittance would reach 1e-4. Culled are surfels with NaN or infinite parameters and, on the CPU, those whose
+one-sigma disc reaches the camera's plane.
+
+What comes back beside the images is what gsplat's DefaultStrategy reads: ``gradient_2dgs`` [C,N,2], zeros whose
+``.grad`` is what 2DGS densifies by, ``means2d`` [C,N,2] in the graph, ``radii`` int [C,N] in pixels (0: culled),
+``depths``, ``normals`` [C,N,3] in camera space, ``ray_transforms`` [C,N,3,3], ``opacities``, ``render_distort``,
+``width``, ``height``, ``n_cameras``, ``gaussian_ids`` (None).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from closeup_ns.rendering.backend import Backend, choose_backend
+from closeup_ns.rendering.gsplat_backend import rasterize_gsplat_2d
+from closeup_ns.rendering.normals import normals_from_depth
+from closeup_ns.rendering.reference_2d import rasterize_reference_2d
+from closeup_ns.rendering.request import RenderMode
+from closeup_ns.rendering.request_2d import SurfelImages, SurfelRequest, check_surfel_request
+
+DepthMode = Literal["expected", "median"]
+SurfelRender = tuple[Tensor, Tensor, Tensor, "Tensor | None", "Tensor | None", "Tensor | None", dict[str, Any]]
+
+
+def rasterization_2dgs(
+    means: Float[Tensor, "N 3"],
+    quats: Float[Tensor, "N 4"],
+    scales: Float[Tensor, "N 3"],
+    opacities: Float[Tensor, "N"],
+    colors: Tensor,
+    viewmats: Float[Tensor, "C 4 4"],
+    Ks: Float[Tensor, "C 3 3"],
+    width: int,
+    height: int,
+    *,
+    near_plane: float = 0.01,
+    far_plane: float = 1e10,
+    radius_clip: float = 0.0,
+    eps2d: float = 0.3,
+    sh_degree: int | None = None,
+    packed: bool = False,
+    tile_size: int = 16,
+    backgrounds: Tensor | None = None,
+    render_mode: RenderMode = "RGB",
+    sparse_grad: bool = False,
+    absgrad: bool = False,
+    distloss: bool = False,
+    depth_mode: DepthMode = "expected",
+    backend: Literal["auto", "gsplat", "cpu", "torch"] = "auto",
+) -> SurfelRender:
+    """Render surfels into C pinhole cameras, differentiably.
+
+    Args:
+        means: Centres, world units and frame.
+        quats, scales: Rotations wxyz of any length; linear standard deviations along the first two rotated axes, world
+            units. The third scale is ignored: the third axis is the normal.
+        colors: SH coefficients [N,K,3] when ``sh_degree`` is given, else channels [N,D] or [C,N,D].
+        viewmats: World-to-camera, OpenCV axes (x right, y down, z forward).
+        Ks: Intrinsics in pixels, pixel centres at +0.5; skew is ignored.
+        near_plane, far_plane, radius_clip: What lies outside, or is at most so many pixels large, is culled.
+        eps2d: Ignored, by gsplat, too: 2DGS has a filter of its own.
+        packed, tile_size, sparse_grad: As in gsplat; they change no image. Only gsplat heeds them.
+        backgrounds: [C,D] colours behind everything, or [C,D+1] with a background for the depth as well.
+        render_mode: RGB, accumulated z-depth (D), expected z-depth (ED), or colour and then depth.
+        absgrad: Also sum the absolute screen-space gradients into ``info["means2d"].absgrad`` during backward.
+        distloss: Whether to compute the distortion; needs a depth.
+        depth_mode: The depth that the normals are taken of: expected (divided by alpha in every mode) or median.
+        backend: "auto" is gsplat for CUDA tensors, our kernels for CPU tensors, PyTorch where these cannot be built.
+
+    Returns:
+        Channels [C,H,W,D]; alphas [C,H,W,1]; blended normals [C,H,W,3], world space, towards the camera, as long as
+        alpha at most (each camera's by its own rotation, which gsplat gets wrong beyond the first); unit normals of
+        the depth [C,H,W,3], world space, None in mode RGB; distortion [C,H,W,1], None without ``distloss``; median
+        z-depth [C,H,W,1], 0 where nothing is, None in mode RGB; information.
+
+    Raises:
+        ValueError: A shape, size or mode is wrong; the message names the argument.
+        CloseupError: The backend that was asked for cannot run here.
+    """
+    if depth_mode not in get_args(DepthMode):
+        raise ValueError(f"rasterization_2dgs: depth_mode {depth_mode!r} is none of {get_args(DepthMode)}")
+    backgrounds = _with_depth(backgrounds, colors.shape[-1], render_mode)
+    request = SurfelRequest(
+        means=means, quats=quats, scales=scales, opacities=opacities, colors=colors, viewmats=viewmats, Ks=Ks,
+        width=width, height=height, near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip,
+        sh_degree=sh_degree, backgrounds=backgrounds, render_mode=render_mode, absgrad=absgrad, distloss=distloss,
+    )  # fmt: skip
+    check_surfel_request(request)
+    chosen = choose_backend(means, backend)
+    if chosen == "gsplat":
+        images = rasterize_gsplat_2d(request, packed=packed, tile_size=tile_size, sparse_grad=sparse_grad)
+        return _in_world(request, images, depth_mode)
+    images = _without_gsplat(request, chosen)
+    size = {"width": width, "height": height, "n_cameras": len(viewmats), "tile_size": tile_size}
+    images.info.update(**size, gaussian_ids=None, camera_ids=None)
+    return _in_world(request, images, depth_mode)
+
+
+def _with_depth(backgrounds: Tensor | None, colors: int, render_mode: str) -> Tensor | None:
+    """Backgrounds of colours alone, with the zero of the depth channel behind them."""
+    if backgrounds is None or render_mode not in ("RGB+D", "RGB+ED") or backgrounds.shape[-1] != colors:
+        return backgrounds
+    return torch.cat([backgrounds, torch.zeros_like(backgrounds[..., :1])], dim=-1)
+
+
+def _without_gsplat(request: SurfelRequest, backend: Backend) -> SurfelImages:
+    """Our kernels or the PyTorch reference."""
+    # The kernels' driver is written at the same time; the reference stands in for it until it is there.
+    if backend == "cpu" and importlib.util.find_spec("closeup_ns.rendering.cpu_2d") is not None:
+        return importlib.import_module("closeup_ns.rendering.cpu_2d").rasterize_cpu_2d(request)
+    return rasterize_reference_2d(request)
+
+
+def _in_world(request: SurfelRequest, images: SurfelImages, depth_mode: DepthMode) -> SurfelRender:
+    """gsplat's seven results: normals in world space, and those of the depth beside them."""
+    normals = images.normals @ request.viewmats[:, None, :3, :3]
+    surface_normals = None
+    if images.median is not None:
+        depth = images.median
+        if depth_mode == "expected":
+            depth = images.channels[..., -1:]
+            depth = depth if request.depth_is_expected else depth / images.alphas.clamp(min=1e-10)
+        surface_normals = normals_from_depth(depth, request.viewmats, request.Ks)
+    return images.channels, images.alphas, normals, surface_normals, images.distort, images.median, images.info

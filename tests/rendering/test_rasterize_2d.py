@@ -1,0 +1,253 @@
+"""The surfels' seam: gsplat's results and signature, world-space normals, normals of the depth, errors."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+import gsplat
+import pytest
+import torch
+from gsplat.strategy import DefaultStrategy
+from gsplat.utils import depth_to_normal
+from torch import Tensor
+
+from closeup_ns.errors import CloseupError
+from closeup_ns.rendering.gsplat_backend import gsplat_arguments_2d, surfel_images_of_gsplat
+from closeup_ns.rendering.normals import normals_from_depth
+from closeup_ns.rendering.rasterize_2d import rasterization_2dgs
+from closeup_ns.rendering.reference import rotation_matrices
+from closeup_ns.rendering.reference_2d import rasterize_reference_2d
+from closeup_ns.rendering.request_2d import SurfelRequest
+
+from .scenes_2d import in_dtype, make_surfel_request, one_disc, pixel_rays, quaternion
+
+
+def call(request: SurfelRequest, **options: Any) -> Any:
+    positional = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks", "width", "height")
+    named = ("sh_degree", "render_mode", "absgrad", "distloss", "backgrounds")
+    options = {**{name: getattr(request, name) for name in named}, **options}
+    return rasterization_2dgs(*(getattr(request, name) for name in positional), **options)
+
+
+def turned_cameras(request: SurfelRequest, generator: torch.Generator) -> SurfelRequest:
+    """The cameras of a request, each one rolled and tilted by its own rotation."""
+    count = len(request.viewmats)
+    quats = torch.tensor([1.0, 0, 0, 0]) + 0.15 * torch.randn(count, 4, generator=generator)
+    viewmats = request.viewmats.clone()
+    viewmats[:, :3, :3] = rotation_matrices(quats).to(viewmats)
+    return replace(request, viewmats=viewmats)
+
+
+@pytest.mark.parametrize("render_mode", ["RGB", "D", "ED", "RGB+D", "RGB+ED"])
+def test_seven_results(render_mode: str, generator: torch.Generator) -> None:
+    request = make_surfel_request(40, generator, cameras=2, render_mode=render_mode, distloss=render_mode != "RGB")
+    channels, alphas, normals, surface_normals, distort, median, info = call(request)
+    blended = {"RGB": 3, "D": 1, "ED": 1, "RGB+D": 4, "RGB+ED": 4}[render_mode]
+    assert channels.shape == (2, 37, 45, blended) and alphas.shape == (2, 37, 45, 1) and normals.shape[-1] == 3
+    if render_mode == "RGB":
+        assert surface_normals is None and distort is None and median is None
+    else:
+        assert surface_normals.shape == normals.shape and distort.shape == median.shape == alphas.shape
+    assert info["radii"].shape == (2, 40) and not info["radii"].is_floating_point()
+    assert info["gradient_2dgs"].shape == info["means2d"].shape == (2, 40, 2)
+    assert info["ray_transforms"].shape == (2, 40, 3, 3) and info["normals"].shape == (2, 40, 3)
+    assert (info["width"], info["height"], info["n_cameras"], info["gaussian_ids"]) == (45, 37, 2, None)
+    assert info["render_distort"] is distort
+
+
+def test_normals_turn_with_their_own_camera(generator: torch.Generator) -> None:
+    request = turned_cameras(make_surfel_request(60, generator, cameras=3), generator)
+    together = call(request, backend="torch")
+    for camera in range(3):
+        pick = slice(camera, camera + 1)
+        alone = call(replace(request, viewmats=request.viewmats[pick], Ks=request.Ks[pick]), backend="torch")
+        for ours, theirs in zip(together[:6], alone[:6]):
+            torch.testing.assert_close(ours[pick], theirs)
+    camera_space = rasterize_reference_2d(request).normals
+    inverse = torch.linalg.inv(request.viewmats)[:, None, :3, :3]
+    torch.testing.assert_close(together[2], camera_space @ inverse.transpose(-1, -2), atol=1e-5, rtol=1e-5)
+
+
+def test_gsplats_normals_are_corrected_beyond_the_first_camera(generator: torch.Generator) -> None:
+    """Fed with what gsplat's last line makes of the normals, every camera's own come back."""
+    request = in_dtype(turned_cameras(make_surfel_request(30, generator, cameras=3), generator), torch.float64)
+    images = rasterize_reference_2d(request)
+    world = images.normals @ torch.linalg.inv(request.viewmats)[0, :3, :3].T
+    info = {"render_distort": images.distort, "n_cameras": 3}
+    outputs = (images.channels, images.alphas, world, None, images.distort, images.median, info)
+    back = surfel_images_of_gsplat(request, outputs)
+    torch.testing.assert_close(back.normals, images.normals)
+    assert back.distort is images.distort and back.info["n_cameras"] == 3
+    without = replace(request, distloss=False, render_mode="RGB")
+    back = surfel_images_of_gsplat(without, outputs)
+    assert back.distort is None and back.median is None and back.info["render_distort"] is None
+
+
+@pytest.mark.parametrize("render_mode", ["RGB", "D", "ED", "RGB+D", "RGB+ED"])
+def test_our_call_fits_gsplats_signature(render_mode: str, generator: torch.Generator) -> None:
+    channels = {"RGB": 3, "D": 1, "ED": 1, "RGB+D": 4, "RGB+ED": 4}[render_mode]
+    request = make_surfel_request(5, generator, render_mode=render_mode, backgrounds=torch.zeros(1, channels))
+    arguments = gsplat_arguments_2d(request, packed=False, tile_size=16, sparse_grad=False)
+    bound = inspect.signature(gsplat.rasterization_2dgs).bind(**arguments)
+    assert bound.arguments["backgrounds"].shape == (1, channels), "gsplat wants the depth's background, too"
+
+
+def test_our_signature_takes_what_gsplat_takes() -> None:
+    ours, theirs = (
+        inspect.signature(function).parameters for function in (rasterization_2dgs, gsplat.rasterization_2dgs)
+    )
+    assert set(ours) - {"backend"} == set(theirs)
+    for name in theirs:
+        assert ours[name].default == theirs[name].default, name
+
+
+def plane_scene() -> tuple[SurfelRequest, Tensor]:
+    """A tilted plane of overlapping discs before a turned camera, and the plane's normal [3] towards it (world)."""
+    quat = quaternion((0.6, 0.8, 0.0), 35.0)
+    axes = rotation_matrices(quat[None])[0]
+    center = torch.tensor([0.1, -0.2, 2.0], dtype=torch.float64)
+    steps = torch.linspace(-2.0, 2.0, 60, dtype=torch.float64)
+    means = center + torch.cartesian_prod(steps, steps) @ axes[:, :2].T
+    viewmat = torch.eye(4, dtype=torch.float64)
+    viewmat[:3, :3] = rotation_matrices(quaternion((0.0, 0.6, 0.8), 25.0)[None])[0]
+    viewmat[:3, 3] = torch.tensor([0.0, 0.0, 2.0]) - viewmat[:3, :3] @ center
+    request = replace(
+        one_disc((0.0, 0.0, 2.0), quat, (0.1, 0.1), 1.0), means=means, quats=quat.repeat(3600, 1),
+        scales=torch.full((3600, 3), 0.1).double(), opacities=torch.full((3600,), 0.95).double(),
+        colors=torch.ones(3600, 1).double(), viewmats=viewmat[None],
+    )  # fmt: skip
+    position = -viewmat[:3, :3].T @ viewmat[:3, 3]
+    normal = axes[:, 2] * torch.sign(axes[:, 2] @ (position - center))
+    return request, normal
+
+
+def test_rendered_and_depth_normals_agree_on_a_plane() -> None:
+    request, normal = plane_scene()
+    _, alphas, normals, surface_normals, _, _, _ = call(request, backend="torch")
+    solid = (alphas[0, 1:-1, 1:-1, 0] > 0.99).flatten()
+    assert solid.float().mean() > 0.9
+    rendered = (normals / alphas)[0, 1:-1, 1:-1].flatten(0, 1)[solid]
+    torch.testing.assert_close(rendered, normal.expand_as(rendered), atol=1e-9, rtol=0)
+    of_depth = surface_normals[0, 1:-1, 1:-1].flatten(0, 1)[solid]
+    # Blended are the depths of the centres, not of the hits: the depth image is a little rough.
+    assert (of_depth @ normal).min() > 0.99
+    by_median = call(request, backend="torch", depth_mode="median")[3][0, 1:-1, 1:-1].flatten(0, 1)[solid]
+    assert not torch.allclose(by_median, of_depth)
+
+
+@pytest.mark.parametrize("render_mode", ["D", "RGB+D"])
+def test_expected_depth_is_divided_by_alpha_in_every_mode(render_mode: str, generator: torch.Generator) -> None:
+    request = make_surfel_request(60, generator)
+    accumulated = call(request, render_mode=render_mode, backend="torch")[3]
+    torch.testing.assert_close(accumulated, call(request, backend="torch")[3])
+
+
+def random_camera(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    viewmats = torch.eye(4, dtype=torch.float64).repeat(2, 1, 1)
+    viewmats[:, :3, :3] = rotation_matrices(torch.randn(2, 4, generator=generator).double())
+    viewmats[:, :3, 3] = torch.randn(2, 3, generator=generator).double()
+    K = one_disc((0.0, 0.0, 1.0), quaternion((1.0, 0.0, 0.0), 0.0), (1.0, 1.0), 1.0).Ks
+    return viewmats, K.repeat(2, 1, 1)
+
+
+def test_normals_of_a_plane(generator: torch.Generator) -> None:
+    """z-depth of n . x = -2 along each ray: exact to rounding, as central differences lie in the plane."""
+    viewmats, Ks = random_camera(generator)
+    rays = pixel_rays(one_disc((0.0, 0.0, 1.0), quaternion((1.0, 0.0, 0.0), 0.0), (1.0, 1.0), 1.0))
+    normal = torch.nn.functional.normalize(torch.tensor([0.3, -0.5, -1.0]).double(), dim=0)
+    depth = (-2.0 / (rays @ normal))[None, ..., None].repeat(2, 1, 1, 1)
+    normals = normals_from_depth(depth, viewmats, Ks)
+    expected = (normal @ viewmats[:, :3, :3])[:, None, None].expand(2, 29, 39, 3)
+    torch.testing.assert_close(normals[:, 1:-1, 1:-1], expected)
+    border = normals.clone()
+    border[:, 1:-1, 1:-1] = 0
+    assert not border.any()
+    torch.testing.assert_close(normals, depth_to_normal(depth, torch.linalg.inv(viewmats), Ks))
+
+
+def test_normals_of_a_sphere(generator: torch.Generator) -> None:
+    viewmats, Ks = random_camera(generator)
+    rays = pixel_rays(one_disc((0.0, 0.0, 1.0), quaternion((1.0, 0.0, 0.0), 0.0), (1.0, 1.0), 1.0))
+    center, radius = torch.tensor([0.0, 0.0, 5.0]).double(), 3.0
+    along, length = rays @ center, rays.square().sum(-1)
+    depth = (along - (along.square() - length * (center @ center - radius**2)).sqrt()) / length
+    normals = normals_from_depth(depth.nan_to_num(0.0)[None, ..., None].repeat(2, 1, 1, 1), viewmats, Ks)
+    expected = ((depth[..., None] * rays - center) / radius)[None] @ viewmats[:, None, :3, :3]
+    flat = (expected[0] @ viewmats[0, :3, :3].T)[..., 2] < -0.7  # facing the camera, far from the silhouette
+    flat[[0, -1]], flat[:, [0, -1]] = False, False
+    assert flat.sum() > 100
+    assert (normals * expected).sum(-1)[:, flat].min() > 0.999
+
+
+def test_normals_of_holes_are_zero_and_so_are_their_gradients(generator: torch.Generator) -> None:
+    viewmats, Ks = random_camera(generator)
+    depth = torch.zeros(2, 31, 41, 1, dtype=torch.float64)
+    depth[:, 10:20, 10:11] = 1.5  # a line of one pixel: its neighbours span no surface
+    depth.requires_grad_()
+    normals = normals_from_depth(depth, viewmats, Ks)
+    assert not normals[:, :, 13:].any()
+    normals.sum().backward()
+    assert depth.grad is not None and depth.grad.abs().max() < 1e3
+    assert not normals_from_depth(depth[:, :2, :2], viewmats, Ks).any()
+
+
+def test_backgrounds_with_and_without_the_depths(generator: torch.Generator) -> None:
+    request = make_surfel_request(30, generator, render_mode="RGB+D")
+    colors = torch.tensor([[0.2, 0.4, 0.6]])
+    alone = call(request, backgrounds=colors)
+    with_zero = call(request, backgrounds=torch.cat([colors, torch.zeros(1, 1)], dim=-1))
+    assert torch.equal(alone[0], with_zero[0])
+    none = call(request, backgrounds=None)
+    torch.testing.assert_close(alone[0][..., :3], none[0][..., :3] + (1 - none[1]) * colors)
+    far = call(request, backgrounds=torch.tensor([[0.2, 0.4, 0.6, 9.0]]))
+    torch.testing.assert_close(far[0][..., 3:], none[0][..., 3:] + (1 - none[1]) * 9.0)
+
+
+def test_seam_says_what_is_wrong(generator: torch.Generator) -> None:
+    request = make_surfel_request(30, generator)
+    for changes, message in (
+        ({"quats": torch.zeros(29, 4)}, "rasterization_2dgs: quats has shape"), ({"width": 0}, "at least 1x1"),
+        ({"scales": torch.zeros(30, 2)}, "scales has shape"), ({"sh_degree": 4}, "sh_degree is 4"),
+        ({"colors": torch.zeros(30, 4), "sh_degree": None}, "5 channels in one call, at most 4"),
+        ({"backgrounds": torch.zeros(1, 5)}, "backgrounds has shape"), ({"render_mode": "RGB"}, "distloss needs"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            call(replace(request, **changes))
+    for options, message in (({"render_mode": "XYZ"}, "render_mode"), ({"depth_mode": "mean"}, "depth_mode 'mean'")):
+        with pytest.raises(ValueError, match=message):
+            call(request, **options)
+    with pytest.raises(ValueError, match="backend"):
+        call(request, backend="opengl")
+    with pytest.raises(CloseupError, match="needs CUDA tensors"):
+        call(request, backend="gsplat")
+
+
+@pytest.mark.parametrize("key", ["means2d", "gradient_2dgs"])
+def test_default_strategy_densifies_on_our_info(key: Any, generator: torch.Generator) -> None:
+    request = make_surfel_request(120, generator, width=32, height=24, sh_degree=None)
+    values = {
+        "means": request.means, "quats": request.quats, "scales": request.scales.log(),
+        "opacities": torch.logit(request.opacities.clamp(0.05, 0.95)), "colors": torch.zeros(120, 3),
+    }  # fmt: skip
+    params = torch.nn.ParameterDict({name: torch.nn.Parameter(value) for name, value in values.items()})
+    optimizers: dict[str, torch.optim.Optimizer] = {name: torch.optim.Adam([params[name]], lr=1e-3) for name in params}
+    strategy = DefaultStrategy(
+        refine_start_iter=1, refine_every=2, reset_every=100, grow_grad2d=1e-6, key_for_gradient=key
+    )
+    state = strategy.initialize_state(scene_scale=1.0)
+    for step in range(1, 4):
+        image, _, normals, _, distort, _, info = rasterization_2dgs(
+            params["means"], params["quats"], params["scales"].exp(), params["opacities"].sigmoid(),
+            params["colors"].sigmoid(), request.viewmats, request.Ks, 32, 24, render_mode="RGB+ED", distloss=True,
+        )  # fmt: skip
+        strategy.step_pre_backward(params, optimizers, state, step, info)
+        assert distort is not None
+        ((image - 0.5).square().mean() + normals.mean() + distort.mean()).backward()
+        strategy.step_post_backward(params, optimizers, state, step, info)
+        for optimizer in optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad()
+    assert len(params["means"]) > 120
+    assert all(torch.isfinite(value).all() for value in params.values())
