@@ -1,0 +1,79 @@
+"""A case: one scene of one protocol, prepared. What a method may train on, and where it will be looked at.
+
+Layout of a case's folder::
+
+    capture/transforms.json   what ns-train gets, with its images and points; no applied_transform, explicit splits
+    cameras.json              where renders are made (closeup_ns.evaluation.cameras); far views have scale 1
+    truth/                    photographs of those cameras; outside of capture, so that no training sees them
+    case.json                 this dataclass
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from closeup_ns.atomic import write_json
+from closeup_ns.errors import DataError
+from closeup_ns.evaluation.cameras import EvalCamera, read_cameras
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """One prepared scene."""
+
+    protocol: str
+    scene: str
+    target_pixel: str = ""
+    """The object of interest as a user would click it: NAME:COLUMN:ROW on a training photograph; "" finds it."""
+    target_point: tuple[float, float, float] | None = None
+    """The same in the capture's frame, where it is known."""
+    scales: tuple[float, ...] = (3.0, 9.0, 27.0)
+    """Scales of the close-up cameras."""
+    rounds: int = 3
+    """How many rounds the protocol gives a progressive method."""
+    frontier: str = ""
+    """File in the folder with cameras that a method may use as its frontier (LERF, the paper's way); "" for none."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the figures must know: how it was split, what differs from the paper."""
+    made_with: dict[str, Any] = field(default_factory=dict)
+    """Settings that it was prepared with. JSON-able; a folder prepared with others is prepared anew."""
+
+    def write(self, folder: Path) -> None:
+        """Write case.json; last of all, so that its presence says that the case is whole."""
+        write_json(folder / "case.json", {"schema": SCHEMA, **asdict(self)})
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A case on disk."""
+
+    case: Case
+    folder: Path
+
+    @property
+    def capture(self) -> Path:
+        """What ns-train gets as --data."""
+        return self.folder / "capture"
+
+    def cameras(self) -> list[EvalCamera]:
+        """Where renders are made, far views first."""
+        return sorted(read_cameras(self.folder / "cameras.json"), key=lambda camera: (camera.scale, camera.name))
+
+
+def read_case(folder: Path) -> PreparedCase:
+    """Read a prepared case. DataError where it is missing, unfinished or of another schema."""
+    try:
+        content = json.loads((folder / "case.json").read_text(encoding="utf8"))
+        if content.pop("schema") != SCHEMA:
+            raise DataError(f"{folder} was prepared by another version of closeup-ns; remove it")
+        point = content["target_point"]
+        content["target_point"] = None if point is None else tuple(point)
+        content["scales"] = tuple(content["scales"])
+        return PreparedCase(Case(**content), folder)
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise DataError(f"{folder} holds no prepared case ({problem!r}); remove it and prepare it again") from problem

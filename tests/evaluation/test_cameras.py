@@ -1,0 +1,74 @@
+"""Lists of cameras: an exact round trip, other people's transforms.json, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from closeup_ns.errors import DataError
+from closeup_ns.evaluation.cameras import EvalCamera, read_cameras, write_cameras
+from tests.scenes import facing_views
+
+
+def cameras(folder: Path) -> list[EvalCamera]:
+    views = facing_views(3)
+    (folder / "truth").mkdir()
+    return [
+        EvalCamera("far", 1.0, views[0], folder / "truth" / "far.png"),
+        EvalCamera("near_a", 3.0, views[1], folder / "truth" / "near_a.png"),
+        EvalCamera("near_b", 9.0, views[2]),
+    ]
+
+
+def test_a_round_trip_is_exact(tmp_path: Path):
+    written = cameras(tmp_path)
+    write_cameras(tmp_path / "cameras.json", written)
+    for before, after in zip(written, read_cameras(tmp_path / "cameras.json"), strict=True):
+        assert (after.name, after.scale, after.truth) == (before.name, before.scale, before.truth)
+        assert torch.equal(after.view.c2w, before.view.c2w) and torch.equal(after.view.K, before.view.K)
+        assert (after.view.width, after.view.height) == (before.view.width, before.view.height)
+
+
+def test_a_transforms_json_with_one_lens_for_all_is_read(tmp_path: Path):
+    pose = torch.eye(4).tolist()
+    content: dict[str, Any] = {"w": 40, "h": 30, "fl_x": 50, "fl_y": 51, "cx": 20, "cy": 15}
+    content["frames"] = [{"file_path": "images/b.jpg", "transform_matrix": pose}]
+    (tmp_path / "transforms.json").write_text(json.dumps(content))
+    (camera,) = read_cameras(tmp_path / "transforms.json")
+    assert camera.name == "b" and camera.scale == 1.0 and camera.truth == tmp_path / "images" / "b.jpg"
+    assert camera.view.K.tolist() == [[50, 0, 20], [0, 51, 15], [0, 0, 1]]
+    assert torch.equal(
+        camera.view.forward, torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64)
+    )  # OpenGL looks along -z
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"file_path": "../secret.png"}, "outside"),
+        ({"transform_matrix": [[2, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}, "not a rotation"),
+        ({"fl_x": None}, "fl_x"),
+        ({"name": "a/b"}, "cannot name a picture"),
+        ({"scale": "near"}, "near"),
+    ],
+)
+def test_damage_is_refused_with_the_place(tmp_path: Path, change: dict, message: str):
+    write_cameras(tmp_path / "cameras.json", [EvalCamera("only", 3.0, facing_views(1)[0])])
+    content = json.loads((tmp_path / "cameras.json").read_text())
+    content["frames"][0].update(change)
+    (tmp_path / "cameras.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=message):
+        read_cameras(tmp_path / "cameras.json")
+
+
+def test_two_of_one_name_none_at_all_and_no_file(tmp_path: Path):
+    view = facing_views(1)[0]
+    write_cameras(tmp_path / "two.json", [EvalCamera("a", 1.0, view), EvalCamera("a", 3.0, view)])
+    write_cameras(tmp_path / "none.json", [])
+    for name, message in (("two", "two cameras called a"), ("none", "no cameras"), ("absent", "cannot read")):
+        with pytest.raises(DataError, match=message):
+            read_cameras(tmp_path / f"{name}.json")
