@@ -1,135 +1,187 @@
-"""CPU time of our rasteriser against a tiled PyTorch loop: `python -m benchmarks.raster [--size 20000x256 100000x512]`.
+"""CPU time of our rasteriser, of a tiled PyTorch loop and of any other: `python -m benchmarks.raster [--full]`.
 
-Times are CPU milliseconds of this process (median, then best), which a busy machine disturbs less than wall time. The
-scene is like a trained one: flat discs on a sphere, a wall and a floor.
+Times are CPU milliseconds (medians), which a busy machine disturbs less than wall time; every figure is measured in a
+process of its own. The scene is like a trained one: flat discs on a sphere, a wall and a floor; SH degree 3, RGB and
+expected depth, antialiased, absolute gradients on. The share is the useful arithmetic (benchmarks/_work.py defines it)
+over what a core can do, in the time of the whole call, projection and spherical harmonics included.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-import statistics
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks._candidates import (
+    ENTRY_POINTS,
+    Candidate,
+    Other,
+    OurKernels,
+    OurSurfels,
+    TorchLoop,
+    installed_others,
+    known_without_cpu,
+    usable,
+)
+from benchmarks._growth import growth
+from benchmarks._machine import machine_line
+from benchmarks._measure import Timing, cpu_times, measure_apart
+from benchmarks._scene import Case, surface_scene
+from benchmarks._work import Work, backward_flops, count_work, forward_flops, measured_peak
+from closeup_ns.atomic import atomic_path
+from closeup_ns.rendering.build import runnable_variants
 
-from closeup_ns.rendering.backend import describe_backend
-from closeup_ns.rendering.cpu import rasterize_cpu
-from closeup_ns.rendering.reference import rasterize_reference
-from closeup_ns.rendering.request import RasterRequest
-from closeup_ns.rendering.ssim import ssim
+__all__ = ["cpu_times", "surface_scene"]
 
-LEAVES = ("means", "quats", "scales", "opacities", "colors")
-AIM_STEP_MS, AIM_RATIO = 15.0, 80.0
-
-
-def surface_scene(count: int, side: int, seed: int = 0) -> RasterRequest:
-    """Half the Gaussians on a sphere of radius 1, the others on a wall and a floor behind it; 58 degrees of view."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    on_sphere = count // 2
-    directions = torch.nn.functional.normalize(normal(on_sphere, 3), dim=-1)
-    sphere = directions * (1 + 0.02 * normal(on_sphere, 1))
-    flat = 4.2 * (torch.rand(count - on_sphere, 3, generator=generator) - 0.5)
-    on_floor = len(flat) // 2
-    flat[:on_floor, 1] = 1.2 + 0.02 * normal(on_floor)
-    flat[on_floor:, 2] = 1.5 + 0.02 * normal(len(flat) - on_floor)
-    spacing = math.sqrt(4 * math.pi / on_sphere)
-    scales = spacing * torch.exp(0.5 * normal(count, 3)) * torch.tensor([0.8, 0.8, 0.25])
-    colors = 0.2 * normal(count, 16, 3)
-    colors[:, 0] += 0.5
-    viewmat, focal = torch.eye(4)[None].clone(), 0.9 * side
-    viewmat[0, 2, 3] = 3.0
-    K = torch.tensor([[focal, 0, side / 2], [0, focal, side / 2], [0, 0, 1.0]])[None]
-    return RasterRequest(
-        means=torch.cat([sphere, flat]), quats=normal(count, 4), scales=scales,
-        opacities=torch.sigmoid(2 * normal(count) + 0.5), colors=colors, viewmats=viewmat, Ks=K, width=side,
-        height=side, near_plane=0.01, far_plane=1e10, radius_clip=0.0, eps2d=0.3, sh_degree=3, backgrounds=None,
-        render_mode="RGB+ED", absgrad=True, rasterize_mode="antialiased",
-    )  # fmt: skip
+SIZES = "20kx256 20kx512 100kx256 100kx512 100kx1024 400kx512"
+FULL_SIZES = " ".join(f"{count}x{side}" for count in ("20k", "100k", "300k", "1M") for side in (256, 512, 1024))
+CHANNELS = 4
+AIM_STEP_MS, AIM_RATIO, AIM_SURFELS = 15.0, 80.0, 2.5
+AIM_STEP_CASE, AIM_RATIO_CASE = Case(20_000, 256), Case(100_000, 512)
+HEAD = ("Gaussians, image", "rasteriser", "forward", "forward + backward", "step", "of peak, f / f+b", "memory")
 
 
-def cpu_times(work: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Median and best CPU milliseconds of ``work``, after one run to warm up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        started = time.process_time()
-        work()
-        times.append(1e3 * (time.process_time() - started))
-    return statistics.median(times), min(times)
+@dataclass
+class Results:
+    """Everything that one run measured."""
+
+    timings: dict[tuple[str, Case], Timing]
+    works: dict[Case, Work]
+    peaks: dict[str, float]
+    """Operations per second by instruction set."""
+
+    def shares(self, candidate: Candidate, case: Case) -> tuple[float, float] | None:
+        """Useful operations of forward, and of both passes, over the peak; for our kernels alone."""
+        if not isinstance(candidate, OurKernels) or case not in self.works:
+            return None
+        timing, pairs = self.timings[candidate.name, case], self.works[case].pairs
+        forward = pairs * forward_flops(CHANNELS)
+        both = forward + pairs * backward_flops(CHANNELS, absgrad=True)
+        peak = self.peaks[candidate.variant] / 1e3  # per millisecond
+        return forward / (timing.forward * peak), both / (timing.forward_backward * peak)
+
+    def row(self, candidate: Candidate, case: Case) -> tuple[str, ...]:
+        """A line of the table."""
+        timing, shares = self.timings[candidate.name, case], self.shares(candidate, case)
+        share = "" if shares is None else f"{shares[0]:.0%} / {shares[1]:.0%}"
+        times = [f"{value:.1f}" for value in (timing.forward, timing.forward_backward, timing.step)]
+        return (str(case), candidate.name, *times, share, f"{timing.memory_mb:.0f} MB")
 
 
-def trainable(request: RasterRequest) -> tuple[RasterRequest, list[Tensor]]:
-    """The request with its Gaussians as leaves."""
-    leaves = [getattr(request, name).clone().requires_grad_() for name in LEAVES]
-    return replace(request, **dict(zip(LEAVES, leaves))), leaves
+def run_all(candidates: Sequence[Candidate], cases: Sequence[Case], loop_limit: Case, threads: int) -> Results:
+    """Measure every candidate on every case that is not too large for it; each line is printed when it is known."""
+    variants = [candidate.variant for candidate in candidates if isinstance(candidate, OurKernels)]
+    results = Results({}, {}, {variant: measured_peak(variant) for variant in variants})
+    for case in cases:
+        results.works[case] = count_work(surface_scene(case.count, case.side))
+        for candidate in candidates:
+            if candidate.slow and (case.count > loop_limit.count or case.side > loop_limit.side):
+                continue
+            timing = measure_apart(candidate, case, threads)
+            if isinstance(timing, str):
+                print(f"{case}, {candidate.name}: failed: {timing}", flush=True)
+                continue
+            results.timings[candidate.name, case] = timing
+            print("  ".join(results.row(candidate, case)), flush=True)
+    return results
 
 
-def measure(request: RasterRequest, slow_repeats: int) -> dict[str, tuple[float, float]]:
-    """CPU times of our forward, forward and backward, and whole step, and of the PyTorch loop."""
-    request, leaves = trainable(request)
-    weights = torch.randn(1, request.height, request.width, 4)
-    target = torch.rand(request.height, request.width, 3)
-    optimizer = torch.optim.Adam(leaves, lr=1e-5, fused=True)
+def summary(results: Results, candidates: Sequence[Candidate]) -> list[str]:
+    """What the figures say: peak, pairs, ratios against the aims, growth."""
+    lines = [
+        f"peak of one core, {variant}: {peak / 1e9:.0f} GFLOP/s (independent FMA chains)"
+        for variant, peak in results.peaks.items()
+    ]
+    lines.append(
+        f"useful operations per contributing (Gaussian, pixel) pair: {forward_flops(CHANNELS)} forward, "
+        f"{backward_flops(CHANNELS, absgrad=True)} backward (benchmarks/_work.py)"
+    )
+    for case, work in results.works.items():
+        pixels = case.side**2
+        lines.append(
+            f"{case}: {work.pairs / 1e6:.2f} M pairs, {work.pairs / pixels:.1f} per pixel; "
+            f"{work.occupancy:.0%} of the lanes of 4x4 blocks do useful work"
+        )
+    lines += ratios(results, candidates)
+    for candidate in candidates:
+        costs = {case: t.forward_backward for (name, case), t in results.timings.items() if name == candidate.name}
+        fits = growth(costs)
+        if fits:
+            lines.append(f"{candidate.name}: forward + backward grows as " + ", ".join(map(str, fits)))
+    return lines
 
-    def forward(render: Callable[[RasterRequest], tuple[Tensor, Tensor, dict]]) -> Tensor:
-        with torch.no_grad():
-            return render(request)[0]
 
-    def both(render: Callable[[RasterRequest], tuple[Tensor, Tensor, dict]]) -> None:
-        optimizer.zero_grad()
-        render(request)[0].backward(weights)
+def ratios(results: Results, candidates: Sequence[Candidate]) -> list[str]:
+    """The best of our kernels against everything else, case by case, and against the aims."""
+    ours = next((candidate for candidate in candidates if isinstance(candidate, OurKernels)), None)
+    if ours is None:
+        return []
+    lines = []
+    for (name, case), timing in results.timings.items():
+        best = results.timings.get((ours.name, case))
+        if name == ours.name or best is None:
+            continue
+        forward, both = timing.forward / best.forward, timing.forward_backward / best.forward_backward
+        aim = f"; aim {AIM_RATIO:.0f}" if name == TorchLoop().name and case == AIM_RATIO_CASE else ""
+        aim = f"; aim at most {AIM_SURFELS}" if name == OurSurfels().name else aim
+        lines.append(f"{case}: {name} takes {forward:.1f} times ours forward, {both:.1f} both ways{aim}")
+    step = results.timings.get((ours.name, AIM_STEP_CASE))
+    if step is not None:
+        lines.append(f"{AIM_STEP_CASE}: step {step.step:.1f} ms, best {step.best_step:.1f} (aim {AIM_STEP_MS:.0f})")
+    return lines
 
-    def step() -> None:
-        optimizer.zero_grad()
-        image, _, info = rasterize_cpu(request)
-        info["means2d"].retain_grad()
-        rgb = image[0, ..., :3]
-        (0.8 * (rgb - target).abs().mean() + 0.2 * (1 - ssim(rgb, target))).backward()
-        optimizer.step()
 
-    result = {
-        "forward": cpu_times(lambda: forward(rasterize_cpu), 15),
-        "forward+backward": cpu_times(lambda: both(rasterize_cpu), 15),
-        "training step": cpu_times(step, 15),
-    }
-    if slow_repeats:
-        result["PyTorch forward"] = cpu_times(lambda: forward(rasterize_reference), slow_repeats)
-        result["PyTorch forward+backward"] = cpu_times(lambda: both(rasterize_reference), slow_repeats)
-    return result
+def markdown(results: Results, candidates: Sequence[Candidate], machine: str, notes: Sequence[str]) -> str:
+    """The table and everything about it as one Markdown text."""
+    lines = [machine, "", "CPU milliseconds.", "", "| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|"]
+    for case in results.works:
+        for candidate in candidates:
+            if (candidate.name, case) in results.timings:
+                lines.append("| " + " | ".join(results.row(candidate, case)) + " |")
+    return "\n".join([*lines, "", *(f"* {note}" for note in notes), ""])
+
+
+def chosen_candidates(variants: str, others: Sequence[str]) -> tuple[list[Candidate], list[str]]:
+    """The candidates that a command line asks for and that run here, and lines about the others."""
+    names = {"best": runnable_variants()[:1], "all": runnable_variants()}.get(variants, variants.split(","))
+    foreign = [*map(Other, others), *installed_others()]
+    kept, reasons = usable([*map(OurKernels, names), OurSurfels(), TorchLoop(), *foreign])
+    if not foreign:
+        reasons.append(
+            f"no other CPU rasteriser to compare with ({known_without_cpu()}); "
+            f"plug one in with --other module:function or an entry point in {ENTRY_POINTS}"
+        )
+    return kept, reasons
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", "--size", nargs="+", help=f"Gaussians x pixels on a side, default: {SIZES}")
+    parser.add_argument("--full", action="store_true", help="20k to 1M Gaussians at 256 to 1024 pixels")
+    parser.add_argument("--variant", default="best", help="instruction sets: best, all, or a list as avx512,avx2")
+    parser.add_argument("--other", nargs="*", default=[], help="rasterisers with the same call, as module:function")
+    parser.add_argument("--loop-limit", default="100kx512", help="largest case of the PyTorch loop; 0x0 leaves it out")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--markdown", type=Path, help="also write everything to this file")
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", nargs="+", default=["20000x256", "100000x512"], help="Gaussians x pixels on a side")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--slow-repeats", type=int, default=1, help="runs of the PyTorch loop; 0 leaves it out")
-    arguments = parser.parse_args()
+    arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    print(describe_backend("cpu"))
-    for size in arguments.size:
-        count, side = (int(part) for part in size.split("x"))
-        result = measure(surface_scene(count, side), arguments.slow_repeats)
-        print(f"\n{count} Gaussians, {side}x{side}, SH degree 3, RGB + depth, antialiased, absgrad")
-        for name, (median, best) in result.items():
-            print(f"  {name:26s} {median:9.1f} ms   best {best:9.1f} ms")
-        if "PyTorch forward" in result:
-            for name in ("forward", "forward+backward"):
-                ratio = result[f"PyTorch {name}"][0] / result[name][0]
-                print(f"  {name:26s} {ratio:9.0f} times faster than the PyTorch loop (aim: {AIM_RATIO:.0f})")
-        if size == "20000x256":
-            print(f"  aim of the training step   {AIM_STEP_MS:9.1f} ms")
+    cases = [Case.parse(size) for size in arguments.sizes or (FULL_SIZES if arguments.full else SIZES).split()]
+    candidates, reasons = chosen_candidates(arguments.variant, arguments.other)
+    machine = machine_line(arguments.threads)
+    print(machine, *reasons, "", "  ".join(HEAD) + "  (CPU ms)", sep="\n", flush=True)
+    results = run_all(candidates, cases, Case.parse(arguments.loop_limit), arguments.threads)
+    notes = summary(results, candidates) + reasons
+    print("", *notes, f"at the end: {machine_line(arguments.threads)}", sep="\n")
+    if arguments.markdown:
+        with atomic_path(arguments.markdown) as temporary:
+            temporary.write_text(markdown(results, candidates, machine, notes), encoding="utf8")
 
 
 if __name__ == "__main__":
