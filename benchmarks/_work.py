@@ -2,8 +2,8 @@
 
 Useful work is counted in (Gaussian, pixel) pairs whose weight enters the image: alpha >= 1/255, and a transmittance
 above 1e-4 behind it. Each pair costs a fixed number of floating-point operations, read off the kernels' source
-(additions and multiplications count one, a fused multiply-add two, a reciprocal one; comparisons, selections and integer
-operations nothing). With D blended channels:
+(additions and multiplications count one, a fused multiply-add two, a reciprocal one; comparisons, selections and
+integer operations nothing). With D blended channels:
 
     forward.cpp, blend_block               26 + 2 D   whitened offset 6, power 4, 2^x 13, weight 3, channels 2 D
     backward.cpp, contribute, add_to_rows  38 + 4 D   the same alpha 26, light from behind 2 D + 7, reductions 2 D + 5;
