@@ -5,7 +5,7 @@ line, and the kernels are compiled at first use, or PyTorch renders in their pla
 from __future__ import annotations
 
 import importlib.util
-from concurrent.futures import ThreadPoolExecutor
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -37,12 +37,13 @@ def compile_kernels(folder: Path, for_this_cpu: bool) -> None:
     for old in folder.glob("closeup_*.so"):
         if old.name not in names:
             old.unlink()
-    missing = [variant for variant in variants if not (folder / builder.library_name(variant)).is_file()]
-    try:
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            list(pool.map(lambda variant: builder.compile_variant(variant, folder), missing))
-    except builder.BuildError as error:
-        print(f"closeup-ns: the CPU kernels were not compiled ({error}); that will be tried again at first use")
+    for variant in variants:
+        if builder.is_whole(folder / builder.library_name(variant)):
+            continue
+        try:
+            builder.compile_variant(variant, folder)
+        except builder.BuildError as error:
+            print(f"closeup-ns: {error}; that will be tried again at first use", file=sys.stderr)
 
 
 class BuildWithKernels(build_py):

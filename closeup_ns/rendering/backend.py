@@ -10,16 +10,21 @@ import torch
 from torch import Tensor
 
 from closeup_ns.errors import CloseupError
-from closeup_ns.rendering.kernels import load_kernels
+from closeup_ns.rendering.kernels import KernelChoiceError, load_kernels
 
 Backend = Literal["gsplat", "cpu", "torch"]
 
 
 @functools.lru_cache(maxsize=1)
 def kernels_available() -> tuple[bool, str]:
-    """Whether our CPU kernels can be used here, and what they are or why not. Compiles them if need be."""
+    """Whether our CPU kernels can be used here, and what they are or why not. Compiles them if need be.
+
+    KernelChoiceError where ``CLOSEUP_KERNELS`` asks for what cannot be had.
+    """
     try:
         return True, f"{load_kernels().lanes} kernels"
+    except KernelChoiceError:
+        raise
     except CloseupError as error:
         return False, str(error)
 

@@ -97,6 +97,27 @@ def test_this_cpu_runs_what_it_can_build() -> None:
     assert set(build.runnable_variants()) <= set(build.VARIANT_FLAGS)
 
 
+@pytest.mark.parametrize(
+    ("machine", "flags", "runnable", "buildable"),
+    [
+        ("x86_64", build._REQUIRED_CPU_FLAGS["avx512"], ["avx512", "avx2", "sse2", "generic"], 3),
+        ("AMD64", frozenset({"avx2", "fma", "avx512f"}), ["avx2", "sse2", "generic"], 3),
+        ("x86_64", frozenset({"avx2"}), ["sse2", "generic"], 3),
+        ("x86_64", frozenset(), ["sse2", "generic"], 3),
+        ("aarch64", frozenset(), ["neon", "generic"], 1),
+        ("arm64", frozenset(), ["neon", "generic"], 1),
+        ("riscv64", frozenset(), ["generic"], 1),
+    ],
+)
+def test_instruction_sets_follow_the_machine(
+    machine: str, flags: frozenset[str], runnable: list[str], buildable: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build.platform, "machine", lambda: machine)
+    monkeypatch.setattr(build, "cpu_flags", lambda: flags)
+    assert build.runnable_variants() == runnable
+    assert len(build.buildable_variants()) == buildable
+
+
 def test_without_kernels_pytorch_renders_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,82 +1,51 @@
-// Lanes on any target that GCC or Clang knows: four 4-float vectors (SSE2, NEON). Included by lanes.h only.
+// Lanes on any target that GCC or Clang knows: four of the compiler's own 4-float vectors, the last resort for processors
+// that have no file of their own. Included by lanes.h only.
 #pragma once
 
 #define CLOSEUP_LANES_NAME "generic"
 
 namespace closeup {
+namespace quad {
 
-typedef float Quad __attribute__((vector_size(16)));
-typedef int32_t QuadBits __attribute__((vector_size(16)));
+typedef float Vector __attribute__((vector_size(16)));
+typedef int32_t Mask __attribute__((vector_size(16)));
 
-struct Lanes { Quad q[4]; };
-struct Mask { QuadBits q[4]; };
-
-// Applies EXPR, which may use i, to each of the four quads of a result of type TYPE.
-#define CLOSEUP_EACH_QUAD(TYPE, EXPR) \
-    TYPE r;                           \
-    _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) r.q[i] = (EXPR); \
-    return r
-
-CLOSEUP_INLINE Lanes broadcast(float x) { CLOSEUP_EACH_QUAD(Lanes, (Quad{x, x, x, x})); }
-CLOSEUP_INLINE Lanes load(const float* p) {
-    Lanes r;
-    memcpy(&r, p, sizeof r);
-    return r;
+CLOSEUP_INLINE Vector broadcast(float x) { return Vector{x, x, x, x}; }
+CLOSEUP_INLINE Vector load(const float* p) {
+    Vector x;
+    memcpy(&x, p, sizeof x);
+    return x;
 }
-CLOSEUP_INLINE void store(float* p, Lanes a) { memcpy(p, &a, sizeof a); }
-CLOSEUP_INLINE QuadBits to_int(Quad a) { return __builtin_convertvector(a, QuadBits); }
-CLOSEUP_INLINE void store_as_int(int32_t* p, Lanes a) {
-    for (int i = 0; i < 4; i++) {
-        const QuadBits whole = to_int(a.q[i]);
-        memcpy(p + 4 * i, &whole, sizeof whole);
-    }
+CLOSEUP_INLINE void store(float* p, Vector x) { memcpy(p, &x, sizeof x); }
+CLOSEUP_INLINE Mask to_int(Vector x) { return __builtin_convertvector(x, Mask); }
+CLOSEUP_INLINE void store_as_int(int32_t* p, Vector x) {
+    const Mask whole = to_int(x);
+    memcpy(p, &whole, sizeof whole);
 }
-CLOSEUP_INLINE Lanes operator+(Lanes a, Lanes b) { CLOSEUP_EACH_QUAD(Lanes, a.q[i] + b.q[i]); }
-CLOSEUP_INLINE Lanes operator-(Lanes a, Lanes b) { CLOSEUP_EACH_QUAD(Lanes, a.q[i] - b.q[i]); }
-CLOSEUP_INLINE Lanes operator*(Lanes a, Lanes b) { CLOSEUP_EACH_QUAD(Lanes, a.q[i] * b.q[i]); }
-CLOSEUP_INLINE Lanes operator/(Lanes a, Lanes b) { CLOSEUP_EACH_QUAD(Lanes, a.q[i] / b.q[i]); }
-CLOSEUP_INLINE Lanes fma(Lanes a, Lanes b, Lanes c) { CLOSEUP_EACH_QUAD(Lanes, a.q[i] * b.q[i] + c.q[i]); }
-CLOSEUP_INLINE Lanes fnma(Lanes a, Lanes b, Lanes c) { CLOSEUP_EACH_QUAD(Lanes, c.q[i] - a.q[i] * b.q[i]); }
-CLOSEUP_INLINE Mask at_least(Lanes a, Lanes b) { CLOSEUP_EACH_QUAD(Mask, a.q[i] >= b.q[i]); }
-CLOSEUP_INLINE Mask at_most(Lanes a, Lanes b) { CLOSEUP_EACH_QUAD(Mask, a.q[i] <= b.q[i]); }
-CLOSEUP_INLINE Mask above(Lanes a, Lanes b) { CLOSEUP_EACH_QUAD(Mask, a.q[i] > b.q[i]); }
-CLOSEUP_INLINE Mask both(Mask a, Mask b) { CLOSEUP_EACH_QUAD(Mask, a.q[i] & b.q[i]); }
-CLOSEUP_INLINE Lanes keep(Mask m, Lanes a) { CLOSEUP_EACH_QUAD(Lanes, (Quad)((QuadBits)a.q[i] & m.q[i])); }  // m ? a : 0
-CLOSEUP_INLINE Lanes select(Mask m, Lanes a, Lanes b) {                                                       // m ? a : b
-    CLOSEUP_EACH_QUAD(Lanes, (Quad)(((QuadBits)a.q[i] & m.q[i]) | ((QuadBits)b.q[i] & ~m.q[i])));
-}
-CLOSEUP_INLINE Lanes minimum(Lanes a, Lanes b) { CLOSEUP_EACH_QUAD(Lanes, a.q[i] < b.q[i] ? a.q[i] : b.q[i]); }
-CLOSEUP_INLINE Lanes maximum(Lanes a, Lanes b) { CLOSEUP_EACH_QUAD(Lanes, a.q[i] > b.q[i] ? a.q[i] : b.q[i]); }
-CLOSEUP_INLINE Lanes absolute(Lanes a) { CLOSEUP_EACH_QUAD(Lanes, (Quad)((QuadBits)a.q[i] & 0x7fffffff)); }
-CLOSEUP_INLINE Lanes truncate(Lanes a) { CLOSEUP_EACH_QUAD(Lanes, __builtin_convertvector(to_int(a.q[i]), Quad)); }
-CLOSEUP_INLINE Lanes reciprocal(Lanes a) { CLOSEUP_EACH_QUAD(Lanes, 1.f / a.q[i]); }
+CLOSEUP_INLINE Vector fma(Vector x, Vector y, Vector z) { return x * y + z; }
+CLOSEUP_INLINE Vector fnma(Vector x, Vector y, Vector z) { return z - x * y; }
+CLOSEUP_INLINE Mask at_least(Vector x, Vector y) { return x >= y; }
+CLOSEUP_INLINE Mask at_most(Vector x, Vector y) { return x <= y; }
+CLOSEUP_INLINE Mask above(Vector x, Vector y) { return x > y; }
+CLOSEUP_INLINE Mask both(Mask x, Mask y) { return x & y; }
+CLOSEUP_INLINE Mask either(Mask x, Mask y) { return x | y; }
+CLOSEUP_INLINE bool any(Mask m) { return (m[0] | m[1] | m[2] | m[3]) != 0; }
+CLOSEUP_INLINE Vector keep(Mask m, Vector x) { return (Vector)((Mask)x & m); }
+CLOSEUP_INLINE Vector select(Mask m, Vector x, Vector y) { return (Vector)(((Mask)x & m) | ((Mask)y & ~m)); }
+CLOSEUP_INLINE Vector minimum(Vector x, Vector y) { return select(x < y, x, y); }
+CLOSEUP_INLINE Vector maximum(Vector x, Vector y) { return select(x > y, x, y); }
+CLOSEUP_INLINE Vector absolute(Vector x) { return (Vector)((Mask)x & 0x7fffffff); }
+CLOSEUP_INLINE Vector truncate(Vector x) { return __builtin_convertvector(to_int(x), Vector); }
+CLOSEUP_INLINE Vector reciprocal(Vector x) { return 1.f / x; }
+CLOSEUP_INLINE Vector square_root(Vector x) { return Vector{sqrtf(x[0]), sqrtf(x[1]), sqrtf(x[2]), sqrtf(x[3])}; }
+CLOSEUP_INLINE Vector add_to_exponent(Vector x, Vector shifted) { return (Vector)((Mask)x + ((Mask)shifted << 23)); }
 
-CLOSEUP_INLINE Lanes square_root(Lanes a) {
-    alignas(64) float values[kLanes];
-    store(values, a);
-    for (float& value : values) value = std::sqrt(value);
-    return load(values);
+CLOSEUP_INLINE void transpose(Vector* r) {
+    const Vector a = r[0], b = r[1], c = r[2], d = r[3];
+    for (int i = 0; i < 4; i++) r[i] = Vector{a[i], b[i], c[i], d[i]};
 }
 
-CLOSEUP_INLINE bool any(Mask m) {
-    const QuadBits either = (m.q[0] | m.q[1]) | (m.q[2] | m.q[3]);
-    return (either[0] | either[1] | either[2] | either[3]) != 0;
-}
-
-// a * 2^n where ``shifted`` is n + kRoundToMantissa.
-CLOSEUP_INLINE Lanes add_to_exponent(Lanes a, Lanes shifted) {
-    CLOSEUP_EACH_QUAD(Lanes, (Quad)((QuadBits)a.q[i] + ((QuadBits)shifted.q[i] << 23)));
-}
-
-// rows[i][j] <-> rows[j][i].
-CLOSEUP_INLINE void transpose(Lanes* rows) {
-    alignas(64) float values[kLanes][kLanes], turned[kLanes][kLanes];
-    for (int i = 0; i < kLanes; i++) store(values[i], rows[i]);
-    for (int i = 0; i < kLanes; i++)
-        for (int j = 0; j < kLanes; j++) turned[i][j] = values[j][i];
-    for (int i = 0; i < kLanes; i++) rows[i] = load(turned[i]);
-}
-
-#undef CLOSEUP_EACH_QUAD
-
+}  // namespace quad
 }  // namespace closeup
+
+#include "lanes_quads.h"
