@@ -15,16 +15,16 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from closeup_ns.rendering.kernels import Kernels, load_kernels
-from closeup_ns.rendering.request import RasterRequest, append_depth
+from closeup_ns.rendering.request import RasterRequest, RenderRequest, append_depth
 
 
-def _camera_floats(request: RasterRequest) -> Tensor:
-    """The cameras [C,23] as projection.h's struct Camera wants them."""
+def camera_floats(request: RenderRequest, eps2d: float = 0.0, antialiased: bool = False) -> Tensor:
+    """The cameras [C,23] as projection.h's struct Camera wants them; surfels use neither eps2d nor antialiasing."""
     viewmats, Ks = request.viewmats.detach().float(), request.Ks.detach().float()
     count = len(viewmats)
     lens = torch.stack([Ks[:, 0, 0], Ks[:, 1, 1], Ks[:, 0, 2], Ks[:, 1, 2]], dim=-1)
-    shared = [request.width, request.height, request.eps2d, request.near_plane, request.far_plane, request.radius_clip]
-    shared.append(float(request.rasterize_mode == "antialiased"))
+    shared = [request.width, request.height, eps2d, request.near_plane, request.far_plane, request.radius_clip]
+    shared.append(float(antialiased))
     settings = torch.tensor(shared, dtype=torch.float32).expand(count, -1)
     return torch.cat([viewmats[:, :3, :3].reshape(count, 9), viewmats[:, :3, 3], lens, settings], dim=-1).contiguous()
 
@@ -204,9 +204,8 @@ def rasterize_cpu(request: RasterRequest, kernels: Kernels | None = None) -> tup
     """
     kernels = kernels or load_kernels()
     geometry = [t.float() for t in (request.means, request.quats, request.scales, request.opacities, request.viewmats)]
-    means2d, covariances, whitening, conics, depths, opacities, radii = _Project.apply(
-        *geometry, _camera_floats(request), kernels
-    )  # pyright: ignore[reportGeneralTypeIssues]
+    cameras = camera_floats(request, request.eps2d, request.rasterize_mode == "antialiased")
+    means2d, covariances, whitening, conics, depths, opacities, radii = _Project.apply(*geometry, cameras, kernels)  # pyright: ignore[reportGeneralTypeIssues]
     features = _features(request, depths, radii, kernels)
     backgrounds = None if request.backgrounds is None else request.backgrounds.float()
     differentiable = (means2d, features) if backgrounds is None else (means2d, features, backgrounds)

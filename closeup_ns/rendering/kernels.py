@@ -24,6 +24,8 @@ _POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _SIGNATURES = {
     "closeup_project_forward": "lp" + "p" * 4 + "p" * 7 + "i",
     "closeup_project_backward": "lp" + "p" * 4 + "p" + "p" * 4 + "p" * 5 + "i",
+    "closeup_project_surfels_forward": "lp" + "p" * 4 + "p" * 10 + "i",
+    "closeup_project_surfels_backward": "lp" + "p" * 4 + "p" + "p" * 7 + "p" * 5 + "i",
     "closeup_shade_forward": "lii" + "p" * 5 + "i",
     "closeup_shade_backward": "lii" + "p" * 4 + "p" * 2 + "p" * 3 + "i",
     "closeup_raster_forward": "plii" + "iii" + "p" * 6 + "p" + "p" * 2 + "i",

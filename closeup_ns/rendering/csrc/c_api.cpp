@@ -1,40 +1,24 @@
 // The plain C interface that kernels.py calls through ctypes: raw pointers into contiguous float32 / int32 tensors.
 // C is one camera; N Gaussians; D channels; H x W pixels. Every function returns 0, or 1 where memory ran out.
+#include "c_api.h"
+
 #include <mutex>
-#include <new>
 
 #include "gather.h"
-#include "projection.h"
 #include "spherical_harmonics.h"
 #include "ssim.h"
 #include "workspace.h"
 
-#define CLOSEUP_API extern "C" __attribute__((visibility("default")))
-
 namespace {
 
+using closeup::camera_from;
+using closeup::guarded;
 using closeup::Workspace;
 
 // Finished renders hand their memory to the next one: fresh pages would cost more than the sorting does.
 constexpr size_t kIdleWorkspaces = 4;
 std::mutex idle_mutex;
 std::vector<Workspace*> idle;
-
-template <class Work>
-int guarded(Work work) {
-    try {
-        work();
-        return 0;
-    } catch (const std::bad_alloc&) {
-        return 1;
-    }
-}
-
-closeup::Camera camera_from(const float* values) {
-    closeup::Camera camera;
-    memcpy(&camera, values, sizeof camera);
-    return camera;
-}
 
 }  // namespace
 

@@ -17,6 +17,8 @@ struct Camera {
 constexpr int kCameraFloats = 23;
 static_assert(sizeof(Camera) == kCameraFloats * sizeof(float), "Python fills it as a flat array");
 
+struct Group { int64_t begin; int count; };  // up to 16 Gaussians
+
 struct GaussianArrays { const float *means, *quats, *scales, *opacities; };
 struct ProjectedArrays {
     float *means2d, *covariances, *whitening, *conics, *depths, *opacities;
@@ -29,15 +31,19 @@ void project_forward(int64_t count, const Camera& camera, const GaussianArrays& 
 void project_backward(int64_t count, const Camera& camera, const GaussianArrays& in, const int32_t* radii,
                       const ProjectedGradients& d_out, const GaussianGradients& d_in, int threads);
 
-// 16 Gaussians on their way to the screen; backward recomputes it.
-struct Projection {
+// 16 Gaussians or surfels as the camera sees them; backward recomputes it.
+struct Frame {
     Lanes quat[4], inverse_norm;     // unit quaternion wxyz
     Lanes rotation[9], scale[3];     // world axes of the Gaussian
-    Lanes factor[9];                 // camera axes: covariance = factor factor^T
+    Lanes factor[9];                 // camera axes: the columns of rotation times scale
     Lanes x, y, z, inverse_z;        // camera space; inverse_z is 1 behind the near plane
-    Lanes slope_x, slope_y;          // x / z and y / z, clamped to a little more than the frustum
+    Lanes slope_x, slope_y;          // x / z and y / z, those of 3D Gaussians clamped to a little more than the frustum
     Mask slope_x_free, slope_y_free; // where the clamp did nothing
-    Lanes row_u[3], row_v[3];        // sharp 2D covariance = [row_u; row_v] [row_u; row_v]^T
+    Lanes row_u[3], row_v[3];        // d pixel / d (the Gaussian's own coordinates)
+};
+
+// Of 3D Gaussians: covariance = factor factor^T; sharp 2D covariance = [row_u; row_v] [row_u; row_v]^T.
+struct Projection : Frame {
     Lanes normal[3];                 // row_u x row_v: its square is the sharp determinant, without cancellation
     Lanes sharp_det;
     Lanes xx, xy, yy, det;           // with eps2d

@@ -1,22 +1,11 @@
 // Projection of Gaussians, 16 at a time, and the culling of those that no pixel can see.
-#include "projection.h"
-
-#include <algorithm>
+#include "projection_frame.h"
 
 namespace closeup {
 namespace {
 
-constexpr float kMinAlpha = 1.f / 255.f;
 constexpr float kFrustumMargin = 0.3f;       // of the half field of view (gsplat)
 constexpr float kMinRadiusSpread = 0.01f;    // lower bound of the discriminant in gsplat's 3-sigma radius
-constexpr float kMaxRadius = 1073741824.f;   // 2^30: still an int
-
-void rotation_of(const Lanes* q, Lanes* r) {
-    const Lanes w = q[0], x = q[1], y = q[2], z = q[3];
-    r[0] = 1.f - 2.f * fma(y, y, z * z), r[1] = 2.f * fma(x, y, -(w * z)), r[2] = 2.f * fma(x, z, w * y);
-    r[3] = 2.f * fma(x, y, w * z), r[4] = 1.f - 2.f * fma(x, x, z * z), r[5] = 2.f * fma(y, z, -(w * x));
-    r[6] = 2.f * fma(x, z, -(w * y)), r[7] = 2.f * fma(y, z, w * x), r[8] = 1.f - 2.f * fma(x, x, y * y);
-}
 
 // Clamps ratio to [-(c / f) - margin, (size - c) / f + margin]; ``free`` tells where nothing changed.
 Lanes clamp_slope(Lanes ratio, float f, float c, float size, Mask& free) {
@@ -24,14 +13,6 @@ Lanes clamp_slope(Lanes ratio, float f, float c, float size, Mask& free) {
     const Lanes low = broadcast(-(c / f + margin)), high = broadcast((size - c) / f + margin);
     free = both(at_least(ratio, low), at_most(ratio, high));
     return minimum(maximum(ratio, low), high);
-}
-
-void to_camera(const Camera& c, const Lanes* mean, Projection& p) {
-    const float *r = c.rotation, *t = c.translation;
-    Lanes* out[3] = {&p.x, &p.y, &p.z};
-    for (int i = 0; i < 3; i++) *out[i] = r[3 * i] * mean[0] + r[3 * i + 1] * mean[1] + r[3 * i + 2] * mean[2] + broadcast(t[i]);
-    const Lanes one = broadcast(1.f);
-    p.inverse_z = one / select(above(p.z, broadcast(c.near_plane)), p.z, one);
 }
 
 // Whether any pixel centre can see Gaussian i; writes its 3-sigma radius (0: culled). NaN fails every comparison.
@@ -87,24 +68,12 @@ void project_group(const Camera& camera, const GaussianArrays& in, const Project
 
 Projection project(const Camera& c, const Lanes* mean, const Lanes* quat, const Lanes* scale) {
     Projection p;
-    const Lanes norm2 = fma(quat[3], quat[3], dot(quat, quat));
-    p.inverse_norm = 1.f / square_root(norm2);
-    for (int i = 0; i < 4; i++) p.quat[i] = quat[i] * p.inverse_norm;
-    for (int i = 0; i < 3; i++) p.scale[i] = scale[i];
-    rotation_of(p.quat, p.rotation);
-    const float* r = c.rotation;
-    for (int i = 0; i < 3; i++)
-        for (int j = 0; j < 3; j++)
-            p.factor[3 * i + j] =
-                (r[3 * i] * p.rotation[j] + r[3 * i + 1] * p.rotation[3 + j] + r[3 * i + 2] * p.rotation[6 + j]) * scale[j];
-    to_camera(c, mean, p);
+    to_camera(c, mean, quat, scale, p);
+    const Lanes one = broadcast(1.f);
+    p.inverse_z = one / select(above(p.z, broadcast(c.near_plane)), p.z, one);
     p.slope_x = clamp_slope(p.x * p.inverse_z, c.fx, c.cx, c.width, p.slope_x_free);
     p.slope_y = clamp_slope(p.y * p.inverse_z, c.fy, c.cy, c.height, p.slope_y_free);
-    const Lanes focal_u = c.fx * p.inverse_z, focal_v = c.fy * p.inverse_z;
-    for (int j = 0; j < 3; j++) {
-        p.row_u[j] = focal_u * fnma(p.slope_x, p.factor[6 + j], p.factor[j]);
-        p.row_v[j] = focal_v * fnma(p.slope_y, p.factor[6 + j], p.factor[3 + j]);
-    }
+    project_columns<3>(c, p);
     cross(p.row_u, p.row_v, p.normal);
     p.sharp_det = dot(p.normal, p.normal);
     const Lanes sharp_xx = dot(p.row_u, p.row_u), sharp_yy = dot(p.row_v, p.row_v), eps = broadcast(c.eps2d);

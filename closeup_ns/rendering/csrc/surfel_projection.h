@@ -18,16 +18,43 @@
 
 namespace closeup {
 
+constexpr float kMinSemiMinor = 1e-4f;     // pixels: a surfel thinner than this is seen edge-on, only the filter draws it
+constexpr float kMinAxisRatio = 1e-6f;     // as thin as this, its thickness is rounding
+
 constexpr float kMinRest = 1e-2f;          // of 1 - reach |q|^2: nearer to the camera plane, the ellipse is as good as endless
 // Rounding may only ever enlarge an ellipse.
 constexpr float kEllipseSlack = 1e-5f;     // relative
 constexpr float kConditionSlack = 1e-6f;   // of the long axis, added to the short one: what rounding does to a needle
 constexpr float kPositionSlack = 1e-4f;    // pixels: an image coordinate's rounding
 
+struct ProjectedSurfels {
+    float *centers, *covariances, *perspective, *means2d, *normals, *depths, *opacities, *ray_transforms, *whitening;
+    int32_t* radii;
+};
+struct ProjectedSurfelGradients { const float *centers, *covariances, *perspective, *means2d, *normals, *depths, *opacities; };
+
+void project_surfels_forward(int64_t count, const Camera& camera, const GaussianArrays& in, const ProjectedSurfels& out, int threads);
+void project_surfels_backward(int64_t count, const Camera& camera, const GaussianArrays& in, const int32_t* radii,
+                              const ProjectedSurfelGradients& d_out, const GaussianGradients& d_in, int threads);
+
+// 16 surfels on their way to the screen. The frame's third scale is 1: its third axis is the unit normal.
+struct Surfel : Frame {
+    Lanes toward;                    // 1, or -1 where the normal has to be flipped to point towards the camera
+    Lanes tilt[2], tilt2;            // q and |q|^2
+    Lanes one_sigma_rest;            // 1 - |q|^2
+    Lanes det;                       // of P = [row_u; row_v]
+    Lanes inverse_det;               // 0 where the surfel is seen edge-on
+    Lanes perspective[2];            // g; 0 where the surfel is seen edge-on
+    Lanes xx, xy, yy;                // P P^T
+    Lanes center[2], offset[2];      // offset = means2d - center = -P q / (1 - |q|^2)
+};
+
+Surfel project_surfel(const Camera& camera, const Lanes* mean, const Lanes* quat, const Lanes* scale);
+
 // One projected surfel, all in pixels. cov g = (means2d - center) (1 - tilt2), free of the cancellation in cov and g.
 struct SurfelShape {
     float center[2], means2d[2], covariance[3];  // covariance: xx, xy, yy
-    float area;                                  // |det P|; 0 where the surfel is seen edge-on
+    float area;                                  // |det P| = 1 / (l11 l22); 0 where the surfel is seen edge-on
     float tilt2;                                 // |q|^2 < 1: (M20^2 + M21^2) / M22^2 of the ray transform
 };
 
