@@ -33,7 +33,8 @@ struct ProjectedSurfels {
 };
 struct ProjectedSurfelGradients { const float *centers, *covariances, *perspective, *means2d, *normals, *depths, *opacities; };
 
-void project_surfels_forward(int64_t count, const Camera& camera, const GaussianArrays& in, const ProjectedSurfels& out, int threads);
+void project_surfels_forward(int64_t count, const Camera& camera, const GaussianArrays& in, const ProjectedSurfels& out,
+                             int threads);
 void project_surfels_backward(int64_t count, const Camera& camera, const GaussianArrays& in, const int32_t* radii,
                               const ProjectedSurfelGradients& d_out, const GaussianGradients& d_in, int threads);
 

@@ -38,7 +38,8 @@ void add_through_tilt(const Surfel& s, const Lanes* d_tilt, Lanes* d_factor, Lan
 }
 
 // The gradients of 16 surfels' projection, to the factor and the camera-space mean.
-void to_factor_and_mean(const Camera& c, const Surfel& s, const ProjectedSurfelGradients& d_out, Group group, Lanes* d_factor, Lanes* d_mean) {
+void to_factor_and_mean(const Camera& c, const Surfel& s, const ProjectedSurfelGradients& d_out, Group group,
+                        Lanes* d_factor, Lanes* d_mean) {
     const auto [begin, count] = group;
     Lanes d_center[2], d_cov[3], d_perspective[2], d_means2d[2], d_normal[3], d_depth[1], d_tilt[2];
     gather<2>(d_out.centers, begin, count, d_center);

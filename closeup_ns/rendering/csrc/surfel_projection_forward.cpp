@@ -68,12 +68,12 @@ void whitening_of(const Surfel& s, Lanes* out) {
 
 // Row 0: pixel x, row 1: pixel y, row 2: depth, each times depth, of (tangent, tangent, mean).
 void ray_transform_of(const Camera& c, const Surfel& s, Lanes* out) {
-    const Lanes mean[3] = {s.x, s.y, s.z};
+    const Lanes x[3] = {s.factor[0], s.factor[1], s.x}, y[3] = {s.factor[3], s.factor[4], s.y};
+    const Lanes z[3] = {s.factor[6], s.factor[7], s.z};
     for (int j = 0; j < 3; j++) {
-        const Lanes x = j < 2 ? s.factor[j] : mean[0], y = j < 2 ? s.factor[3 + j] : mean[1], z = j < 2 ? s.factor[6 + j] : mean[2];
-        out[j] = fma(broadcast(c.fx), x, c.cx * z);
-        out[3 + j] = fma(broadcast(c.fy), y, c.cy * z);
-        out[6 + j] = z;
+        out[j] = fma(broadcast(c.fx), x[j], c.cx * z[j]);
+        out[3 + j] = fma(broadcast(c.fy), y[j], c.cy * z[j]);
+        out[6 + j] = z[j];
     }
 }
 
@@ -140,7 +140,8 @@ Surfel project_surfel(const Camera& c, const Lanes* mean, const Lanes* quat, con
     return s;
 }
 
-void project_surfels_forward(int64_t count, const Camera& camera, const GaussianArrays& in, const ProjectedSurfels& out, int threads) {
+void project_surfels_forward(int64_t count, const Camera& camera, const GaussianArrays& in, const ProjectedSurfels& out,
+                             int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t begin = 0; begin < count; begin += kLanes)
         project_group(camera, in, out, {begin, static_cast<int>(std::min<int64_t>(kLanes, count - begin))});
