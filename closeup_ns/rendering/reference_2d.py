@@ -12,6 +12,7 @@ camera's plane is culled (its box, centre and radius mean nothing there).
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,15 +34,32 @@ FILTER_INVERSE_VARIANCE = 2.0
 """The screen-space filter (Huang et al. 2024, Eq. 11): a disc of this inverse variance in 1/pixel^2 around means2d."""
 MIN_SEMI_AXIS = 1e-4
 """A disc whose projected ellipse is thinner than this in pixels is edge-on: only its filter is drawn."""
-BOUNDED = 0.999
-"""Share of the disc's way to the camera's plane up to which its projection counts as an ellipse."""
+BOUNDED = 0.99
+"""A support that reaches this share of the way to the camera's plane, squared, is as good as endless."""
 
 
-def _in_front(request: SurfelRequest, tangents: Tensor, normals: Tensor, centers: Tensor) -> Tensor:
-    """Discs [N] that can be projected: finite, between the planes, one sigma of them before the camera's plane."""
-    finite = torch.isfinite(tangents.sum((-1, -2)) + normals.sum(-1) + centers.sum(-1) + request.opacities)
+def _harmless_where_broken(request: SurfelRequest) -> tuple[Tensor, SurfelRequest]:
+    """Discs [N] whose numbers are finite and whose quaternion is one, and the request with harmless others.
+
+    Replaced before anything is computed: what a masked branch sends back is 0, and 0 times infinity is NaN.
+    """
+    length = request.quats.norm(dim=-1)
+    finite = torch.isfinite(request.means.sum(-1) + request.scales[:, :2].sum(-1) + request.opacities + length)
+    whole = finite & (length > 0)
+    identity = torch.tensor([1.0, 0, 0, 0]).to(request.quats)
+    return whole, replace(
+        request,
+        means=torch.where(whole[:, None], request.means, 0.0),
+        quats=torch.where(whole[:, None], request.quats, identity),
+        scales=torch.where(whole[:, None], request.scales, 1.0),
+        opacities=torch.where(whole, request.opacities, 0.0),
+    )
+
+
+def _in_front(request: SurfelRequest, tangents: Tensor, centers: Tensor) -> Tensor:
+    """Discs [N] that can be projected: between the planes, and one sigma of them before the camera's plane."""
     depth = centers[:, 2]
-    within = finite & (depth >= request.near_plane) & (depth <= request.far_plane)
+    within = (depth > 0) & (depth >= request.near_plane) & (depth <= request.far_plane)
     return within & (tangents[:, 2].square().sum(-1) < depth.square())
 
 
@@ -72,24 +90,25 @@ def _screen_geometry(request: SurfelRequest, M: Tensor, opacities: Tensor) -> di
     jacobian = near[:, :2, :2] / near[:, 2, 2, None, None]
     major = jacobian.square().sum((-1, -2)).sqrt()  # at least the longer semi-axis, at most sqrt(2) times it
     surface = torch.linalg.det(jacobian).abs() > MIN_SEMI_AXIS * major
-    half, middle = torch.where(surface[:, None], half, 0.0), torch.where(surface[:, None], middle, center)
     spread = (reach / FILTER_INVERSE_VARIANCE).sqrt()
-    low = torch.minimum(middle - half, center - spread) + origin[..., 0]
-    high = torch.maximum(middle + half, center + spread) + origin[..., 0]
+    half, middle = torch.where(surface[:, None], half, spread), torch.where(surface[:, None], middle, center)
+    low = torch.stack([middle - half, center - spread]) + origin[..., 0]
+    high = torch.stack([middle + half, center + spread]) + origin[..., 0]
     limits = torch.tensor([request.width, request.height]).to(low)
-    visible = (opacities >= MIN_ALPHA) & (radii > request.radius_clip) & ((high > 0) & (low < limits)).all(-1)
+    touches = ((high > 0) & (low < limits)).all(-1).any(0)  # the disc's box, or the filter's
+    visible = (opacities >= MIN_ALPHA) & (radii > request.radius_clip) & touches
     radii = torch.where(visible, radii.clamp(max=2**30), 0).int()
-    return {"radii": radii, "support": torch.stack([low, high], dim=1), "surface": surface}
+    return {"radii": radii, "support": torch.stack([low.amin(0), high.amax(0)], dim=1), "surface": surface}
 
 
 def _project_camera(request: SurfelRequest, camera: int) -> dict[str, Tensor]:
     """Ray transforms, centres and normals of all discs in one camera, culled as the module says."""
     viewmat, K = request.viewmats[camera], request.Ks[camera]
+    whole, request = _harmless_where_broken(request)
     axes = viewmat[:3, :3] @ rotation_matrices(request.quats)
     tangents, normals = axes[..., :2] * request.scales[:, None, :2], axes[..., 2]
     centers = request.means @ viewmat[:3, :3].T + viewmat[:3, 3]
-    usable = _in_front(request, tangents, normals, centers).detach()
-    # Culled discs get harmless numbers, so that no NaN reaches a gradient through a masked branch.
+    usable = whole & _in_front(request, tangents, centers)
     frame = torch.cat([tangents, centers[..., None]], dim=-1)
     frame = torch.where(usable[:, None, None], frame, torch.eye(3).to(frame))
     normals = torch.where(usable[:, None], normals, 0.0)

@@ -111,6 +111,26 @@ def test_what_cannot_be_seen_is_culled(name: str, value: object) -> None:
     assert images.info["radii"].item() == 0 and not images.alphas.any()
 
 
+BROKEN = [float("nan"), float("inf"), float("-inf"), 1e200, 0.0]
+
+
+@pytest.mark.parametrize("field", ["means", "quats", "scales", "opacities"])
+def test_broken_numbers_are_culled_and_spoil_no_gradient(field: str, generator: torch.Generator) -> None:
+    request = in_dtype(make_surfel_request(40, generator), torch.float64)
+    request = replace(request, colors=torch.rand(40, 3, generator=generator).double(), sh_degree=None)
+    values = getattr(request, field).clone()
+    values.reshape(40, -1)[: len(BROKEN)] = torch.tensor(BROKEN, dtype=torch.float64)[:, None]
+    names = ("means", "quats", "scales", "opacities", "colors")
+    broken = in_dtype(replace(request, **{field: values}), torch.float64, names)
+    images = rasterize_reference_2d(broken)
+    random_loss(images).backward()
+    assert not images.info["radii"][:, :3].any()
+    assert all(torch.isfinite(getattr(broken, name).grad).all() for name in names)
+    if not images.info["radii"][:, 3:5].any():
+        without = {name: getattr(request, name)[len(BROKEN) :] for name in names}
+        torch.testing.assert_close(images.alphas, rasterize_reference_2d(replace(request, **without)).alphas)
+
+
 def layers(generator: torch.Generator, count: int = 7) -> SurfelRequest:
     """Frontal discs far wider than the image at random depths, so that every pixel blends all of them evenly."""
 
