@@ -22,23 +22,32 @@ struct TileState {
 template <int kChannels>
 void start_tile(const Workspace& w, const Tile& tile, const ImageGradients& image, TileState<kChannels>& state) {
     memset(&state, 0, sizeof state);
-    for (int b = 0; b < kBlocks; b++)
+    prefetch_pixels(w, tile, image.channels, w.channels);
+    prefetch_pixels(w, tile, image.d_channels, w.channels);
+    prefetch_pixels(w, tile, image.alphas, 1);
+    if (image.d_alphas) prefetch_pixels(w, tile, image.d_alphas, 1);
+    const Lanes one = broadcast(1.f);
+    for (int b = 0; b < kBlocks; b++) {
+        alignas(64) float values[kChannels][kLanes] = {{0}}, alphas[kLanes] = {0}, d_alphas[kLanes] = {0};
+        load_pixels<kChannels>(w, tile, b, image.channels, values);
+        load_pixels<kChannels>(w, tile, b, image.d_channels, state.d_channels[b]);
         for_each_pixel(w, tile, b, [&](int lane, int64_t pixel) {
-            const float *value = image.channels + pixel * w.channels, *d_value = image.d_channels + pixel * w.channels;
-            const float alpha = image.alphas[pixel];
-            float d_alpha = image.d_alphas ? image.d_alphas[pixel] : 0.f, total = 0.f;
-            for (int k = 0; k < w.channels; k++) {
-                float d = d_value[k];
-                total += d * value[k];
-                if (w.expected_depth && k == w.channels - 1) {
-                    d = alpha > 0.f ? d / alpha : 0.f;  // d (raw / alpha): the product with raw is unchanged
-                    d_alpha -= d * value[k];
-                }
-                state.d_channels[b][k][lane] = d;
-            }
-            state.behind[b][lane] = total - (1.f - alpha) * d_alpha;
+            alphas[lane] = image.alphas[pixel];
             state.transmittance[b][lane] = 1.f;
         });
+        if (image.d_alphas) for_each_pixel(w, tile, b, [&](int lane, int64_t pixel) { d_alphas[lane] = image.d_alphas[pixel]; });
+        const Lanes alpha = load(alphas);
+        Lanes total = zero(), d_alpha = load(d_alphas);
+        for (int k = 0; k < w.channels; k++) total = fma(load(state.d_channels[b][k]), load(values[k]), total);
+        if (w.expected_depth) {  // d (raw / alpha): the product with raw is unchanged
+            const int k = w.channels - 1;
+            const Mask drawn = above(alpha, zero());
+            const Lanes d = keep(drawn, load(state.d_channels[b][k]) / select(drawn, alpha, one));
+            d_alpha = fnma(d, load(values[k]), d_alpha);
+            store(state.d_channels[b][k], d);
+        }
+        store(state.behind[b], fnma(one - alpha, d_alpha, total));
+    }
 }
 
 // What 16 Gaussians do to the 16 pixels of a block: one vector of pixels each.
@@ -171,33 +180,46 @@ void backward_block(const TileSplat* splats, const uint16_t* list, int count, in
     store(state.behind[block], behind);
 }
 
+// Hands a chunk's gradient rows over, each to its Gaussian's other rows.
+void keep_rows(Workspace& w, int64_t first_entry, int count, const float* rows) {
+    for (int i = 0; i < count; i++)
+        store_past_cache(w.gradient_rows[w.slot_of_entry[first_entry + i]].values, load(rows + i * kGradientRow));
+}
+
 template <int kChannels, bool kAbsolute>
 void backward_tile(Workspace& w, const Tile& tile, const ImageGradients& image, Scratch& scratch) {
     TileState<kChannels> state;
     start_tile(w, tile, image, state);
     scratch.splats.resize(kChunk);
-    float* rows = w.gradient_rows.data() + tile.begin * kGradientRow;
-    memset(rows, 0, (tile.end - tile.begin) * kGradientRow * sizeof(float));
-    for (int chunk = 0; chunk < w.chunks[tile.index]; chunk++) {
-        const int64_t first = static_cast<int64_t>(chunk) * kChunk;
-        const int count = static_cast<int>(std::min<int64_t>(kChunk, tile.end - tile.begin - first));
-        load_chunk<false>(w, tile, tile.begin + first, count, scratch.splats.data(), [](int, uint64_t) {});
+    scratch.gradient_rows.resize(kChunk * kGradientRow);
+    float* rows = scratch.gradient_rows.data();
+    for (int chunk = 0; tile.begin + static_cast<int64_t>(chunk) * kChunk < tile.end; chunk++) {
+        const int64_t first = tile.begin + static_cast<int64_t>(chunk) * kChunk;
+        const int count = static_cast<int>(std::min<int64_t>(kChunk, tile.end - first));
+        memset(rows, 0, static_cast<size_t>(count) * kGradientRow * sizeof(float));
+        if (chunk >= w.chunks[tile.index]) {  // hidden entirely
+            keep_rows(w, first, count, rows);
+            continue;
+        }
+        load_chunk<false>(w, tile, first, count, scratch.splats.data(), [](int, uint64_t) {});
         const ChunkLists& lists = w.lists[tile.index][chunk];
         for (int b = 0; b < kBlocks; b++) {
             const int entries = static_cast<int>(lists.offsets[b + 1] - lists.offsets[b]);
             if (entries)
                 backward_block<kChannels, kAbsolute>(scratch.splats.data(), lists.entries.data() + lists.offsets[b], entries, b,
-                                                     state, rows + first * kGradientRow);
+                                                     state, rows);
         }
+        keep_rows(w, first, count, rows);
     }
+    publish_stores();
 }
 
-// Sums Gaussian g's rows in the fixed order of its slots and converts moments to gradients.
+// Sums Gaussian g's rows in their fixed order and converts moments to gradients.
 template <int kChannels>
 void gather_gradient(const Workspace& w, int64_t g, float opacity, const SplatGradients& out) {
     Lanes sum = zero();
     for (int64_t slot = w.first_slot[g]; slot < w.first_slot[g + 1]; slot++)
-        sum = sum + load(&w.gradient_rows[w.slots[slot] * kGradientRow]);
+        sum = sum + load(w.gradient_rows[slot].values);
     alignas(64) float row[kLanes];
     store(row, sum);
     const float* m = row + kChannels;
@@ -223,7 +245,7 @@ void gather_gradient(const Workspace& w, int64_t g, float opacity, const SplatGr
 template <int kChannels>
 void backward_all(Workspace& w, const ImageGradients& image, const float* opacities, const SplatGradients& out) {
     const int tiles = w.tiles();
-    w.gradient_rows.resize(w.entries.size() * kGradientRow);
+    w.gradient_rows.resize(w.entries.size());
 #pragma omp parallel for schedule(dynamic, 1) num_threads(w.threads)
     for (int t = 0; t < tiles; t++) {
         const Tile tile(w, t);

@@ -81,7 +81,7 @@ void collect_visible(Workspace& w, const float* depths) {
     }
     w.first_slot[w.count] = total;
     w.entries.resize(total);
-    w.slots.resize(w.keep_lists ? total : 0);
+    w.slot_of_entry.resize(w.keep_lists ? total : 0);
 }
 
 template <class Visit>
@@ -89,6 +89,13 @@ void for_each_tile(const Workspace& w, int32_t g, Visit visit) {
     const TileRect r = w.rects[g];
     for (int y = r.y0; y < r.y1; y++)
         for (int x = r.x0; x < r.x1; x++) visit(y * w.tiles_x + x);
+}
+
+// Asks for what belongs to a Gaussian a little further back: in depth order they lie anywhere.
+template <class T>
+void prefetch_ordered(const Workspace& w, int64_t i, int64_t end, const Buffer<T>& by_gaussian) {
+    constexpr int64_t kAhead = 16;
+    if (i + kAhead < end) __builtin_prefetch(&by_gaussian[w.order[i + kAhead]]);
 }
 
 // Turns the counts per thread and tile into the first entry of each, tile-major, so that depth order survives.
@@ -118,17 +125,22 @@ void assign_tiles(Workspace& w) {
         const int threads = omp_get_num_threads(), me = omp_get_thread_num();
         const int64_t begin = visible * me / threads, end = visible * (me + 1) / threads;
         int64_t* next = &w.histogram[static_cast<size_t>(me) * tiles];
-        for (int64_t i = begin; i < end; i++) for_each_tile(w, w.order[i], [&](int tile) { next[tile]++; });
+        for (int64_t i = begin; i < end; i++) {
+            prefetch_ordered(w, i, end, w.rects);
+            for_each_tile(w, w.order[i], [&](int tile) { next[tile]++; });
+        }
 #pragma omp barrier
 #pragma omp single
         histogram_to_starts(w, threads);
         for (int64_t i = begin; i < end; i++) {
             const int32_t g = w.order[i];
+            prefetch_ordered(w, i, end, w.rects);
+            prefetch_ordered(w, i, end, w.first_slot);
             int64_t slot = w.first_slot[g];
             for_each_tile(w, g, [&](int tile) {
                 const int64_t entry = next[tile]++;
                 w.entries[entry] = g;
-                if (w.keep_lists) w.slots[slot++] = entry;
+                if (w.keep_lists) w.slot_of_entry[entry] = slot++;
             });
         }
     }

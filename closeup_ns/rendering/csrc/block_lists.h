@@ -30,9 +30,50 @@ template <class Visit>
 CLOSEUP_INLINE void for_each_pixel(const Workspace& w, const Tile& tile, int block, Visit visit) {
     const int x0 = tile.left + block_x(block), y0 = tile.top + block_y(block);
     const int columns = std::min(kBlockSize, w.width - x0), rows = std::min(kBlockSize, w.height - y0);
-    for (int y = 0; y < rows; y++)
-        for (int x = 0; x < columns; x++)
-            visit(y * kBlockSize + x, static_cast<int64_t>(y0 + y) * w.width + x0 + x);
+    const auto visit_all = [&](int width, int height) __attribute__((always_inline)) {
+        for (int y = 0; y < height; y++)
+            for (int x = 0; x < width; x++)
+                visit(y * kBlockSize + x, static_cast<int64_t>(y0 + y) * w.width + x0 + x);
+    };
+    if (columns == kBlockSize && rows == kBlockSize) visit_all(kBlockSize, kBlockSize);  // constants: unrolled
+    else visit_all(columns, rows);
+}
+
+// Asks for a tile's pixels ahead of their use. Blocks read them in pieces too short for the hardware to see a pattern.
+CLOSEUP_INLINE void prefetch_pixels(const Workspace& w, const Tile& tile, const float* image, int channels) {
+    constexpr int kFloatsPerLine = 16;
+    const int columns = std::min(kTileSize, w.width - tile.left), rows = std::min(kTileSize, w.height - tile.top);
+    for (int y = 0; y < rows; y++) {
+        const float* row = image + (static_cast<int64_t>(tile.top + y) * w.width + tile.left) * channels;
+        for (int i = 0; i < columns * channels; i += kFloatsPerLine) __builtin_prefetch(row + i);
+    }
+}
+
+// Calls work(channels per pixel), as a constant where the image has exactly kChannels: its loops are then unrolled.
+template <int kChannels, class Work>
+CLOSEUP_INLINE void with_channels(const Workspace& w, Work work) {
+    if (w.channels == kChannels) work(kChannels);
+    else work(w.channels);
+}
+
+// The channels of a block's pixels, interleaved in ``image``, as lanes. Lanes outside the image are left alone.
+template <int kChannels>
+CLOSEUP_INLINE void load_pixels(const Workspace& w, const Tile& tile, int block, const float* image, float (*out)[kLanes]) {
+    with_channels<kChannels>(w, [&](int channels) __attribute__((always_inline)) {
+        for_each_pixel(w, tile, block, [&](int lane, int64_t pixel) __attribute__((always_inline)) {
+            for (int k = 0; k < channels; k++) out[k][lane] = image[pixel * channels + k];
+        });
+    });
+}
+
+// The opposite.
+template <int kChannels>
+CLOSEUP_INLINE void store_pixels(const Workspace& w, const Tile& tile, int block, const float (*in)[kLanes], float* image) {
+    with_channels<kChannels>(w, [&](int channels) __attribute__((always_inline)) {
+        for_each_pixel(w, tile, block, [&](int lane, int64_t pixel) __attribute__((always_inline)) {
+            for (int k = 0; k < channels; k++) image[pixel * channels + k] = in[k][lane];
+        });
+    });
 }
 
 // 16 records as lanes; each member is one field.
@@ -49,6 +90,13 @@ struct SplatLanes {
     Lanes extent_y() const { return field[7]; }
     Lanes tip_dy() const { return field[8]; }
 };
+
+// Asks for the records that load_records will want a little later: ids are in depth order, so they lie anywhere.
+CLOSEUP_INLINE void prefetch_records(const Workspace& w, int64_t entry) {
+    constexpr int kAhead = 2 * kLanes;
+    const int64_t last = std::min(entry + kAhead + kLanes, static_cast<int64_t>(w.entries.size()));
+    for (int64_t e = entry + kAhead; e < last; e++) __builtin_prefetch(&w.records[w.entries[e]]);
+}
 
 // Loads up to 16 records by id; missing ones repeat the last.
 CLOSEUP_INLINE void load_records(const Workspace& w, const int32_t* ids, int count, SplatLanes& out) {
@@ -117,6 +165,7 @@ CLOSEUP_INLINE void load_chunk(const Workspace& w, const Tile& tile, int64_t beg
     for (int i = 0; i < count; i += kLanes) {
         const int here = std::min(kLanes, count - i);
         SplatLanes s;
+        prefetch_records(w, begin + i);
         load_records(w, &w.entries[begin + i], here, s);
         const Lanes gx = s.x() - origin_x, gy = s.y() - origin_y;
         store_tile_splats(s, gx, gy, out + i);

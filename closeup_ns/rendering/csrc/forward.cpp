@@ -75,17 +75,22 @@ void keep_lists(Workspace& w, int tile, const uint16_t* lists, const int* counts
 }
 
 template <int kChannels>
-void finish_tile(const Workspace& w, const Tile& tile, const TileState<kChannels>& state, const float* background,
+void finish_tile(const Workspace& w, const Tile& tile, TileState<kChannels>& state, const float* background,
                  const ImageArrays& image) {
-    for (int b = 0; b < kBlocks; b++)
-        for_each_pixel(w, tile, b, [&](int lane, int64_t pixel) {
-            const float transmittance = state.final_transmittance[b][lane], alpha = 1.f - transmittance;
-            float* out = image.channels + pixel * w.channels;
-            for (int k = 0; k < w.channels; k++)
-                out[k] = state.channels[b][k][lane] + (background ? transmittance * background[k] : 0.f);
-            if (w.expected_depth && alpha > 0.f) out[w.channels - 1] /= alpha;
-            image.alphas[pixel] = alpha;
-        });
+    for (int b = 0; b < kBlocks; b++) {
+        float(*channels)[kLanes] = state.channels[b];
+        const Lanes transmittance = load(state.final_transmittance[b]), alpha = broadcast(1.f) - transmittance;
+        for (int k = 0; background && k < w.channels; k++)
+            store(channels[k], fma(transmittance, broadcast(background[k]), load(channels[k])));
+        if (w.expected_depth) {
+            float* depth = channels[w.channels - 1];
+            store(depth, load(depth) / select(above(alpha, zero()), alpha, broadcast(1.f)));
+        }
+        alignas(64) float alphas[kLanes];
+        store(alphas, alpha);
+        store_pixels<kChannels>(w, tile, b, channels, image.channels);
+        for_each_pixel(w, tile, b, [&](int lane, int64_t pixel) { image.alphas[pixel] = alphas[lane]; });
+    }
 }
 
 template <int kChannels>

@@ -35,6 +35,22 @@ CLOSEUP_INLINE Lanes operator/(float a, Lanes b) { return broadcast(a) / b; }
 CLOSEUP_INLINE Lanes operator-(Lanes a) { return broadcast(0.f) - a; }
 CLOSEUP_INLINE Lanes zero() { return broadcast(0.f); }
 
+// Stores a whole cache line that nobody will read soon; p is aligned to it.
+CLOSEUP_INLINE void store_past_cache(float* p, Lanes a) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+    _mm512_stream_ps(p, a.v);
+#else
+    store(p, a);
+#endif
+}
+
+// Makes what store_past_cache wrote visible to the thread that this one hands over to.
+CLOSEUP_INLINE void publish_stores() {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+    _mm_sfence();
+#endif
+}
+
 CLOSEUP_INLINE float horizontal_sum(Lanes a) {
     alignas(64) float values[kLanes];
     store(values, a);

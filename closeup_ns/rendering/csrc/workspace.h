@@ -24,7 +24,7 @@
 //                  one gradient    Gaussian is the pixel's total minus what came before it, so nothing is divided out
 //                  row per entry   of the transmittance. 16 Gaussians' gradients are reduced by register transposes.
 //                     |
-//                     v            each Gaussian sums its own rows, in a fixed order
+//                     v            rows lie by Gaussian; each sums its own, in a fixed order
 //                  gradients per Gaussian
 //
 // Results are bitwise the same for any number of threads: a tile is one thread's work, a Gaussian's sum is one
@@ -48,7 +48,7 @@ constexpr int kTileSize = 32;
 constexpr int kBlockSize = 4;
 constexpr int kBlocksPerRow = kTileSize / kBlockSize;
 constexpr int kBlocks = kBlocksPerRow * kBlocksPerRow;
-constexpr int kChunk = 1024;       // entries of a tile that are spread into block lists at a time
+constexpr int kChunk = 512;        // entries of a tile that are spread into block lists at a time: they fit the cache
 constexpr int kMaxChannels = 7;    // what is left of a cache line
 constexpr int kGradientRow = 16;   // floats per gradient row: channels, then the Moment values below
 
@@ -79,6 +79,8 @@ static_assert(sizeof(TileSplat) == 64, "one cache line");
 // What a gradient row holds after the channels. u and v are scaled whitened offsets of mean - pixel.
 enum Moment { kSum, kU, kV, kUU, kUV, kVV, kAbsX, kAbsY };
 
+struct alignas(64) GradientRow { float values[kGradientRow]; };
+
 // Block lists of one chunk of a tile: entries of block b are entries[offsets[b] .. offsets[b + 1]).
 struct ChunkLists {
     Buffer<uint16_t> entries;
@@ -91,6 +93,7 @@ struct TileRect { int16_t x0, x1, y0, y1; };  // tiles x0 <= x < x1, y0 <= y < y
 struct Scratch {
     Buffer<TileSplat> splats;
     Buffer<uint16_t> lists;  // kBlocks lists of kChunk
+    Buffer<float> gradient_rows;  // of one chunk
 };
 
 struct Workspace {
@@ -101,13 +104,13 @@ struct Workspace {
     Buffer<SplatRecord> records;          // by Gaussian
     Buffer<TileRect> rects;               // by Gaussian
     Buffer<int32_t> tiles_touched;        // by Gaussian
-    Buffer<int64_t> first_slot;           // by Gaussian: where its slots begin
-    Buffer<int64_t> slots;                // the entries that belong to each Gaussian
+    Buffer<int64_t> first_slot;           // by Gaussian: where its gradient rows begin, one per tile it touches
     Buffer<int32_t> entries;              // Gaussian ids, tile after tile, front to back
+    Buffer<int64_t> slot_of_entry;        // by entry: its gradient row
     Buffer<int64_t> first_entry;          // by tile
     std::vector<std::vector<ChunkLists>> lists;  // by tile, by chunk; capacity is kept between renders
     std::vector<int> chunks;              // by tile: how many of them are in use
-    Buffer<float> gradient_rows;          // by entry
+    Buffer<GradientRow> gradient_rows;    // by slot: a Gaussian's rows lie side by side
     Buffer<uint32_t> keys, keys_swap;     // depth sort
     Buffer<int32_t> order, order_swap;
     std::vector<int64_t> histogram;       // by thread and tile
