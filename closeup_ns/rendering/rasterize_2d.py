@@ -1,8 +1,9 @@
 """The rendering seam of surfels (2D Gaussians, Huang et al. 2024): one function, with gsplat 1.4.0's signature.
 
-Support is exact (each pixel where alpha >= 1/255), alpha is at most 0.999, and a pixel is finished before its
-transmittance would reach 1e-4. Culled are surfels with NaN or infinite parameters and, on the CPU, those whose
-one-sigma disc reaches the camera's plane.
+Alpha is at most 0.999 and a pixel is finished before its transmittance would reach 1e-4. On the CPU the support is
+exact (each pixel where alpha >= 1/255), a hit behind the camera does not count, and surfels are culled that have NaN
+or infinite parameters or whose one-sigma disc reaches the camera's plane; gsplat 1.4.0 cuts the support at a box of
+three sigma and draws the mirror images. The depth of a surfel is that of its centre, in gsplat as in ours.
 
 What comes back beside the images is what gsplat's DefaultStrategy reads: ``gradient_2dgs`` [C,N,2], zeros whose
 ``.grad`` is what 2DGS densifies by, ``means2d`` [C,N,2] in the graph, ``radii`` int [C,N] in pixels (0: culled),
