@@ -38,8 +38,6 @@ from closeup_ns.cli.demo_report import (
 from closeup_ns.data.demo_photo import PhotoModel
 from closeup_ns.data.demo_scene import write_demo_scene
 from closeup_ns.errors import CloseupError, DataError
-from closeup_ns.rendering.types import Rendered, Renderer
-from closeup_ns.views.view import View
 
 LABELS = {
     "plain": "splatfacto, antialiased",
@@ -252,7 +250,9 @@ class Demo:
         pictures = [folder / f"{test.name}.png" for test in tests]
         if all(picture.is_file() and picture.stat().st_mtime >= newest for picture in pictures):
             return
-        write_renders(capture_renderer(config), tests, folder)
+        from closeup_ns.evaluation import run  # nerfstudio's imports take seconds, and --help has no need of them
+
+        write_renders(run.open_run(config).render, tests, folder)
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -272,33 +272,6 @@ class Demo:
                 shutil.rmtree(self.output / name)
         for name in ("report.json", "report.md"):
             (self.output / name).unlink(missing_ok=True)
-
-
-def capture_renderer(config: Path) -> Renderer:
-    """A renderer of a finished run that takes views in the frame of the capture's transforms.json.
-
-    nerfstudio turns, centres and scales that frame for training; the depth it returns is scaled back to the capture's.
-    """
-    from closeup_ns.training.load import load_run
-
-    run = load_run(config)
-    outputs = run.pipeline.datamanager.train_dataparser_outputs
-    transform, scale = outputs.dataparser_transform.double().cpu(), float(outputs.dataparser_scale)
-
-    @torch.no_grad()
-    def render(view: View) -> Rendered:
-        rendered = run.renderer(to_model_frame(view, transform, scale).to(run.pipeline.device, torch.float32))
-        return Rendered(rendered.color, rendered.depth / scale, rendered.alpha)
-
-    return render
-
-
-def to_model_frame(view: View, transform: torch.Tensor, scale: float) -> View:
-    """``view`` of the capture's frame in nerfstudio's: ``transform`` [3, 4], then positions times ``scale``."""
-    c2w = torch.eye(4, dtype=torch.float64)
-    c2w[:3] = transform.double() @ view.c2w.double()
-    c2w[:3, 3] *= scale
-    return View(view.K, c2w, view.width, view.height)
 
 
 def _run(command: Sequence[str], log: Path, threads: int, bar: Progress, task: TaskID) -> None:

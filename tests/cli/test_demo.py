@@ -7,14 +7,13 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-import torch
 
 from closeup_ns.cli import demo as demo_module
-from closeup_ns.cli.demo import Demo, Training, to_model_frame
+from closeup_ns.cli.demo import Demo, Training
 from closeup_ns.errors import CloseupError, DataError
-from closeup_ns.views.view import View
 from tests.data.demo_small import CLOSE, FAR, SIZE, small_demo
 
 
@@ -117,21 +116,6 @@ def test_fresh_removes_the_demo_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["mine"]
 
 
-def test_views_go_to_nerfstudios_frame_and_keep_their_picture() -> None:
-    """A point seen at a pixel is seen at the same pixel after both have moved, at a depth times the scale."""
-    generator = torch.Generator().manual_seed(0)
-    rotation, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
-    rotation = rotation * torch.linalg.det(rotation)
-    transform = torch.cat([rotation, torch.tensor([[0.5], [-2.0], [1.0]], dtype=torch.float64)], 1)
-    K = torch.tensor([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]], dtype=torch.float64)
-    view = View(K, torch.eye(4, dtype=torch.float64), 64, 48)
-    point, scale = torch.tensor([0.2, -0.1, 3.0], dtype=torch.float64), 0.37
-    moved = to_model_frame(view, transform, scale)
-    local = moved.viewmat[:3, :3] @ (scale * (transform[:, :3] @ point + transform[:, 3])) + moved.viewmat[:3, 3]
-    torch.testing.assert_close(local, scale * point)
-    torch.testing.assert_close(moved.c2w[:3, :3].T @ moved.c2w[:3, :3], torch.eye(3, dtype=torch.float64))
-
-
 def test_renders_are_made_again_when_the_run_is_newer(
     ready: Demo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -147,7 +131,7 @@ def test_renders_are_made_again_when_the_run_is_newer(
         for test in tests:
             (folder / f"{test.name}.png").touch()
 
-    monkeypatch.setattr(demo_module, "capture_renderer", lambda config: None)
+    monkeypatch.setattr("closeup_ns.evaluation.run.open_run", lambda config: SimpleNamespace(render=None))
     monkeypatch.setattr(demo_module, "write_renders", write)
     for _ in range(2):
         ready._render_tests(training, done, tests, tmp_path / "renders")

@@ -1,0 +1,180 @@
+"""`closeup-gs eval`: score any nerfstudio run, or any folder of renders, at given cameras."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from closeup_ns.errors import CloseupError, DataError
+from closeup_ns.evaluation.cameras import EvalCamera, read_cameras
+from closeup_ns.evaluation.evaluate import (
+    EvaluationConfig,
+    References,
+    evaluate,
+    references_by_depth,
+    references_by_point,
+)
+from closeup_ns.evaluation.pictures import render_cameras
+from closeup_ns.evaluation.run import EvaluatedRun, open_run
+from closeup_ns.metrics.scores import Scores, write_scores
+from closeup_ns.views.view import View
+
+NEARER = 1.2
+"""A held-out photograph at least this many times nearer to the target than usual counts as a close-up."""
+
+
+@dataclass
+class Evaluate:
+    """Score a run of any nerfstudio method, or a folder of renders, far views and close-ups apart.
+
+    A run is rendered at --cameras, or at its own held-out photographs. A folder of renders needs --cameras and holds
+    NAME.png for each. Writes scores.json, scores.csv and scores.md.
+    """
+
+    load_config: Path | None = None
+    """config.yml of a run of any nerfstudio method."""
+    renders: Path | None = None
+    """Folder of renders made by anything: an alternative to --load-config."""
+    cameras: Path | None = None
+    """List of cameras: a transforms.json in the capture's frame, whose frames may say ``name``, ``scale`` (1 is far)
+    and, where a photograph exists, ``file_path``."""
+    photographs: Path | None = None
+    """transforms.json of the training photographs; with --renders, where DINO finds its references."""
+    target: tuple[float, float, float] | None = None
+    """The object of interest, in the frame of --cameras; with --renders, where DINO's references are looked for."""
+    output: Path = Path("outputs/eval")
+    """Folder for the scores, and for the renders of a run."""
+    label: str = ""
+    """What tables call it; the run's method or the folder's name by default."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Metrics and their weights."""
+
+    def main(self) -> Scores:
+        """Render if need be, score, write and print.
+
+        Raises:
+            CloseupError: neither or both of --load-config and --renders are given, or something is missing or broken.
+        """
+        if (self.load_config is None) == (self.renders is None):
+            raise CloseupError("give either --load-config (a run) or --renders (a folder of pictures)")
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            scores = self._score_folder(bar) if self.load_config is None else self._score_run(self.load_config, bar)
+        write_scores(scores, self.output)
+        print_scores(scores, self.label or str(scores.about["label"]))
+        print(f"{self.output / 'scores.json'}, scores.csv, scores.md")
+        return scores
+
+    def _score_run(self, config: Path, bar: Progress) -> Scores:
+        run = open_run(config)
+        cameras = read_cameras(self.cameras) if self.cameras is not None else held_out_cameras(run)
+        task = bar.add_task("rendering", total=len(cameras))
+        folder = self.output / "renders"
+        clear_stale(folder, config)
+        render_cameras(run.render, cameras, folder, lambda done: bar.update(task, completed=done))
+        references = references_by_depth(_closer(cameras), run.photographs(), run.render) if _closer(cameras) else None
+        about = {"label": self.label or run.method, "method": run.method, "step": run.step, "config": str(config)}
+        return self._evaluate(cameras, folder, references, about, bar)
+
+    def _score_folder(self, bar: Progress) -> Scores:
+        assert self.renders is not None
+        if self.cameras is None:
+            raise CloseupError("--renders needs --cameras: the list of cameras that the pictures were rendered from")
+        cameras = read_cameras(self.cameras)
+        references = None
+        if self.photographs is not None and self.target is not None and _closer(cameras):
+            known = photographs_of(self.photographs)
+            references = references_by_point(_closer(cameras), known, torch.tensor(self.target, dtype=torch.float64))
+        about = {"label": self.label or self.renders.name, "method": "", "renders": str(self.renders)}
+        return self._evaluate(cameras, self.renders, references, about, bar)
+
+    def _evaluate(
+        self,
+        cameras: Sequence[EvalCamera],
+        folder: Path,
+        references: References | None,
+        about: dict[str, Any],
+        bar: Progress,
+    ) -> Scores:
+        task = bar.add_task("scoring", total=len(cameras))
+        about |= {"cameras": str(self.cameras or "held-out photographs"), **provenance()}
+        return evaluate(
+            cameras, folder, self.evaluation, references, about, lambda done: bar.update(task, completed=done)
+        )
+
+
+def held_out_cameras(run: EvaluatedRun) -> list[EvalCamera]:
+    """The run's own test photographs, their scale being how many times nearer to the target they are than usual.
+
+    The target is where the training cameras' optical axes meet, or for a closeup-gs run what it trained for.
+    """
+    from closeup_ns.planning.target import target_automatic
+
+    known = [view for view, _ in run.photographs()]
+    target = target_automatic(known, run.render)
+    cameras = []
+    for view, path in run.held_out():
+        ratio = target.distance / float((view.position - target.point.to(view.position)).norm())
+        cameras.append(EvalCamera(path.stem, 1.0 if ratio < NEARER else round(2 * ratio) / 2, view, path))
+    if not cameras:
+        raise DataError(f"{run.folder} holds out no photographs; give --cameras")
+    return cameras
+
+
+def photographs_of(transforms: Path) -> list[tuple[View, Path]]:
+    """The photographs of a transforms.json: those of its training split where it lists one."""
+    import json
+
+    content = json.loads(transforms.read_text(encoding="utf8")) if transforms.is_file() else {}
+    listed = {Path(name).stem for name in content.get("train_filenames", [])}
+    cameras = [camera for camera in read_cameras(transforms) if not listed or camera.name in listed]
+    return [(camera.view, camera.truth) for camera in cameras if camera.truth is not None]
+
+
+def clear_stale(folder: Path, config: Path) -> None:
+    """Remove renders that are older than the run's latest checkpoint: they show an earlier model."""
+    checkpoints = (config.parent / "nerfstudio_models").glob("step-*.ckpt")
+    newest = max((path.stat().st_mtime for path in checkpoints), default=0.0)
+    for picture in folder.glob("*.png") if folder.is_dir() else ():
+        if picture.stat().st_mtime < newest:
+            picture.unlink()
+
+
+def provenance() -> dict[str, Any]:
+    """What made these figures: the command, our version, and the commit where the source is a checkout."""
+    from importlib.metadata import version
+
+    source = Path(__file__).resolve().parents[2]
+    git = ["git", "-C", str(source), "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False)
+        commit = found.stdout.strip() if (source / ".git").exists() else ""
+    except OSError:
+        commit = ""
+    return {"command": " ".join(sys.argv), "closeup_ns": version("closeup-ns"), "commit": commit}
+
+
+def print_scores(scores: Scores, title: str) -> None:
+    """Means per scale as a table, and what is missing below it."""
+    names = sorted(scores.metrics)
+    arrows = {name: "↑" if scores.higher_is_better[name] else "↓" for name in names}
+    table = Table("images at", *(f"{name} {arrows[name]}" for name in names), title=escape(title))
+    for label, values in scores.means().items():
+        table.add_row(label, *(f"{values[name]:.3f}" if name in values else "-" for name in names))
+    console = Console()
+    console.print(table)
+    for name, reason in sorted(scores.missing.items()):
+        console.print(escape(f"{name} is missing: {reason}"), style="yellow", soft_wrap=True)
+
+
+def _closer(cameras: Sequence[EvalCamera]) -> list[EvalCamera]:
+    return [camera for camera in cameras if camera.scale > 1]

@@ -1,0 +1,127 @@
+"""From pictures on disk to scores: photographs of the same camera where there are some, references where not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from closeup_ns.errors import DataError
+from closeup_ns.evaluation.cameras import EvalCamera
+from closeup_ns.evaluation.pictures import find_renders, read_picture
+from closeup_ns.metrics.metric import MetricOptions
+from closeup_ns.metrics.reference import Reference, choose_reference, plane_depth
+from closeup_ns.metrics.scores import Scores
+from closeup_ns.metrics.shot import Shot
+from closeup_ns.metrics.suite import DEFAULT_METRICS, build_metrics, score
+from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.view import View
+
+DEPTH_SIDE = 96
+"""Long side, pixels, of the depth maps that references are chosen with."""
+
+
+@dataclass
+class EvaluationConfig:
+    """What is computed, and with what."""
+
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    """Names of metrics; ``pyiqa:NAME`` reaches any no-reference metric of pyiqa."""
+    options: MetricOptions = field(default_factory=MetricOptions)
+    """Weights, backbones, downloads."""
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """The reference photograph of each close-up."""
+
+    chosen: Mapping[str, Reference]
+    """By camera name; a camera that no photograph sees is absent."""
+    files: Sequence[Path]
+    """The photographs that the indices mean."""
+
+
+def references_by_depth(
+    cameras: Sequence[EvalCamera], photographs: Sequence[tuple[View, Path]], render: Renderer
+) -> References:
+    """Choose references with a model's own depth, occlusion included. All views in one frame."""
+    views = [view for view, _ in photographs]
+    depths = [_depth(render, view) for view in views]
+    chosen = {}
+    for camera in cameras:
+        small = camera.view.resized(DEPTH_SIDE)
+        found = choose_reference(small, _depth(render, small), views, depths)
+        if found is not None:
+            chosen[camera.name] = found
+    return References(chosen, [path for _, path in photographs])
+
+
+def references_by_point(
+    cameras: Sequence[EvalCamera], photographs: Sequence[tuple[View, Path]], point: Float[Tensor, "3"]
+) -> References:
+    """Choose references without any model: every close-up is taken to show a plane through ``point``."""
+    views = [view for view, _ in photographs]
+    chosen = {}
+    for camera in cameras:
+        small = camera.view.resized(DEPTH_SIDE)
+        found = choose_reference(small, plane_depth(small, point), views)
+        if found is not None:
+            chosen[camera.name] = found
+    return References(chosen, [path for _, path in photographs])
+
+
+def make_shots(
+    cameras: Sequence[EvalCamera], renders: Mapping[str, Path], references: References | None, crop: bool
+) -> Iterator[Shot]:
+    """One shot after the other, pictures read as they are needed. ``crop`` cuts references to their region.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
+    cached: dict[Path, Tensor] = {}
+    for camera in cameras:
+        picture = read_picture(renders[camera.name])
+        truth = None if camera.truth is None else read_picture(camera.truth)
+        found = None if references is None or camera.scale <= 1 else references.chosen.get(camera.name)
+        if found is None or references is None:
+            yield Shot(camera.name, camera.scale, picture, truth)
+            continue
+        path = references.files[found.index]
+        reference = cached.setdefault(path, read_picture(path))
+        x0, y0, x1, y1 = found.region
+        shown = reference[y0:y1, x0:x1] if crop else reference
+        yield Shot(camera.name, camera.scale, picture, truth, shown, path.name, found.region)
+
+
+def evaluate(
+    cameras: Sequence[EvalCamera],
+    folder: Path,
+    config: EvaluationConfig,
+    references: References | None = None,
+    about: dict[str, Any] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Scores:
+    """Score the renders in ``folder``, one per camera.
+
+    Raises:
+        DataError: renders are missing or of another size, a photograph cannot be read, or nothing can be computed.
+    """
+    renders = find_renders(cameras, folder)
+    metrics, missing = build_metrics(config.metrics, config.options)
+    crop = config.options.dino_reference == "roi"
+    scores = score(make_shots(cameras, renders, references, crop), metrics, missing, about, progress)
+    if not scores.metrics:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in scores.missing.items())
+        raise DataError(f"none of the metrics could be computed for {folder}: {reasons}")
+    return scores
+
+
+@torch.no_grad()
+def _depth(render: Renderer, view: View) -> Float[Tensor, "h w"]:
+    rendered = render(view.resized(DEPTH_SIDE))
+    return (rendered.depth * (rendered.alpha > 0.5)).double().cpu()

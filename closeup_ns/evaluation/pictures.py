@@ -1,0 +1,96 @@
+"""Renders and photographs as 8-bit pictures on disk: what is scored is what anybody can look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from closeup_ns.atomic import atomic_path
+from closeup_ns.errors import DataError
+from closeup_ns.evaluation.cameras import EvalCamera
+from closeup_ns.rendering.types import Renderer
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+"""Of pictures that other systems may have rendered, best first."""
+
+
+def quantise(color: Float[Tensor, "H W 3"]) -> UInt8[Tensor, "H W 3"]:
+    """[0, 1] to 8 bits, rounded; what is outside is clipped."""
+    return (color.detach().cpu().double().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
+
+
+def write_picture(path: Path, picture: UInt8[Tensor, "H W 3"]) -> None:
+    """Save a picture, whole or not at all."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(picture.numpy()).save(temporary)
+
+
+def read_picture(path: Path) -> UInt8[Tensor, "H W 3"]:
+    """A picture file as RGB. DataError where it is missing or damaged."""
+    try:
+        with Image.open(path) as image:
+            return torch.from_numpy(np.array(image.convert("RGB")))
+    except (OSError, ValueError) as problem:
+        raise DataError(f"cannot read the picture {path} ({problem})") from problem
+
+
+def render_cameras(
+    render: Renderer,
+    cameras: Sequence[EvalCamera],
+    folder: Path,
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Render every camera into ``folder``/NAME.png; those that are there already are kept.
+
+    Raises:
+        DataError: a render holds NaN or infinity, or is of another size than its camera.
+    """
+    for done, camera in enumerate(cameras, start=1):
+        path = folder / f"{camera.name}.png"
+        if not path.is_file():
+            color = render(camera.view).color
+            if not torch.isfinite(color).all():
+                bad = int((~torch.isfinite(color)).any(-1).sum())
+                raise DataError(f"the render of {camera.name} has {bad} pixels that are NaN or infinite")
+            if color.shape[:2] != (camera.view.height, camera.view.width):
+                raise DataError(f"the render of {camera.name} has shape {tuple(color.shape)}")
+            write_picture(path, quantise(color))
+        progress(done)
+
+
+def find_renders(cameras: Sequence[EvalCamera], folder: Path) -> dict[str, Path]:
+    """The picture of each camera in a folder, by name.
+
+    Raises:
+        DataError: some are missing, or one is of another size than its camera.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder of renders")
+    found = {camera.name: _find(folder, camera.name) for camera in cameras}
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise DataError(
+            f"{folder} lacks renders of {len(missing)} of {len(cameras)} cameras: {shown}. A render is named like its "
+            "camera in the list of cameras, with .png"
+        )
+    for camera in cameras:
+        path = found[camera.name]
+        assert path is not None
+        with Image.open(path) as image:
+            if image.size != (camera.view.width, camera.view.height):
+                raise DataError(
+                    f"{path} is {image.width}x{image.height} pixels, its camera {camera.view.width}x"
+                    f"{camera.view.height}: render at the camera's size"
+                )
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next((folder / f"{name}{suffix}" for suffix in SUFFIXES if (folder / f"{name}{suffix}").is_file()), None)

@@ -1,0 +1,117 @@
+"""A trained run of any nerfstudio method, as a renderer in the frame of its capture's own files."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from closeup_ns.errors import CheckpointError
+from closeup_ns.rendering.types import Rendered
+from closeup_ns.training.cameras import cameras_of, views_of
+from closeup_ns.training.compat import allow_nerfstudio_checkpoints
+from closeup_ns.views.view import View
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluatedRun:
+    """A loaded run."""
+
+    config: Any
+    """nerfstudio's TrainerConfig."""
+    pipeline: Any
+    """nerfstudio's pipeline, in evaluation mode."""
+    step: int
+    """Of the checkpoint."""
+    folder: Path
+    """Where config.yml is."""
+    transform: Float[Tensor, "3 4"]
+    """From the capture's frame to the model's, before scaling."""
+    scale: float
+    """Model units per unit of the capture."""
+
+    @property
+    def method(self) -> str:
+        """nerfstudio's name of it."""
+        return str(self.config.method_name)
+
+    @torch.no_grad()
+    def render(self, view: View) -> Rendered:
+        """Render a view of the capture's frame; depth comes back in the capture's units.
+
+        The depth of methods that give the distance along the ray is taken as z-depth; it only helps to choose
+        reference photographs. A method without depth or accumulation gives depth 0 and alpha 1.
+        """
+        camera = cameras_of(to_model_frame(view, self.transform, self.scale).to(self.pipeline.device, torch.float32))
+        outputs = self.pipeline.model.get_outputs_for_camera(camera)
+        color = next(outputs[key] for key in ("rgb", "rgb_fine", "rgb_coarse", "img") if key in outputs)
+        alpha = outputs.get("accumulation", torch.ones_like(color[..., :1]))[..., 0]
+        depth = outputs.get("depth", outputs.get("expected_depth"))
+        depth = torch.zeros_like(alpha) if depth is None else torch.where(alpha > 0, depth[..., 0], 0.0) / self.scale
+        return Rendered(color, depth, alpha)
+
+    def photographs(self) -> list[tuple[View, Path]]:
+        """Views (float64, capture's frame) and files of the training photographs."""
+        outputs = self.pipeline.datamanager.train_dataparser_outputs
+        views = [from_model_frame(view, self.transform, self.scale) for view in views_of(outputs.cameras)]
+        return list(zip(views, map(Path, outputs.image_filenames), strict=True))
+
+    def held_out(self) -> list[tuple[View, Path]]:
+        """The same for the photographs of the test split."""
+        outputs = self.pipeline.datamanager.dataparser.get_dataparser_outputs(split="test")
+        views = [from_model_frame(view, self.transform, self.scale) for view in views_of(outputs.cameras)]
+        return list(zip(views, map(Path, outputs.image_filenames), strict=True))
+
+
+def open_run(config_path: Path) -> EvaluatedRun:
+    """Load the latest checkpoint of a run, whatever its method.
+
+    Raises:
+        CheckpointError: the config or its checkpoint is not there, or the method is not installed here.
+    """
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    if not config_path.is_file():
+        raise CheckpointError(f"{config_path} does not exist: --load-config wants the config.yml of a run")
+    allow_nerfstudio_checkpoints()
+    _require_checkpoint(config_path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            config, pipeline, _, step = eval_setup(config_path, test_mode="test")
+    except (KeyError, ImportError, AttributeError) as problem:
+        raise CheckpointError(
+            f"{config_path} cannot be loaded ({problem!r}): is the package of its method installed, in that version?"
+        ) from problem
+    outputs: Any = pipeline.datamanager.train_dataparser_outputs  # type: ignore[attr-defined,union-attr]
+    transform, scale = outputs.dataparser_transform.double().cpu(), float(outputs.dataparser_scale)
+    return EvaluatedRun(config, pipeline, int(step), config_path.parent, transform, scale)
+
+
+def to_model_frame(view: View, transform: Float[Tensor, "3 4"], scale: float) -> View:
+    """``view`` of the capture's frame in nerfstudio's: ``transform``, then positions times ``scale``."""
+    c2w = torch.eye(4, dtype=torch.float64)
+    c2w[:3] = transform.double().cpu() @ view.c2w.double().cpu()
+    c2w[:3, 3] *= scale
+    return View(view.K, c2w, view.width, view.height)
+
+
+def from_model_frame(view: View, transform: Float[Tensor, "3 4"], scale: float) -> View:
+    """The inverse of `to_model_frame`, in float64."""
+    whole = torch.eye(4, dtype=torch.float64)
+    whole[:3] = transform.double().cpu()
+    c2w = view.c2w.double().cpu().clone()
+    c2w[:3, 3] /= scale
+    return View(view.K.double().cpu(), torch.linalg.inv(whole) @ c2w, view.width, view.height)
+
+
+def _require_checkpoint(config_path: Path) -> None:
+    """nerfstudio leaves the process where there is none; a command that scores many runs must not."""
+    folder = config_path.parent / "nerfstudio_models"
+    if not any(folder.glob("step-*.ckpt")):
+        raise CheckpointError(f"{folder} holds no checkpoint: the run never saved one, or it was moved or removed")
