@@ -14,6 +14,7 @@ from closeup_ns.training.compat import allow_nerfstudio_checkpoints
 from closeup_ns.training.datamanager import CloseupDatamanagerConfig
 from closeup_ns.training.kernel_search import KernelSearchConfig
 from closeup_ns.training.model import CloseupModelConfig
+from closeup_ns.training.model_2d import Closeup2dgsModelConfig
 from closeup_ns.training.optimizers import FusedAdamConfig
 from closeup_ns.training.pipeline import CloseupPipelineConfig
 from closeup_ns.training.schedule import RestartingDecaySchedulerConfig, ScheduleConfig
@@ -100,6 +101,11 @@ closeup_gs = MethodSpecification(
 closeup_gs_quick = MethodSpecification(
     config=_trainer("closeup-gs-quick", ScheduleConfig(**_QUICK), _quick_model(), QUICK_IMAGE_SIZE),
     description="closeup-gs with a tenth of the steps: a try-out in minutes, also without a GPU.",
+)
+
+closeup_gs_2dgs = MethodSpecification(
+    config=_trainer("closeup-gs-2dgs", ScheduleConfig(), Closeup2dgsModelConfig()),
+    description="closeup-gs with flat discs held to surfaces (2DGS, the paper's base): for geometry and normals.",
 )
 
 closeup_splatfacto = MethodSpecification(

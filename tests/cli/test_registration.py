@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-METHODS = ("closeup-gs", "closeup-gs-quick", "closeup-splatfacto")
+METHODS = ("closeup-gs", "closeup-gs-quick", "closeup-gs-2dgs", "closeup-splatfacto")
 
 
 @pytest.mark.integration

@@ -20,6 +20,7 @@ from pathlib import Path
 ENTRY_POINTS = {
     "ns-train": "nerfstudio.scripts.train:entrypoint",
     "ns-eval": "nerfstudio.scripts.eval:entrypoint",
+    "ns-export": "nerfstudio.scripts.exporter:entrypoint",
     "ns-render": "nerfstudio.scripts.render:entrypoint",
     "ns-viewer": "nerfstudio.scripts.viewer.run_viewer:entrypoint",
     "closeup-gs": "closeup_ns.cli.main:main",

@@ -27,15 +27,18 @@ SMALL = {
     "pipeline.model.densify-grad-thresh": 0.0001,
     "pipeline.kernel-search.candidates": "0.1 0.3",
 }
+METHOD = "closeup-gs-quick"
 ROUNDS, PLANNED = 2, 4
 """Rounds of a run, and views that each of them refines: two to-be-updated views and two frontier views."""
 
 
-def train_arguments(data: Path, output: Path, timestamp: str = "t", **changes: object) -> list[str]:
+def train_arguments(
+    data: Path, output: Path, timestamp: str = "t", method: str = METHOD, **changes: object
+) -> list[str]:
     """Arguments of `ns-train` for a run that takes seconds; in ``changes`` two underscores stand for a dot."""
     named = {name.replace("__", ".").replace("_", "-"): value for name, value in changes.items()}
     options = {"data": data, "output-dir": output, "experiment-name": "e", "timestamp": timestamp, **SCHEDULE, **SMALL}
-    arguments = ["closeup-gs-quick"]
+    arguments = [method]
     for name, value in {**options, **named}.items():
         arguments += [f"--{name}", *str(value).split()]
     return arguments
@@ -86,6 +89,6 @@ class Run:
         return {name: (self.rounds / name).stat().st_mtime_ns for name in self.decided()}
 
 
-def run_of(output: Path, timestamp: str = "t") -> Run:
-    """The run that ``train_arguments(output=..., timestamp=...)`` makes."""
-    return Run(output / "e" / "closeup-gs-quick" / timestamp)
+def run_of(output: Path, timestamp: str = "t", method: str = METHOD) -> Run:
+    """The run that ``train_arguments(output=..., timestamp=..., method=...)`` makes."""
+    return Run(output / "e" / method / timestamp)
