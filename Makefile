@@ -27,7 +27,7 @@ endif
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast demo lint format wheel bench lock clean
+.PHONY: help setup test test-fast check-neon demo lint format wheel bench lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -56,6 +56,10 @@ test: $(STAMP)  ## every test, those that run the ns-* commands included
 test-fast: $(STAMP)  ## the tests that take seconds
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile \
 		-m 'not slow and not integration' $(PYTEST_ARGS)
+
+check-neon: $(STAMP)  ## the kernels for 64-bit ARM, in qemu: apt-get install g++-aarch64-linux-gnu qemu-user
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/rendering/test_lanes.py tests/rendering/test_arm.py \
+		$(PYTEST_ARGS)
 
 demo: $(STAMP)  ## a scene with its close-ups, from nothing to before-and-after pictures
 	$(OFFLINE) $(BIN)/closeup-gs demo $(DEMO_ARGS)

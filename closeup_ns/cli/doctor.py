@@ -7,6 +7,7 @@ import json as json_module
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -144,28 +145,41 @@ def check_cuda_toolkit() -> Check:
 
 
 def check_cpu_kernels() -> Check:
-    """Our own rasteriser, which the CPU path and every test use."""
+    """Our own rasteriser, which the CPU path and every test use: the instruction set in use, and what else is there."""
+    from closeup_ns.rendering import build
     from closeup_ns.rendering.backend import kernels_available
+    from closeup_ns.rendering.kernels import CHOICE_VARIABLE, KernelChoiceError
 
-    fine, reason = kernels_available()
+    name, wanted = "CPU kernels", os.environ.get(CHOICE_VARIABLE)
+    try:
+        fine, reason = kernels_available()
+    except KernelChoiceError as error:
+        return Check(name, "broken", str(error), f"unset {CHOICE_VARIABLE}")
     if fine:
-        return Check("CPU kernels", "ok", reason)
-    return Check(
-        "CPU kernels",
-        "missing",
-        f"{reason}; training on the CPU falls back to PyTorch, which is slower by far",
-        "apt-get install g++ && pip install --no-deps --no-build-isolation -e .",
-    )
+        packaged = ", ".join(build.packaged_variants())
+        came = f"packaged: {packaged}" if packaged else "none packaged: compiled at first use"
+        chosen = f", chosen by {CHOICE_VARIABLE}" if wanted else ""
+        return Check(name, "ok", f"{reason}{chosen} ({came}; this CPU runs {', '.join(build.runnable_variants())})")
+    remedy = f"unset {CHOICE_VARIABLE}" if wanted else "apt-get install g++"
+    if "XDG_CACHE_HOME" in reason:
+        remedy = "export XDG_CACHE_HOME=/a/folder/that/can/be/written"
+    return Check(name, "missing", f"{reason}; rendering on the CPU falls back to PyTorch, slower by far", remedy)
 
 
 def check_compiler() -> Check:
     """Needed where the installed wheel has no binary of the CPU kernels, and by gsplat."""
-    compiler = os.environ.get("CXX") or "g++"
-    path = shutil.which(compiler)
-    if path is None:
-        return Check("C++ compiler", "missing", f"no {compiler} on PATH", "apt-get install g++")
-    output = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30).stdout
-    return Check("C++ compiler", "ok", output.splitlines()[0] if output else path)
+    from closeup_ns.rendering import build
+
+    try:
+        command = shlex.split(build.compiler())
+    except build.BuildError as error:
+        return Check("C++ compiler", "missing", str(error), "apt-get install g++")
+    shown = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=30)
+    if shown.returncode != 0:
+        detail = f"`{shlex.join(command)} --version` ends with code {shown.returncode}"
+        remedy = "unset CXX" if os.environ.get("CXX") else "apt-get install --reinstall g++"
+        return Check("C++ compiler", "broken", detail, remedy)
+    return Check("C++ compiler", "ok", shown.stdout.splitlines()[0] if shown.stdout else shlex.join(command))
 
 
 def check_ffmpeg() -> Check:

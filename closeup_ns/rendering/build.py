@@ -184,6 +184,11 @@ def is_whole(library: Path) -> bool:
     return hashlib.sha256(content[:-digest]).digest() == content[-digest:]
 
 
+def packaged_variants() -> list[str]:
+    """The instruction sets whose libraries came with the installation, best first."""
+    return [variant for variant in VARIANT_FLAGS if is_whole(PACKAGED / library_name(variant))]
+
+
 def find_library(variant: str) -> Path | None:
     """The packaged library of a variant, else the one that was compiled at first use, else None."""
     name = library_name(variant)
@@ -198,10 +203,17 @@ def find_or_compile(variant: str) -> Path:
     found = find_library(variant)
     if found is not None:
         return found
-    compiler()  # else the next line would promise what cannot be done
+    compiler()  # else, as with the folder, the line below would promise what cannot be done
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(f"cannot write {folder} ({error.strerror}): set XDG_CACHE_HOME to another folder") from error
+    if not os.access(folder, os.W_OK):
+        raise BuildError(f"cannot write {folder}: set XDG_CACHE_HOME to another folder")
     print(
         f"closeup-ns: compiling the CPU kernels ({variant}), once; this takes under a minute",
         file=sys.stderr,
         flush=True,
     )
-    return compile_variant(variant, cache_folder())
+    return compile_variant(variant, folder)
