@@ -167,7 +167,7 @@ print("closeup_" in maps)
 def test_one_openmp_runtime_whose_threads_wait_passively() -> None:
     """Even where the environment does not ask for it: closeup_ns was imported before torch."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment["OMP_DISPLAY_ENV"] = "true"
+    environment["OMP_DISPLAY_ENV"] = "verbose"
     finished = subprocess.run(
         [sys.executable, "-c", OPENMP_PROGRAM], capture_output=True, text=True, timeout=120, env=environment
     )
@@ -175,4 +175,5 @@ def test_one_openmp_runtime_whose_threads_wait_passively() -> None:
     *runtimes, kernels_are_mapped = finished.stdout.splitlines()
     assert kernels_are_mapped == "True" and len(runtimes) == 1, finished.stdout
     assert finished.stderr.count("OPENMP DISPLAY ENVIRONMENT BEGIN") == 1, "one runtime, so one report"
-    assert "OMP_WAIT_POLICY = 'PASSIVE'" in finished.stderr
+    # The policy reads PASSIVE even where nobody asked for it; what differs is how often a waiting thread looks.
+    assert "GOMP_SPINCOUNT = '0'" in finished.stderr
