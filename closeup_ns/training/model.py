@@ -304,7 +304,8 @@ class CloseupModel(SplatfactoModel):
             self.strategy.step_pre_backward(
                 self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info
             )
-        return kernel.gather(render[0], alpha[0])
+        # The adjoint of squeeze is a view; that of an index fills a whole image with zeros first.
+        return kernel.gather(render.squeeze(0), alpha.squeeze(0))
 
     def _draw(self, scene: dict[str, Any]) -> tuple[Float[Tensor, "1 sH sW C"], Float[Tensor, "1 sH sW 1"], dict]:
         """Rasterise ``scene``, the arguments that all rasterisers share: channels, opacity, information."""
