@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from closeup_ns.rendering.kernels import Kernels, load_kernels
+from closeup_ns.rendering.kernels import Kernels, Workspace, load_kernels
 from closeup_ns.rendering.request import RasterRequest, RenderRequest, append_depth
 
 
@@ -107,18 +107,6 @@ class _Shade(Function):
         return d_means, d_coefficients, d_positions, None, None, None
 
 
-class _Workspace:
-    """One camera's lists between forward and backward; its memory goes back to the kernels when nobody needs it."""
-
-    def __init__(self, kernels: Kernels) -> None:
-        self.kernels = kernels
-        self.handle = kernels.take_workspace()
-
-    def __del__(self) -> None:
-        if hasattr(self, "handle"):
-            self.kernels.return_workspace(self.handle)
-
-
 @dataclass(frozen=True, eq=False)
 class _BlendInput:
     """What the blend needs and gives no gradient to."""
@@ -145,7 +133,7 @@ class _Blend(Function):
         alphas = features.new_empty(cameras, given.height, given.width, 1)
         workspaces = []
         for c in range(cameras):
-            workspace = _Workspace(given.kernels)
+            workspace = Workspace(given.kernels)
             background = None if backgrounds is None else backgrounds[c].contiguous()
             given.kernels.call(
                 "raster_forward", workspace.handle, count, channels, given.width, given.height, int(given.keep_lists),
@@ -181,7 +169,7 @@ class _Blend(Function):
         return d_means2d, d_covariances, d_opacities, d_features, d_backgrounds, None
 
 
-def _features(request: RasterRequest, depths: Tensor, radii: Tensor, kernels: Kernels) -> Tensor:
+def blended_features(request: RenderRequest, depths: Tensor, radii: Tensor, kernels: Kernels) -> Tensor:
     """The channels [C,N,D] that the render mode blends."""
     cameras, count = radii.shape
     if request.render_mode in ("D", "ED"):
@@ -206,7 +194,7 @@ def rasterize_cpu(request: RasterRequest, kernels: Kernels | None = None) -> tup
     geometry = [t.float() for t in (request.means, request.quats, request.scales, request.opacities, request.viewmats)]
     cameras = camera_floats(request, request.eps2d, request.rasterize_mode == "antialiased")
     means2d, covariances, whitening, conics, depths, opacities, radii = _Project.apply(*geometry, cameras, kernels)  # pyright: ignore[reportGeneralTypeIssues]
-    features = _features(request, depths, radii, kernels)
+    features = blended_features(request, depths, radii, kernels)
     backgrounds = None if request.backgrounds is None else request.backgrounds.float()
     differentiable = (means2d, features) if backgrounds is None else (means2d, features, backgrounds)
     keep_lists = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable)

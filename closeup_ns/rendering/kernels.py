@@ -30,6 +30,8 @@ _SIGNATURES = {
     "closeup_shade_backward": "lii" + "p" * 4 + "p" * 2 + "p" * 3 + "i",
     "closeup_raster_forward": "plii" + "iii" + "p" * 6 + "p" + "p" * 2 + "i",
     "closeup_raster_backward": "p" + "p" * 4 + "p" * 6 + "i",
+    "closeup_surfel_forward": "plii" + "iii" + "p" * 11 + "p" + "p" * 5 + "i",
+    "closeup_surfel_backward": "p" + "p" * 9 + "p" + "p" * 9 + "i",
     "closeup_ssim": "iii" + "p" * 3 + "p" * 2 + "i",
     "closeup_gather_forward": "iiiiii" + "p" * 3 + "p" * 2 + "i",
     "closeup_gather_backward": "iiiiii" + "p" * 3 + "p" * 2 + "p" * 2 + "i",
@@ -78,6 +80,18 @@ class Kernels:
     def return_workspace(self, workspace: int) -> None:
         """Give a workspace back, so that the next render can use its memory."""
         self._library.closeup_workspace_return(workspace)
+
+
+class Workspace:
+    """One camera's lists between forward and backward; its memory goes back to the kernels when nobody needs it."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self.kernels = kernels
+        self.handle = kernels.take_workspace()
+
+    def __del__(self) -> None:
+        if hasattr(self, "handle"):
+            self.kernels.return_workspace(self.handle)
 
 
 def _share_openmp_with_torch() -> None:

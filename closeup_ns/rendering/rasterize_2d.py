@@ -13,8 +13,6 @@ What comes back beside the images is what gsplat's DefaultStrategy reads: ``grad
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from typing import Any, Literal, get_args
 
 import torch
@@ -115,9 +113,10 @@ def _with_depth(backgrounds: Tensor | None, colors: int, render_mode: str) -> Te
 
 def _without_gsplat(request: SurfelRequest, backend: Backend) -> SurfelImages:
     """Our kernels or the PyTorch reference."""
-    # The kernels' driver is written at the same time; the reference stands in for it until it is there.
-    if backend == "cpu" and importlib.util.find_spec("closeup_ns.rendering.cpu_2d") is not None:
-        return importlib.import_module("closeup_ns.rendering.cpu_2d").rasterize_cpu_2d(request)
+    if backend == "cpu":
+        from closeup_ns.rendering.cpu_2d import rasterize_cpu_2d
+
+        return rasterize_cpu_2d(request)
     return rasterize_reference_2d(request)
 
 

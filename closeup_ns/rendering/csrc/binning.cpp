@@ -32,16 +32,9 @@ int prepare_splat(Workspace& w, const SplatArrays& s, int64_t g) {
     r.log2_opacity = std::log2(s.opacities[g]);
     const float reach = r.log2_opacity - kLog2MinAlpha;  // u^2 + v^2 <= reach
     if (!(reach > 0.f)) return 0;
-    const float inverse_l11 = 1.f / r.l11, inverse_l22 = 1.f / r.l22, shear = r.l21 * inverse_l11 * inverse_l22;
-    const float extent_x = std::sqrt(reach * (inverse_l11 * inverse_l11 + shear * shear));
-    r.tip_dy = shear * inverse_l22 * reach / extent_x;
-    r.extent_x = extent_x * (1.f + kExtentSlackRelative) + kExtentSlack;
-    r.extent_y = std::sqrt(reach) * inverse_l22 * (1.f + kExtentSlackRelative) + kExtentSlack;
+    set_extent(r, reach);
     for (int k = 0; k < kMaxChannels; k++) r.channels[k] = k < w.channels ? s.features[g * w.channels + k] : 0.f;
-    TileRect& rect = w.rects[g];
-    if (!tile_range(r.x, r.extent_x, w.width, rect.x0, rect.x1)) return 0;
-    if (!tile_range(r.y, r.extent_y, w.height, rect.y0, rect.y1)) return 0;
-    return (rect.x1 - rect.x0) * (rect.y1 - rect.y0);
+    return touched_tiles(w, g);
 }
 
 // Stable ascending sort of positive floats (their bits order like integers), carrying Gaussian ids.
@@ -148,20 +141,44 @@ void assign_tiles(Workspace& w) {
 
 }  // namespace
 
-void bin_splats(Workspace& w, const SplatArrays& splats) {
+void set_extent(SplatRecord& r, float reach) {
+    const float inverse_l11 = 1.f / r.l11, inverse_l22 = 1.f / r.l22, shear = r.l21 * inverse_l11 * inverse_l22;
+    const float extent_x = std::sqrt(reach * (inverse_l11 * inverse_l11 + shear * shear));
+    r.tip_dy = shear * inverse_l22 * reach / extent_x;
+    r.extent_x = extent_x * (1.f + kExtentSlackRelative) + kExtentSlack;
+    r.extent_y = std::sqrt(reach) * inverse_l22 * (1.f + kExtentSlackRelative) + kExtentSlack;
+}
+
+int touched_tiles(Workspace& w, int64_t g) {
+    const SplatRecord& r = w.records[g];
+    TileRect& rect = w.rects[g];
+    if (!tile_range(r.x, r.extent_x, w.width, rect.x0, rect.x1)) return 0;
+    if (!tile_range(r.y, r.extent_y, w.height, rect.y0, rect.y1)) return 0;
+    return (rect.x1 - rect.x0) * (rect.y1 - rect.y0);
+}
+
+void start_bins(Workspace& w) {
     w.tiles_x = (w.width + kTileSize - 1) / kTileSize;
     w.tiles_y = (w.height + kTileSize - 1) / kTileSize;
     w.records.resize(w.count);
     w.rects.resize(w.count);
     w.tiles_touched.resize(w.count);
-#pragma omp parallel for schedule(static) num_threads(w.threads)
-    for (int64_t g = 0; g < w.count; g++) w.tiles_touched[g] = prepare_splat(w, splats, g);
-    collect_visible(w, splats.depths);
+}
+
+void sort_into_tiles(Workspace& w, const float* depths) {
+    collect_visible(w, depths);
     sort_by_depth(w);
     assign_tiles(w);
     if (static_cast<int>(w.lists.size()) < w.tiles()) w.lists.resize(w.tiles());
     w.chunks.assign(w.tiles(), 0);
     w.scratch.resize(w.threads);
+}
+
+void bin_splats(Workspace& w, const SplatArrays& splats) {
+    start_bins(w);
+#pragma omp parallel for schedule(static) num_threads(w.threads)
+    for (int64_t g = 0; g < w.count; g++) w.tiles_touched[g] = prepare_splat(w, splats, g);
+    sort_into_tiles(w, splats.depths);
 }
 
 }  // namespace closeup

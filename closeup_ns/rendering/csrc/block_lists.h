@@ -25,6 +25,12 @@ struct Tile {
 CLOSEUP_INLINE int block_x(int block) { return block % kBlocksPerRow * kBlockSize; }
 CLOSEUP_INLINE int block_y(int block) { return block / kBlocksPerRow * kBlockSize; }
 
+struct BlockPixels { Lanes x, y; };  // relative to the tile's first pixel
+
+CLOSEUP_INLINE BlockPixels block_pixels(int block) {
+    return {load(kLaneX) + broadcast(static_cast<float>(block_x(block))), load(kLaneY) + broadcast(static_cast<float>(block_y(block)))};
+}
+
 // Calls visit(lane, pixel index in the image) for each pixel of a block that lies in the image.
 template <class Visit>
 CLOSEUP_INLINE void for_each_pixel(const Workspace& w, const Tile& tile, int block, Visit visit) {
@@ -92,16 +98,18 @@ struct SplatLanes {
 };
 
 // Asks for the records that load_records will want a little later: ids are in depth order, so they lie anywhere.
-CLOSEUP_INLINE void prefetch_records(const Workspace& w, int64_t entry) {
+template <class Record>
+CLOSEUP_INLINE void prefetch_records(const Workspace& w, const Buffer<Record>& records, int64_t entry) {
     constexpr int kAhead = 2 * kLanes;
     const int64_t last = std::min(entry + kAhead + kLanes, static_cast<int64_t>(w.entries.size()));
-    for (int64_t e = entry + kAhead; e < last; e++) __builtin_prefetch(&w.records[w.entries[e]]);
+    for (int64_t e = entry + kAhead; e < last; e++) __builtin_prefetch(&records[w.entries[e]]);
 }
 
-// Loads up to 16 records by id; missing ones repeat the last.
-CLOSEUP_INLINE void load_records(const Workspace& w, const int32_t* ids, int count, SplatLanes& out) {
-    for (int i = 0; i < kLanes; i++) out.field[i] = load(&w.records[ids[std::min(i, count - 1)]].x);
-    transpose(out.field);
+// Loads up to 16 records by id as lanes, field by field; missing ones repeat the last.
+template <class Record>
+CLOSEUP_INLINE void load_records(const Buffer<Record>& records, const int32_t* ids, int count, Lanes* out) {
+    for (int i = 0; i < kLanes; i++) out[i] = load(&records[ids[std::min(i, count - 1)]].x);
+    transpose(out);
 }
 
 // Writes the 16 Gaussians as TileSplats; gx, gy are their centres relative to the tile's first pixel centre.
@@ -158,6 +166,14 @@ CLOSEUP_INLINE void block_masks(const SplatLanes& s, Lanes gx, Lanes gy, uint64_
         masks[i] = static_cast<uint64_t>(low[i]) | static_cast<uint64_t>(middle[i]) << 24 | static_cast<uint64_t>(high[i]) << 48;
 }
 
+// Calls visit(index in the chunk, block mask) for ``count`` <= 16 Gaussians, the first of which has the index ``first``.
+template <class Visit>
+CLOSEUP_INLINE void visit_masks(const SplatLanes& s, Lanes gx, Lanes gy, int first, int count, Visit visit) {
+    uint64_t masks[kLanes];
+    block_masks(s, gx, gy, masks);
+    for (int k = 0; k < count; k++) visit(first + k, masks[k]);
+}
+
 // Converts a chunk of a tile's entries to TileSplats. With ``visit``, also calls visit(index in the chunk, block mask).
 template <bool kWithMasks, class Visit>
 CLOSEUP_INLINE void load_chunk(const Workspace& w, const Tile& tile, int64_t begin, int count, TileSplat* out, Visit visit) {
@@ -165,14 +181,11 @@ CLOSEUP_INLINE void load_chunk(const Workspace& w, const Tile& tile, int64_t beg
     for (int i = 0; i < count; i += kLanes) {
         const int here = std::min(kLanes, count - i);
         SplatLanes s;
-        prefetch_records(w, begin + i);
-        load_records(w, &w.entries[begin + i], here, s);
+        prefetch_records(w, w.records, begin + i);
+        load_records(w.records, &w.entries[begin + i], here, s.field);
         const Lanes gx = s.x() - origin_x, gy = s.y() - origin_y;
         store_tile_splats(s, gx, gy, out + i);
-        if (!kWithMasks) continue;
-        uint64_t masks[kLanes];
-        block_masks(s, gx, gy, masks);
-        for (int k = 0; k < here; k++) visit(i + k, masks[k]);
+        if (kWithMasks) visit_masks(s, gx, gy, i, here, visit);
     }
 }
 

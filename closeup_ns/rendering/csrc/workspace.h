@@ -41,6 +41,7 @@
 
 #include "buffer.h"
 #include "lanes.h"
+#include "surfels.h"
 
 namespace closeup {
 
@@ -92,6 +93,7 @@ struct TileRect { int16_t x0, x1, y0, y1; };  // tiles x0 <= x < x1, y0 <= y < y
 // Per-thread scratch.
 struct Scratch {
     Buffer<TileSplat> splats;
+    Buffer<TileSurfel> surfels;
     Buffer<uint16_t> lists;  // kBlocks lists of kChunk
     Buffer<float> gradient_rows;  // of one chunk
 };
@@ -102,6 +104,9 @@ struct Workspace {
     bool keep_lists = false;              // backward will follow
     bool expected_depth = false;          // the last channel is divided by alpha
     Buffer<SplatRecord> records;          // by Gaussian
+    Buffer<SurfelRecord> surfels;         // by Gaussian, 2DGS only, as are the next two
+    Buffer<int32_t> median_entries;       // by pixel: where in the tile's entries its median depth is; -1 for none
+    Buffer<float> offset_depths;          // by pixel: the blended depth, measured from surfels.h's tile_depth
     Buffer<TileRect> rects;               // by Gaussian
     Buffer<int32_t> tiles_touched;        // by Gaussian
     Buffer<int64_t> first_slot;           // by Gaussian: where its gradient rows begin, one per tile it touches
@@ -110,7 +115,7 @@ struct Workspace {
     Buffer<int64_t> first_entry;          // by tile
     std::vector<std::vector<ChunkLists>> lists;  // by tile, by chunk; capacity is kept between renders
     std::vector<int> chunks;              // by tile: how many of them are in use
-    Buffer<GradientRow> gradient_rows;    // by slot: a Gaussian's rows lie side by side
+    Buffer<GradientRow> gradient_rows;    // by slot: a Gaussian's rows lie side by side (2DGS: one or two per slot)
     Buffer<uint32_t> keys, keys_swap;     // depth sort
     Buffer<int32_t> order, order_swap;
     std::vector<int64_t> histogram;       // by thread and tile
@@ -128,6 +133,11 @@ struct ImageArrays { float *channels, *alphas; };
 struct ImageGradients { const float *channels, *alphas, *d_channels, *d_alphas; };
 struct SplatGradients { float *means2d, *covariances, *opacities, *features, *absolute; };
 
+// One render's lists: start_bins, then touched_tiles for every Gaussian, then sort_into_tiles. bin_splats is all of it.
+void start_bins(Workspace& w);
+int touched_tiles(Workspace& w, int64_t g);  // sets the rectangle of the record's box; how many tiles it has
+void sort_into_tiles(Workspace& w, const float* depths);
+void set_extent(SplatRecord& r, float reach);  // the box of the ellipse u^2 + v^2 <= reach
 void bin_splats(Workspace& w, const SplatArrays& splats);
 void rasterize_forward(Workspace& w, const float* background, const ImageArrays& image);
 void rasterize_backward(Workspace& w, const ImageGradients& image, const float* opacities, const SplatGradients& out);

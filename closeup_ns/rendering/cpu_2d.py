@@ -1,0 +1,44 @@
+"""2D Gaussian splatting on the CPU: a request rendered with the compiled kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from closeup_ns.rendering.cpu import blended_features, camera_floats
+from closeup_ns.rendering.cpu_2d_blend import BlendSurfels, SurfelBlendInput
+from closeup_ns.rendering.cpu_2d_project import ProjectSurfels
+from closeup_ns.rendering.kernels import Kernels, load_kernels
+from closeup_ns.rendering.request_2d import SurfelImages, SurfelRequest
+
+
+def rasterize_cpu_2d(request: SurfelRequest, kernels: Kernels | None = None) -> SurfelImages:
+    """Render a request with the compiled kernels.
+
+    Computes in float32; the images come back in the dtype of ``means``. CloseupError where the kernels cannot be had.
+    ``info["gradient_2dgs"]`` is a leaf of zeros whose ``.grad`` becomes what gsplat's strategies densify by.
+    """
+    kernels = kernels or load_kernels()
+    geometry = [t.float() for t in (request.means, request.quats, request.scales, request.opacities, request.viewmats)]
+    projected = ProjectSurfels.apply(*geometry, camera_floats(request), kernels)
+    centers, covariances, perspective, means2d, normals, depths, opacities, radii, ray_transforms, whitening = projected  # pyright: ignore[reportGeneralTypeIssues]
+    features = blended_features(request, depths, radii, kernels)
+    backgrounds = None if request.backgrounds is None else request.backgrounds.float()
+    densify = torch.zeros_like(means2d, requires_grad=True)
+    differentiable = [means2d, features] if backgrounds is None else [means2d, features, backgrounds]
+    given = SurfelBlendInput(
+        whitening, ray_transforms, depths.detach(), radii, request.width, request.height, request.depth_is_expected,
+        request.absgrad, median=request.has_depth, distortion=request.distloss,
+        keep_lists=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable), kernels=kernels,
+    )  # fmt: skip
+    images: tuple[Tensor | None, ...] = BlendSurfels.apply(
+        centers, covariances, perspective, means2d, densify, opacities, features, normals, backgrounds, given
+    )  # pyright: ignore[reportAssignmentType]
+    dtype = request.means.dtype
+    channels, alphas, normal_image, distort, median = (None if i is None else i.to(dtype) for i in images)
+    assert channels is not None and alphas is not None and normal_image is not None
+    info = {
+        "means2d": means2d, "radii": radii, "depths": depths, "ray_transforms": ray_transforms, "normals": normals,
+        "opacities": opacities, "gradient_2dgs": densify, "render_distort": distort,
+    }  # fmt: skip
+    return SurfelImages(channels, alphas, normal_image, distort, median, info)
