@@ -14,6 +14,7 @@ from gsplat.utils import depth_to_normal
 from torch import Tensor
 
 from closeup_ns.errors import CloseupError
+from closeup_ns.rendering.backend import kernels_available
 from closeup_ns.rendering.gsplat_backend import gsplat_arguments_2d, surfel_images_of_gsplat
 from closeup_ns.rendering.normals import normals_from_depth
 from closeup_ns.rendering.rasterize_2d import rasterization_2dgs
@@ -55,6 +56,21 @@ def test_seven_results(render_mode: str, generator: torch.Generator) -> None:
     assert info["ray_transforms"].shape == (2, 40, 3, 3) and info["normals"].shape == (2, 40, 3)
     assert (info["width"], info["height"], info["n_cameras"], info["gaussian_ids"]) == (45, 37, 2, None)
     assert info["render_distort"] is distort
+
+
+@pytest.mark.skipif(not kernels_available()[0], reason=kernels_available()[1])
+@pytest.mark.parametrize("render_mode", ["RGB", "ED", "RGB+D", "RGB+ED"])
+def test_the_kernels_are_what_renders_here(render_mode: str, generator: torch.Generator) -> None:
+    request = make_surfel_request(150, generator, cameras=2, render_mode=render_mode, distloss=render_mode != "RGB")
+    request = turned_cameras(request, generator)
+    by_kernels, on_torch = call(request), call(in_dtype(request, torch.float64), backend="torch")
+    for ours, theirs in zip(by_kernels[:3] + by_kernels[4:6], on_torch[:3] + on_torch[4:6]):
+        if theirs is None:
+            assert ours is None
+        else:
+            assert (ours.double() - theirs).norm() < 1e-3 * theirs.norm()
+    assert torch.equal(by_kernels[6]["radii"] > 0, on_torch[6]["radii"] > 0)
+    assert set(by_kernels[6]) >= set(on_torch[6]) - {"support"}
 
 
 def test_normals_turn_with_their_own_camera(generator: torch.Generator) -> None:
