@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import statistics
 import time
@@ -12,8 +13,9 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from benchmarks._candidates import Candidate
+from benchmarks._candidates import Candidate, OurKernels
 from benchmarks._scene import Case, surface_scene, trainable
+from closeup_ns.rendering.kernels import CHOICE_VARIABLE
 from closeup_ns.rendering.ssim import ssim
 
 REPEATS, LEAST_REPEATS = 15, 3
@@ -105,6 +107,8 @@ def measure_apart(candidate: Candidate, case: Case, threads: int) -> Timing | st
 
 def _send_timing(sender: Connection, candidate: Candidate, case: Case, threads: int) -> None:
     torch.set_num_threads(threads)
+    if isinstance(candidate, OurKernels):
+        os.environ[CHOICE_VARIABLE] = candidate.variant  # SSIM, too
     try:
         sender.send(measure(candidate, case))
     except Exception as error:  # foreign code may raise anything, and one case must not end the others

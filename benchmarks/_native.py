@@ -21,7 +21,8 @@ def compile_and_load(source: str, variant: str) -> ctypes.CDLL:
     """
     with tempfile.TemporaryDirectory(prefix="closeup-bench-") as folder:
         target = Path(folder) / "library.so"
-        command = [*shlex.split(compiler()), *COMMON_FLAGS, *VARIANT_FLAGS[variant], f"-I{SOURCES}"]
+        flags = [flag for flag in COMMON_FLAGS if flag != "-fopenmp"]  # one thread; no second OpenMP beside torch's
+        command = [*shlex.split(compiler()), *flags, *VARIANT_FLAGS[variant], f"-I{SOURCES}", "-shared"]
         command += [str(_HERE / source), "-o", str(target)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT, check=False)
         if result.returncode != 0:
