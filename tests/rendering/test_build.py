@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,17 @@ def test_compiled_once_then_found(tiny_sources: Path, capsys: pytest.CaptureFixt
     assert build.find_or_compile("generic") == path and path.stat().st_mtime_ns == stamp
     assert capsys.readouterr().err == ""
     assert os.listdir(build.cache_folder()) == [path.name], "no temporary file is left"
+
+
+@needs_compiler
+def test_the_library_names_no_openmp_runtime_of_its_own(tiny_sources: Path) -> None:
+    """Torch's may be called otherwise; then both would be loaded, each with its own threads."""
+    if build._is_clang(shlex.split(build.compiler())):
+        pytest.skip("Clang's code needs Clang's runtime")
+    (tiny_sources / "one.cpp").write_text(
+        '#include <omp.h>\nextern "C" int answer() { return omp_get_max_threads(); }\n'
+    )
+    assert b"libgomp" not in build.find_or_compile("generic").read_bytes()
 
 
 @needs_compiler
