@@ -16,6 +16,7 @@ from closeup_ns.planning.plan import PlannerConfig
 from closeup_ns.refine.gate import GateConfig
 from closeup_ns.refine.refiner import RefinerConfig
 from closeup_ns.training.acceptance import AcceptanceConfig
+from closeup_ns.training.close_metrics import CloseMetricsConfig, close_metrics, say_missing
 from closeup_ns.training.datamanager import CloseupDatamanager, CloseupDatamanagerConfig
 from closeup_ns.training.kernel_search import KernelSearchConfig
 from closeup_ns.training.model import CloseupModel, CloseupModelConfig
@@ -53,6 +54,8 @@ class CloseupPipelineConfig(VanillaPipelineConfig):
     """How a round is trained (4.3.4)."""
     acceptance: AcceptanceConfig = field(default_factory=AcceptanceConfig)
     """Whether a round is kept."""
+    close_metrics: CloseMetricsConfig = field(default_factory=CloseMetricsConfig)
+    """What ns-eval says about close-ups."""
     seed: int = 0
     """Seed of the rounds: same seed, same machine, same plan."""
 
@@ -105,7 +108,15 @@ class CloseupPipeline(VanillaPipeline):
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
     ) -> dict[str, Any]:
-        """nerfstudio's own keys, plus the pixel kernel that the images were rendered with."""
+        """nerfstudio's own keys, the pixel kernel that the images were rendered with and, in ns-eval, close-up metrics.
+
+        ``missing`` says why a close-up metric is absent.
+        """
         metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
-        kernel = {f"kernel_{name}": float(value) for name, value in asdict(self.model.kernel).items()}
-        return {**metrics, **kernel}
+        metrics |= {f"kernel_{name}": float(value) for name, value in asdict(self.model.kernel).items()}
+        training = self.rounds is not None  # where it would cost seconds at every evaluation
+        if self.config.close_metrics.enabled and not training:
+            close, missing = close_metrics(self, self.config.close_metrics)
+            say_missing(missing)
+            metrics |= {**close, "missing": missing}
+        return metrics

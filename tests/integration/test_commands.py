@@ -50,7 +50,13 @@ def test_eval_writes_the_metrics_of_the_held_out_photographs(finished: Run, tmp_
     assert 0 < results["ssim"] <= 1
     assert "lpips" not in results or 0 < results["lpips"] < 2
     assert {name for name in results if name.startswith("kernel_")} >= {"kernel_eps2d", "kernel_supersample"}
+    missing = results.pop("missing")
     assert all(math.isfinite(value) for value in results.values())
+    # The run's rounds went to 3x and 9x; DINO and MetaIQA have no weights here, so they are absent with a reason.
+    assert {f"close_reliable_share{scale}" for scale in ("", "_3x", "_9x")} <= set(results)
+    assert all(0 <= value <= 1 for name, value in results.items() if name.startswith("close_reliable_share"))
+    for name in ("dino", "metaiqa"):
+        assert (name in missing) != (f"close_{name}_3x" in results)
 
 
 def test_a_camera_path_comes_closer_and_renders_as_images(finished: Run, dive: Path, tmp_path: Path) -> None:
