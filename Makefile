@@ -27,7 +27,7 @@ endif
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast check-neon demo lint format wheel bench lock clean
+.PHONY: help setup test test-fast check-neon sanitize fuzz demo lint format wheel bench lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -60,6 +60,13 @@ test-fast: $(STAMP)  ## the tests that take seconds
 check-neon: $(STAMP)  ## the kernels for 64-bit ARM, in qemu: apt-get install g++-aarch64-linux-gnu qemu-user
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/rendering/test_lanes.py tests/rendering/test_arm.py \
 		$(PYTEST_ARGS)
+
+sanitize: $(STAMP)  ## the CPU kernels under the address, leak and undefined-behaviour sanitizers
+	$(BIN)/python tests/rendering/sanitize.py
+
+fuzz: $(STAMP)  ## random scenes against the reference with fresh seeds, for FUZZ_EXAMPLES=2000 scenes a test
+	$(OFFLINE) OMP_NUM_THREADS=1 CLOSEUP_FUZZ=$(or $(FUZZ_EXAMPLES),2000) $(BIN)/python -m pytest \
+		--timeout=0 tests/rendering/test_fuzz.py $(PYTEST_ARGS)
 
 demo: $(STAMP)  ## a scene with its close-ups, from nothing to before-and-after pictures
 	$(OFFLINE) $(BIN)/closeup-gs demo $(DEMO_ARGS)

@@ -60,12 +60,20 @@ def gather_pixels(
     once, bitwise the same for any number of threads. ``[1]`` as taps blurs nothing.
 
     Raises:
-        ValueError: The shapes do not fit, the number of taps is even, or they reach across the whole image.
+        ValueError: The shapes do not fit, the number of taps is even, they reach across the whole image, or a tensor is
+            not float32 on the CPU (see `can_gather`).
     """
     if render.dim() != 3 or alpha.shape != (*render.shape[:2], 1):
         raise ValueError(
             f"gather: render [sH,sW,C] and alpha [sH,sW,1], got {tuple(render.shape)}, {tuple(alpha.shape)}"
         )
+    if factor < 1:
+        raise ValueError(f"gather: factor is {factor}, expected 1 or more")
+    if render.shape[-1] not in (3, 4):
+        raise ValueError(f"gather: {render.shape[-1]} channels, expected 3, or 4 with depth")
+    for name, tensor in (("render", render), ("alpha", alpha), ("taps", taps)):
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+            raise ValueError(f"gather: {name} is {tensor.dtype} on {tensor.device}, expected float32 on the CPU")
     smaller = min(render.shape[:2]) // factor
     if taps.dim() != 1 or len(taps) % 2 == 0 or len(taps) // 2 >= smaller:
         raise ValueError(f"gather: {tuple(taps.shape)} taps for an image of {smaller} pixels along its shorter side")

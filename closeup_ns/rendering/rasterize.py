@@ -1,7 +1,8 @@
 """The rendering seam: one function for every device, with the signature that splatfacto calls (gsplat 1.4.0).
 
 Support is exact (each pixel where alpha >= 1/255), alpha is at most 0.999, and a pixel is finished before its
-transmittance would reach 1e-4. Gaussians with NaN or infinite parameters are culled.
+transmittance would reach 1e-4. Gaussians with NaN or infinite parameters are culled, those with such colours are not
+drawn: neither touches a pixel or a gradient of another. ``CLOSEUP_DEBUG=1`` makes errors of them.
 
 What comes back beside colour and alpha is what gsplat's DefaultStrategy reads: ``means2d`` [C,N,2] in the graph,
 ``radii`` int [C,N] in pixels (0: culled), ``depths``, ``conics``, ``opacities``, ``width``, ``height``, ``n_cameras``,
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.rendering.backend import choose_backend
+from closeup_ns.rendering.checks import debugging, memory_errors, watch_gradients
 from closeup_ns.rendering.gsplat_backend import rasterize_gsplat
 from closeup_ns.rendering.reference import rasterize_reference
 from closeup_ns.rendering.request import RasterizeMode, RasterRequest, RenderMode, check_request
@@ -65,7 +67,9 @@ def rasterization(
         backend: "auto" is gsplat for CUDA tensors, our kernels for CPU tensors, PyTorch where these cannot be built.
 
     Raises:
-        ValueError: A shape, size or mode is wrong; the message names the argument.
+        ValueError: A shape, size, mode or camera is wrong; the message names the argument. With ``CLOSEUP_DEBUG=1`` in
+            the environment also: any value is (see checks.py), or a gradient that backward receives is not finite.
+        MemoryError: The images or the lists of what each pixel shows do not fit into memory.
         CloseupError: The backend that was asked for cannot run here.
     """
     if backgrounds is not None and render_mode != "RGB":
@@ -78,10 +82,16 @@ def rasterization(
         rasterize_mode=rasterize_mode,
     )  # fmt: skip
     check_request(request)
-    if choose_backend(means, backend) == "gsplat":
-        return rasterize_gsplat(request, packed=packed, tile_size=tile_size, sparse_grad=sparse_grad)
-    channels, alphas, info = _without_gsplat(request, choose_backend(means, backend))
-    return channels, alphas, {**info, "tile_size": tile_size}
+    chosen = choose_backend(means, backend)
+    if chosen == "gsplat":
+        channels, alphas, info = rasterize_gsplat(request, packed=packed, tile_size=tile_size, sparse_grad=sparse_grad)
+    else:
+        with memory_errors(request, "rasterization"):
+            channels, alphas, info = _without_gsplat(request, chosen)
+        info["tile_size"] = tile_size
+    if debugging():
+        watch_gradients("rasterization", channels=channels, alphas=alphas)
+    return channels, alphas, info
 
 
 def _without_gsplat(request: RasterRequest, backend: str) -> tuple[Tensor, Tensor, dict[str, Any]]:

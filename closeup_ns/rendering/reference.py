@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,6 +26,10 @@ MIN_TRANSMITTANCE = 1e-4
 """A pixel is finished before the Gaussian that would take its transmittance to this or below."""
 TILE = 16
 """Side of a square tile in pixels; it changes the speed, never the image."""
+MAX_SHARPNESS = 1e18
+"""1 / square pixels: Gaussians thinner than 1e-9 pixels are culled, before their conics overflow."""
+SHORTEST_QUATERNION = 1e-30
+"""The gradient of a shorter one does not fit into float32."""
 FRUSTUM_MARGIN = 0.3
 """The projection's slope is clamped this share of the half field of view outside the image (gsplat)."""
 
@@ -74,7 +79,8 @@ def _project_camera(request: RasterRequest, camera: int) -> dict[str, Tensor]:
     rotation, translation = viewmat[:3, :3], viewmat[:3, 3]
     factor = rotation @ rotation_matrices(request.quats) * request.scales[:, None, :]
     x, y, z = (request.means @ rotation.T + translation).unbind(-1)
-    finite = torch.isfinite(factor).all(-1).all(-1) & torch.isfinite(x + y + z) & torch.isfinite(request.opacities)
+    lengths = request.quats.norm(dim=-1)
+    finite = torch.isfinite(factor).all(-1).all(-1) & torch.isfinite(x + y + z) & (lengths > SHORTEST_QUATERNION)
     in_front = finite & (z > request.near_plane) & (z < request.far_plane)
     # Culled Gaussians get harmless numbers, so that no NaN reaches a gradient through a masked branch.
     x, y = torch.where(in_front, x, 0.0), torch.where(in_front, y, 0.0)
@@ -94,7 +100,8 @@ def _project_camera(request: RasterRequest, camera: int) -> dict[str, Tensor]:
     sharp_det = torch.linalg.cross(row_u, row_v).square().sum(-1)
     xx, yy = sharp_xx + request.eps2d, sharp_yy + request.eps2d
     det = sharp_det + request.eps2d * (sharp_xx + sharp_yy) + request.eps2d**2
-    det = torch.where(in_front & (det > 0), det, 1.0)
+    in_front = in_front & (det > 0)
+    det = torch.where(in_front, det, 1.0)
     opacities = torch.where(in_front, request.opacities, 0.0)
     if request.rasterize_mode == "antialiased":
         positive = sharp_det > 0
@@ -110,6 +117,7 @@ def _project_camera(request: RasterRequest, camera: int) -> dict[str, Tensor]:
         radii = torch.ceil(3 * major.sqrt())
         limits = torch.tensor([request.width, request.height]).to(means2d)
         visible = in_front & (opacities >= MIN_ALPHA) & (radii > request.radius_clip)
+        visible &= torch.maximum(xx, yy) < MAX_SHARPNESS * det
         visible &= ((means2d + extents > 0) & (means2d - extents < limits)).all(-1)
         radii = torch.where(visible, radii.clamp(max=2**30), 0).int()
     return {
@@ -202,8 +210,33 @@ def finish_channels(request: RenderRequest, camera: int, channels: Tensor, alpha
     return expected_depth(request, channels, alpha)
 
 
+def _without_broken(request: RasterRequest) -> tuple[RasterRequest, Tensor]:
+    """The request with harmless numbers for broken ones, and which Gaussians [C,N] have whole colours.
+
+    A Gaussian with broken geometry gets opacity 0, which culls it. Replacing the numbers before anything is computed
+    keeps NaN out of the gradients: behind a masked branch it would still be multiplied by zero.
+    """
+    geometry = [request.means, request.quats, request.scales, request.opacities[:, None]]
+    whole = torch.isfinite(torch.cat(geometry, dim=-1)).all(dim=-1)
+    means, quats, scales = (torch.where(whole[:, None], tensor, 1.0) for tensor in geometry[:3])
+    colors, drawn = request.colors, torch.ones(len(whole), dtype=torch.bool, device=whole.device)
+    if request.render_mode not in ("D", "ED"):
+        if request.sh_degree is not None:
+            colors = colors[:, : (request.sh_degree + 1) ** 2].flatten(1)
+        drawn = torch.isfinite(colors).all(dim=-1)
+        colors = torch.where(drawn[..., None], colors, 0.0)
+        if request.sh_degree is not None:
+            colors = colors.unflatten(1, (-1, 3))
+    request = replace(
+        request, means=means, quats=quats, scales=scales, opacities=torch.where(whole, request.opacities, 0.0),
+        colors=colors,
+    )  # fmt: skip
+    return request, drawn.expand(len(request.viewmats), len(whole))
+
+
 def rasterize_reference(request: RasterRequest) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Render a request: (channels [C,H,W,D], alphas [C,H,W,1], info). Differentiable in every floating-point input."""
+    request, drawn = _without_broken(request)
     cameras = [_project_camera(request, camera) for camera in range(len(request.viewmats))]
     info: dict[str, Any] = {key: torch.stack([splats[key] for splats in cameras]) for key in cameras[0]}
     absgrad = torch.zeros_like(info["means2d"]) if request.absgrad else None
@@ -213,6 +246,7 @@ def rasterize_reference(request: RasterRequest) -> tuple[Tensor, Tensor, dict[st
     for camera in range(len(cameras)):
         # Sliced from the stacked tensors, so that info["means2d"] lies on the path of the gradient.
         splats = {key: info[key][camera] for key in cameras[camera]}
+        splats["radii"] = torch.where(drawn[camera], splats["radii"], 0)
         features = blended_features(request, camera, splats["depths"])
         center = splats["means2d"].detach()
         boxes = (center - splats["extents"], center + splats["extents"])

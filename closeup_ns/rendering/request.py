@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+
+from closeup_ns.rendering.checks import check_cameras, check_sizes, check_values, debugging
 
 RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
 RasterizeMode = Literal["classic", "antialiased"]
@@ -81,6 +84,8 @@ def expected_depth(request: RenderRequest, channels: Tensor, alphas: Tensor) -> 
 def check_request(request: RasterRequest) -> None:
     """Raise ValueError, naming the argument, where shapes, modes or sizes do not fit together."""
     check_common(request, "rasterization", MAX_CHANNELS)
+    if not 0 <= request.eps2d < math.inf:
+        raise ValueError(f"rasterization: eps2d is {request.eps2d}, expected 0 or more square pixels")
     if request.rasterize_mode not in get_args(RasterizeMode):
         raise ValueError(
             f"rasterization: rasterize_mode {request.rasterize_mode!r} is none of {get_args(RasterizeMode)}"
@@ -106,8 +111,11 @@ def check_common(request: RenderRequest, caller: str, max_channels: int) -> None
         if tuple(tensor.shape) != shape:
             raise ValueError(f"{caller}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
     _check_colors(request, caller, max_channels)
-    if request.width < 1 or request.height < 1:
-        raise ValueError(f"{caller}: the image is {request.width}x{request.height} pixels, need at least 1x1")
+    check_sizes(request, caller)
+    if debugging():
+        check_values(request, caller)
+    elif request.means.device.type == "cpu":  # on a GPU the look at the values would wait for all work before it
+        check_cameras(request, caller)
 
 
 def _check_colors(request: RenderRequest, caller: str, max_channels: int) -> None:
@@ -122,6 +130,8 @@ def _check_colors(request: RenderRequest, caller: str, max_channels: int) -> Non
             raise ValueError(f"{caller}: colors has shape {shape}, expected {needed} for sh_degree {degree}")
     elif shape[:-1] not in ((count,), (cameras, count)):
         raise ValueError(f"{caller}: colors has shape {shape}, expected ({count}, D) or ({cameras}, {count}, D)")
+    if request.channels < 1:
+        raise ValueError(f"{caller}: colors has shape {shape}, which leaves no channel to render")
     if request.channels > max_channels:
         raise ValueError(
             f"{caller}: {request.channels} channels in one call, at most {max_channels} with depth; split the colours"

@@ -7,6 +7,7 @@
 #include <omp.h>
 
 #include "moments.h"
+#include "parallel.h"
 #include "tile_walk.h"
 
 namespace closeup {
@@ -48,7 +49,8 @@ CLOSEUP_INLINE void contribute(const TileSplat* splats, const uint16_t* list, in
         const Lanes v = fnma(broadcast(s.l22), pixel.y, broadcast(s.v0));
         const Lanes power = fnma(u, u, fnma(v, v, broadcast(s.log2_opacity)));
         const Lanes full_alpha = exp2_lanes(power);
-        const Lanes alpha = keep(at_least(power, min_power), minimum(full_alpha, max_alpha));
+        const Mask drawn = at_least(power, min_power);
+        const Lanes alpha = keep(drawn, minimum(full_alpha, max_alpha));
         const Lanes next = fnma(transmittance, alpha, transmittance);
         const Mask counts = above(next, stop);
         const Lanes weight = keep(counts, alpha * transmittance);
@@ -56,7 +58,8 @@ CLOSEUP_INLINE void contribute(const TileSplat* splats, const uint16_t* list, in
         for (int k = 1; k < kChannels; k++) g = fma(d_channels[k], broadcast(s.channels[k]), g);
         behind = fnma(weight, g, behind);
         const Lanes d_alpha = fnma(behind, reciprocal(1.f - alpha), transmittance * g);
-        const Mask differentiable = both(counts, at_most(full_alpha, max_alpha));  // no gradient where alpha is clamped
+        // No gradient where alpha is clamped, nor, from a loss that is NaN at this pixel, where nothing is drawn.
+        const Mask differentiable = both(both(drawn, counts), at_most(full_alpha, max_alpha));
         out.weights[j] = weight;
         out.d_sigma[j] = keep(differentiable, -alpha * d_alpha);
         if (kAbsolute) {
@@ -75,11 +78,11 @@ CLOSEUP_INLINE void contribute(const TileSplat* splats, const uint16_t* list, in
 // Reduces 16 Gaussians' contributions over the block and adds them to their gradient rows.
 template <int kChannels, bool kAbsolute>
 CLOSEUP_INLINE void add_to_rows(Contributions& c, const TileSplat* splats, const uint16_t* list, int count, int block,
-                                const float d_channels[][kLanes], float* rows) {
+                                const float d_channels[][kLanes], bool finite, float* rows) {
     Lanes out[kLanes], seen[kLanes];
     for (Lanes& row : out) row = zero();
     transpose(c.weights);
-    for (int k = 0; k < kChannels; k++) out[k] = weighted_sums(c.weights, d_channels[k]);
+    for (int k = 0; k < kChannels; k++) out[k] = finite ? weighted_sums(c.weights, d_channels[k]) : drawn_sums(c.weights, d_channels[k]);
     load_listed(splats, list, count, seen);
     transpose(c.d_sigma);
     Lanes* moments = out + kChannels;
@@ -103,12 +106,17 @@ template <int kChannels, bool kAbsolute>
 void backward_block(const TileSplat* splats, const uint16_t* list, int count, int block, TileState<kChannels>& state, float* rows) {
     const BlockPixels pixel = block_pixels(block);
     Lanes transmittance = load(state.transmittance[block]), behind = load(state.behind[block]), d_channels[kChannels];
-    for (int k = 0; k < kChannels; k++) d_channels[k] = load(state.d_channels[block][k]);
+    Lanes broken = zero();
+    for (int k = 0; k < kChannels; k++) {
+        d_channels[k] = load(state.d_channels[block][k]);
+        broken = broken + (d_channels[k] - d_channels[k]);  // 0, or NaN where the loss's gradient is not finite
+    }
+    const bool finite = horizontal_sum(broken) == 0.f;
     for (int j = 0; j < count; j += kLanes) {
         const int here = std::min(kLanes, count - j);
         Contributions c;
         contribute<kChannels, kAbsolute>(splats, list + j, here, pixel, d_channels, transmittance, behind, c);
-        add_to_rows<kChannels, kAbsolute>(c, splats, list + j, here, block, state.d_channels[block], rows);
+        add_to_rows<kChannels, kAbsolute>(c, splats, list + j, here, block, state.d_channels[block], finite, rows);
         if (!any(above(transmittance, broadcast(kMinTransmittance)))) break;
     }
     store(state.transmittance[block], transmittance);
@@ -154,13 +162,17 @@ template <int kChannels>
 void backward_all(Workspace& w, const ImageGradients& image, const float* opacities, const SplatGradients& out) {
     const int tiles = w.tiles();
     w.gradient_rows.resize(w.entries.size());
+    MemoryGuard guard;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(w.threads)
     for (int t = 0; t < tiles; t++) {
         const Tile tile(w, t);
         Scratch& scratch = w.scratch[omp_get_thread_num()];
-        if (out.absolute) backward_tile<kChannels, true>(w, tile, image, scratch);
-        else backward_tile<kChannels, false>(w, tile, image, scratch);
+        guard.run([&] {
+            if (out.absolute) backward_tile<kChannels, true>(w, tile, image, scratch);
+            else backward_tile<kChannels, false>(w, tile, image, scratch);
+        });
     }
+    guard.rethrow();
 #pragma omp parallel for schedule(static) num_threads(w.threads)
     for (int64_t g = 0; g < w.count; g++) gather_gradient<kChannels>(w, g, opacities[g], out);
 }

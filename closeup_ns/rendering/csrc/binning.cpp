@@ -14,8 +14,9 @@ constexpr int kRadixBits = 11, kRadixSize = 1 << kRadixBits, kRadixPasses = 3;
 
 // Pixel columns (or rows) whose centres lie within ``extent`` of ``center``, limited to the image, as tile bounds.
 bool tile_range(float center, float extent, int size, int16_t& first, int16_t& last) {
-    const float low = std::max(0.f, std::ceil(center - extent - 0.5f));
-    const float high = std::min(static_cast<float>(size - 1), std::floor(center + extent - 0.5f));
+    // The order of the arguments keeps a NaN, which then fails the comparison.
+    const float low = std::max(std::ceil(center - extent - 0.5f), 0.f);
+    const float high = std::min(std::floor(center + extent - 0.5f), static_cast<float>(size - 1));
     if (!(low <= high)) return false;
     first = static_cast<int16_t>(static_cast<int>(low) / kTileSize);
     last = static_cast<int16_t>(static_cast<int>(high) / kTileSize + 1);
@@ -33,7 +34,10 @@ int prepare_splat(Workspace& w, const SplatArrays& s, int64_t g) {
     const float reach = r.log2_opacity - kLog2MinAlpha;  // u^2 + v^2 <= reach
     if (!(reach > 0.f)) return 0;
     set_extent(r, reach);
-    for (int k = 0; k < kMaxChannels; k++) r.channels[k] = k < w.channels ? s.features[g * w.channels + k] : 0.f;
+    for (int k = 0; k < kMaxChannels; k++) {
+        r.channels[k] = k < w.channels ? s.features[g * w.channels + k] : 0.f;
+        if (!std::isfinite(r.channels[k])) return 0;  // a weight of zero times NaN would colour the whole block
+    }
     return touched_tiles(w, g);
 }
 

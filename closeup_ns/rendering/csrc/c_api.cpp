@@ -18,7 +18,7 @@ using closeup::Workspace;
 // Finished renders hand their memory to the next one: fresh pages would cost more than the sorting does.
 constexpr size_t kIdleWorkspaces = 4;
 std::mutex idle_mutex;
-std::vector<Workspace*> idle;
+std::vector<Workspace*>& idle = *new std::vector<Workspace*>;  // never destroyed: a thread may render while Python ends
 
 }  // namespace
 

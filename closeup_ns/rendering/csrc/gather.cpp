@@ -3,6 +3,8 @@
 // two passes in opposite order. A row is one thread's work and is summed in a fixed order.
 #include "gather.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <vector>
@@ -151,7 +153,23 @@ void spread_row(const GatherShape& s, int y, const float* render, const float* a
     }
 }
 
-size_t scratch_size(const GatherShape& s) { return static_cast<size_t>(s.width + 4 * s.reach) * kPlanes + 2 * kLanes; }
+// Each thread's two rows and its list of weighted rows. Allocated before the threads start: an exception may not leave one.
+struct RowScratch {
+    std::vector<float> first, second;
+    std::vector<WeightedRow> rows;
+
+    explicit RowScratch(const GatherShape& s) {
+        const size_t size = static_cast<size_t>(s.width + 4 * s.reach) * kPlanes + 2 * kLanes;
+        first.resize(size), second.resize(size);
+        rows.reserve(3 * (2 * s.reach + 1));  // a row and its two mirror images
+    }
+};
+
+std::vector<RowScratch> make_scratches(const GatherShape& s, int threads) {
+    std::vector<RowScratch> scratches;
+    for (int i = 0; i < threads; i++) scratches.emplace_back(s);
+    return scratches;
+}
 
 }  // namespace
 
@@ -159,10 +177,10 @@ void gather_forward(const GatherShape& s, const float* render, const float* alph
     Rows means(s);
     const auto average = s.channels == 4 ? average_row<4> : average_row<3>;
     const size_t row = static_cast<size_t>(s.width) * s.channels;
+    std::vector<RowScratch> scratches = make_scratches(s, threads);
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> padded(scratch_size(s)), blurred(scratch_size(s));
-        std::vector<WeightedRow> rows;
+        auto& [padded, blurred, rows] = scratches[omp_get_thread_num()];
 #pragma omp for schedule(static)
         for (int y = 0; y < s.height; y++) {
             average(s, y, render, alphas, means[y], out + y * row);
@@ -179,10 +197,10 @@ void gather_backward(const GatherShape& s, const float* render, const float* alp
     Rows d_rows(s);
     const auto spread = s.channels == 4 ? spread_row<4> : spread_row<3>;
     const size_t row = static_cast<size_t>(s.width) * s.channels;
+    std::vector<RowScratch> scratches = make_scratches(s, threads);
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> padded(scratch_size(s)), scratch(scratch_size(s));
-        std::vector<WeightedRow> rows;
+        auto& [padded, scratch, rows] = scratches[omp_get_thread_num()];
 #pragma omp for schedule(static)
         for (int y = 0; y < s.height; y++) {
             const float* d_row_alphas = d_out_alphas ? d_out_alphas + static_cast<size_t>(y) * s.width : nullptr;

@@ -9,6 +9,7 @@ namespace quad {
 
 typedef float Vector __attribute__((vector_size(16)));
 typedef int32_t Mask __attribute__((vector_size(16)));
+typedef uint32_t Word __attribute__((vector_size(16)));
 
 CLOSEUP_INLINE Vector broadcast(float x) { return Vector{x, x, x, x}; }
 CLOSEUP_INLINE Vector load(const float* p) {
@@ -38,7 +39,8 @@ CLOSEUP_INLINE Vector absolute(Vector x) { return (Vector)((Mask)x & 0x7fffffff)
 CLOSEUP_INLINE Vector truncate(Vector x) { return __builtin_convertvector(to_int(x), Vector); }
 CLOSEUP_INLINE Vector reciprocal(Vector x) { return 1.f / x; }
 CLOSEUP_INLINE Vector square_root(Vector x) { return Vector{sqrtf(x[0]), sqrtf(x[1]), sqrtf(x[2]), sqrtf(x[3])}; }
-CLOSEUP_INLINE Vector add_to_exponent(Vector x, Vector shifted) { return (Vector)((Mask)x + ((Mask)shifted << 23)); }
+// Unsigned: what lies outside exp2's range may wrap, and is masked later.
+CLOSEUP_INLINE Vector add_to_exponent(Vector x, Vector shifted) { return (Vector)((Word)x + ((Word)shifted << 23)); }
 
 CLOSEUP_INLINE void transpose(Vector* r) {
     const Vector a = r[0], b = r[1], c = r[2], d = r[3];

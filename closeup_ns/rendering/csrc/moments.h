@@ -50,6 +50,15 @@ CLOSEUP_INLINE Lanes weighted_sums(const Lanes* weights, const float* factors) {
     return even + odd;
 }
 
+// The same where a factor is not finite, without the pixels where nothing is drawn: their weight of zero would make NaN of
+// it. A loss that is broken at a pixel thus concerns only what the pixel shows.
+CLOSEUP_INLINE Lanes drawn_sums(const Lanes* weights, const float* factors) {
+    Lanes sum = zero();
+    for (int pixel = 0; pixel < kLanes; pixel++)
+        sum = sum + keep(above(weights[pixel], zero()), weights[pixel] * broadcast(factors[pixel]));
+    return sum;
+}
+
 // The first cache lines of up to 16 listed Gaussians as lanes, field by field; missing ones repeat the last.
 template <class Seen>
 CLOSEUP_INLINE void load_listed(const Seen* seen, const uint16_t* list, int count, Lanes* out) {

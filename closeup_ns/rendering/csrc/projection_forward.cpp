@@ -6,6 +6,7 @@ namespace {
 
 constexpr float kFrustumMargin = 0.3f;       // of the half field of view (gsplat)
 constexpr float kMinRadiusSpread = 0.01f;    // lower bound of the discriminant in gsplat's 3-sigma radius
+constexpr float kMaxSharpness = 1e18f;       // 1 / square pixels: what is thinner than 1e-9 pixels overflows, unseen
 
 // Clamps ratio to [-(c / f) - margin, (size - c) / f + margin]; ``free`` tells where nothing changed.
 Lanes clamp_slope(Lanes ratio, float f, float c, float size, Mask& free) {
@@ -20,6 +21,7 @@ bool cull(const Camera& c, const float* values, int32_t& radius_out) {
     const float x = values[0], y = values[1], z = values[2], opacity = values[3], xx = values[4], yy = values[5], det = values[6];
     radius_out = 0;
     if (!(z > c.near_plane && z < c.far_plane && det > 0.f && opacity >= kMinAlpha)) return false;
+    if (!(std::max(xx, yy) < kMaxSharpness * det)) return false;
     if (!(std::isfinite(det) && std::isfinite(x) && std::isfinite(y) && std::isfinite(opacity))) return false;
     const float mean_variance = 0.5f * (xx + yy);
     const float spread = std::sqrt(std::max(kMinRadiusSpread, mean_variance * mean_variance - det));

@@ -8,6 +8,7 @@
 namespace closeup {
 
 constexpr float kMinAlpha = 1.f / 255.f;
+constexpr float kShortestQuaternion = 1e-30f; // the gradient of a shorter one is no float32
 constexpr float kMaxRadius = 1073741824.f;   // 2^30: still an int
 
 CLOSEUP_INLINE void rotation_of(const Lanes* q, Lanes* r) {
@@ -17,11 +18,19 @@ CLOSEUP_INLINE void rotation_of(const Lanes* q, Lanes* r) {
     r[6] = 2.f * fma(x, z, -(w * y)), r[7] = 2.f * fma(y, z, w * x), r[8] = 1.f - 2.f * fma(x, x, y * y);
 }
 
+// The largest component is divided out first: the square of a quaternion of length 1e20 or 1e-25 is no float32.
+CLOSEUP_INLINE void normalize_quaternion(const Lanes* quat, Frame& f) {
+    const Lanes largest = maximum(maximum(absolute(quat[0]), absolute(quat[1])), maximum(absolute(quat[2]), absolute(quat[3])));
+    const Lanes divisor = keep(above(largest, broadcast(kShortestQuaternion)), largest);  // 0: NaN follows, which is culled
+    for (int i = 0; i < 4; i++) f.quat[i] = quat[i] / divisor;
+    const Lanes inverse = 1.f / square_root(fma(f.quat[3], f.quat[3], dot(f.quat, f.quat)));
+    for (int i = 0; i < 4; i++) f.quat[i] = f.quat[i] * inverse;
+    f.inverse_norm = inverse / divisor;
+}
+
 // Fills the frame up to the camera-space mean.
 CLOSEUP_INLINE void to_camera(const Camera& c, const Lanes* mean, const Lanes* quat, const Lanes* scale, Frame& f) {
-    const Lanes norm2 = fma(quat[3], quat[3], dot(quat, quat));
-    f.inverse_norm = 1.f / square_root(norm2);
-    for (int i = 0; i < 4; i++) f.quat[i] = quat[i] * f.inverse_norm;
+    normalize_quaternion(quat, f);
     for (int i = 0; i < 3; i++) f.scale[i] = scale[i];
     rotation_of(f.quat, f.rotation);
     const float *r = c.rotation, *t = c.translation;

@@ -124,7 +124,8 @@ void forward_group(const ShadeInput& in, const Group& group, float* colors) {
     for (int c = 0; c < 3; c++) {
         Lanes sum = broadcast(0.5f);
         for (int k = 0; k < kBases; k++) sum = fma(b[k], coefficients[3 * k + c], sum);
-        rgb[c] = keep(group.visible, maximum(sum, zero()));
+        // sum - sum is 0, or NaN where the sum is not finite: a clamp would make a colour of it, the blend leaves NaN out.
+        rgb[c] = keep(group.visible, maximum(sum, zero()) + (sum - sum));
     }
     store_rows<3>(colors, 3, group, rgb);
 }
@@ -136,7 +137,9 @@ void backward_group(const ShadeInput& in, const Group& group, const float* color
     Lanes color[kLanes], d_color[kLanes], coefficients[kMaxRow], b[kMaxBases];
     load_rows<3>(colors, 3, group, color);
     load_rows<3>(d_colors, 3, group, d_color);
-    for (int c = 0; c < 3; c++) d_color[c] = keep(both(group.visible, above(color[c], zero())), d_color[c]);
+    Mask counts = group.visible;  // also: a finite colour, since a coefficient of NaN makes NaN of a gradient of zero
+    for (int c = 0; c < 3; c++) counts = both(counts, at_least(color[c], zero()));  // NaN is not
+    for (int c = 0; c < 3; c++) d_color[c] = keep(both(counts, above(color[c], zero())), d_color[c]);
     load_rows<kRow>(in.coefficients, 3 * in.bases, group, coefficients);
     const Direction d = direction_of(in, group);
     basis<kDegree>(d, b);
@@ -144,7 +147,7 @@ void backward_group(const ShadeInput& in, const Group& group, const float* color
     for (int k = 0; k < kBases; k++) {
         Lanes* c = coefficients + 3 * k;
         d_basis[k] = fma(c[0], d_color[0], fma(c[1], d_color[1], c[2] * d_color[2]));
-        for (int i = 0; i < 3; i++) c[i] = keep(group.visible, b[k] * d_color[i]);
+        for (int i = 0; i < 3; i++) c[i] = keep(counts, b[k] * d_color[i]);
     }
     store_rows<kRow>(d_coefficients, 3 * in.bases, group, coefficients);
     for (int i = 0; i < 3; i++) d_mean[i] = zero();
@@ -153,7 +156,7 @@ void backward_group(const ShadeInput& in, const Group& group, const float* color
         const Lanes radial = fma(d_mean[0], d.x, fma(d_mean[1], d.y, d_mean[2] * d.z));
         const Lanes unit[3] = {d.x, d.y, d.z};
         for (int i = 0; i < 3; i++) {
-            d_mean[i] = keep(group.visible, fnma(radial, unit[i], d_mean[i]) * d.inverse_length);
+            d_mean[i] = keep(counts, fnma(radial, unit[i], d_mean[i]) * d.inverse_length);
             d_camera[i] = d_camera[i] - d_mean[i];
         }
     }

@@ -4,6 +4,8 @@
 // contain the image. A second pass filters those back with the same window, which is the transpose.
 #include "ssim.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <vector>
@@ -151,13 +153,12 @@ void gradient_row(const Job& job, int y, float scale, float* scratch, float* gra
 }
 
 void all_gradients(const Job& job, float scale, float* gradient, int threads) {
-#pragma omp parallel num_threads(threads)
-    {
-        // Zeros on both sides of the valid row: no derivative comes from there.
-        std::vector<float> scratch(static_cast<size_t>(kDerivatives) * (job.stride + kHalo * job.channels + kLanes));
-#pragma omp for schedule(static)
-        for (int y = 0; y < job.height; y++) gradient_row(job, y, scale, scratch.data(), gradient);
-    }
+    // Zeros on both sides of the valid row: no derivative comes from there. Allocated before the threads start: an
+    // exception may not leave one.
+    const size_t size = static_cast<size_t>(kDerivatives) * (job.stride + kHalo * job.channels + kLanes);
+    std::vector<std::vector<float>> scratches(threads, std::vector<float>(size));
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int y = 0; y < job.height; y++) gradient_row(job, y, scale, scratches[omp_get_thread_num()].data(), gradient);
 }
 
 }  // namespace
@@ -174,12 +175,12 @@ double ssim_with_gradient(int height, int width, int channels, const float* imag
     if (gradient) job.derivatives.resize(job.derivative_row(kDerivatives, 0));
     const int strips = (job.valid_height + kStrip - 1) / kStrip;
     std::vector<double> sums(strips);
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<float> ring(static_cast<size_t>((kSsimTaps + 1) * kMoments) * job.stride);
-#pragma omp for schedule(dynamic, 1)
-        for (int s = 0; s < strips; s++)
-            sums[s] = filter_strip(job, s * kStrip, std::min(job.valid_height, (s + 1) * kStrip), ring.data());
+    const size_t ring_size = static_cast<size_t>((kSsimTaps + 1) * kMoments) * job.stride;
+    std::vector<std::vector<float>> rings(threads, std::vector<float>(ring_size));
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+    for (int s = 0; s < strips; s++) {
+        float* ring = rings[omp_get_thread_num()].data();
+        sums[s] = filter_strip(job, s * kStrip, std::min(job.valid_height, (s + 1) * kStrip), ring);
     }
     const double count = static_cast<double>(job.valid_height) * job.valid_row;
     if (gradient) all_gradients(job, static_cast<float>(1. / count), gradient, threads);

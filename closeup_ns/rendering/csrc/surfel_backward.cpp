@@ -9,6 +9,7 @@
 #include <omp.h>
 
 #include "moments.h"
+#include "parallel.h"
 #include "surfel_gradients.h"
 #include "surfel_tile.h"
 
@@ -216,9 +217,11 @@ void backward_tile(Workspace& w, const Tile& tile, const SurfelImageGradients& i
 template <int kChannels, bool kGeometry>
 void backward_all(Workspace& w, const SurfelImageGradients& image, const float* opacities, const SurfelGradients& out) {
     w.gradient_rows.resize(w.entries.size() * surfel_lines<kGeometry>());
+    MemoryGuard guard;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(w.threads)
     for (int t = 0; t < w.tiles(); t++)
-        backward_tile<kChannels, kGeometry>(w, Tile(w, t), image, w.scratch[omp_get_thread_num()]);
+        guard.run([&] { backward_tile<kChannels, kGeometry>(w, Tile(w, t), image, w.scratch[omp_get_thread_num()]); });
+    guard.rethrow();
 #pragma omp parallel for schedule(static) num_threads(w.threads)
     for (int64_t g = 0; g < w.count; g++) gather_surfel_gradient<kChannels, kGeometry>(w, g, opacities[g], out);
 }

@@ -62,6 +62,8 @@ int prepare_surfel(Workspace& w, const SurfelArrays& s, int64_t g) {
     set_ellipse(w, bounds, s, g, tilt2, reach);
     for (int k = 0; k < kSurfelChannels; k++) bounds.channels[k] = k < w.channels ? s.features[g * w.channels + k] : 0.f;
     for (int k = 0; k < kNormalSize; k++) bounds.channels[kSurfelChannels + k] = s.normals[g * kNormalSize + k];
+    for (float value : bounds.channels)
+        if (!std::isfinite(value)) return 0;  // a weight of zero times NaN would colour the whole block
     return touched_tiles(w, g);
 }
 

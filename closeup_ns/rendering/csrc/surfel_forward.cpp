@@ -4,6 +4,7 @@
 // D_i are the sums of w_j and w_j z_j over j < i.
 #include <omp.h>
 
+#include "parallel.h"
 #include "surfel_tile.h"
 
 namespace closeup {
@@ -142,9 +143,11 @@ void forward_all(Workspace& w, const float* background, const SurfelImage& image
     const int64_t pixels = static_cast<int64_t>(w.width) * w.height;
     w.median_entries.resize(image.median ? pixels : 0);
     w.offset_depths.resize(image.distort ? pixels : 0);
+    MemoryGuard guard;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(w.threads)
     for (int t = 0; t < w.tiles(); t++)
-        forward_tile<kChannels, kExtra>(w, Tile(w, t), background, image, w.scratch[omp_get_thread_num()]);
+        guard.run([&] { forward_tile<kChannels, kExtra>(w, Tile(w, t), background, image, w.scratch[omp_get_thread_num()]); });
+    guard.rethrow();
 }
 
 template <int kChannels>

@@ -1,0 +1,334 @@
+"""Inputs that no scene should hold, and some that a scene may: every render ends in an image or in a clear error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from closeup_ns.rendering import gather, ssim
+from closeup_ns.rendering.backend import kernels_available
+from closeup_ns.rendering.checks import DEBUG_VARIABLE, MAX_SIDE
+from closeup_ns.rendering.rasterize import rasterization
+from closeup_ns.rendering.request import RasterRequest
+
+from .scenes import Outcome, assert_agree, make_request, on_kernels, run, run_oracle
+
+pytestmark = pytest.mark.skipif(not kernels_available()[0], reason=kernels_available()[1])
+NAN, INF = float("nan"), float("inf")
+FIELDS = ("means", "quats", "scales", "opacities", "colors")
+COUNT, BROKEN = 40, 5
+
+
+def both_agree(request: RasterRequest, tolerance: float = 3e-5) -> Outcome:
+    """Forward and backward of the kernels against the float64 reference."""
+    ours = run(on_kernels(), request, viewmat_gradient=True)
+    assert_agree(ours, run_oracle(request, viewmat_gradient=True), tolerance)
+    return ours
+
+
+def call(request: RasterRequest, **changes: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """The public seam."""
+    given = {**vars(request), **changes}
+    return rasterization(**given)
+
+
+def test_all_culled(generator: torch.Generator) -> None:
+    request = make_request(30, generator, backgrounds=torch.tensor([[0.1, 0.2, 0.3]]))
+    behind = request.viewmats.clone()
+    behind[:, 2, 3] = -20.0
+    for changes in ({"viewmats": behind}, {"radius_clip": 1e6}, {"near_plane": 50.0}, {"far_plane": 0.5}):
+        outcome = both_agree(replace(request, **changes))
+        assert not outcome.alpha.any() and not outcome.gradients["means"].any()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (8192, 16), (16, 8192)])
+def test_image_shapes(width: int, height: int, generator: torch.Generator) -> None:
+    K = torch.tensor([[[0.5 * width, 0, 0.5 * width], [0, 0.5 * height, 0.5 * height], [0, 0, 1]]])
+    request = make_request(12, generator, width=width, height=height, Ks=K, render_mode="RGB+ED")
+    both_agree(request, tolerance=3e-4)  # a float32 pixel coordinate of 8000 is good to 5e-4 pixels
+
+
+def test_behind_and_around_the_camera(generator: torch.Generator) -> None:
+    """A camera in the middle of the ball: half of the Gaussians lie behind it, some right before the near plane."""
+    request = make_request(60, generator, near_plane=0.2)
+    viewmats = torch.eye(4)[None].clone()
+    outcome = both_agree(replace(request, viewmats=viewmats), tolerance=2e-4)
+    assert (outcome.info["radii"][0, request.means[:, 2] < 0.2] == 0).all()
+
+
+def test_64_cameras_at_once_are_64_renders(generator: torch.Generator) -> None:
+    request = make_request(25, generator, cameras=64, width=20, height=15, render_mode="RGB+ED")
+    together = run(on_kernels(), request)
+    for camera in (0, 17, 63):
+        one = replace(request, viewmats=request.viewmats[camera : camera + 1], Ks=request.Ks[camera : camera + 1])
+        image, alpha, _ = on_kernels()(one)
+        assert torch.equal(image[0], together.image[camera]) and torch.equal(alpha[0], together.alpha[camera])
+    assert_agree(together, run_oracle(request))
+
+
+def test_a_million_gaussians_on_one_pixel_weigh_what_the_series_says() -> None:
+    """Equal opacities a: the k-th weight is a (1 - a)^k, until the transmittance would fall to 1e-4."""
+    count, opacity = 1_000_000, 0.01
+    means = torch.zeros(count, 3)
+    means[:, 2] = 1 + torch.arange(count) / count
+    colors = (torch.arange(count) % 2).float()[:, None].requires_grad_()  # every second one is white
+    viewmats, K = torch.eye(4)[None], torch.tensor([[[1.0, 0, 0.5], [0, 1.0, 0.5], [0, 0, 1]]])
+    image, alpha, _ = rasterization(
+        means, torch.tensor([[1.0, 0, 0, 0]]).expand(count, 4), torch.full((count, 3), 10.0),
+        torch.full((count,), opacity), colors, viewmats, K, 1, 1, backend="cpu",
+    )  # fmt: skip
+    image.sum().backward()
+    assert colors.grad is not None
+    blended = int((colors.grad != 0).sum())
+    series = opacity * (1 - opacity) ** torch.arange(blended, dtype=torch.float64)
+    assert (1 - opacity) ** blended > 1e-4 * 0.999 and (1 - opacity) ** (blended + 1) < 1e-4 * 1.001
+    torch.testing.assert_close(colors.grad[:blended, 0].double(), series, rtol=1e-4, atol=0)
+    assert alpha.item() == pytest.approx(series.sum().item(), rel=1e-5)
+    assert image.item() == pytest.approx(series[1::2].sum().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF, 3e38, -3e38, 1e-42, 0.0])
+@pytest.mark.parametrize("field", FIELDS)
+def test_broken_gaussians_touch_nobody_else(field: str, value: float, generator: torch.Generator) -> None:
+    """Whatever stands in the first five, the others' image is rendered and their gradients are what they were."""
+    request = make_request(COUNT, generator, cameras=2, rasterize_mode="antialiased", render_mode="RGB+ED")
+    values = getattr(request, field).clone()
+    values.reshape(COUNT, -1)[:BROKEN, ::2] = value
+    request = replace(request, **{field: values})
+    ours = run(on_kernels(), request, viewmat_gradient=True)
+    assert all(torch.isfinite(tensor).all() for tensor in ours.flat().values())
+    if value not in (3e38, -3e38):  # in float32 that is culled, in float64 it is a Gaussian
+        assert_agree(ours, run_oracle(request, viewmat_gradient=True), tolerance=1e-4)
+    gone = not (torch.isfinite(torch.tensor(value)) or field == "colors")
+    assert not gone or not ours.info["radii"][:, :BROKEN].any()
+
+
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_broken_features_touch_nobody_else(value: float, generator: torch.Generator) -> None:
+    colors = torch.rand(2, COUNT, 3, generator=generator)
+    colors[1, 3, 2] = value  # in one camera only
+    request = make_request(COUNT, generator, cameras=2, colors=colors, sh_degree=None)
+    both_agree(request)
+    depth_only = replace(request, render_mode="ED")  # reads no colour
+    assert_agree(run(on_kernels(), depth_only), run_oracle(depth_only))
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("absgrad", [False, True])
+def test_a_broken_loss_at_a_pixel_concerns_what_is_drawn_there(
+    value: float, absgrad: bool, generator: torch.Generator
+) -> None:
+    """In the same block of 4x4 pixels, Gaussians that do not reach the pixel keep their gradients, bit for bit."""
+    request = make_request(80, generator, scales=torch.full((80, 3), 0.03), absgrad=absgrad)
+    leaves = {name: getattr(request, name).clone().requires_grad_() for name in FIELDS}
+    image, alpha, _ = on_kernels()(replace(request, **leaves))
+    row, column = divmod(int(alpha[0].argmax()), request.width)
+    d_image = torch.randn(image.shape, generator=generator)
+    healthy = torch.autograd.grad(image, list(leaves.values()), d_image, retain_graph=True)
+    colors = torch.zeros(80, 1, requires_grad=True)
+    probe, _, _ = on_kernels()(replace(request, colors=colors, sh_degree=None))
+    (weights,) = torch.autograd.grad(probe[0, row, column, 0], colors)
+    drawn = weights[:, 0] > 0
+    d_image[0, row, column, 1] = value
+    broken = torch.autograd.grad(image, list(leaves.values()), d_image)
+    assert drawn.any() and not drawn.all()
+    for before, after in zip(healthy, broken):
+        assert torch.equal(before[~drawn], after[~drawn])
+    assert not torch.isfinite(broken[-1][drawn]).all()
+
+
+def test_nan_in_an_incoming_alpha_gradient(generator: torch.Generator) -> None:
+    request = make_request(80, generator, scales=torch.full((80, 3), 0.03))
+    means = request.means.clone().requires_grad_()
+    _, alpha, _ = on_kernels()(replace(request, means=means))
+    d_alpha = torch.ones_like(alpha)
+    d_alpha.reshape(-1)[int(alpha.argmax())] = NAN
+    (gradient,) = torch.autograd.grad(alpha, means, d_alpha)
+    broken = ~torch.isfinite(gradient).all(dim=-1)
+    assert 0 < broken.sum() < 20
+
+
+def test_a_broken_background_shows_where_it_is_seen(generator: torch.Generator) -> None:
+    request = make_request(COUNT, generator, backgrounds=torch.tensor([[0.1, NAN, 0.3]]))
+    image, alpha, _ = on_kernels()(request)
+    assert torch.isfinite(image[..., [0, 2]]).all() and torch.isnan(image[..., 1]).all()
+    assert torch.isfinite(alpha).all()
+
+
+@pytest.mark.parametrize("field", ["viewmats", "Ks"])
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_a_broken_camera_is_an_error_that_names_it(field: str, value: float, generator: torch.Generator) -> None:
+    request = make_request(5, generator, cameras=3)
+    values = getattr(request, field).clone()
+    values[2, 1, 2] = value
+    for backend in ("cpu", "torch"):
+        with pytest.raises(ValueError, match=rf"{field}\[2, 1, 2\] is {value}, expected a finite"):
+            call(replace(request, **{field: values}), backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"viewmats": torch.zeros(0, 4, 4), "Ks": torch.zeros(0, 3, 3)}, "no camera"),
+        ({"width": 0}, "at least 1x1"),
+        ({"width": MAX_SIDE + 1, "height": 1}, f"at most {MAX_SIDE} per side"),
+        ({"Ks": torch.zeros(1, 3, 3)}, "focal lengths"),
+        ({"near_plane": -1.0}, "near_plane is -1.0"),
+        ({"near_plane": NAN}, "near_plane is nan"),
+        ({"far_plane": 0.001}, "not beyond near_plane"),
+        ({"radius_clip": NAN}, "radius_clip is nan"),
+        ({"eps2d": -0.1}, "eps2d is -0.1"),
+        ({"eps2d": INF}, "eps2d is inf"),
+        ({"colors": torch.zeros(5, 0), "sh_degree": None}, "no channel"),
+        ({"colors": torch.zeros(5, 16, 3, device="meta")}, "colors is on meta"),
+    ],
+)
+def test_arguments_that_cannot_be(changes: dict[str, Any], message: str, generator: torch.Generator) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(replace(make_request(5, generator), **changes))
+
+
+def test_more_gaussians_than_32_bits_count(generator: torch.Generator) -> None:
+    request, count = make_request(1, generator), 2**31
+    many = {name: getattr(request, name).expand(count, *getattr(request, name).shape[1:]) for name in FIELDS}
+    with pytest.raises(ValueError, match="at most 2147483647"):
+        call(replace(request, **many))
+
+
+def test_the_longest_side(generator: torch.Generator) -> None:
+    """Tile numbers fill 16 bits, and the last pixel is still drawn."""
+    K = torch.tensor([[[1.0, 0, MAX_SIDE - 0.5], [0, 1.0, 0.5], [0, 0, 1]]])
+    means, viewmats = torch.zeros(1, 3), torch.eye(4)[None].clone()
+    viewmats[:, 2, 3] = 1.0
+    request = make_request(1, generator, means=means, viewmats=viewmats, opacities=torch.ones(1), Ks=K, absgrad=False)
+    for size in ({"width": MAX_SIDE, "height": 1}, {"width": 1, "height": MAX_SIDE}):
+        if size["width"] == 1:
+            request = replace(request, Ks=K.flip(1).flip(2)[:, [1, 0, 2]][:, :, [1, 0, 2]])
+            request.Ks[:] = torch.tensor([[1.0, 0, 0.5], [0, 1.0, MAX_SIDE - 0.5], [0, 0, 1]])
+        _, alpha, _ = on_kernels()(replace(request, **size))
+        assert alpha.flatten()[-1] > 0.9 and not alpha.flatten()[: MAX_SIDE // 2].any()
+
+
+def test_needles_with_nothing_added(generator: torch.Generator) -> None:
+    """eps2d 0 and axes down to a point: the determinant underflows, and no gradient may."""
+    for thin in (1e-4, 1e-12, 1e-20, 1e-30, 0.0):
+        scales = torch.tensor([0.5, thin, thin]).repeat(COUNT, 1)
+        request = make_request(COUNT, generator, scales=scales, eps2d=0.0, rasterize_mode="antialiased")
+        outcome = run(on_kernels(), request, viewmat_gradient=True)
+        assert all(torch.isfinite(tensor).all() for tensor in outcome.flat().values())
+
+
+def test_sizes_at_the_ends_of_float32(generator: torch.Generator) -> None:
+    for size in (1e-38, 1e-20, 1e8, 1e15, 1e19, 1e30):
+        request = make_request(COUNT, generator, scales=torch.full((COUNT, 3), size), rasterize_mode="antialiased")
+        outcome = run(on_kernels(), request, viewmat_gradient=True)
+        assert all(torch.isfinite(tensor).all() for tensor in outcome.flat().values())
+        assert (outcome.info["radii"] >= 0).all()
+
+
+def test_images_that_do_not_fit_into_memory(generator: torch.Generator) -> None:
+    with pytest.raises(MemoryError, match=f"{MAX_SIDE}x{MAX_SIDE}"):
+        call(make_request(3, generator, width=MAX_SIDE, height=MAX_SIDE), backend="cpu")
+
+
+STARVED = """
+import resource, torch
+from closeup_ns.rendering.kernels import load_kernels
+from tests.rendering.scenes import make_request, on_kernels
+kernels = load_kernels()
+generator = torch.Generator().manual_seed(0)
+request = make_request(20000, generator, width=640, height=640, scales=torch.full((20000, 3), 1.0),
+                       opacities=torch.full((20000,), 0.01))
+request.means.requires_grad_()
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+for spare in (20, 60, 120, 180):
+    resource.setrlimit(resource.RLIMIT_AS, (used + (spare << 20), resource.RLIM_INFINITY))
+    try:
+        on_kernels(kernels)(request)
+        print("rendered")
+    except MemoryError as error:
+        print("MemoryError", error)
+    except RuntimeError as error:
+        print("torch", error)
+"""
+
+
+def test_memory_that_runs_out_in_the_kernels_is_an_error_and_no_crash() -> None:
+    done = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "MemoryError the CPU rasteriser ran out of memory in raster_forward" in done.stdout, done.stdout
+
+
+@pytest.fixture
+def debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DEBUG_VARIABLE, "1")
+
+
+@pytest.mark.parametrize(
+    ("field", "index", "value", "message"),
+    [
+        ("means", (3, 1), NAN, r"means\[3, 1\] is nan, expected a finite number \(1 such in all\)"),
+        ("quats", (2, 0), INF, r"quats\[2, 0\] is inf"),
+        ("quats", (2,), 0.0, r"the length of quats\[2\] is 0.0"),
+        ("scales", (4, 2), -1.0, r"scales\[4, 2\] is -1.0, expected a positive"),
+        ("opacities", (1,), 1.5, r"opacities\[1\] is 1.5, expected a number in \[0, 1\]"),
+        ("colors", (0, 3, 1), -INF, r"colors\[0, 3, 1\] is -inf"),
+        ("backgrounds", (0, 2), NAN, r"backgrounds\[0, 2\] is nan"),
+        ("viewmats", (0, 0, 0), 2.0, r"R R\^T of viewmats\[0, 0, 0\]"),
+        ("viewmats", (0, 2, 2), -1.0, r"det R of viewmats\[0\] is -1.0"),
+        ("viewmats", (0, 3, 3), 2.0, r"the last row of viewmats\[0, 3\] is 2.0"),
+        ("Ks", (0, 0, 0), -5.0, r"focal lengths of Ks\[0, 0\] is -5.0"),
+    ],
+)
+@pytest.mark.usefixtures("debug")
+def test_debug_mode_names_tensor_index_and_value(
+    field: str, index: tuple[int, ...], value: float, message: str, generator: torch.Generator
+) -> None:
+    request = make_request(6, generator, backgrounds=torch.zeros(1, 3))
+    call(request)
+    values = getattr(request, field).clone()
+    values[index] = value
+    with pytest.raises(ValueError, match=message):
+        call(replace(request, **{field: values}))
+
+
+@pytest.mark.usefixtures("debug")
+def test_debug_mode_names_a_broken_gradient(generator: torch.Generator) -> None:
+    request = make_request(6, generator)
+    image, alpha, _ = call(replace(request, means=request.means.clone().requires_grad_()))
+    image.sum().backward(retain_graph=True)
+    with pytest.raises(ValueError, match=r"the gradient of alphas\[0, 4, 5, 0\] is nan"):
+        (alpha[0, 4, 5, 0] * NAN).backward()
+
+
+def test_ssim_of_broken_pixels_and_of_the_smallest_image(generator: torch.Generator) -> None:
+    image, reference = torch.rand(2, 30, 40, 3, generator=generator)
+    image[3, 4, 0] = NAN
+    image.requires_grad_()
+    value = ssim.ssim(image, reference)
+    value.backward()
+    assert torch.isnan(value) and image.grad is not None
+    assert torch.isfinite(image.grad[24:]).all() and torch.isfinite(image.grad[..., 1:]).all()
+    assert torch.isfinite(ssim.ssim(torch.rand(11, 11, 3), torch.rand(11, 11, 3)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"factor": 0}, "factor is 0"),
+        ({"render": torch.rand(8, 8, 5)}, "5 channels"),
+        ({"render": torch.rand(8, 8, 3, dtype=torch.float64)}, "float32"),
+        ({"taps": torch.ones(3, dtype=torch.float64)}, "float32"),
+        ({"factor": 9}, "taps for an image of 0 pixels"),
+    ],
+)
+def test_gather_refuses_what_its_kernel_would_misread(changes: dict[str, Any], message: str) -> None:
+    given = {"render": torch.rand(8, 8, 3), "alpha": torch.rand(8, 8, 1), "factor": 2, "taps": torch.ones(1), **changes}
+    with pytest.raises(ValueError, match=message):
+        gather.gather_pixels(**given)
