@@ -18,6 +18,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from closeup_ns.errors import CheckpointError
 from closeup_ns.rendering.backend import describe_backend
 from closeup_ns.training.kernel import PixelKernel
+from closeup_ns.training.memory import keep_freed_memory
 from closeup_ns.training.pipeline import CloseupPipeline, CloseupPipelineConfig
 from closeup_ns.training.schedule import bind_schedule
 from closeup_ns.training.trial import photograph_psnr
@@ -56,6 +57,8 @@ class CloseupTrainer(Trainer):
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         CONSOLE.print(describe_backend(self.device))
+        if self.device == "cpu":
+            keep_freed_memory()
         if self.device == "cpu" and self.config.max_num_iterations > CPU_STEPS:
             CONSOLE.print(
                 f"[yellow]{self.config.max_num_iterations} steps without a GPU take hours; closeup-gs-quick: minutes"
