@@ -13,7 +13,7 @@ from torch import Tensor
 
 from closeup_ns.errors import CheckpointError
 from closeup_ns.rendering.types import Rendered
-from closeup_ns.training.cameras import cameras_of, views_of
+from closeup_ns.training.cameras import cameras_of, from_model_frame, to_model_frame, views_of
 from closeup_ns.training.compat import allow_nerfstudio_checkpoints
 from closeup_ns.views.view import View
 
@@ -91,23 +91,6 @@ def open_run(config_path: Path) -> EvaluatedRun:
     outputs: Any = pipeline.datamanager.train_dataparser_outputs  # type: ignore[attr-defined,union-attr]
     transform, scale = outputs.dataparser_transform.double().cpu(), float(outputs.dataparser_scale)
     return EvaluatedRun(config, pipeline, int(step), config_path.parent, transform, scale)
-
-
-def to_model_frame(view: View, transform: Float[Tensor, "3 4"], scale: float) -> View:
-    """``view`` of the capture's frame in nerfstudio's: ``transform``, then positions times ``scale``."""
-    c2w = torch.eye(4, dtype=torch.float64)
-    c2w[:3] = transform.double().cpu() @ view.c2w.double().cpu()
-    c2w[:3, 3] *= scale
-    return View(view.K, c2w, view.width, view.height)
-
-
-def from_model_frame(view: View, transform: Float[Tensor, "3 4"], scale: float) -> View:
-    """The inverse of `to_model_frame`, in float64."""
-    whole = torch.eye(4, dtype=torch.float64)
-    whole[:3] = transform.double().cpu()
-    c2w = view.c2w.double().cpu().clone()
-    c2w[:3, 3] /= scale
-    return View(view.K.double().cpu(), torch.linalg.inv(whole) @ c2w, view.width, view.height)
 
 
 def _require_checkpoint(config_path: Path) -> None:

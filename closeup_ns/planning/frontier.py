@@ -35,6 +35,10 @@ class Frontier:
     warnings: list[str]
     """Directions that had to be changed or given up."""
 
+    def radius(self, point: Float[Tensor, "3"]) -> float:
+        """Median distance of the views to ``point``."""
+        return float(torch.stack([(view.position - point).norm() for view in self.views]).median())
+
 
 def directions_from(point: Float[Tensor, "3"], views: Sequence[View]) -> Float[Tensor, "n 3"]:
     """Unit vectors from ``point`` to the camera centres."""
@@ -101,6 +105,29 @@ def view_faults(views: DepthViews, point: Float[Tensor, "3"], config: PlannerCon
 def describe_faults(faults: dict[str, Tensor]) -> str:
     """The counts of `view_faults` in words."""
     return ", ".join(f"{name}: {int(mask.sum())}" for name, mask in faults.items())
+
+
+def frontier_of(
+    given: Sequence[View], known: Sequence[View], target: Target, render: Renderer, config: PlannerConfig
+) -> Frontier:
+    """Given views as the frontier, without those inside geometry; each takes the known view of the nearest direction.
+
+    Raises:
+        PlanningError: none of them is outside geometry.
+    """
+    views = [view.to(known[0].device, known[0].c2w.dtype) for view in given]
+    inside = view_faults(survey(views, render, config.depth_size, config.alpha), target.point, config)[
+        "inside geometry"
+    ]
+    kept = [view for view, bad in zip(views, inside.tolist(), strict=True) if not bad]
+    if not kept:
+        raise PlanningError(
+            f"all {len(views)} given frontier views lie inside geometry; are they in the capture's frame?"
+        )
+    lost = len(views) - len(kept)
+    cosines = directions_from(target.point, kept) @ directions_from(target.point, known).T
+    warnings = [f"{lost} given frontier views lie inside geometry and are left out"] if lost else []
+    return Frontier(kept, cosines.argmax(1).tolist(), survey(kept, render, config.depth_size, config.alpha), warnings)
 
 
 def place_frontier(

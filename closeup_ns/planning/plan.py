@@ -15,7 +15,14 @@ from torch import Tensor
 from closeup_ns.errors import PlanningError
 from closeup_ns.planning.candidates import Candidates, find_candidates
 from closeup_ns.planning.config import PlannerConfig
-from closeup_ns.planning.frontier import Frontier, directions_from, place_frontier, seed_views, visible_known
+from closeup_ns.planning.frontier import (
+    Frontier,
+    directions_from,
+    frontier_of,
+    place_frontier,
+    seed_views,
+    visible_known,
+)
 from closeup_ns.planning.selection import select_views
 from closeup_ns.planning.survey import survey
 from closeup_ns.planning.target import Target
@@ -123,6 +130,7 @@ def plan_round(
     config: PlannerConfig,
     generator: torch.Generator,
     previous_anchors: Sequence[str] | None = None,
+    given_frontier: Sequence[View] | None = None,
 ) -> RoundPlan:
     """Choose the views of round ``round_index`` (1-based), which works at d0 / zoom^round from the target.
 
@@ -135,6 +143,7 @@ def plan_round(
         render: the current model.
         generator: randomness of the candidates, and of options that say "random".
         previous_anchors: names of the previous round's anchors, in `RoundPlan.anchors`' order.
+        given_frontier: where to go, in place of a frontier of its own (the paper's test poses on LERF).
 
     Raises:
         PlanningError: nothing can be planned; the message says what to change.
@@ -148,8 +157,12 @@ def plan_round(
         with _timed(seconds, "known depths"):
             known_depths = survey(views, render, config.depth_size, config.alpha)
         with _timed(seconds, "frontier"):
-            seeds = _seeds(known, known_depths, target, config, generator, previous_anchors, warnings)
-            frontier = place_frontier(views, names, seeds, target, radius, render, config)
+            if given_frontier:
+                frontier = frontier_of(given_frontier, views, target, render, config)
+                radius = frontier.radius(target.point)
+            else:
+                seeds = _seeds(known, known_depths, target, config, generator, previous_anchors, warnings)
+                frontier = place_frontier(views, names, seeds, target, radius, render, config)
         with _timed(seconds, "anchors"):
             anchors, anchor_coverage = _choose_anchors(known_depths, frontier, config, generator, warnings)
         with _timed(seconds, "candidates"):

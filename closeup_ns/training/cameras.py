@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras, CameraType
+from torch import Tensor
 
 from closeup_ns.views.view import View
 
@@ -49,3 +51,20 @@ def cameras_of(view: View) -> Cameras:
         height=torch.tensor([[view.height]], device=K.device),
         camera_type=torch.tensor([[CameraType.PERSPECTIVE.value]], device=K.device),
     )
+
+
+def to_model_frame(view: View, transform: Float[Tensor, "3 4"], scale: float) -> View:
+    """``view`` of the capture's frame in nerfstudio's: ``transform``, then positions times ``scale``."""
+    c2w = torch.eye(4, dtype=torch.float64)
+    c2w[:3] = transform.double().cpu() @ view.c2w.double().cpu()
+    c2w[:3, 3] *= scale
+    return View(view.K, c2w, view.width, view.height)
+
+
+def from_model_frame(view: View, transform: Float[Tensor, "3 4"], scale: float) -> View:
+    """The inverse of `to_model_frame`, in float64."""
+    whole = torch.eye(4, dtype=torch.float64)
+    whole[:3] = transform.double().cpu()
+    c2w = view.c2w.double().cpu().clone()
+    c2w[:3, 3] /= scale
+    return View(view.K.double().cpu(), torch.linalg.inv(whole) @ c2w, view.width, view.height)

@@ -44,6 +44,9 @@ class CloseupPipelineConfig(VanillaPipelineConfig):
     """What the camera will come close to."""
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     """Which views a round uses (4.3.1, 4.3.2)."""
+    frontier_cameras: Path | None = None
+    """List of cameras, in the capture's frame, to take as the first round's frontier: transforms.json, whose frames
+    need no images. Not set: the planner finds its own."""
     reliability: ReliabilityConfig = field(default_factory=ReliabilityConfig)
     """Which pixels are known from real photographs (4.2)."""
     refiner: RefinerConfig = field(default_factory=RefinerConfig)

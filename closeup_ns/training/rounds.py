@@ -10,11 +10,13 @@ import torch
 from nerfstudio.engine.trainer import Trainer
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from closeup_ns.data.eval_cameras import read_cameras
 from closeup_ns.errors import PlanningError
 from closeup_ns.planning.plan import KnownView, RoundPlan, plan_round
 from closeup_ns.planning.target import Target
 from closeup_ns.refine.refiner import Refiner, build_refiner
 from closeup_ns.training.acceptance import RoundVerdict, try_round
+from closeup_ns.training.cameras import to_model_frame
 from closeup_ns.training.datamanager import InjectedView
 from closeup_ns.training.injection import FineTuneConfig, fine_tuning_strategy, injected_view
 from closeup_ns.training.kernel_search import judges, search_kernel
@@ -129,14 +131,22 @@ class Rounds:
         for index, target in enumerate(self.targets):
             generator = torch.Generator().manual_seed(self.config.seed + 1000 * number + index)
             previous = self._previous_anchors(number, index)
-            plan = plan_round(
-                number, target, known, self.pipeline.model.render_view, self.config.planner, generator, previous
-            )
+            render, given = self.pipeline.model.render_view, self._given_frontier(number)
+            plan = plan_round(number, target, known, render, self.config.planner, generator, previous, given)
             for warning in plan.warnings:
                 CONSOLE.print(f"[yellow]Plan: {warning}")
             plans.append(plan)
         self.store.save_plan(number, {"plans": [plan.to_dict() for plan in plans]})
         return plans
+
+    def _given_frontier(self, number: int) -> list[View] | None:
+        """The cameras that the user gave as the first round's frontier, in the model's frame."""
+        if self.config.frontier_cameras is None or number > 1:
+            return None
+        outputs = self.pipeline.datamanager.train_dataparser_outputs
+        transform, scale = outputs.dataparser_transform, float(outputs.dataparser_scale)
+        cameras = read_cameras(self.config.frontier_cameras)
+        return [to_model_frame(camera.view, transform, scale).to(dtype=torch.float32) for camera in cameras]
 
     def _refine(self, number: int, plans: list[RoundPlan], refiner: Refiner) -> list[InjectedView]:
         """4.3.3: render and refine what the store does not hold yet; give back what the gate let through."""

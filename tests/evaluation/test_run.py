@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from closeup_ns.errors import CheckpointError
-from closeup_ns.evaluation.run import from_model_frame, open_run, to_model_frame
+from closeup_ns.evaluation.run import open_run
+from closeup_ns.training.cameras import from_model_frame, to_model_frame
 from closeup_ns.views.warp import project
 from tests.scenes import facing_views
 

@@ -279,3 +279,19 @@ def test_pairs_are_never_further_apart_than_allowed(generator: torch.Generator) 
     # Every allowed partner occurs, the view itself among them.
     assert len({(int(a), int(b)) for a, b in zip(first, second, strict=True) if int(a) == 0}) >= 6
     assert intrinsics(4, 4).shape == (3, 3)
+
+
+def test_a_given_frontier_is_taken_as_it_is_but_for_views_inside_geometry() -> None:
+    own = plan()
+    inside = View(own.frontier[0].K, own.frontier[0].c2w.clone(), own.frontier[0].width, own.frontier[0].height)
+    inside.c2w[:3, 3] = torch.tensor([*ON_BOX[:2], 3.98])  # a hair before the wall, within the box's shadow
+    target = target_from_xyz(ON_BOX, VIEWS, RENDER)
+    generator = torch.Generator().manual_seed(0)
+    given = [*own.frontier[:3], inside]
+    result = plan_round(1, target, known_views(VIEWS), RENDER, SMALL, generator, given_frontier=given)
+    assert len(result.frontier) == 3
+    assert all(torch.equal(a.c2w, b.c2w) for a, b in zip(result.frontier, given, strict=False))
+    assert result.frontier_seeds == own.frontier_seeds[:3] and result.radius == pytest.approx(own.radius, rel=1e-6)
+    assert any("1 given frontier views lie inside geometry" in warning for warning in result.warnings)
+    with pytest.raises(PlanningError, match="capture's frame"):
+        plan_round(1, target, known_views(VIEWS), RENDER, SMALL, generator, given_frontier=[inside])

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from closeup_ns.data.eval_cameras import EvalCamera, read_cameras, write_cameras
 from closeup_ns.errors import DataError
-from closeup_ns.evaluation.cameras import EvalCamera, read_cameras, write_cameras
 from tests.scenes import facing_views
 
 
