@@ -250,6 +250,7 @@ def test_a_crop_box_around_nothing_shows_nothing(make_2d: MakeTrainer) -> None:
     trainer = make_2d()
     model = model_of(trainer).eval()
     camera = trainer.pipeline.datamanager.train_dataset.cameras[0:1]
+    assert model.get_outputs_for_camera(camera)["normals"].any()
     nowhere = OrientedBox(R=torch.eye(3), T=torch.full((3,), 1e6), S=torch.ones(3))
     outputs = model.get_outputs_for_camera(camera, obb_box=nowhere)
     assert outputs["normals"].shape == outputs["rgb"].shape and not outputs["normals"].any()
