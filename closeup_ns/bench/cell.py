@@ -11,17 +11,78 @@ Layout of a cell's folder, OUT/cells/PROTOCOL/SCENE/METHOD-seedN::
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from closeup_ns.atomic import write_json
+from closeup_ns.bench.methods import Budget, Method
 from closeup_ns.errors import DataError
+from closeup_ns.evaluation.evaluate import EvaluationConfig
+from closeup_ns.metrics.metric import MetricOptions
 
 State = Literal["waiting", "running", "done", "failed"]
 STATUS = "status.json"
 SCORES = "scores.json"
 RENDERS = "renders"
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """What a cell is to do. JSON-able, so that a process on another machine can be told."""
+
+    protocol: str
+    scene: str
+    method: Method
+    seed: int
+    budget: Budget
+    quick: bool = False
+    """Take the method's smaller sibling."""
+    train_options: tuple[str, ...] = ()
+    """Further options of ns-train, the same for every cell."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def folder(self, out: Path) -> Path:
+        """Where the cell is."""
+        return out / "cells" / self.protocol / self.scene / f"{self.method.name}-seed{self.seed}"
+
+    def case_folder(self, out: Path) -> Path:
+        """Where its case is."""
+        return case_folder(out, self.protocol, self.scene)
+
+    def result(self, out: Path, state: State, error: str = "") -> CellResult:
+        """A result with nothing measured yet."""
+        return CellResult(
+            self.protocol, self.scene, self.method.name, self.method.label, self.seed, state, self.folder(out), error
+        )
+
+    def to_json(self) -> str:
+        """Everything, as text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> CellSpec:
+        """The inverse of `to_json`. DataError where the text is something else."""
+        try:
+            content = json.loads(text)
+            method: dict[str, Any] = content.pop("method")
+            method = {key: tuple(value) if isinstance(value, list) else value for key, value in method.items()}
+            evaluation, budget = content.pop("evaluation"), Budget(**content.pop("budget"))
+            options = MetricOptions(**evaluation["options"])
+            return cls(
+                method=Method(**method),
+                budget=budget,
+                train_options=tuple(content.pop("train_options")),
+                evaluation=EvaluationConfig(tuple(evaluation["metrics"]), options),
+                **content,
+            )
+        except (ValueError, KeyError, TypeError) as problem:
+            raise DataError(f"this is no cell of this version's bench ({problem!r})") from problem
+
+
+def case_folder(out: Path, protocol: str, scene: str) -> Path:
+    """Where the case of a scene is."""
+    return out / "cases" / protocol / scene
 
 
 @dataclass(frozen=True)

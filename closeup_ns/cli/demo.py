@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from closeup_ns.atomic import write_json
+from closeup_ns.bench.process import POLL_SECONDS, run_training
 from closeup_ns.cli.demo_pictures import write_comparisons, write_hero
 from closeup_ns.cli.demo_report import (
     BICUBIC,
@@ -47,8 +46,6 @@ LABELS = {
 }
 """What the report calls each method."""
 _EXPERIMENT = "demo"
-POLL_SECONDS = 1.0
-"""How often a training's log is looked at: watching took a quarter of a core from the trainings at 0.25."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +219,7 @@ class Demo:
         started = time.monotonic()
         bar = bar or Progress(disable=True)
         task = bar.add_task(f"training {LABELS.get(training.key, training.key)}", total=100.0)
-        _run(command, folder / "train.log", threads, bar, task)
+        run_training(command, folder / "train.log", threads, lambda percent: bar.update(task, completed=percent))
         seconds = {training.key: time.monotonic() - started}
         write_json(done, {"options": list(training.options + self.train_options), "seconds": seconds})
         return config
@@ -272,40 +269,6 @@ class Demo:
                 shutil.rmtree(self.output / name)
         for name in ("report.json", "report.md"):
             (self.output / name).unlink(missing_ok=True)
-
-
-def _run(command: Sequence[str], log: Path, threads: int, bar: Progress, task: TaskID) -> None:
-    """Run ns-train on ``threads`` threads with its output in ``log``; ``bar`` moves by the percentages it prints.
-
-    Raises:
-        CloseupError: it failed.
-    """
-    quiet = {"OMP_WAIT_POLICY": "passive", "TORCH_COMPILE_DISABLE": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
-    quiet["OMP_NUM_THREADS"] = str(threads)
-    with open(log, "w", encoding="utf8") as written:
-        process = subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT, env={**quiet, **os.environ})
-        try:
-            while process.poll() is None:
-                bar.update(task, completed=_percentage(log))
-                time.sleep(POLL_SECONDS)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-    bar.update(task, completed=100.0)
-    if process.returncode != 0:
-        tail = "\n".join(log.read_text(encoding="utf8", errors="replace").splitlines()[-15:])
-        raise CloseupError(
-            f"ns-train failed with exit code {process.returncode}; all of its output is in {log}, the end is:\n{tail}"
-        )
-
-
-def _percentage(log: Path) -> float:
-    """The last percentage in nerfstudio's table of steps, looked for in the end of its log."""
-    with open(log, "rb") as written:
-        written.seek(max(0, log.stat().st_size - 4000))
-        found = re.findall(rb"\((\d+\.\d+)%\)", written.read())
-    return float(found[-1]) if found else 0.0
 
 
 def _progress() -> Progress:

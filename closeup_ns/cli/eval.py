@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from closeup_ns.errors import CloseupError, DataError
-from closeup_ns.evaluation.cameras import EvalCamera, read_cameras
+from closeup_ns.evaluation.cameras import EvalCamera, photographs_of, read_cameras
 from closeup_ns.evaluation.evaluate import (
     EvaluationConfig,
     References,
@@ -24,10 +22,10 @@ from closeup_ns.evaluation.evaluate import (
     references_by_depth,
     references_by_point,
 )
-from closeup_ns.evaluation.pictures import render_cameras
+from closeup_ns.evaluation.pictures import clear_stale, render_cameras
+from closeup_ns.evaluation.provenance import provenance
 from closeup_ns.evaluation.run import EvaluatedRun, open_run
 from closeup_ns.metrics.scores import Scores, write_scores
-from closeup_ns.views.view import View
 
 NEARER = 1.2
 """A held-out photograph at least this many times nearer to the target than usual counts as a close-up."""
@@ -128,39 +126,6 @@ def held_out_cameras(run: EvaluatedRun) -> list[EvalCamera]:
     if not cameras:
         raise DataError(f"{run.folder} holds out no photographs; give --cameras")
     return cameras
-
-
-def photographs_of(transforms: Path) -> list[tuple[View, Path]]:
-    """The photographs of a transforms.json: those of its training split where it lists one."""
-    import json
-
-    content = json.loads(transforms.read_text(encoding="utf8")) if transforms.is_file() else {}
-    listed = {Path(name).stem for name in content.get("train_filenames", [])}
-    cameras = [camera for camera in read_cameras(transforms) if not listed or camera.name in listed]
-    return [(camera.view, camera.truth) for camera in cameras if camera.truth is not None]
-
-
-def clear_stale(folder: Path, config: Path) -> None:
-    """Remove renders that are older than the run's latest checkpoint: they show an earlier model."""
-    checkpoints = (config.parent / "nerfstudio_models").glob("step-*.ckpt")
-    newest = max((path.stat().st_mtime for path in checkpoints), default=0.0)
-    for picture in folder.glob("*.png") if folder.is_dir() else ():
-        if picture.stat().st_mtime < newest:
-            picture.unlink()
-
-
-def provenance() -> dict[str, Any]:
-    """What made these figures: the command, our version, and the commit where the source is a checkout."""
-    from importlib.metadata import version
-
-    source = Path(__file__).resolve().parents[2]
-    git = ["git", "-C", str(source), "describe", "--always", "--dirty"]
-    try:
-        found = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False)
-        commit = found.stdout.strip() if (source / ".git").exists() else ""
-    except OSError:
-        commit = ""
-    return {"command": " ".join(sys.argv), "closeup_ns": version("closeup-ns"), "commit": commit}
 
 
 def print_scores(scores: Scores, title: str) -> None:

@@ -78,6 +78,14 @@ def read_cameras(path: Path) -> list[EvalCamera]:
     return cameras
 
 
+def photographs_of(transforms: Path) -> list[tuple[View, Path]]:
+    """The photographs of a transforms.json: those of its training split where it lists one."""
+    content = json.loads(transforms.read_text(encoding="utf8")) if transforms.is_file() else {}
+    listed = {Path(name).stem for name in content.get("train_filenames", [])}
+    cameras = [camera for camera in read_cameras(transforms) if not listed or camera.name in listed]
+    return [(camera.view, camera.truth) for camera in cameras if camera.truth is not None]
+
+
 def _camera(frame: dict[str, Any], content: dict[str, Any], path: Path) -> EvalCamera:
     numbers: dict[str, Any] = {key: frame.get(key, content.get(key)) for key in (*_SIZES, *_LENSES)}
     lacking = [key for key, value in numbers.items() if value is None]

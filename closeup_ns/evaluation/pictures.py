@@ -64,6 +64,15 @@ def render_cameras(
         progress(done)
 
 
+def clear_stale(folder: Path, config: Path) -> None:
+    """Remove renders that are older than the run's latest checkpoint: they show an earlier model."""
+    checkpoints = (config.parent / "nerfstudio_models").glob("step-*.ckpt")
+    newest = max((path.stat().st_mtime for path in checkpoints), default=0.0)
+    for picture in folder.glob("*.png") if folder.is_dir() else ():
+        if picture.stat().st_mtime < newest:
+            picture.unlink()
+
+
 def find_renders(cameras: Sequence[EvalCamera], folder: Path) -> dict[str, Path]:
     """The picture of each camera in a folder, by name.
 

@@ -93,14 +93,6 @@ def test_a_failed_training_shows_the_end_of_its_log_and_is_tried_again(
         ready.train(training)
 
 
-def test_progress_is_the_last_percentage_of_the_log(tmp_path: Path) -> None:
-    log = tmp_path / "train.log"
-    log.write_text("")
-    assert demo_module._percentage(log) == 0.0
-    log.write_text("10 (2.2%)  5 ms\n" * 500 + "90 (20.04%)  5 ms\nsaved\n")
-    assert demo_module._percentage(log) == 20.04
-
-
 def test_a_scene_of_other_settings_is_an_error_with_the_way_out(ready: Demo) -> None:
     ready.render_scene()
     ready.seed, ready.far_photos = 4, 20

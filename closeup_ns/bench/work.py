@@ -1,0 +1,312 @@
+"""One cell's work: train, render, score. Each stage that is over is kept, so a killed cell goes on where it was.
+
+``python -m closeup_ns.bench.work OUT SPEC`` does it in a process of its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import signal
+import sys
+import time
+import traceback
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from closeup_ns.atomic import write_json
+from closeup_ns.bench.case import PreparedCase, read_case
+from closeup_ns.bench.cell import RENDERS, CellResult, CellSpec, read_cell
+from closeup_ns.bench.methods import require_parts, train_options
+from closeup_ns.bench.process import TAIL_LINES, run_training
+from closeup_ns.errors import CloseupError, DataError
+from closeup_ns.evaluation.cameras import photographs_of
+from closeup_ns.evaluation.evaluate import References, evaluate, references_by_point
+from closeup_ns.evaluation.pictures import find_renders, render_cameras
+from closeup_ns.evaluation.provenance import provenance
+from closeup_ns.metrics.scores import read_scores, write_scores
+
+TRAIN_LOG = "train.log"
+_EXPERIMENT = "cell"
+_TRAINED = "trained.json"
+_IDENTITY = "identity.json"
+
+
+def run_cell(spec: CellSpec, out: Path, threads: int = 1) -> CellResult:
+    """Do what is left of a cell's work; its case is prepared. What goes wrong is recorded and not raised.
+
+    Raises:
+        CloseupError: another process is at this cell.
+    """
+    folder = spec.folder(out)
+    finished = finished_cell(spec, out)
+    if finished is not None:
+        return finished
+    with _lock(folder) as lock:
+        result = replace(spec.result(out, "running"), steps=0 if spec.method.renders else spec.budget.total)
+        result.write()
+        try:
+            case = read_case(spec.case_folder(out))
+            seconds = _work(spec, case, out, threads, lock)
+            result = replace(result, state="done", seconds=seconds, identity=cell_identity(spec, case))
+        except Exception as problem:
+            result = replace(result, state="failed", error=_last_lines(problem))
+        result.write()
+    return result
+
+
+def finished_cell(spec: CellSpec, out: Path) -> CellResult | None:
+    """The cell as it was finished earlier; None where it was not, or its spec, case or version was another."""
+    try:
+        found = read_cell(spec.folder(out))
+        case = read_case(spec.case_folder(out))
+        if found.state != "done" or found.identity != cell_identity(spec, case):
+            return None
+        read_scores(found.scores)
+        return replace(found, label=spec.method.label)
+    except DataError:
+        return None
+
+
+def cell_identity(spec: CellSpec, case: PreparedCase) -> str:
+    """Checksum of everything that the figures depend on."""
+    content = {"train": _train_identity(spec, case), "evaluation": json.loads(spec.to_json())["evaluation"]}
+    if spec.method.renders:
+        content["pictures"] = [
+            (path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(_given(spec).glob("*.*"))
+        ]
+    return _checksum(content)
+
+
+def _train_identity(spec: CellSpec, case: PreparedCase) -> str:
+    """Checksum of everything that the trained model depends on; labels and notes are none of it."""
+    method = spec.method
+    words = [method.trained_as(spec.quick), *train_options(method, spec.budget, spec.seed, spec.quick, cuda=False)]
+    return _checksum(
+        {
+            "train": [*words, *spec.train_options, method.test_poses],
+            "renders": method.renders,
+            "case": case.case.made_with,
+            "version": version("closeup-ns"),
+        }
+    )
+
+
+def _checksum(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _work(spec: CellSpec, case: PreparedCase, out: Path, threads: int, lock: int) -> dict[str, float]:
+    """All stages; returns their wall times in seconds."""
+    folder, seconds = spec.folder(out), {}
+    about: dict[str, Any] = {}
+    if spec.method.renders:
+        renders = _given(spec)
+        find_renders(case.cameras(), renders)
+        _copy_renders(case, renders, folder / RENDERS)
+    else:
+        require_parts(spec.method)
+        about = _train(spec, case, out, threads, lock)
+        seconds |= about.pop("seconds")
+        seconds |= _render(case, folder, Path(about["config"]))
+    started = time.monotonic()
+    _score(spec, case, out, about, seconds)
+    return {**seconds, "score": time.monotonic() - started}
+
+
+# ---- training
+
+
+def _train(spec: CellSpec, case: PreparedCase, out: Path, threads: int, lock: int) -> dict[str, Any]:
+    """Train unless that is done. Returns config (path), command and seconds."""
+    folder = spec.folder(out)
+    _drop_other(folder, _train_identity(spec, case))
+    run = run_folder(spec, out)
+    done = folder / _TRAINED
+    if not done.is_file():
+        run.mkdir(parents=True, exist_ok=True)
+        command, started = train_command(spec, case, out), time.monotonic()
+        run_training(command, folder / TRAIN_LOG, threads, inherited=(lock,))
+        shown = shlex.join(["ns-train", *command[3:]]).replace(f"{out.resolve()}/", "")
+        # Of a training that was killed and went on, only the last part's time is known: none is given.
+        seconds = {} if "--load-dir" in command else {"train": time.monotonic() - started}
+        write_json(done, {"command": shown, "seconds": seconds | _rounds_seconds(run)})
+    return {**json.loads(done.read_text(encoding="utf8")), "config": str(run / "config.yml")}
+
+
+def run_folder(spec: CellSpec, out: Path) -> Path:
+    """Where nerfstudio puts the run; config.yml and nerfstudio_models are in it."""
+    return spec.folder(out).resolve() / "run" / _EXPERIMENT / spec.method.trained_as(spec.quick) / "run"
+
+
+def train_command(spec: CellSpec, case: PreparedCase, out: Path) -> list[str]:
+    """The ns-train command line. It names the capture and nothing of the truth."""
+    method, run = spec.method, run_folder(spec, out)
+    command = [sys.executable, "-m", "nerfstudio.scripts.train", method.trained_as(spec.quick)]
+    command += ["--data", str(case.capture.resolve()), "--output-dir", str(spec.folder(out).resolve() / "run")]
+    command += ["--experiment-name", _EXPERIMENT, "--timestamp", "run"]
+    start, checkpoints = 0, _whole_checkpoints(run)
+    if checkpoints:
+        command += ["--load-dir", str(run / "nerfstudio_models")]
+        start = int(checkpoints[-1].stem.removeprefix("step-")) + 1
+    command += train_options(method, spec.budget, spec.seed, spec.quick, torch.cuda.is_available(), start)
+    if method.ours and method.schedule(spec.budget).rounds:
+        command += _target_option(case) + (_frontier_option(case) if method.test_poses else [])
+    return [*command, *spec.train_options]
+
+
+def _whole_checkpoints(run: Path) -> list[Path]:
+    """Checkpoints, oldest first. One that a kill cut short is removed: nerfstudio writes them in place."""
+    found = sorted((run / "nerfstudio_models").glob("step-*.ckpt"))
+    for path in found:
+        if not zipfile.is_zipfile(path):
+            path.unlink()
+    return [path for path in found if path.is_file()]
+
+
+def _target_option(case: PreparedCase) -> list[str]:
+    """The object of interest as a user would give it: a click on a photograph that is trained on."""
+    pixel = case.case.target_pixel
+    if not pixel:
+        return []
+    name, column, row = pixel.rsplit(":", 2)
+    trained = {path.stem: path.name for _, path in photographs_of(case.capture / "transforms.json")}
+    if Path(name).stem not in trained:
+        raise DataError(f"the photograph of the pixel {pixel} is not trained on; click another one in the protocol")
+    return ["--pipeline.target.pixel", f"{trained[Path(name).stem]}:{column}:{row}"]
+
+
+def _frontier_option(case: PreparedCase) -> list[str]:
+    """The test poses, for rows that may know them."""
+    if not case.case.frontier:
+        raise DataError(
+            f"the protocol {case.case.protocol} offers no test poses (`frontier: test`), which this row needs"
+        )
+    return ["--pipeline.frontier-cameras", str((case.folder / case.case.frontier).resolve())]
+
+
+def _drop_other(folder: Path, identity: str) -> None:
+    """Remove what was trained with other settings, and note with which it is trained now."""
+    note = folder / _IDENTITY
+    try:
+        same = json.loads(note.read_text(encoding="utf8"))["train"] == identity
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        (folder / _TRAINED).unlink(missing_ok=True)
+        for name in ("run", RENDERS):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        write_json(note, {"train": identity})
+
+
+def _rounds_seconds(run: Path) -> dict[str, float]:
+    """What the rounds took, stage by stage, over all rounds; empty for methods without rounds."""
+    totals: dict[str, float] = {}
+    for path in sorted((run / "rounds").glob("round_*/report.json")):
+        for stage, value in json.loads(path.read_text(encoding="utf8"))["seconds"].items():
+            totals[stage] = totals.get(stage, 0.0) + float(value)
+    return totals
+
+
+# ---- rendering and scoring
+
+
+def _given(spec: CellSpec) -> Path:
+    return Path(spec.method.renders) / spec.protocol / spec.scene
+
+
+def _copy_renders(case: PreparedCase, source: Path, destination: Path) -> None:
+    """Copy given pictures, so that tables and grids find every method's in one place."""
+    temporary = destination.with_name(f".{RENDERS}")
+    for folder in (temporary, destination):
+        shutil.rmtree(folder, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for path in find_renders(case.cameras(), source).values():
+        shutil.copyfile(path, temporary / path.name)
+    os.replace(temporary, destination)
+
+
+def _render(case: PreparedCase, folder: Path, config: Path) -> dict[str, float]:
+    """Render every camera that has no picture yet. Seconds for all of them, without loading the run."""
+    cameras = case.cameras()
+    there = [(folder / RENDERS / f"{camera.name}.png").is_file() for camera in cameras]
+    if all(there):
+        return {}
+    from closeup_ns.evaluation.run import open_run
+
+    render, started = open_run(config).render, time.monotonic()
+    render_cameras(render, cameras, folder / RENDERS)
+    return {} if any(there) else {"render": time.monotonic() - started}
+
+
+def _score(spec: CellSpec, case: PreparedCase, out: Path, trained: dict[str, Any], seconds: dict[str, float]) -> None:
+    """Score and write scores.json. Every method has the same reference photographs: those of the case's target."""
+    cameras, point = case.cameras(), case.case.target_point
+    references: References | None = None
+    closer = [camera for camera in cameras if camera.scale > 1]
+    if point is not None and closer:
+        photographs = photographs_of(case.capture / "transforms.json")
+        references = references_by_point(closer, photographs, torch.tensor(point, dtype=torch.float64))
+    folder = spec.folder(out)
+    config = Path(trained["config"]).relative_to(out.resolve()).as_posix() if "config" in trained else ""
+    about = {
+        "method": spec.method.name, "label": spec.method.label, "note": spec.method.note, "protocol": spec.protocol,
+        "scene": spec.scene, "seed": spec.seed, "steps": 0 if spec.method.renders else spec.budget.total,
+        **provenance(), "command": trained.get("command", f"renders of {spec.method.renders}"), "config": config,
+        "seconds": seconds, "machine": _machine(), "case_notes": case.case.notes,
+    }  # fmt: skip
+    write_scores(evaluate(cameras, folder / RENDERS, spec.evaluation, references, about), folder)
+
+
+def _machine() -> str:
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {accelerator}, torch {torch.__version__}"
+
+
+# ---- the process
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[int]:
+    """Hold the cell. ns-train inherits the lock, so one that outlives a killed bench keeps others away from its run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CloseupError(
+                f"another process is at {folder}: a bench that still runs, or the training of one that was killed"
+            ) from None
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _last_lines(problem: Exception) -> str:
+    """An error that a user can act on as it is; of others the end of the traceback."""
+    if isinstance(problem, CloseupError):
+        return str(problem)
+    return "\n".join("".join(traceback.format_exception(problem)).splitlines()[-TAIL_LINES:])
+
+
+def _stop(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)  # so that ns-train is ended too
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
+    _out, _spec = Path(sys.argv[1]), Path(sys.argv[2])
+    run_cell(CellSpec.from_json(_spec.read_text(encoding="utf8")), _out, int(os.environ.get("OMP_NUM_THREADS", "1")))

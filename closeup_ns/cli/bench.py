@@ -1,0 +1,177 @@
+"""`closeup-gs bench`: a protocol's scenes times methods times seeds, and the paper's tables of what came out."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from closeup_ns.bench.cell import CellResult, CellSpec, case_folder, read_cells
+from closeup_ns.bench.executor import make_executor, record_failure
+from closeup_ns.bench.methods import Budget, Method, pick_methods, table_methods
+from closeup_ns.bench.prepare import prepare_case
+from closeup_ns.bench.protocol import Protocol, Scene, load_protocol
+from closeup_ns.bench.work import finished_cell
+from closeup_ns.errors import CloseupError
+from closeup_ns.evaluation.evaluate import EvaluationConfig
+
+FULL = Budget(30000, 3, 5000)
+"""The paper's: section 5.2."""
+QUICK = Budget(3000, 3, 500)
+"""closeup-gs-quick's."""
+
+
+@dataclass
+class Bench:
+    """Run a protocol: every method on every scene with every seed, all for the same number of steps, and tabulate.
+
+    Interrupted or repeated, it goes on where it was: finished cells are kept while their settings are unchanged, a
+    training that was killed continues from its checkpoint, and what failed is tried again.
+    """
+
+    protocol: str = "demo"
+    """demo, farclose, lerf, llff or zoom, or the path of a protocol of your own (YAML)."""
+    methods: tuple[str, ...] = ()
+    """Rows, by their names in closeup_ns/bench/methods.yaml, or any method of ns-train; default: those of --table."""
+    table: Literal["auto", "default", "1", "2", "3", "fig5"] = "auto"
+    """Rows of one of the paper's tables; auto: of the one that shows this protocol."""
+    renders: dict[str, str] = field(default_factory=dict)
+    """Rows made by anything else: ``--renders zipnerf FOLDER`` for pictures FOLDER/PROTOCOL/SCENE/NAME.png."""
+    scenes: tuple[str, ...] = ()
+    """Scenes of the protocol; default: all."""
+    data: Path = Path("data")
+    """Folder that the protocol's data lie below."""
+    output: Path = Path("outputs/bench")
+    """Folder for cases, cells and tables."""
+    seeds: tuple[int, ...] = (0,)
+    """Each row is trained once per seed."""
+    quick: bool = not torch.cuda.is_available()
+    """A tenth of the steps, and the methods' quick siblings. The default where there is no GPU."""
+    base_steps: int = 0
+    """Steps of the base phase; 0: 30000, quick 3000."""
+    rounds: int = -1
+    """Rounds of progressive methods; -1: the protocol's."""
+    round_steps: int = 0
+    """Steps of each round, which rows without rounds train too; 0: 5000, quick 500."""
+    threshold: float | None = None
+    """farclose: photographs this many times farther than the near ones are trained on; default: the protocol's."""
+    train_options: dict[str, str] = field(default_factory=dict)
+    """Further options for every ns-train, without dashes: ``--train-options pipeline.planner.anchors 3 mixed-precision
+    False``. Several values of one option go into quotes."""
+    workers: int = 0
+    """Cells at a time; 0: one per GPU, or without one as the cores allow."""
+    executor: Literal["local", "ray"] = "local"
+    """local: processes of this machine. ray: a task per cell, on a cluster or a Ray that starts here."""
+    ray_address: str = ""
+    """Cluster that --executor ray joins, e.g. HOST:6379; default: a Ray starts here."""
+    only_tables: bool = False
+    """Train nothing: write the tables again from the cells that are there."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Metrics and their weights."""
+
+    def main(self) -> list[CellResult]:
+        """Run what is left to run and write the tables.
+
+        Returns:
+            All cells of this call, or with ``only_tables`` all that are in ``output``.
+
+        Raises:
+            CloseupError: a name is unknown, Ray is missing, or every cell failed.
+        """
+        console = Console()
+        cells = read_cells(self.output) if self.only_tables else self._run(console)
+        if not cells:
+            raise CloseupError(f"there are no cells in {self.output}; run closeup-gs bench without --only-tables")
+        self._report(cells, console)
+        failed = [cell for cell in cells if cell.state != "done"]
+        if len(failed) == len(cells):
+            raise CloseupError(f"all {len(cells)} cells failed; the first: {failed[0].error}")
+        return cells
+
+    def _report(self, cells: Sequence[CellResult], console: Console) -> None:
+        if importlib.util.find_spec("closeup_ns.bench.report") is None:  # tables are a part of their own
+            return
+        write_report = importlib.import_module("closeup_ns.bench.report").write_report
+        for path in write_report(self.output, cells):
+            console.print(escape(str(path)), soft_wrap=True, highlight=False)
+
+    def _run(self, console: Console) -> list[CellResult]:
+        executor = make_executor(self.executor, self.workers, self.ray_address)
+        protocol = load_protocol(self.protocol, threshold=self.threshold).pick(self.scenes)
+        names = self.methods or (() if self.renders else table_methods(self.table, protocol.name))
+        methods = pick_methods(names, self.renders)
+        specs, results = [], []
+        for scene in protocol.scenes:
+            cells = self._cells(protocol, scene, methods)
+            try:
+                prepare_case(protocol.name, scene, self.data, case_folder(self.output, protocol.name, scene.name))
+                specs += cells
+            except (CloseupError, OSError) as problem:
+                results += [record_failure(spec.result(self.output, "failed", str(problem))) for spec in cells]
+        results += [cell for spec in specs if (cell := finished_cell(spec, self.output)) is not None]
+        for cell in results:
+            console.print(_line(cell, kept=cell.state == "done"), soft_wrap=True, highlight=False)
+        finished = {cell.folder for cell in results}
+        left = [spec for spec in specs if spec.folder(self.output) not in finished]
+        with _progress(console) as bar:
+            task, shares = bar.add_task("cells", total=float(max(len(left), 1))), dict.fromkeys(map(_key, left), 0.0)
+
+            def watch(spec: CellSpec, share: float) -> None:
+                shares[_key(spec)] = share
+                bar.update(task, completed=sum(shares.values()))
+
+            for cell in executor.run(left, self.output, watch) if left else ():
+                results.append(cell)
+                shares[(cell.scene, cell.method, cell.seed)] = 1.0
+                bar.update(task, completed=sum(shares.values()))
+                bar.console.print(_line(cell), soft_wrap=True, highlight=False)
+        return results
+
+    def _cells(self, protocol: Protocol, scene: Scene, methods: Sequence[Method]) -> list[CellSpec]:
+        """The cells of one scene. A folder of renders has no seeds."""
+        standard = QUICK if self.quick else FULL
+        budget = Budget(
+            self.base_steps or standard.base_steps,
+            scene.rule.rounds if self.rounds < 0 else self.rounds,
+            self.round_steps or standard.round_steps,
+        )
+        options = tuple(word for name, value in self.train_options.items() for word in (f"--{name}", *value.split()))
+        return [
+            CellSpec(protocol.name, scene.name, method, seed, budget, self.quick, options, self.evaluation)
+            for method in methods
+            for seed in (self.seeds if not method.renders else (0,))
+        ]
+
+
+def _key(spec: CellSpec) -> tuple[str, str, int]:
+    return spec.scene, spec.method.name, spec.seed
+
+
+def _line(cell: CellResult, kept: bool = False) -> str:
+    """What is said when a cell is over."""
+    where = f"{cell.protocol} {cell.scene}: {escape(cell.label)}, seed {cell.seed}"
+    if cell.state != "done":
+        last = cell.error.strip().splitlines()[-1:] or ["no reason given"]
+        return f"[red]failed[/] {where}: {escape(last[0])}"
+    if kept:
+        return f"[green]kept[/]   {where}"
+    took = f" ({sum(cell.seconds.get(stage, 0.0) for stage in ('train', 'render', 'score')):.0f} s)"
+    return f"[green]done[/]   {where}{took}"
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        console=console,
+        refresh_per_second=1,
+    )
