@@ -5,16 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-
-def _camera_points(depth: Tensor, Ks: Tensor) -> Tensor:
-    """Camera-space points [C,H,W,3] of the pixel centres of z-depth images [C,H,W,1]."""
-    height, width = depth.shape[1:3]
-    ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    pixels = torch.stack([xs, ys], dim=-1).to(depth) + 0.5
-    focal, center = torch.stack([Ks[:, 0, 0], Ks[:, 1, 1]], dim=-1), Ks[:, :2, 2]
-    slopes = (pixels - center[:, None, None]) / focal[:, None, None]
-    return torch.cat([slopes * depth, depth], dim=-1)
+from torch.nn.functional import pad
 
 
 def normals_from_depth(
@@ -30,15 +21,31 @@ def normals_from_depth(
         viewmats: World-to-camera, OpenCV axes.
         Ks: Intrinsics in pixels, pixel centres at +0.5; skew is ignored.
     """
-    if min(depth.shape[1:3]) < 3:
+    height, width = depth.shape[1:3]
+    if min(height, width) < 3:
         return depth.new_zeros(*depth.shape[:3], 3)
-    # Differences are taken in camera space: far from the world's origin float32 would lose them.
-    points = _camera_points(depth, Ks)
-    right = points[:, 1:-1, 2:] - points[:, 1:-1, :-2]
-    down = points[:, 2:, 1:-1] - points[:, :-2, 1:-1]
-    across = torch.linalg.cross(down, right)
-    # Normalising nothing would send a gradient of 1 / eps into the neighbours of a hole.
-    flat = (across.detach() == 0).all(-1, keepdim=True)
-    unit = torch.nn.functional.normalize(torch.where(flat, 1.0, across), dim=-1, eps=1e-30)
-    world = torch.where(flat, 0.0, unit) @ viewmats[:, None, :3, :3]
-    return torch.nn.functional.pad(world, (0, 0, 1, 1, 1, 1))
+    across = torch.stack(_across(depth[..., 0], Ks), dim=1)
+    squared = across.square().sum(1, keepdim=True)
+    # Normalising nothing would send a gradient of 1 / 0 into the neighbours of a hole: nothing stays, and gets none.
+    spans = squared > 0
+    unit = across * torch.where(spans, torch.where(spans, squared, 1.0).rsqrt(), 0.0)
+    world = viewmats[:, :3, :3].mT @ unit.flatten(2)
+    return pad(world.unflatten(2, (height - 2, width - 2)), (1, 1, 1, 1)).permute(0, 2, 3, 1)
+
+
+def _across(depth: Float[Tensor, "C H W"], Ks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The inner pixels' normals in camera space, of any length: the cross product of the two central differences.
+
+    A point is depth * (x, y, 1) with x, y the pixel's slopes. With the horizontal neighbours' difference a and sum s
+    and the vertical ones' b and t, downwards x rightwards is (t a / fy, s b / fx, -(x t a / fy + y s b / fx +
+    s t / (fx fy))), here times fx fy. Written out like this it costs a quarter, and nothing large cancels.
+    """
+    fx, fy, cx, cy = (Ks[:, row, column, None, None] for row, column in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    height, width = depth.shape[1:]
+    x = (torch.arange(1, width - 1).to(depth) + 0.5 - cx) / fx
+    y = (torch.arange(1, height - 1).to(depth)[:, None] + 0.5 - cy) / fy
+    left, right = depth[:, 1:-1, :-2], depth[:, 1:-1, 2:]
+    above, below = depth[:, :-2, 1:-1], depth[:, 2:, 1:-1]
+    s, t = left + right, above + below
+    across_x, across_y = fx * (t * (right - left)), fy * (s * (below - above))
+    return across_x, across_y, -(x * across_x + y * across_y + s * t)

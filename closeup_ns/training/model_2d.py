@@ -47,7 +47,8 @@ class Closeup2dgsModelConfig(CloseupModelConfig):
     """Opacity below which a disc is removed when others are densified. gsplat's and 2DGS's own."""
     normal_weight: float = 0.05
     """Weight of the discs' agreement with the normals of the surface that their depth describes; 0 is off. 2DGS's and
-    gsplat's own. It holds on every training view, photographs and close-ups alike."""
+    gsplat's own. It holds on every training view, photographs and close-ups alike. Smooth geometry costs colour where
+    training is short: flower at 504 pixels after 600 steps, 24.4 dB with it, 25.3 dB without and with ellipsoids."""
     normal_from: float = 7000 / 30000
     """Share of the base phase after which it starts. 2DGS's own."""
     distortion_weight: float = 0.0
