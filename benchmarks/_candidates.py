@@ -118,8 +118,6 @@ class OurSurfels:
     slow: bool = False
 
     def available(self) -> tuple[bool, str]:
-        if importlib.util.find_spec("closeup_ns.rendering.cpu_2d") is None:
-            return False, "there are no 2DGS kernels"
         return _works(lambda: self.render(_few_gaussians()))
 
     def render(self, request: RasterRequest) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -79,16 +78,13 @@ def test_a_dry_run_goes_all_the_way_and_exits_with_0(tmp_path: Path, capsys: pyt
     code = gpu_check.main(words)
     report = json.loads((tmp_path / "gpu_check.json").read_text())
     wrong = {row["name"]: row["reason"] for row in report["rows"] if row["status"] in ("failed", "skipped")}
-    assert code == (1 if wrong else 0)
-    if importlib.util.find_spec("closeup_ns.rendering.cpu_2d") is None:  # no 2DGS kernels: nothing to compare
-        assert "not two renderers" in wrong.pop("2dgs, within three sigma")
-    assert wrong == {}
+    assert wrong == {} and code == 0
     assert len(report["rows"]) == 1 + 3 + 3 + 3
     strict = next(row for row in report["rows"] if row["name"] == "3dgs antialiased, within three sigma")["figures"]
     gradients = {"means", "quats", "scales", "opacities", "colors", "viewmats", "backgrounds", "means2d", "absgrad"}
     assert {f"grad_{name}" for name in gradients} <= strict.keys()
     printed = capsys.readouterr().out
-    assert all(row["name"] in printed for row in report["rows"]) and f"{code} failed" in printed
+    assert all(row["name"] in printed for row in report["rows"]) and "0 failed" in printed
 
 
 @pytest.mark.parametrize("method", METHODS)
