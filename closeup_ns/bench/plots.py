@@ -1,0 +1,203 @@
+"""Plots out of cells: quality against zoom, the paper's Figure 5, spectra. One colour and marker per method everywhere.
+
+Each function returns matplotlib's figure; `save_plot` writes it as PNG and SVG.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+from jaxtyping import UInt8
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from closeup_ns.atomic import atomic_path
+from closeup_ns.bench.results import Mean, Result, close_scales, compare, is_higher_better, methods_of, metrics_of
+from closeup_ns.bench.tables import NAMES, UNITS, mean_seconds
+from closeup_ns.metrics.scores import CLOSE
+from closeup_ns.metrics.sharpness import radial_power_spectrum
+from closeup_ns.metrics.shot import scale_label
+from closeup_ns.metrics.suite import as_float
+
+_PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000", "#B8A800")
+"""Okabe and Ito's colours, which people with any colour vision tell apart; the yellow is darker, for white paper."""
+_OURS = "#D55E00"
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_LINES = ("-", "--", ":")
+_FIXED = ("base", "plain", "3dgs", "mip-splatting", "2dgs", "pseudo-labeling", "nerfacto")
+"""Methods whose colour is the same in every bench, in the order of the palette."""
+VIEWS = re.compile(r"(select|random)-(\d+)")
+"""Rows of Figure 5: with and without selection, and the number of views."""
+_RESOLUTION = 150
+_PANEL = (3.6, 3.0)
+"""Width and height of a panel in inches."""
+
+
+class Style(NamedTuple):
+    """How a method is drawn."""
+
+    color: str
+    marker: str
+    line: str
+
+
+class ViewsPoint(NamedTuple):
+    """A point of Figure 5."""
+
+    views: int
+    psnr: Mean
+    seconds: float | None
+    """That refinement took, mean over cells."""
+
+
+def styles(methods: Sequence[str]) -> dict[str, Style]:
+    """A style per method. The well-known ones have the same in every bench; others take what is left, in order."""
+    every = [Style(_PALETTE[i], _MARKERS[i], line) for line, i in product(_LINES, range(len(_PALETTE)))]
+    fixed = {"closeup-gs": Style(_OURS, "*", "-"), **dict(zip(_FIXED, every))}
+    free = [style for style in every if style not in [fixed[m] for m in methods if m in fixed]]
+    others = [method for method in methods if method not in fixed]
+    return {m: fixed[m] if m in fixed else free[others.index(m) % len(free)] for m in methods}
+
+
+def quality_figure(results: Sequence[Result], look: Mapping[str, Style]) -> Figure:
+    """Quality against zoom: a panel per metric, a line per method, far views at 1.
+
+    Means are those of the tables (same images for all methods); bars are the standard deviation over seeds.
+    """
+    metrics = metrics_of(results)
+    columns = min(3, len(metrics)) or 1
+    figure = _figure(columns, math.ceil(len(metrics) / columns) or 1)
+    scales = _scales(results)
+    for place, metric in enumerate(metrics, start=1):
+        axes = figure.add_subplot(math.ceil(len(metrics) / columns), columns, place)
+        compared = {scale: compare(results, metric, scale_label(scale)).means for scale in scales}
+        for method in methods_of(results):
+            known = [(scale, means[method]) for scale, means in compared.items() if method in means]
+            if known:
+                _line(axes, known, look[method], _label(results, method))
+        unit = f" ({UNITS[metric]})" if metric in UNITS else ""
+        axes.set_ylabel(f"{NAMES.get(metric, metric)}{unit} {'↑' if is_higher_better(results, metric) else '↓'}")
+        axes.set_xlabel("zoom: times nearer than the photographs")
+        _zoom_axis(axes, scales)
+    _legend(figure)
+    return figure
+
+
+def views_points(results: Sequence[Result]) -> dict[str, list[ViewsPoint]]:
+    """Points of Figure 5 by ``select`` (with selection) and ``random`` (without), over the same images."""
+    own = [result for result in results if VIEWS.fullmatch(result.cell.method)]
+    found: dict[str, list[ViewsPoint]] = {}
+    for method, mean in compare(own, "psnr", CLOSE).means.items():
+        match = VIEWS.fullmatch(method)
+        assert match is not None
+        point = ViewsPoint(int(match[2]), mean, mean_seconds(results, method, "refine"))
+        found.setdefault(match[1], []).append(point)
+    return {kind: sorted(points) for kind, points in sorted(found.items(), reverse=True)}
+
+
+def views_figure(results: Sequence[Result]) -> Figure:
+    """Figure 5: number of views against PSNR and against the seconds that refining them takes."""
+    figure = _figure(2, 1)
+    left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
+    looks = {"select": Style(_OURS, "*", "-"), "random": Style(_PALETTE[0], "o", "--")}
+    labels = {"select": "with selection", "random": "without selection"}
+    counts: set[int] = set()
+    for kind, points in views_points(results).items():
+        _line(left, [(point.views, point.psnr) for point in points], looks[kind], labels[kind])
+        timed = [(point.views, Mean(point.seconds, None, 1, 1)) for point in points if point.seconds is not None]
+        _line(right, timed, looks[kind], labels[kind])
+        counts |= {point.views for point in points}
+    for axes, name in ((left, "PSNR of close-ups (dB) ↑"), (right, "refinement (s) ↓")):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted(counts), [str(count) for count in sorted(counts)])
+        axes.set_xlabel("views that a round refines")
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+    right.set_ylim(bottom=0)
+    _legend(figure)
+    return figure
+
+
+def spectrum_figure(
+    pictures: Mapping[str, UInt8[Tensor, "H W 3"]],
+    truth: UInt8[Tensor, "H W 3"] | None,
+    look: Mapping[str, Style],
+    labels: Mapping[str, str],
+    title: str,
+) -> Figure:
+    """Radial power spectra of one image: each method's, and the photograph's in grey where there is one."""
+    figure = _figure(1, 1, scale=1.5)
+    axes = figure.add_subplot()
+    if truth is not None:
+        curve = radial_power_spectrum(as_float(truth))
+        axes.plot(curve.frequency, curve.power, color="0.55", linewidth=4, label="photograph")
+    for method, picture in pictures.items():
+        curve, style = radial_power_spectrum(as_float(picture)), look[method]
+        axes.plot(
+            curve.frequency, curve.power, color=style.color, linestyle=style.line, marker=style.marker, markersize=4,
+            label=labels.get(method, method),
+        )  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_xlabel("frequency (cycles per pixel)")
+    axes.set_ylabel("power of the luma's detail")
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+    _legend(figure)
+    return figure
+
+
+def save_plot(figure: Figure, stem: Path) -> list[Path]:
+    """Write ``stem``.png and ``stem``.svg, whole or not at all; equal figures make equal files."""
+    written = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".svg")]
+    for path in written:
+        with matplotlib.rc_context({"svg.hashsalt": "closeup-ns"}), atomic_path(path) as temporary:
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(temporary, dpi=_RESOLUTION, bbox_inches="tight", metadata=metadata)
+    return written
+
+
+def _figure(columns: int, rows: int, scale: float = 1.0) -> Figure:
+    return Figure(figsize=(scale * _PANEL[0] * columns, scale * _PANEL[1] * rows), layout="constrained")
+
+
+def _scales(results: Sequence[Result]) -> list[float]:
+    far = any(row.scale == 1 for result in results if result.scores for row in result.scores.rows)
+    return ([1.0] if far else []) + close_scales(results)
+
+
+def _line(axes: Any, points: Sequence[tuple[float, Mean]], style: Style, label: str) -> None:
+    if not points:
+        return
+    axes.errorbar(
+        [x for x, _ in points],
+        [mean.value for _, mean in points],
+        yerr=[mean.spread or 0.0 for _, mean in points] if any(mean.spread for _, mean in points) else None,
+        color=style.color, linestyle=style.line, marker=style.marker, markersize=7, capsize=3, label=label,
+    )  # fmt: skip
+
+
+def _zoom_axis(axes: Any, scales: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    axes.set_xticks(scales, [scale_label(scale) for scale in scales])
+    axes.set_xticks([], minor=True)
+    axes.grid(alpha=0.3)
+
+
+def _label(results: Sequence[Result], method: str) -> str:
+    return next(result.cell.label or method for result in results if result.cell.method == method)
+
+
+def _legend(figure: Figure) -> None:
+    """One legend for all panels, below them."""
+    entries: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels()):
+            entries.setdefault(label, handle)
+    if entries:
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(4, len(entries)))

@@ -1,0 +1,94 @@
+"""Means over common images, against sums written out by brute force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from closeup_ns.bench.results import compare, last_line, load_results
+from tests.bench.made_up import made_up_cell
+
+SCALES = {"a": 1.0, "b": 3.0, "c": 3.0, "d": 9.0}
+runs = st.dictionaries(
+    st.tuples(st.sampled_from("MN"), st.sampled_from(("s", "t")), st.integers(0, 1)),
+    st.dictionaries(st.sampled_from("abcd"), st.floats(-5, 5), max_size=4),
+    min_size=1,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(runs)
+def test_means_are_over_the_images_that_every_method_and_seed_has(cells: dict) -> None:
+    with TemporaryDirectory() as folder:
+        results = load_results(
+            [
+                made_up_cell(Path(folder), m, {i: (SCALES[i], {"psnr": v}) for i, v in images.items()}, scene, seed)
+                for (m, scene, seed), images in cells.items()
+            ]
+        )
+    found = compare(results, "psnr", "close")
+    rows = {}
+    for (method, scene, seed), images in cells.items():
+        for image, value in images.items():
+            if SCALES[image] > 1:
+                rows.setdefault((method, seed), {})[scene, image] = value
+    everything = {key for values in rows.values() for key in values}
+    common = {key for key in everything if all(key in values for values in rows.values())}
+    assert (found.images, found.of) == (len(common), len(everything))
+    assert set(found.means) == {method for method, _ in rows}
+    assert found.comparable == bool(common)
+    for method, mean in found.means.items():
+        per_seed = []
+        for (own, _), values in rows.items():
+            if own == method:
+                kept = {key: value for key, value in values.items() if not common or key in common}
+                scenes = {scene for scene, _ in kept}
+                per_seed.append(np.mean([np.mean([v for (s, _), v in kept.items() if s == scene]) for scene in scenes]))
+        assert mean.value == pytest.approx(np.mean(per_seed), abs=1e-12)
+        assert mean.seeds == len(per_seed)
+        assert mean.spread is None if len(per_seed) == 1 else mean.spread == pytest.approx(np.std(per_seed, ddof=1))
+
+
+def test_a_row_without_any_image_does_not_narrow_the_others_and_one_with_fewer_does(tmp_path: Path) -> None:
+    full = {"x": (3.0, {"psnr": 10.0}), "y": (3.0, {"psnr": 30.0})}
+    cells = [
+        made_up_cell(tmp_path, "whole", full),
+        made_up_cell(tmp_path, "none", {"x": (3.0, {"ssim": 0.5})}),
+        made_up_cell(tmp_path, "broken", state="failed", error="Traceback:\n  no memory\n\n"),
+    ]
+    before = compare(load_results(cells), "psnr", "3x")
+    assert before.means["whole"].value == 20 and before.images == before.of == 2 and not before.lacking
+    half = made_up_cell(tmp_path, "half", {"x": (3.0, {"psnr": 5.0}), "y": (3.0, {"psnr": 777.0})})
+    half.scores.write_text(half.scores.read_text().replace("777.0", "Infinity"))  # as another program may write it
+    cells.append(half)
+    after = compare(load_results(cells), "psnr", "3x")
+    assert after.means["whole"].value == 10 and (after.images, after.of) == (1, 2)
+    assert after.lacking == {"half": [("flower", "y")]}
+
+
+def test_unreadable_scores_are_a_problem_of_that_cell_alone(tmp_path: Path) -> None:
+    gone = made_up_cell(tmp_path, "gone")
+    bad = made_up_cell(tmp_path, "bad", {"x": (1.0, {"psnr": 1.0})})
+    bad.scores.write_text("{")
+    good = made_up_cell(tmp_path, "good", {"x": (1.0, {"psnr": 1.0})})
+    found = load_results([gone, bad, good])
+    assert [result.scores is None for result in found] == [True, True, False]
+    assert "cannot read the scores" in found[0].problem and "cannot read the scores" in found[1].problem
+
+
+def test_figures_made_in_two_ways_are_not_ranked(tmp_path: Path) -> None:
+    images = {"x": (3.0, {"dino": 0.5})}
+    cells = [made_up_cell(tmp_path, "a", images), made_up_cell(tmp_path, "b", images, implementation="other")]
+    assert not compare(load_results(cells), "dino", "close").comparable
+    assert compare(load_results(cells[:1]), "dino", "close").comparable
+
+
+def test_last_line() -> None:
+    assert last_line("a\n b \n\n") == "b"
+    assert last_line("") == ""
+    assert last_line("x" * 300) == "x" * 237 + "..."
