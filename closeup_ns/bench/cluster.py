@@ -45,7 +45,7 @@ class RayExecutor:
     ray: Any
     """The module."""
     address: str = ""
-    """Of a cluster to join: HOST:PORT, ray://HOST:PORT or "auto"."""
+    """Of a cluster to join: HOST:PORT or "auto"."""
     workers: int = 0
     """CPUs of a Ray that starts here; 0: all."""
 

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from closeup_ns.bench.cell import CellResult, CellSpec, case_folder, read_cells
 from closeup_ns.bench.executor import make_executor, record_failure
-from closeup_ns.bench.methods import Budget, Method, pick_methods, table_methods
+from closeup_ns.bench.methods import Budget, Method, load_methods, pick_methods, table_methods
 from closeup_ns.bench.prepare import prepare_case
 from closeup_ns.bench.protocol import Protocol, Scene, load_protocol
 from closeup_ns.bench.work import finished_cell
@@ -80,13 +80,14 @@ class Bench:
         """Run what is left to run and write the tables.
 
         Returns:
-            All cells of this call, or with ``only_tables`` all that are in ``output``.
+            All cells of this call, or with ``only_tables`` all that are in ``output``; rows in the order they were
+            given, which is the tables'.
 
         Raises:
             CloseupError: a name is unknown, Ray is missing, or every cell failed.
         """
         console = Console()
-        cells = read_cells(self.output) if self.only_tables else self._run(console)
+        cells = self._earlier() if self.only_tables else self._run(console)
         if not cells:
             raise CloseupError(f"there are no cells in {self.output}; run closeup-gs bench without --only-tables")
         self._report(cells, console)
@@ -94,6 +95,12 @@ class Bench:
         if len(failed) == len(cells):
             raise CloseupError(f"all {len(cells)} cells failed; the first: {failed[0].error}")
         return cells
+
+    def _earlier(self) -> list[CellResult]:
+        """The cells in ``output``: rows in the order of --methods, then of methods.yaml."""
+        order = [*self.methods, *load_methods()]
+        cells = read_cells(self.output)
+        return sorted(cells, key=lambda cell: order.index(cell.method) if cell.method in order else len(order))
 
     def _report(self, cells: Sequence[CellResult], console: Console) -> None:
         if importlib.util.find_spec("closeup_ns.bench.report") is None:  # tables are a part of their own
@@ -132,7 +139,8 @@ class Bench:
                 shares[(cell.scene, cell.method, cell.seed)] = 1.0
                 bar.update(task, completed=sum(shares.values()))
                 bar.console.print(_line(cell), soft_wrap=True, highlight=False)
-        return results
+        order = [method.name for method in methods]
+        return sorted(results, key=lambda cell: (order.index(cell.method), cell.scene, cell.seed))
 
     def _cells(self, protocol: Protocol, scene: Scene, methods: Sequence[Method]) -> list[CellSpec]:
         """The cells of one scene. A folder of renders has no seeds."""

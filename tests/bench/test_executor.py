@@ -1,0 +1,263 @@
+"""Where cells run: processes of this machine, and tasks of a Ray whose module is a stand-in."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from closeup_ns.bench import cluster, executor
+from closeup_ns.bench.cell import CellResult, CellSpec, read_cell
+from closeup_ns.bench.cluster import RayExecutor, cell_task, import_ray, pack, unpack
+from closeup_ns.bench.executor import LocalExecutor, cuda_devices, make_executor, record_failure
+from closeup_ns.bench.methods import Method
+from closeup_ns.errors import CloseupError, DataError
+from tests.bench.stand_in import REAL_PYTHON, a_spec, write_case
+from tests.bench.test_work import given_folder
+
+CELL = """
+import json, os, pathlib, signal, sys, time
+out, written = map(pathlib.Path, sys.argv[3:5])
+spec = json.loads(written.read_text())
+folder, seed = written.parent, spec["seed"]
+def tell(state, error=""):
+    content = dict(protocol=spec["protocol"], scene=spec["scene"], method=spec["method"]["name"], label="label",
+                   seed=seed, state=state, error=error)
+    (folder / "status.json").write_text(json.dumps(content))
+(folder / "environment.json").write_text(json.dumps(dict(os.environ)))
+(folder / "train.log").write_text("4 (50.00%)")
+tell("running")
+print("seed", seed)
+if seed == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+if seed == 2:
+    sys.exit("no memory left")
+if seed == 3:
+    time.sleep(600)
+tell("failed", "as it should") if seed == 4 else tell("done")
+"""
+
+
+@pytest.fixture
+def cells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Puts a script in the place of a cell's process: what becomes of it depends on the seed."""
+    script, program = tmp_path / "cell.py", tmp_path / "python"
+    script.write_text(CELL)
+    program.write_text(f'#!/bin/sh\nexec {REAL_PYTHON} {script} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(executor, "_POLL_SECONDS", 0.05)
+
+
+def environment(result: CellResult) -> dict[str, str]:
+    return json.loads((result.folder / "environment.json").read_text())
+
+
+@pytest.mark.usefixtures("cells")
+def test_cells_that_fail_or_die_leave_the_others_be(tmp_path: Path) -> None:
+    told: list[float] = []
+    specs = [a_spec(seed=seed) for seed in (1, 0, 2, 4, 5)]
+    results = {r.seed: r for r in LocalExecutor(2).run(specs, tmp_path / "out", lambda spec, share: told.append(share))}
+    assert {seed: result.state for seed, result in results.items()} == {
+        0: "done", 1: "failed", 2: "failed", 4: "failed", 5: "done"
+    }  # fmt: skip
+    assert "ended with code -9" in results[1].error and "seed 1" in results[1].error
+    assert "no memory left" in results[2].error and results[4].error == "as it should"
+    for result in results.values():
+        assert read_cell(result.folder).state == result.state
+    assert 0 < max(told) < 1
+
+
+@pytest.mark.usefixtures("cells")
+def test_cells_share_the_cores_and_take_gpus_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    specs = [a_spec(seed=seed) for seed in (5, 6, 7, 8)]
+    results = list(LocalExecutor(2).run(specs, tmp_path / "a"))
+    assert {environment(result)["OMP_NUM_THREADS"] for result in results} == {"3"}
+    monkeypatch.setattr(executor, "cuda_devices", lambda: ["2", "5"])
+    results = list(LocalExecutor().run(specs, tmp_path / "b"))
+    assert {environment(result)["CUDA_VISIBLE_DEVICES"] for result in results} == {"2", "5"}
+    results = list(LocalExecutor(4).run(specs, tmp_path / "c"))
+    devices = [environment(result)["CUDA_VISIBLE_DEVICES"] for result in results]
+    assert set(devices) <= {"2", "5"}
+
+
+def test_gpus_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert cuda_devices() == []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert cuda_devices() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,7")
+    assert cuda_devices() == ["3", "7"]
+
+
+@pytest.mark.usefixtures("cells")
+def test_an_interrupted_bench_ends_its_cells(tmp_path: Path) -> None:
+    """Closing the iterator is what a KeyboardInterrupt in the caller does."""
+    results = LocalExecutor(2).run([a_spec(seed=0), a_spec(seed=3), a_spec(seed=6)], tmp_path)
+    assert next(results).seed in (0, 6)
+    before = threading.active_count()
+    started = time.monotonic()
+    results.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - started < 60 and threading.active_count() < before
+
+
+def test_a_finished_cell_is_not_overwritten_by_a_failure(tmp_path: Path) -> None:
+    done = a_spec().result(tmp_path, "done")
+    done.write()
+    failure = record_failure(a_spec().result(tmp_path, "failed", "the case cannot be prepared"))
+    assert failure.state == "failed" and read_cell(done.folder).state == "done"
+
+
+def test_executors_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert make_executor("local", 3) == LocalExecutor(3)
+    with pytest.raises(CloseupError, match="local and ray"):
+        make_executor("slurm")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(CloseupError, match=r"pip install 'closeup-ns\[cluster\]'"):
+        make_executor("ray")
+
+
+class StandInRay:
+    """As much of Ray as is used: a task runs when its result is asked for."""
+
+    def __init__(self, gpus: float = 0.0, before: Callable[[list[Any]], None] = lambda words: None) -> None:
+        self.gpus, self.before = gpus, before
+        self.options: dict[str, Any] = {}
+        self.asked: dict[str, Any] = {}
+        self.stored: list[bytes] = []
+        self.cancelled: list[object] = []
+        self.open = False
+
+    def init(self, **options: Any) -> None:
+        if options.get("address") == "nowhere:1":
+            raise ConnectionError("no answer from nowhere:1")
+        self.options, self.open = options, True
+
+    def shutdown(self) -> None:
+        self.open = False
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 4.0, **({"GPU": self.gpus} if self.gpus else {})}
+
+    def remote(self, **asked: Any) -> Callable[[Any], Any]:
+        self.asked = asked
+        return lambda function: SimpleNamespace(remote=lambda *words: (function, *words))
+
+    def put(self, content: bytes) -> bytes:
+        self.stored.append(content)
+        return content
+
+    def wait(self, references: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+        return references[-1:], references[:-1]
+
+    def get(self, reference: Any) -> Any:
+        function, *words = reference
+        self.before(words)
+        return function(*words)
+
+    def cancel(self, reference: object, force: bool) -> None:
+        self.cancelled.append(reference)
+
+
+Trainer = Callable[..., Callable[[], list[list[str]]]]
+
+
+def test_where_the_folder_is_seen_cells_are_worked_on_in_place(tmp_path: Path, trainer: Trainer) -> None:
+    trainer()
+    write_case(tmp_path)
+    ray = StandInRay()
+    results = list(RayExecutor(ray, workers=2).run([a_spec(), a_spec(seed=1), given_folder(tmp_path)], tmp_path))
+    assert [result.state for result in results] == ["done"] * 3
+    assert results[0].method == "theirs"  # a folder of renders lies here and is no task
+    assert ray.asked["num_gpus"] == 0 and ray.options["num_cpus"] == 2 and not ray.stored
+    assert not ray.open and not (tmp_path / ".bench-token").exists()
+
+
+def test_where_it_is_not_seen_the_case_goes_and_the_cell_comes_back(
+    tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer()
+    write_case(tmp_path)
+
+    def elsewhere(words: list[Any]) -> None:
+        words[2] = "another token"  # as if the node's folder of that name were another one
+
+    ray = StandInRay(2.0, elsewhere)
+    done, broken = a_spec(), a_spec(Method("n", nerfstudio="closeup-gs", rounds=0, needs=("flux",)))
+    results = {r.method: r for r in RayExecutor(ray, "head:6379").run([done, broken], tmp_path)}
+    assert results["plain"].state == "done" and results["n"].state == "failed" and "flux" in results["n"].error
+    assert sorted(path.name for path in results["plain"].renders.iterdir()) == ["far.png", "near.png"]
+    assert results["plain"].scores.is_file() and results["plain"] == read_cell(done.folder(tmp_path))
+    assert ray.asked["num_gpus"] == 1 and ray.options["address"] == "head:6379"
+    assert len(ray.stored) == 1  # both cells are of one case
+
+
+def test_a_task_that_dies_is_a_failed_cell(tmp_path: Path, trainer: Trainer) -> None:
+    trainer()
+    write_case(tmp_path)
+
+    def die(words: list[Any]) -> None:
+        if CellSpec.from_json(words[0]).seed == 1:
+            raise OSError("the worker died of its memory")
+
+    results = {r.seed: r for r in RayExecutor(StandInRay(before=die)).run([a_spec(), a_spec(seed=1)], tmp_path)}
+    assert results[0].state == "done" and results[1].state == "failed"
+    assert "died of its memory" in results[1].error and read_cell(results[1].folder).state == "failed"
+
+
+def test_an_interrupted_bench_cancels_its_tasks(tmp_path: Path, trainer: Trainer) -> None:
+    trainer()
+    write_case(tmp_path)
+    ray = StandInRay()
+    results = RayExecutor(ray).run([a_spec(), a_spec(seed=1), a_spec(seed=2)], tmp_path)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert len(ray.cancelled) == 2 and not ray.open
+
+
+def test_a_cluster_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CloseupError, match="cannot connect to the cluster at nowhere:1: no answer"):
+        list(RayExecutor(StandInRay(), "nowhere:1").run([a_spec()], tmp_path))
+
+
+def test_a_node_without_folder_and_case_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CloseupError, match="does not see"):
+        cell_task(a_spec().to_json(), str(tmp_path), "token", None)
+
+
+def test_folders_travel_whole_and_stay_inside(tmp_path: Path) -> None:
+    for name in ("a.txt", "deep/er/b.bin", ".lock"):
+        path = tmp_path / "from" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    (tmp_path / "from" / "link").symlink_to("/etc/hostname")
+    unpack(pack(tmp_path / "from"), tmp_path / "to")
+    found = {path.relative_to(tmp_path / "to").as_posix() for path in (tmp_path / "to").rglob("*") if path.is_file()}
+    assert found == {"a.txt", "deep/er/b.bin"}
+    assert (tmp_path / "to" / "deep" / "er" / "b.bin").read_bytes() == b"deep/er/b.bin"
+    evil = io.BytesIO()
+    with zipfile.ZipFile(evil, "w") as archive:
+        archive.writestr("../outside.txt", "x")
+    with pytest.raises(DataError, match="outside"):
+        unpack(evil.getvalue(), tmp_path / "to")
+
+
+def test_ray_is_imported_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in = SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "ray", stand_in)
+    assert import_ray() is stand_in
+    made = make_executor("ray", 2, "head:1")
+    assert isinstance(made, cluster.RayExecutor) and (made.address, made.workers) == ("head:1", 2)

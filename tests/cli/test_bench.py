@@ -1,0 +1,151 @@
+"""The bench's command: which cells it makes of its options, and what it does with those that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from closeup_ns.bench.cell import CellResult, CellSpec
+from closeup_ns.bench.methods import Budget
+from closeup_ns.bench.work import run_cell
+from closeup_ns.cli import bench as bench_module
+from closeup_ns.cli.bench import Bench
+from closeup_ns.errors import CloseupError, DataError
+from closeup_ns.evaluation.evaluate import EvaluationConfig
+from tests.bench.stand_in import given_renders, write_case
+
+PROTOCOL = """
+name: tiny
+kind: rendered
+scales: [3]
+rounds: 2
+scenes: [{name: small}, {name: other, rounds: 1}]
+"""
+
+
+@pytest.fixture
+def protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A protocol whose scenes are prepared in no time; tables are written by another part."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(PROTOCOL)
+
+    def prepare(name: str, scene: object, data: Path, folder: Path) -> None:
+        if scene.name == "broken":  # type: ignore[attr-defined]
+            raise DataError("half of the photographs are missing")
+        if not folder.exists():
+            write_case(folder.parents[2], name, scene.name)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(bench_module, "prepare_case", prepare)
+    monkeypatch.setattr(Bench, "_report", lambda *given: None)
+    return path
+
+
+class Recorder:
+    """An executor that finishes every cell at once."""
+
+    def __init__(self, fail: Sequence[str] = ()) -> None:
+        self.specs: list[CellSpec] = []
+        self.fail = fail
+
+    def run(self, specs: Sequence[CellSpec], out: Path, watch: object = None) -> Iterator[CellResult]:
+        for spec in reversed(specs):
+            self.specs.append(spec)
+            if spec.method.renders:
+                yield run_cell(spec, out)
+                continue
+            failed = spec.method.name in self.fail
+            yield spec.result(out, "failed" if failed else "done", "no memory\nleft" if failed else "")
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    made = Recorder()
+    monkeypatch.setattr(bench_module, "make_executor", lambda *given: made)
+    return made
+
+
+def test_scenes_times_methods_times_seeds(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
+    bench = Bench(str(protocol), ("plain", "closeup-gs"), output=tmp_path / "out", seeds=(0, 1), quick=True)
+    cells = bench.main()
+    assert {(s.scene, s.method.name, s.seed) for s in recorder.specs} == {
+        (scene, method, seed) for scene in ("small", "other") for method in ("plain", "closeup-gs") for seed in (0, 1)
+    }
+    assert [cell.method for cell in cells] == ["plain"] * 4 + ["closeup-gs"] * 4  # the tables' order
+    budgets = {spec.scene: spec.budget for spec in recorder.specs}
+    assert budgets == {"small": Budget(3000, 2, 500), "other": Budget(3000, 1, 500)}
+    assert all(spec.quick for spec in recorder.specs)
+
+
+def test_options_reach_every_cell(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
+    Bench(
+        str(protocol), ("base",), scenes=("other",), output=tmp_path, quick=False, base_steps=70, rounds=3,
+        round_steps=9, train_options={"pipeline.planner.anchors": "2", "x.y": "0.1 0.3"},
+    ).main()  # fmt: skip
+    (spec,) = recorder.specs
+    assert spec.budget == Budget(70, 3, 9) and not spec.quick and spec.scene == "other"
+    assert spec.train_options == ("--pipeline.planner.anchors", "2", "--x.y", "0.1", "0.3")
+
+
+def test_full_budgets_are_the_papers(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
+    Bench(str(protocol), ("base",), scenes=("small",), output=tmp_path, quick=False).main()
+    assert recorder.specs[0].budget == Budget(30000, 2, 5000)
+
+
+def test_a_table_gives_the_rows(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
+    Bench(str(protocol), table="2", scenes=("small",), output=tmp_path).main()
+    assert {"no-progressive", "no-densify", "closeup-gs"} <= {spec.method.name for spec in recorder.specs}
+    recorder.specs.clear()
+    Bench(str(protocol), scenes=("small",), output=tmp_path).main()
+    assert {spec.method.name for spec in recorder.specs} == {"plain", "base", "closeup-gs"}
+
+
+def test_folders_of_renders_are_rows_once(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
+    folder = given_renders(tmp_path)
+    out = tmp_path / "out"
+    again = Bench(
+        str(protocol), renders={"theirs": str(folder)}, scenes=("small",), output=out, seeds=(0, 1),
+        evaluation=EvaluationConfig(("psnr",)),
+    )  # fmt: skip
+    assert [(cell.method, cell.state) for cell in again.main()] == [("theirs", "done")]
+    assert len(recorder.specs) == 1
+    assert again.main()[0].state == "done" and len(recorder.specs) == 1  # kept
+
+
+def test_a_scene_that_cannot_be_prepared_fails_its_cells_only(
+    recorder: Recorder, protocol: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    protocol.write_text(PROTOCOL.replace("name: other", "name: broken"))
+    cells = Bench(str(protocol), ("plain", "base"), output=tmp_path / "out").main()
+    states = {(cell.scene, cell.method): cell.state for cell in cells}
+    assert states == {
+        ("small", "plain"): "done", ("small", "base"): "done",
+        ("broken", "plain"): "failed", ("broken", "base"): "failed",
+    }  # fmt: skip
+    assert "half of the photographs are missing" in capsys.readouterr().out
+
+
+def test_every_cell_failing_is_an_error(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
+    recorder.fail = ("plain", "base")
+    assert len(Bench(str(protocol), ("plain", "base", "3dgs"), scenes=("small",), output=tmp_path).main()) == 3
+    with pytest.raises(CloseupError, match="(?s)all 2 cells failed; the first: no memory"):
+        Bench(str(protocol), ("plain", "base"), scenes=("small",), output=tmp_path).main()
+
+
+def test_tables_alone_train_nothing(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
+    with pytest.raises(CloseupError, match="there are no cells"):
+        Bench(output=tmp_path, only_tables=True).main()
+    for name in ("odd", "closeup-gs", "plain"):
+        CellResult("tiny", "small", name, name, 0, "done", tmp_path / "cells" / "tiny" / "small" / name).write()
+    found = Bench(output=tmp_path, only_tables=True).main()
+    assert [cell.method for cell in found] == ["closeup-gs", "plain", "odd"] and not recorder.specs
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"methods": ("nonsense",)}, "no method"), ({"scenes": ("nowhere",)}, "no scene"), ({"table": "7"}, "no table")],
+)
+def test_names_that_do_not_exist(protocol: Path, recorder: Recorder, options: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Bench(str(protocol), **options).main()
