@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from closeup_ns.atomic import atomic_path
-from closeup_ns.bench.results import Mean, Result, close_scales, compare, is_higher_better, methods_of, metrics_of
-from closeup_ns.bench.tables import NAMES, UNITS, mean_seconds
+from closeup_ns.bench.results import Mean, Result, close_scales, compare, methods_of, metrics_of
+from closeup_ns.bench.tables import NAMES, UNITS, arrow, mean_seconds
 from closeup_ns.metrics.scores import CLOSE
 from closeup_ns.metrics.sharpness import radial_power_spectrum
 from closeup_ns.metrics.shot import scale_label
@@ -82,7 +82,7 @@ def quality_figure(results: Sequence[Result], look: Mapping[str, Style]) -> Figu
             if known:
                 _line(axes, known, look[method], _label(results, method))
         unit = f" ({UNITS[metric]})" if metric in UNITS else ""
-        axes.set_ylabel(f"{NAMES.get(metric, metric)}{unit} {'↑' if is_higher_better(results, metric) else '↓'}")
+        axes.set_ylabel(f"{NAMES.get(metric, metric)}{unit} {arrow(results, metric)}")
         axes.set_xlabel("zoom: times nearer than the photographs")
         _zoom_axis(axes, scales)
     _legend(figure)

@@ -27,7 +27,7 @@ FAR = scale_label(1.0)
 NAMES = {
     "psnr": "PSNR",
     "ssim": "SSIM",
-    "cc_psnr": "PSNR, colours fitted",
+    "cc_psnr": "colour-fitted PSNR",
     "sharpness": "sharpness",
     "lpips_vgg": "LPIPS (VGG)",
     "lpips_alex": "LPIPS (AlexNet)",
@@ -208,6 +208,11 @@ def build_table(name: str, title: str, results: Sequence[Result], wanted: Sequen
     )
 
 
+def arrow(results: Sequence[Result], metric: str) -> str:
+    """Where better is: up, down, or towards 1."""
+    return "→ 1" if metric in _NO_RANK else "↑" if is_higher_better(results, metric) else "↓"
+
+
 def printed(metric: str, mean: Mean) -> str:
     """A mean as tables show it, with its spread over seeds."""
     digits = _DIGITS.get(metric, 3)
@@ -229,8 +234,7 @@ def _column(want: Wanted, comparison: Comparison, results: Sequence[Result], not
         images = "-"
     else:
         images = str(comparison.of) if comparison.images == comparison.of else f"{comparison.images} of {comparison.of}"
-    arrow = "→ 1" if want.metric in _NO_RANK else "↑" if is_higher_better(results, want.metric) else "↓"
-    return Column(NAMES.get(want.metric, want.metric), want.heading, arrow, images, tuple(marks))
+    return Column(NAMES.get(want.metric, want.metric), want.heading, arrow(results, want.metric), images, tuple(marks))
 
 
 def _narrowed(comparison: Comparison, results: Sequence[Result]) -> str:
@@ -305,7 +309,7 @@ def _why_left_out(want: Wanted, results: Sequence[Result]) -> str:
     name = NAMES.get(want.metric, want.metric)
     if reasons:
         return f"{name} is missing: {'; '.join(sorted(reasons))}"
-    return f"{name}{where} is missing: no image has it"
+    return f"{name}{where} is missing: it was not computed"
 
 
 def _over(results: Sequence[Result]) -> str:

@@ -69,7 +69,7 @@ def test_a_metric_that_no_row_has_is_left_out_with_its_reason(tmp_path: Path) ->
     assert [(column.group, column.name) for column in table.columns] == [("close-ups", "PSNR"), ("far views", "PSNR")]
     text = markdown(table)
     assert "DINO is missing: no weights: put them into dino.pth\n" in text
-    assert text.count("MetaIQA is missing: no image has it") == 1
+    assert text.count("MetaIQA is missing: it was not computed") == 1
     assert "**20.00**" not in text, "one row has nothing to be better than"
 
 
@@ -192,10 +192,10 @@ def test_latex_to_the_letter(tmp_path: Path) -> None:
         "\\midrule\nimages & 1 & 1 \\\\\n"
         "\\bottomrule\n\\end{tabular}\n"
         "\\par\\smallskip\\raggedright\\footnotesize\n"
-        "SSIM is missing: no image has it \\\\\n"
-        "LPIPS (VGG) is missing: no image has it \\\\\n"
+        "SSIM is missing: it was not computed \\\\\n"
+        "LPIPS (VGG) is missing: it was not computed \\\\\n"
         "DINO is missing: 50\\% \\& more \\\\\n"
-        "MetaIQA is missing: no image has it\n"
+        "MetaIQA is missing: it was not computed\n"
         "\\end{table}\n"
     )
 

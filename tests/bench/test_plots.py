@@ -1,0 +1,98 @@
+"""What plots hold, read off the axes before anything is saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from closeup_ns.bench.plots import (
+    quality_figure,
+    save_plot,
+    spectrum_figure,
+    styles,
+    views_figure,
+    views_points,
+)
+from closeup_ns.bench.results import load_results, methods_of
+from closeup_ns.metrics.sharpness import radial_power_spectrum
+from tests.bench.made_up import made_up_cell
+
+
+def zoomed(*psnr: float) -> dict:
+    return {f"i{s}": (s, {"psnr": value, "ssim": value / 100}) for s, value in zip((1.0, 3.0, 27.0), psnr)}
+
+
+def test_quality_has_a_panel_per_metric_and_a_line_per_method(tmp_path: Path) -> None:
+    cells = [made_up_cell(tmp_path, "closeup-gs", zoomed(30, 20, 10 + seed), seed=seed) for seed in (0, 2)]
+    cells.append(made_up_cell(tmp_path, "mine", zoomed(31, 19), label="Mine"))
+    cells.append(made_up_cell(tmp_path, "3dgs", state="failed"))
+    results = load_results(cells)
+    look = styles(methods_of(results))
+    figure = quality_figure(results, look)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["PSNR (dB) ↑", "SSIM ↑"]
+    axes = figure.axes[0]
+    assert axes.get_xscale() == "log" and [text.get_text() for text in axes.get_xticklabels()] == ["far", "3x", "27x"]
+    lines = [container[0] for container in axes.containers]  # type: ignore[index]
+    assert [line.get_color() for line in lines] == [look["closeup-gs"].color, look["mine"].color]
+    np.testing.assert_allclose(lines[0].get_xydata(), [[1, 30], [3, 20], [27, 11]])
+    np.testing.assert_allclose(lines[1].get_xydata(), [[1, 31], [3, 19]])
+    bars = axes.containers[0][2][0].get_segments()  # type: ignore[index]
+    np.testing.assert_allclose([bar[:, 1] for bar in bars][2], [11 - 2**0.5, 11 + 2**0.5])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["closeup-gs", "Mine"]
+
+
+def test_figure_5(tmp_path: Path) -> None:
+    cells = []
+    for kind, add in (("select", 1.0), ("random", 0.0)):
+        for views in (16, 2):
+            images = {"x": (3.0, {"psnr": 20 + add + views / 10})}
+            cells.append(made_up_cell(tmp_path, f"{kind}-{views}", images, seconds={"refine": 3.0 * views}))
+    cells.append(made_up_cell(tmp_path, "base", {"x": (3.0, {"psnr": 5.0})}))
+    results = load_results(cells)
+    assert [(p.views, p.seconds) for p in views_points(results)["select"]] == [(2, 6.0), (16, 48.0)]
+    left, right = views_figure(results).axes
+    data = [container[0].get_xydata().tolist() for container in left.containers]  # type: ignore[index]
+    assert data == [[[2, 21.2], [16, 22.6]], [[2, 20.2], [16, 21.6]]]
+    assert [c[0].get_xydata().tolist() for c in right.containers] == [[[2, 6], [16, 48]]] * 2  # type: ignore[index]
+    assert not views_points(load_results(cells[-1:]))
+
+
+def test_spectra_are_those_of_the_metric() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth, render = (torch.randint(0, 256, (40, 48, 3), generator=generator, dtype=torch.uint8) for _ in range(2))
+    figure = spectrum_figure({"3dgs": render}, truth, styles(["3dgs"]), {"3dgs": "3DGS"}, "a")
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    for label, picture in (("photograph", truth), ("3DGS", render)):
+        expected = radial_power_spectrum(picture.float() / 255)
+        np.testing.assert_allclose(lines[label].get_xdata(), expected.frequency)
+        np.testing.assert_allclose(lines[label].get_ydata(), expected.power)
+    assert figure.axes[0].get_yscale() == "log" and "cycles per pixel" in figure.axes[0].get_xlabel()
+
+
+def test_a_method_looks_the_same_in_every_bench_and_no_two_look_alike() -> None:
+    few, many = styles(["closeup-gs", "base"]), styles(["x", "3dgs", "base", "y", "closeup-gs", "2dgs", "z"])
+    assert few["base"] == many["base"] and few["closeup-gs"] == many["closeup-gs"]
+    assert len(set(many.values())) == len(many)
+    crowd = styles([f"m{n}" for n in range(21)])
+    assert len(set(crowd.values())) == 21
+
+
+def test_plots_are_files_and_equal_ones_are_equal(tmp_path: Path) -> None:
+    results = load_results([made_up_cell(tmp_path, "3dgs", zoomed(30, 20, 10))])
+    paths = [save_plot(quality_figure(results, styles(["3dgs"])), tmp_path / name) for name in ("a", "b.c")]
+    assert [path.name for path in paths[1]] == ["b.c.png", "b.c.svg"]
+    for one, other in zip(*paths):
+        assert one.read_bytes() == other.read_bytes()
+    with Image.open(paths[0][0]) as image:
+        assert image.width > 400
+    assert "<svg" in paths[0][1].read_text()
+
+
+@pytest.mark.parametrize("values", [(30.0,), (30.0, 20.0, 10.0)])
+def test_one_scale_is_enough(tmp_path: Path, values: tuple[float, ...]) -> None:
+    results = load_results([made_up_cell(tmp_path, "3dgs", zoomed(*values))])
+    assert len(save_plot(quality_figure(results, styles(["3dgs"])), tmp_path / "p")) == 2
