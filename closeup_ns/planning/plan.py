@@ -173,21 +173,14 @@ def plan_round(
             updates, weights = _choose_updates(known_depths[anchors], frontier, candidates, shell, config, generator)
     seconds["total"] = time.perf_counter() - started
     return RoundPlan(
-        round_index=round_index,
-        zoom_total=config.zoom**round_index,
-        radius=radius,
-        previous_radius=previous_radius,
+        round_index=round_index, zoom_total=config.zoom**round_index, radius=radius, previous_radius=previous_radius,
         target=target.point.tolist(),
-        anchors=[known[index] for index in anchors.tolist()],
-        anchor_coverage=anchor_coverage.tolist(),
-        frontier=frontier.views,
-        frontier_seeds=[names[index] for index in frontier.seeds],
-        updates=[candidates.views[index] for index in updates.tolist()],
-        update_weights=weights.tolist(),
+        anchors=[known[index] for index in anchors.tolist()], anchor_coverage=anchor_coverage.tolist(),
+        frontier=frontier.views, frontier_seeds=[names[index] for index in frontier.seeds],
+        updates=[candidates.views[index] for index in updates.tolist()], update_weights=weights.tolist(),
         candidates=candidates.views,
-        warnings=warnings + frontier.warnings + candidates.warnings,
-        seconds=seconds,
-    )
+        warnings=warnings + frontier.warnings + candidates.warnings, seconds=seconds,
+    )  # fmt: skip
 
 
 def _check(round_index: int, known: Sequence[KnownView]) -> None:

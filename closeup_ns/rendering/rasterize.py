@@ -81,8 +81,15 @@ def rasterization(
         sh_degree=sh_degree, backgrounds=backgrounds, render_mode=render_mode, absgrad=absgrad,
         rasterize_mode=rasterize_mode,
     )  # fmt: skip
+    return _checked_render(request, backend, packed=packed, tile_size=tile_size, sparse_grad=sparse_grad)
+
+
+def _checked_render(
+    request: RasterRequest, backend: str, *, packed: bool, tile_size: int, sparse_grad: bool
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """What `rasterization` returns, by the backend that it chooses."""
     check_request(request)
-    chosen = choose_backend(means, backend)
+    chosen = choose_backend(request.means, backend)  # pyright: ignore[reportArgumentType]
     if chosen == "gsplat":
         channels, alphas, info = rasterize_gsplat(request, packed=packed, tile_size=tile_size, sparse_grad=sparse_grad)
     else:
