@@ -14,6 +14,7 @@ import torch
 
 from closeup_ns.atomic import atomic_path, write_json
 from closeup_ns.bench.cell import CellResult
+from closeup_ns.bench.dive import VideoOptions, write_dive_video
 from closeup_ns.bench.methods import table_methods
 from closeup_ns.bench.pictures import Look, case_of, comparison_grid, looks, one_seed
 from closeup_ns.bench.plots import (
@@ -34,11 +35,14 @@ from closeup_ns.metrics.shot import scale_label
 SCHEMA = 1
 
 
-def write_report(folder: Path, cells: Sequence[CellResult], command: str | None = None) -> list[Path]:
+def write_report(
+    folder: Path, cells: Sequence[CellResult], command: str | None = None, video: VideoOptions | None = None
+) -> list[Path]:
     """Write everything that ``cells`` say into ``folder``; cells may be unfinished or failed.
 
     Args:
         command: What made the cells, for the captions; the command line of this process by default.
+        video: Also film a dive per scene, every method side by side, which loads every run.
 
     Returns:
         The files, README.md first. Each appears whole or not at all.
@@ -55,7 +59,11 @@ def write_report(folder: Path, cells: Sequence[CellResult], command: str | None 
     for protocol, members in groupby(results, key=lambda result: result.cell.protocol):
         own = list(members)
         text, files, made = _protocol(folder, protocol, own, look, command)
+        films, problems = ([], []) if video is None else _videos(folder / "pictures", protocol, own, video)
+        text += "".join(f"\n[{path.stem}](<{path.relative_to(folder).as_posix()}>)\n" for path in films)
+        text += "".join(f"\n- {markdown_text(problem)}\n" for problem in problems)
         parts.append(text)
+        written += films
         written += files
         tables[protocol] = [asdict(table) for table in made]
     write_json(
@@ -68,11 +76,8 @@ def write_report(folder: Path, cells: Sequence[CellResult], command: str | None 
 
 
 def in_order(results: Sequence[Result]) -> list[Result]:
-    """By protocol; rows as the first of the paper's tables that has them all, others by name; scenes too."""
-    methods = methods_of(results)
-    listed = [table_methods(table) for table in ("default", "1", "2", "3", "fig5")]
-    fitting = [names for names in listed if set(methods) <= set(names)] or listed
-    order = list(dict.fromkeys(name for names in (*fitting, sorted(methods)) for name in names))
+    """By protocol, then rows in the order in which they are given; scenes and seeds in their own."""
+    order = methods_of(results)
     return sorted(results, key=lambda r: (r.cell.protocol, order.index(r.cell.method), r.cell.scene, r.cell.seed))
 
 
@@ -176,6 +181,24 @@ def _spectra(stem: Path, row: Look, look: dict[str, Style], labels: dict[str, st
     renders = {method: torch.from_numpy(picture) for method, picture in row.renders.items()}
     truth = None if row.truth is None else torch.from_numpy(row.truth)
     return save_plot(spectrum_figure(renders, truth, look, labels, title), stem)
+
+
+def _videos(
+    folder: Path, protocol: str, results: Sequence[Result], options: VideoOptions
+) -> tuple[list[Path], list[str]]:
+    """A dive per scene, and what there is to say about it."""
+    written, problems = [], []
+    for scene in sorted({result.cell.scene for result in results}):
+        own = [result for result in results if result.cell.scene == scene]
+        path, case = folder / f"{protocol}-{scene}-dive.mp4", case_of(own[0].cell)
+        try:
+            if case is None:
+                raise CloseupError("its case is gone")
+            problems += [f"dive at {scene}: {warning}" for warning in write_dive_video(path, own, case, options)]
+            written.append(path)
+        except CloseupError as problem:
+            problems.append(f"no dive at {scene}: {problem}")
+    return written, problems
 
 
 def _embed(path: Path, folder: Path) -> str:

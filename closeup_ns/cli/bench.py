@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +72,8 @@ class Bench:
     """Cluster that --executor ray joins, e.g. HOST:6379; default: a Ray starts here."""
     only_tables: bool = False
     """Train nothing: write the tables again from the cells that are there."""
+    video: bool = False
+    """Also film a dive at each scene's object of interest, all methods side by side."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Metrics and their weights."""
 
@@ -103,10 +104,10 @@ class Bench:
         return sorted(cells, key=lambda cell: order.index(cell.method) if cell.method in order else len(order))
 
     def _report(self, cells: Sequence[CellResult], console: Console) -> None:
-        if importlib.util.find_spec("closeup_ns.bench.report") is None:  # tables are a part of their own
-            return
-        write_report = importlib.import_module("closeup_ns.bench.report").write_report
-        for path in write_report(self.output, cells):
+        from closeup_ns.bench.dive import VideoOptions
+        from closeup_ns.bench.report import write_report  # matplotlib takes its time, and --help has no need of it
+
+        for path in write_report(self.output, cells, video=VideoOptions() if self.video else None):
             console.print(escape(str(path)), soft_wrap=True, highlight=False)
 
     def _run(self, console: Console) -> list[CellResult]:

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.atomic import write_json
-from closeup_ns.cli.path_geometry import Dive, DiveOptions, Ease, plan_dive, stage_frames
-from closeup_ns.errors import CloseupError, PlanningError
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.errors import CloseupError
+from closeup_ns.planning.dive import Dive, DiveOptions, Ease, choose_start, plan_dive, stage_frames
 from closeup_ns.views.view import View
-from closeup_ns.views.warp import project
-
-_START_CANDIDATES = 12
-"""How many of the best-aimed training views are looked at for one that sees the target unobstructed."""
 
 
 @dataclass
@@ -93,30 +86,6 @@ def frame_count(seconds: float, fps: float) -> int:
     return round(product)
 
 
-def choose_start(
-    views: Sequence[View], names: Sequence[str], wanted: str | None, target: Float[Tensor, "3"], render: Renderer
-) -> tuple[View, list[str]]:
-    """The view to start from, with warnings: the one called ``wanted``, or the best aimed that sees the target.
-
-    Raises:
-        CloseupError: no view has the wanted name.
-        PlanningError: no view has the target in its image.
-    """
-    if wanted is not None:
-        if wanted not in names:
-            some = ", ".join(list(names)[:5])
-            raise CloseupError(f"--start-view: no training image is called {wanted!r}; there are {some}, ...")
-        return views[list(names).index(wanted)], []
-    aimed = sorted((_off_axis(view, target), index) for index, view in enumerate(views) if _has_in_image(view, target))
-    if not aimed:
-        raise PlanningError("no training image has the target in it; choose another with --target X Y Z")
-    for _, index in aimed[:_START_CANDIDATES]:
-        if _sees(views[index], target, render):
-            return views[index], []
-    best = aimed[0][1]
-    return views[best], [f"every training image has something in front of the target; starting from {names[best]}"]
-
-
 def camera_path(dive: Dive, target: Float[Tensor, "3"], fps: float, long_side: int = 0) -> dict[str, Any]:
     """The path as nerfstudio's ns-render and the viewer's Render tab read it (see research/nerfstudio.md, 1.7).
 
@@ -166,25 +135,3 @@ def _frame(view: View) -> dict[str, Any]:
     opengl = view.c2w.double() * view.c2w.new_tensor([1.0, -1.0, -1.0, 1.0]).double()
     fov = 2.0 * math.degrees(math.atan(view.height / (2.0 * float(view.K[1, 1]))))
     return {"camera_to_world": opengl.flatten().tolist(), "fov": fov}
-
-
-def _off_axis(view: View, target: Tensor) -> float:
-    """Cosine of the angle between the gaze and the target, negated: the best aimed sorts first."""
-    sight = target.to(view.position) - view.position
-    return -float(torch.dot(view.forward, sight / sight.norm().clamp_min(1e-12)))
-
-
-def _has_in_image(view: View, target: Tensor) -> bool:
-    uv, z = project(view, target.to(view.position)[None])
-    u, v = uv[0].tolist()
-    return float(z[0]) > 0 and 0 <= u < view.width and 0 <= v < view.height
-
-
-def _sees(view: View, target: Tensor, render: Renderer) -> bool:
-    """Whether the rendered surface at the target's pixel is the target's, within a tenth of its depth."""
-    small = view.resized(128)
-    uv, z = project(small, target.to(small.position)[None])
-    column, row = (int(value) for value in uv[0].tolist())
-    patch = render(small).depth[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
-    seen = float(patch[patch > 0].median()) if bool((patch > 0).any()) else math.inf
-    return seen > 0.9 * float(z[0])

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closeup_ns.cli.path import CameraDive, camera_path, choose_start, frame_count
-from closeup_ns.cli.path_geometry import DiveOptions, eased, plan_dive, stage_frames
+from closeup_ns.cli.path import CameraDive, camera_path, frame_count
 from closeup_ns.errors import CloseupError, PlanningError
+from closeup_ns.planning.dive import DiveOptions, choose_start, eased, plan_dive, stage_frames
 from closeup_ns.views.view import View, look_at
 from tests.scenes import analytic_renderer, facing_views, intrinsics
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,12 +17,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from closeup_ns.errors import PlanningError
+from closeup_ns.errors import CloseupError, PlanningError
 from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.view import View, aim_at
+from closeup_ns.views.warp import project
 
 Ease = Literal["smooth", "soft", "linear"]
 
+_START_CANDIDATES = 12
+"""How many of the best-aimed training views are looked at for one that sees the target unobstructed."""
 _AIM_PART = 0.4
 """Share of the dive over which the camera turns to the target."""
 _BEND_PART = 0.5
@@ -63,6 +66,30 @@ class Dive:
     """Turn of the approach about the target, in degrees; 0 is the straight line."""
     warnings: list[str] = field(default_factory=list)
     """What the user should know."""
+
+
+def choose_start(
+    views: Sequence[View], names: Sequence[str], wanted: str | None, target: Float[Tensor, "3"], render: Renderer
+) -> tuple[View, list[str]]:
+    """The view to start from, with warnings: the one called ``wanted``, or the best aimed that sees the target.
+
+    Raises:
+        CloseupError: no view has the wanted name.
+        PlanningError: no view has the target in its image.
+    """
+    if wanted is not None:
+        if wanted not in names:
+            some = ", ".join(list(names)[:5])
+            raise CloseupError(f"--start-view: no training image is called {wanted!r}; there are {some}, ...")
+        return views[list(names).index(wanted)], []
+    aimed = sorted((_off_axis(view, target), index) for index, view in enumerate(views) if _has_in_image(view, target))
+    if not aimed:
+        raise PlanningError("no training image has the target in it; choose another with --target X Y Z")
+    for _, index in aimed[:_START_CANDIDATES]:
+        if _sees(views[index], target, render):
+            return views[index], []
+    best = aimed[0][1]
+    return views[best], [f"every training image has something in front of the target; starting from {names[best]}"]
 
 
 def plan_dive(
@@ -247,6 +274,28 @@ def _is_blocked(here: View, end: Tensor, point: Tensor, render: Renderer, option
     # One stray Gaussian is not a wall: of what lies around the axis, a twentieth has to be in the way.
     around = torch.hypot((columns - K[0, 2]) / K[0, 0], (rows - K[1, 2]) / K[1, 1]) < max(room / (length + room), 0.02)
     return float(near.sum()) > 0.05 * float(around.sum())
+
+
+def _off_axis(view: View, target: Tensor) -> float:
+    """Cosine of the angle between the gaze and the target, negated: the best aimed sorts first."""
+    sight = target.to(view.position) - view.position
+    return -float(torch.dot(view.forward, sight / sight.norm().clamp_min(1e-12)))
+
+
+def _has_in_image(view: View, target: Tensor) -> bool:
+    uv, z = project(view, target.to(view.position)[None])
+    u, v = uv[0].tolist()
+    return float(z[0]) > 0 and 0 <= u < view.width and 0 <= v < view.height
+
+
+def _sees(view: View, target: Tensor, render: Renderer) -> bool:
+    """Whether the rendered surface at the target's pixel is the target's, within a tenth of its depth."""
+    small = view.resized(128)
+    uv, z = project(small, target.to(small.position)[None])
+    column, row = (int(value) for value in uv[0].tolist())
+    patch = render(small).depth[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
+    seen = float(patch[patch > 0].median()) if bool((patch > 0).any()) else math.inf
+    return seen > 0.9 * float(z[0])
 
 
 def _rounded(point: Tensor) -> str:
