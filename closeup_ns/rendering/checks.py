@@ -65,7 +65,7 @@ def check_values(request: RenderRequest, caller: str) -> None:
     check_cameras(request, caller)
     for name, tensor in _tensors(request).items():
         _expect(caller, name, tensor, torch.isfinite(tensor), "a finite number")
-    _expect(caller, "scales", request.scales, request.scales > 0, "a positive number")
+    _expect(caller, "scales", request.used_scales, request.used_scales > 0, "a positive number")
     inside = (request.opacities >= 0) & (request.opacities <= 1)
     _expect(caller, "opacities", request.opacities, inside, "a number in [0, 1]")
     lengths = request.quats.norm(dim=-1)
@@ -109,7 +109,8 @@ def watch_gradients(caller: str, **outputs: Tensor) -> None:
 
 def _tensors(request: RenderRequest) -> dict[str, Tensor]:
     names = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks", "backgrounds")
-    return {name: getattr(request, name) for name in names if getattr(request, name) is not None}
+    tensors = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
+    return {**tensors, "scales": request.used_scales}
 
 
 def _expect(caller: str, name: str, values: Tensor, good: Tensor, expected: str) -> None:

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.rendering.backend import Backend, choose_backend
+from closeup_ns.rendering.checks import debugging, memory_errors, watch_gradients
 from closeup_ns.rendering.gsplat_backend import rasterize_gsplat_2d
 from closeup_ns.rendering.normals import normals_from_depth
 from closeup_ns.rendering.reference_2d import rasterize_reference_2d
@@ -82,7 +83,9 @@ def rasterization_2dgs(
         z-depth [C,H,W,1], 0 where nothing is, None in mode RGB; information.
 
     Raises:
-        ValueError: A shape, size or mode is wrong; the message names the argument.
+        ValueError: A shape, size, mode or camera is wrong; the message names the argument. With ``CLOSEUP_DEBUG=1`` in
+            the environment also: any value is (see checks.py), or a gradient that backward receives is not finite.
+        MemoryError: The images or the lists of what each pixel shows do not fit into memory.
         CloseupError: The backend that was asked for cannot run here.
     """
     if depth_mode not in get_args(DepthMode):
@@ -93,15 +96,35 @@ def rasterization_2dgs(
         width=width, height=height, near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip,
         sh_degree=sh_degree, backgrounds=backgrounds, render_mode=render_mode, absgrad=absgrad, distloss=distloss,
     )  # fmt: skip
+    return _checked_render(request, depth_mode, backend, packed=packed, tile_size=tile_size, sparse_grad=sparse_grad)
+
+
+def _checked_render(
+    request: SurfelRequest, depth_mode: DepthMode, backend: str, *, packed: bool, tile_size: int, sparse_grad: bool
+) -> SurfelRender:
+    """What `rasterization_2dgs` returns, by the backend that it chooses."""
     check_surfel_request(request)
-    chosen = choose_backend(means, backend)
+    chosen = choose_backend(request.means, backend)  # pyright: ignore[reportArgumentType]
     if chosen == "gsplat":
         images = rasterize_gsplat_2d(request, packed=packed, tile_size=tile_size, sparse_grad=sparse_grad)
-        return _in_world(request, images, depth_mode)
-    images = _without_gsplat(request, chosen)
-    size = {"width": width, "height": height, "n_cameras": len(viewmats), "tile_size": tile_size}
-    images.info.update(**size, gaussian_ids=None, camera_ids=None)
-    return _in_world(request, images, depth_mode)
+        rendered = _in_world(request, images, depth_mode)
+    else:
+        with memory_errors(request, "rasterization_2dgs"):
+            images = _without_gsplat(request, chosen)
+            rendered = _in_world(request, images, depth_mode)
+        size = {"width": request.width, "height": request.height, "n_cameras": len(request.viewmats)}
+        size["tile_size"] = tile_size
+        images.info.update(**size, gaussian_ids=None, camera_ids=None)
+    if debugging():
+        _watch(rendered)
+    return rendered
+
+
+def _watch(rendered: SurfelRender) -> None:
+    """Debug mode: every image's gradient is looked at on its way back."""
+    names = ("channels", "alphas", "normals", "surface_normals", "distort", "median")
+    images = {name: image for name, image in zip(names, rendered) if isinstance(image, Tensor)}
+    watch_gradients("rasterization_2dgs", **images)
 
 
 def _with_depth(backgrounds: Tensor | None, colors: int, render_mode: str) -> Tensor | None:

@@ -40,6 +40,11 @@ class RenderRequest:
     absgrad: bool
 
     @property
+    def used_scales(self) -> Tensor:
+        """The scales [N,...] that decide the image."""
+        return self.scales
+
+    @property
     def has_depth(self) -> bool:
         """Whether the last blended channel is z-depth."""
         return self.render_mode != "RGB"

@@ -23,6 +23,11 @@ class SurfelRequest(RenderRequest):
     distloss: bool
     """Whether the distortion is computed; it needs a render mode with depth."""
 
+    @property
+    def used_scales(self) -> Tensor:
+        """[N,2]: the third one may be anything."""
+        return self.scales[:, :2]
+
 
 @dataclass(frozen=True, eq=False)
 class SurfelImages:

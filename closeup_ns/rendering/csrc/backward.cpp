@@ -82,7 +82,7 @@ CLOSEUP_INLINE void add_to_rows(Contributions& c, const TileSplat* splats, const
     Lanes out[kLanes], seen[kLanes];
     for (Lanes& row : out) row = zero();
     transpose(c.weights);
-    for (int k = 0; k < kChannels; k++) out[k] = finite ? weighted_sums(c.weights, d_channels[k]) : drawn_sums(c.weights, d_channels[k]);
+    for (int k = 0; k < kChannels; k++) out[k] = loss_sums(c.weights, d_channels[k], finite);
     load_listed(splats, list, count, seen);
     transpose(c.d_sigma);
     Lanes* moments = out + kChannels;
@@ -106,12 +106,8 @@ template <int kChannels, bool kAbsolute>
 void backward_block(const TileSplat* splats, const uint16_t* list, int count, int block, TileState<kChannels>& state, float* rows) {
     const BlockPixels pixel = block_pixels(block);
     Lanes transmittance = load(state.transmittance[block]), behind = load(state.behind[block]), d_channels[kChannels];
-    Lanes broken = zero();
-    for (int k = 0; k < kChannels; k++) {
-        d_channels[k] = load(state.d_channels[block][k]);
-        broken = broken + (d_channels[k] - d_channels[k]);  // 0, or NaN where the loss's gradient is not finite
-    }
-    const bool finite = horizontal_sum(broken) == 0.f;
+    for (int k = 0; k < kChannels; k++) d_channels[k] = load(state.d_channels[block][k]);
+    const bool finite = all_finite(state.d_channels[block], kChannels);
     for (int j = 0; j < count; j += kLanes) {
         const int here = std::min(kLanes, count - j);
         Contributions c;

@@ -59,6 +59,18 @@ CLOSEUP_INLINE Lanes drawn_sums(const Lanes* weights, const float* factors) {
     return sum;
 }
 
+// Whether the loss's gradients, ``count`` rows of a block's pixels, are all finite.
+CLOSEUP_INLINE bool all_finite(const float (*rows)[kLanes], int count) {
+    Lanes broken = zero();
+    for (int k = 0; k < count; k++) broken = broken + (load(rows[k]) - load(rows[k]));  // 0, or NaN
+    return horizontal_sum(broken) == 0.f;
+}
+
+// weighted_sums, or drawn_sums where some factor of the block is not finite.
+CLOSEUP_INLINE Lanes loss_sums(const Lanes* weights, const float* factors, bool finite) {
+    return finite ? weighted_sums(weights, factors) : drawn_sums(weights, factors);
+}
+
 // The first cache lines of up to 16 listed Gaussians as lanes, field by field; missing ones repeat the last.
 template <class Seen>
 CLOSEUP_INLINE void load_listed(const Seen* seen, const uint16_t* list, int count, Lanes* out) {

@@ -77,7 +77,7 @@ CLOSEUP_INLINE Lanes distortion_gradient(const TileState<kChannels>& state, int 
     const Lanes z = broadcast(surfel_depth - state.first_depth), d_distort = load(state.d_distort[block]);
     const Lanes before = 1.f - transmittance, total_weight = load(state.total_weight[block]);
     const Lanes twice = fma(z, before, -depth), rest = fnma(z, total_weight, load(state.total_depth[block]));
-    d_depth = d_distort * weight * (2.f * before - total_weight + weight);
+    d_depth = keep(above(weight, zero()), d_distort * weight * (2.f * before - total_weight + weight));
     depth = fma(weight, z, depth);
     return d_distort * fma(broadcast(2.f), twice, rest);
 }
@@ -103,7 +103,8 @@ CLOSEUP_INLINE void contribute(const TileSurfel* surfels, const uint16_t* list, 
         const TileSurfel& s = surfels[list[j]];
         const Hit hit = hit_surfel(s, pixel);
         const Lanes full_alpha = exp2_lanes(hit.power);
-        const Lanes alpha = keep(at_least(hit.power, min_power), minimum(full_alpha, max_alpha));
+        const Mask drawn = at_least(hit.power, min_power);
+        const Lanes alpha = keep(drawn, minimum(full_alpha, max_alpha));
         const Lanes next = fnma(front.transmittance, alpha, front.transmittance);
         const Mask counts = above(next, stop);
         const Lanes weight = keep(counts, alpha * front.transmittance);
@@ -115,7 +116,8 @@ CLOSEUP_INLINE void contribute(const TileSurfel* surfels, const uint16_t* list, 
         }
         front.behind = fnma(weight, g, front.behind);
         const Lanes d_alpha = fnma(front.behind, reciprocal(1.f - alpha), front.transmittance * g);
-        const Mask differentiable = both(counts, at_most(full_alpha, max_alpha));  // no gradient where alpha is clamped
+        // No gradient where alpha is clamped, nor, from a loss that is NaN at this pixel, where nothing is drawn.
+        const Mask differentiable = both(both(drawn, counts), at_most(full_alpha, max_alpha));
         out.weights[j] = weight;
         split(hit, keep(differentiable, -alpha * d_alpha), j, out);
         front.transmittance = next;
@@ -138,9 +140,9 @@ CLOSEUP_INLINE void absolute_sums(const Lanes* filter, const Lanes* seen, int bl
 // The second line of a gradient row, and distortion's part of the first.
 template <int kChannels>
 CLOSEUP_INLINE void add_geometry(Contributions& c, const Lanes* seen, int block, int last, const TileState<kChannels>& state,
-                                 Lanes* first_line, Lanes* out) {
+                                 bool finite, Lanes* first_line, Lanes* out) {
     for (int k = 0; k < kLanes; k++) out[k] = zero();
-    for (int k = 0; k < kNormalSize; k++) out[k] = weighted_sums(c.weights, state.d_normals[block][k]);
+    for (int k = 0; k < kNormalSize; k++) out[k] = loss_sums(c.weights, state.d_normals[block][k], finite);
     absolute_sums(c.filter, seen, block, out[kRowAbsX], out[kRowAbsY]);
     transpose(c.depths);
     for (int pixel = 0; pixel < kLanes; pixel++) first_line[last] = first_line[last] + c.depths[pixel];
@@ -150,17 +152,17 @@ CLOSEUP_INLINE void add_geometry(Contributions& c, const Lanes* seen, int block,
 // Reduces 16 surfels' contributions over the block and adds them to their gradient rows.
 template <int kChannels, bool kGeometry>
 CLOSEUP_INLINE void add_to_rows(Contributions& c, const TileSurfel* surfels, const uint16_t* list, int count, int block, int last,
-                                const TileState<kChannels>& state, float* rows) {
+                                const TileState<kChannels>& state, bool finite, float* rows) {
     Lanes out[kLanes], seen[kLanes], geometry[kLanes];
     for (Lanes& row : out) row = zero();
     transpose(c.weights);
-    for (int k = 0; k < kChannels; k++) out[k] = weighted_sums(c.weights, state.d_channels[block][k]);
+    for (int k = 0; k < kChannels; k++) out[k] = loss_sums(c.weights, state.d_channels[block][k], finite);
     load_listed(surfels, list, count, seen);
     transpose(c.surface);
     transpose(c.perspective);
     transpose(c.filter);
     surfel_moments(c.surface, c.perspective, c.filter, seen, block, out + kChannels);
-    if (kGeometry) add_geometry(c, seen, block, last, state, out, geometry);
+    if (kGeometry) add_geometry(c, seen, block, last, state, finite, out, geometry);
     transpose(out);
     for (int j = 0; j < count; j++) {
         float* row = rows + list[j] * surfel_lines<kGeometry>() * kLanes;
@@ -175,11 +177,13 @@ void backward_block(const TileSurfel* surfels, const uint16_t* list, int count, 
     const SurfelPixels pixel = surfel_pixels(block);
     Front front = {load(state.transmittance[block]), load(state.behind[block]), zero()};
     if (kGeometry) front.depth = load(state.depth[block]);
+    bool finite = all_finite(state.d_channels[block], kChannels);
+    if (kGeometry) finite = finite && all_finite(state.d_normals[block], kNormalSize);
     for (int j = 0; j < count; j += kLanes) {
         const int here = std::min(kLanes, count - j);
         Contributions c;
         contribute<kChannels, kGeometry>(surfels, list + j, here, block, last, pixel, state, front, c);
-        add_to_rows<kChannels, kGeometry>(c, surfels, list + j, here, block, last, state, rows);
+        add_to_rows<kChannels, kGeometry>(c, surfels, list + j, here, block, last, state, finite, rows);
         if (!any(above(front.transmittance, broadcast(kMinTransmittance)))) break;
     }
     store(state.transmittance[block], front.transmittance);
