@@ -154,7 +154,7 @@ def run_folder(spec: CellSpec, out: Path) -> Path:
 def train_command(spec: CellSpec, case: PreparedCase, out: Path) -> list[str]:
     """The ns-train command line. It names the capture and nothing of the truth."""
     method, run = spec.method, run_folder(spec, out)
-    command = [sys.executable, "-m", "nerfstudio.scripts.train", method.trained_as(spec.quick)]
+    command = [sys.executable, "-m", "closeup_ns.bench.train", method.trained_as(spec.quick)]
     command += ["--data", str(case.capture.resolve()), "--output-dir", str(spec.folder(out).resolve() / "run")]
     command += ["--experiment-name", _EXPERIMENT, "--timestamp", "run"]
     start, checkpoints = 0, _whole_checkpoints(run)

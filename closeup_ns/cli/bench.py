@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -88,7 +91,8 @@ class Bench:
             CloseupError: a name is unknown, Ray is missing, or every cell failed.
         """
         console = Console()
-        cells = self._earlier() if self.only_tables else self._run(console)
+        with _ended_by_sigterm():
+            cells = self._earlier() if self.only_tables else self._run(console)
         if not cells:
             raise CloseupError(f"there are no cells in {self.output}; run closeup-gs bench without --only-tables")
         self._report(cells, console)
@@ -104,6 +108,7 @@ class Bench:
         return sorted(cells, key=lambda cell: order.index(cell.method) if cell.method in order else len(order))
 
     def _report(self, cells: Sequence[CellResult], console: Console) -> None:
+        """Write the tables, plots, pictures and videos, and say where they are."""
         from closeup_ns.bench.dive import VideoOptions
         from closeup_ns.bench.report import write_report  # matplotlib takes its time, and --help has no need of it
 
@@ -157,6 +162,23 @@ class Bench:
             for method in methods
             for seed in (self.seeds if not method.renders else (0,))
         ]
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM (of a batch system, say) ends the cells' processes too, as Ctrl-C does: it becomes a SystemExit."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _key(spec: CellSpec) -> tuple[str, str, int]:

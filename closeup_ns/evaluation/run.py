@@ -14,7 +14,7 @@ from torch import Tensor
 from closeup_ns.errors import CheckpointError
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.training.cameras import cameras_of, from_model_frame, to_model_frame, views_of
-from closeup_ns.training.compat import allow_nerfstudio_checkpoints
+from closeup_ns.training.compat import allow_nerfstudio_checkpoints, lazy_lpips
 from closeup_ns.views.view import View
 
 
@@ -81,7 +81,7 @@ def open_run(config_path: Path) -> EvaluatedRun:
     allow_nerfstudio_checkpoints()
     _require_checkpoint(config_path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), lazy_lpips():  # a render needs no LPIPS, and its weights may not be here
             warnings.simplefilter("ignore", FutureWarning)
             config, pipeline, _, step = eval_setup(config_path, test_mode="test")
     except (KeyError, ImportError, AttributeError) as problem:

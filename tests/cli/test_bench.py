@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -131,6 +134,25 @@ def test_every_cell_failing_is_an_error(protocol: Path, recorder: Recorder, tmp_
     assert len(Bench(str(protocol), ("plain", "base", "3dgs"), scenes=("small",), output=tmp_path).main()) == 3
     with pytest.raises(CloseupError, match="(?s)all 2 cells failed; the first: no memory"):
         Bench(str(protocol), ("plain", "base"), scenes=("small",), output=tmp_path).main()
+
+
+def test_sigterm_lets_the_executor_end_its_cells(
+    protocol: Path, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, before = [], signal.getsignal(signal.SIGTERM)
+
+    def run(specs: Sequence[CellSpec], out: Path, watch: object = None) -> Iterator[CellResult]:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+            yield specs[0].result(out, "done")
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(recorder, "run", run)
+    with pytest.raises(SystemExit, match="143"):
+        Bench(str(protocol), ("plain",), scenes=("small",), output=tmp_path).main()
+    assert ended == [True] and signal.getsignal(signal.SIGTERM) is before
 
 
 def test_tables_alone_train_nothing(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
