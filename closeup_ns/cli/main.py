@@ -28,6 +28,7 @@ COMMANDS: dict[str, Command] = {
     "demo": Command("closeup_ns.cli.demo:Demo", "from nothing to a trained scene and its before-and-after pictures"),
     "path": Command("closeup_ns.cli.path:CameraDive", "write a camera path that dives at the target, for ns-render"),
     "eval": Command("closeup_ns.cli.eval:Evaluate", "score a run of any method, or a folder of renders"),
+    "report": Command("closeup_ns.cli.report:Report", "one HTML page about a run: plans, pictures, quality, cost"),
     "bench": Command("closeup_ns.cli.bench:Bench", "compare methods on a protocol, and write the paper's tables"),
     "doctor": Command("closeup_ns.cli.doctor:doctor", "what this machine can do, what is missing, and how to mend it"),
 }

@@ -136,7 +136,8 @@ class Rounds:
             for warning in plan.warnings:
                 CONSOLE.print(f"[yellow]Plan: {warning}")
             plans.append(plan)
-        self.store.save_plan(number, {"plans": [plan.to_dict() for plan in plans]})
+        content = {"plans": [plan.to_dict() for plan in plans], "known": [view.to_dict() for view in known]}
+        self.store.save_plan(number, content)
         return plans
 
     def _given_frontier(self, number: int) -> list[View] | None:

@@ -1,0 +1,67 @@
+"""Pictures as data URIs, so that the page needs nothing beside itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+QUALITY = 85
+MARK = (214, 40, 140)
+"""What covers pixels that no photograph gave, as stripes."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A picture in the page."""
+
+    uri: str
+    width: int
+    height: int
+    """Pixels of the embedded picture."""
+
+
+def embed(path: Path, long_side: int) -> Embedded:
+    """``path`` as a JPEG of at most ``long_side`` pixels.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    picture.thumbnail((long_side, long_side), Image.Resampling.LANCZOS)
+    return _embedded(picture, "JPEG", quality=QUALITY, subsampling=0, optimize=True)
+
+
+def embed_sheet(path: Path, width: int) -> Embedded:
+    """A contact sheet ``width`` pixels wide, however long it is."""
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    if picture.width > width:
+        size = (width, max(1, round(picture.height * width / picture.width)))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    return _embedded(picture, "JPEG", quality=QUALITY, subsampling=0, optimize=True)
+
+
+def embed_mark(path: Path, long_side: int) -> Embedded:
+    """Stripes over the pixels where the mask at ``path`` is black; transparent elsewhere."""
+    with Image.open(path) as opened:
+        mask = opened.convert("L")
+    mask.thumbnail((long_side, long_side), Image.Resampling.NEAREST)
+    covered = np.asarray(mask) < 128
+    rows, columns = np.indices(covered.shape)
+    levels = np.where(covered, np.where((rows + columns) % 8 < 4, 200, 90), 0).astype(np.uint8)
+    picture = np.empty((*covered.shape, 4), np.uint8)
+    picture[..., :3], picture[..., 3] = MARK, levels
+    return _embedded(Image.fromarray(picture), "PNG", optimize=True)
+
+
+def _embedded(picture: Image.Image, kind: str, **options: int | bool) -> Embedded:
+    buffer = io.BytesIO()
+    picture.save(buffer, format=kind, **options)
+    text = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Embedded(f"data:image/{kind.lower()};base64,{text}", picture.width, picture.height)

@@ -1,0 +1,36 @@
+"""config.yml without the classes that it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from closeup_ns.report.config_file import option, read_config
+from tests.report.made_up import write_config
+
+HARMFUL = "pipeline: !!python/object/apply:os.system ['touch {}']\n"
+
+
+def test_objects_become_plain_values(tmp_path: Path) -> None:
+    config = read_config(write_config(tmp_path, rounds=3))
+    assert config["_target"] == "closeup_ns.training.trainer.CloseupTrainer"
+    assert config["data"] == "/captures/flower & <friends>"
+    assert option(config, "pipeline.datamanager.data") == config["data"]
+    assert option(config, "pipeline.schedule.rounds") == 3
+    assert option(config, "pipeline.nothing.rounds") is None and option(config, "seed.x") is None
+
+
+def test_nothing_that_the_file_names_is_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text(HARMFUL.format(tmp_path / "touched"))
+    read_config(tmp_path / "config.yml")
+    assert not (tmp_path / "touched").exists()
+
+
+def test_a_config_that_nerfstudio_wrote_is_read(tmp_path: Path) -> None:
+    from closeup_ns.method_config import closeup_gs
+    from tests.training.tiny import tiny_config
+
+    config = tiny_config(tmp_path / "data", tmp_path, closeup_gs)
+    config.save_config()
+    read = read_config(config.get_base_dir() / "config.yml")
+    assert option(read, "pipeline.schedule.base_steps") == 60
+    assert read["data"] == str(tmp_path / "data") and read["method_name"] == config.method_name
