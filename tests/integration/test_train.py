@@ -29,6 +29,8 @@ def assert_whole(run: Run) -> None:
         assert report["verdict"] == run.json(folder, "verdict.json")
         assert {"plan", "refine", "judge", "fine_tune"} <= set(report["seconds"])
         assert report["gaussians"] > 0 and report["peak_memory_mb"] > 0
+        assert {"nerfstudio", "torch", "closeup-ns"} <= set(report["made_with"]["versions"])
+        assert report["made_with"]["generates"] is False and len(plan["known"]) >= 10
         assert report["evaluation_psnr"]["before"] > 5 and report["evaluation_psnr"]["after"] > 5
         names = {path.stem for path in (run.rounds / folder / "views").glob("*.json")}
         assert names == set(report["views"]) and len(names) == PLANNED == len(set(names))
@@ -38,6 +40,8 @@ def assert_whole(run: Run) -> None:
         assert (run.rounds / folder / "contact_sheet.png").stat().st_size > 1000
         for frame in run.json(folder, "transforms.json")["frames"]:
             assert (run.rounds / folder / frame["file_path"]).is_file()
+    page = (run.rounds / "report.html").read_text()
+    assert f"Round {ROUNDS}" in page and "data:image/jpeg" in page and "Still training" not in page
     loaded = run.state()
     assert loaded["step"] == 60 + ROUNDS * 12 - 1
     assert all(torch.isfinite(tensor).all() for tensor in run.model().values())
