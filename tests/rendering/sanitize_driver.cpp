@@ -11,17 +11,6 @@
 
 namespace sanitize {
 
-// What a render needs, hostile or not.
-struct Scene {
-    const char* name;
-    int64_t count = 100;
-    int width = 45, height = 37, channels = 4, degree = 3, bases = 16;
-    float eps2d = 0.3f, near_plane = 0.01f, distance = 3.f, size = 0.15f, spread = 1.f, opacity = -1.f, radius_clip = 0.f;
-    bool needles = false, antialiased = false, expected_depth = false, absolute = false, keep_lists = true;
-    float broken = 0.f;             // share of values that are NaN, infinite, huge or denormal
-    bool broken_gradients = false;  // in what comes back from the loss, too
-};
-
 struct Projected {
     Floats means2d, covariances, whitening, conics, depths, opacities;
     Ints radii;
@@ -29,8 +18,6 @@ struct Projected {
         : means2d(unwritten(2 * n)), covariances(unwritten(3 * n)), whitening(unwritten(3 * n)), conics(unwritten(3 * n)),
           depths(unwritten(n)), opacities(unwritten(n)), radii(n, kUnwrittenInt) {}
 };
-
-struct Gaussians { Floats means, quats, scales, opacities, coefficients, camera, position; };
 
 Gaussians make_gaussians(Random& random, const Scene& s) {
     Gaussians g;
@@ -48,12 +35,6 @@ Gaussians make_gaussians(Random& random, const Scene& s) {
     g.position = {0, 0, -s.distance};
     for (Floats* values : {&g.means, &g.quats, &g.scales, &g.opacities, &g.coefficients}) random.break_some(*values, s.broken);
     return g;
-}
-
-Floats loss_gradient(Random& random, const Scene& s, size_t size) {
-    Floats values = random.normals(size, 1.f);
-    random.break_some(values, s.broken_gradients ? 0.02f : 0.f);
-    return values;
 }
 
 void project_backward(Random& random, const Scene& s, const Gaussians& g, const Projected& p, int threads) {
@@ -120,6 +101,7 @@ void render(const Scene& s, int threads) {
     project_backward(random, s, g, p, threads);
     shade(random, s, g, p, threads);
     raster(random, s, p, threads);
+    render_surfels(random, s, g, threads);
 }
 
 void ssim(int height, int width, int channels, float broken, int threads) {

@@ -25,6 +25,17 @@ int closeup_raster_forward(void*, int64_t, int, int, int, int, int, const float*
                            const float*, const int32_t*, const float*, float*, float*, int);
 int closeup_raster_backward(void*, const float*, const float*, const float*, const float*, const float*, float*, float*, float*,
                             float*, float*, int);
+int closeup_project_surfels_forward(int64_t, const float*, const float*, const float*, const float*, const float*, float*, float*,
+                                    float*, float*, float*, float*, float*, int32_t*, float*, float*, int);
+int closeup_project_surfels_backward(int64_t, const float*, const float*, const float*, const float*, const float*, const int32_t*,
+                                     const float*, const float*, const float*, const float*, const float*, const float*,
+                                     const float*, float*, float*, float*, float*, float*, int);
+int closeup_surfel_forward(void*, int64_t, int, int, int, int, int, const float*, const float*, const float*, const float*,
+                           const float*, const float*, const float*, const float*, const float*, const float*, const int32_t*,
+                           const float*, float*, float*, float*, float*, float*, int);
+int closeup_surfel_backward(void*, const float*, const float*, const float*, const float*, const float*, const float*, const float*,
+                            const float*, const float*, const float*, float*, float*, float*, float*, float*, float*, float*,
+                            float*, float*, int);
 int closeup_ssim(int, int, int, const float*, const float*, const float*, float*, double*, int);
 int closeup_gather_forward(int, int, int, int, int, int, const float*, const float*, const float*, float*, float*, int);
 int closeup_gather_backward(int, int, int, int, int, int, const float*, const float*, const float*, const float*, const float*,
@@ -89,5 +100,28 @@ class Random {
   private:
     uint64_t state_;
 };
+
+// What a render needs, hostile or not.
+struct Scene {
+    const char* name;
+    int64_t count = 100;
+    int width = 45, height = 37, channels = 4, degree = 3, bases = 16;
+    float eps2d = 0.3f, near_plane = 0.01f, distance = 3.f, size = 0.15f, spread = 1.f, opacity = -1.f, radius_clip = 0.f;
+    bool needles = false, antialiased = false, expected_depth = false, absolute = false, keep_lists = true;
+    float broken = 0.f;             // share of values that are NaN, infinite, huge or denormal
+    bool broken_gradients = false;  // in what comes back from the loss, too
+};
+
+struct Gaussians { Floats means, quats, scales, opacities, coefficients, camera, position; };
+
+// Random numbers in place of what comes back from the loss.
+inline Floats loss_gradient(Random& random, const Scene& s, size_t size) {
+    Floats values = random.normals(size, 1.f);
+    random.break_some(values, s.broken_gradients ? 0.02f : 0.f);
+    return values;
+}
+
+// The same Gaussians as surfels, through every function of the surfels' interface (sanitize_driver_surfels.cpp).
+void render_surfels(Random& random, const Scene& s, const Gaussians& g, int threads);
 
 }  // namespace sanitize
