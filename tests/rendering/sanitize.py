@@ -24,6 +24,7 @@ BUILD = HERE.parents[1] / "closeup_ns" / "rendering" / "build.py"
 # -O1 keeps the stack traces; line numbers without variables (-g1) halve the time of the vector code.
 FLAGS = (
     "-O1", "-g1", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fno-omit-frame-pointer",
+    "-DCLOSEUP_WIDEST_ONLY",
     "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all",
 )  # fmt: skip
 DEFAULT_VARIANTS = ("avx2", "neon")

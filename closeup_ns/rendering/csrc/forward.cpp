@@ -70,9 +70,11 @@ void forward_all(Workspace& w, const float* background, const ImageArrays& image
 }  // namespace
 
 void rasterize_forward(Workspace& w, const float* background, const ImageArrays& image) {
+#ifndef CLOSEUP_WIDEST_ONLY
     if (w.channels == 1) return forward_all<1>(w, background, image);
     if (w.channels <= 3) return forward_all<3>(w, background, image);
     if (w.channels == 4) return forward_all<4>(w, background, image);
+#endif
     forward_all<kMaxChannels>(w, background, image);
 }
 

@@ -160,8 +160,10 @@ void forward_with_channels(Workspace& w, const float* background, const SurfelIm
 }  // namespace
 
 void rasterize_surfels_forward(Workspace& w, const float* background, const SurfelImage& image) {
+#ifndef CLOSEUP_WIDEST_ONLY
     if (w.channels == 1) return forward_with_channels<1>(w, background, image);
     if (w.channels <= 3) return forward_with_channels<3>(w, background, image);
+#endif
     forward_with_channels<kSurfelChannels>(w, background, image);
 }
 

@@ -43,6 +43,9 @@
 #include "lanes.h"
 #include "surfels.h"
 
+// With CLOSEUP_WIDEST_ONLY the blends for the most channels serve every count: each of the others costs the sanitizers'
+// compiler (tests/rendering/sanitize.py) ten seconds and more, and differs in a loop bound.
+
 namespace closeup {
 
 constexpr int kTileSize = 32;
