@@ -3,7 +3,7 @@
 Layout of a case's folder::
 
     capture/transforms.json   what ns-train gets, with its images and points; no applied_transform, explicit splits
-    cameras.json              where renders are made (closeup_ns.evaluation.cameras); far views have scale 1
+    cameras.json              where renders are made (closeup_ns.data.eval_cameras); far views have scale 1
     truth/                    photographs of those cameras; outside of capture, so that no training sees them
     case.json                 this dataclass
 """
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from closeup_ns.atomic import write_json
+from closeup_ns.data.eval_cameras import EvalCamera, read_cameras
 from closeup_ns.errors import DataError
-from closeup_ns.evaluation.cameras import EvalCamera, read_cameras
 
 SCHEMA = 1
 

@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw
 from closeup_ns.bench.case import PreparedCase, read_case
 from closeup_ns.bench.cell import CellResult, case_folder
 from closeup_ns.bench.results import Result, last_line
+from closeup_ns.data.eval_cameras import EvalCamera, photographs_of
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation import pictures
-from closeup_ns.evaluation.cameras import EvalCamera, photographs_of
 from closeup_ns.evaluation.drawing import Panel, Picture, panel_grid
 from closeup_ns.evaluation.evaluate import References, references_by_point
 from closeup_ns.metrics.shot import Box, scale_label

@@ -21,8 +21,8 @@ from closeup_ns.bench.splits import Split, closer_views, looked_at, point_at_pix
 from closeup_ns.data.capture import PointCloud
 from closeup_ns.data.demo_scene import write_demo_scene
 from closeup_ns.data.demo_write import read_truth, read_views, write_photograph, write_points
+from closeup_ns.data.eval_cameras import EvalCamera, write_cameras
 from closeup_ns.errors import DataError
-from closeup_ns.evaluation.cameras import EvalCamera, write_cameras
 from closeup_ns.views.view import View
 
 _OPENGL = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)

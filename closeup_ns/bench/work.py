@@ -31,8 +31,8 @@ from closeup_ns.bench.case import PreparedCase, read_case
 from closeup_ns.bench.cell import RENDERS, CellResult, CellSpec, read_cell
 from closeup_ns.bench.methods import require_parts, train_options
 from closeup_ns.bench.process import TAIL_LINES, run_training
+from closeup_ns.data.eval_cameras import photographs_of
 from closeup_ns.errors import CloseupError, DataError
-from closeup_ns.evaluation.cameras import photographs_of
 from closeup_ns.evaluation.evaluate import References, evaluate, references_by_point
 from closeup_ns.evaluation.pictures import find_renders, render_cameras
 from closeup_ns.evaluation.provenance import provenance

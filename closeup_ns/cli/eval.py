@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from closeup_ns.data.eval_cameras import EvalCamera, photographs_of, read_cameras
 from closeup_ns.errors import CloseupError, DataError
-from closeup_ns.evaluation.cameras import EvalCamera, photographs_of, read_cameras
 from closeup_ns.evaluation.evaluate import (
     EvaluationConfig,
     References,

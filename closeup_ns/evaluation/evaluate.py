@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from closeup_ns.data.eval_cameras import EvalCamera
 from closeup_ns.errors import DataError
-from closeup_ns.evaluation.cameras import EvalCamera
 from closeup_ns.evaluation.pictures import find_renders, read_picture
 from closeup_ns.metrics.metric import MetricOptions
 from closeup_ns.metrics.reference import Reference, choose_reference, plane_depth

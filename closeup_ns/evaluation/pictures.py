@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from closeup_ns.atomic import atomic_path
+from closeup_ns.data.eval_cameras import EvalCamera
 from closeup_ns.errors import DataError
-from closeup_ns.evaluation.cameras import EvalCamera
 from closeup_ns.rendering.types import Renderer
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

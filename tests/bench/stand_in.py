@@ -18,7 +18,7 @@ from closeup_ns.bench.case import Case
 from closeup_ns.bench.cell import CellSpec, case_folder
 from closeup_ns.bench.methods import Budget, Method
 from closeup_ns.data.demo_write import write_photograph
-from closeup_ns.evaluation.cameras import EvalCamera, write_cameras
+from closeup_ns.data.eval_cameras import EvalCamera, write_cameras
 from closeup_ns.evaluation.evaluate import EvaluationConfig
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.view import View, look_at

@@ -12,7 +12,7 @@ from PIL import Image
 from closeup_ns.bench.case import Case, PreparedCase
 from closeup_ns.bench.pictures import Look, case_of, comparison_grid, looks, most_detail, with_inset
 from closeup_ns.bench.results import load_results
-from closeup_ns.evaluation.cameras import EvalCamera, write_cameras
+from closeup_ns.data.eval_cameras import EvalCamera, write_cameras
 from closeup_ns.evaluation.drawing import BACKGROUND, panel_corner
 from closeup_ns.views.view import look_at
 from tests.bench.made_up import made_up_cell

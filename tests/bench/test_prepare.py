@@ -15,8 +15,8 @@ from closeup_ns.bench.photographs import load_photographs
 from closeup_ns.bench.prepare import prepare_case
 from closeup_ns.bench.protocol import Scene, load_protocol
 from closeup_ns.data.dataparser import CloseupDataParserConfig
+from closeup_ns.data.eval_cameras import read_cameras
 from closeup_ns.errors import DataError
-from closeup_ns.evaluation.cameras import read_cameras
 from closeup_ns.evaluation.pictures import quantise
 from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.view import View, look_at

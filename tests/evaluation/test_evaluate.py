@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from closeup_ns.data.eval_cameras import EvalCamera
 from closeup_ns.errors import DataError
-from closeup_ns.evaluation.cameras import EvalCamera
 from closeup_ns.evaluation.evaluate import EvaluationConfig, evaluate, references_by_depth, references_by_point
 from closeup_ns.evaluation.pictures import find_renders, quantise, read_picture, render_cameras, write_picture
 from closeup_ns.metrics.dino import DinoScore

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from closeup_ns.evaluation.cameras import EvalCamera, write_cameras
+from closeup_ns.data.eval_cameras import EvalCamera, write_cameras
 from closeup_ns.evaluation.run import open_run
 from closeup_ns.views.view import move_closer
 from tests.integration.commands import fork

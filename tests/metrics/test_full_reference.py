@@ -54,6 +54,14 @@ def test_colour_correction_undoes_a_gain_per_channel_and_no_blur():
     assert color_corrected_psnr(other, truth) < 25
 
 
+def test_an_image_without_contrast_becomes_the_mean():
+    truth = photo(0)
+    expected = float(-10 * torch.log10((truth - truth.mean(dim=(0, 1))).square().mean()))
+    assert color_corrected_psnr(torch.full_like(truth, 0.4), truth) == pytest.approx(expected, abs=0.3)
+    for clipped in (0.0, 1.0):  # has no colour that could be mapped
+        assert 0 < color_corrected_psnr(torch.full_like(truth, clipped), truth) <= expected + 0.3
+
+
 def test_the_suite_builds_them_and_they_check_shapes():
     metrics, missing = build_metrics(["psnr", "ssim", "cc_psnr"], MetricOptions())
     assert [metric.name for metric in metrics] == ["psnr", "ssim", "cc_psnr"] and not missing
