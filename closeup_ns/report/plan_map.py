@@ -13,6 +13,9 @@ from typing import Any
 from closeup_ns.report.markup import Markup, tag
 
 SIZE = 320
+CENTRE = SIZE / 2
+SMALLEST, MARGIN = 200.0, 16.0
+"""Side of the smallest part of the drawing that is shown, and what is left around the cameras."""
 RADIUS = 146.0
 """Of the outermost ring, in units of the drawing."""
 CORE = 18.0
@@ -58,14 +61,14 @@ def plan_map(plan: dict[str, Any], known: Sequence[dict[str, Any]], label: str) 
         f"{sum(camera.kind == kind for camera in cameras)} {name}" for kind, name in LABELS.items()
     )  # fmt: skip
     title = f"{label}, seen from above: {counts}, around the target"
-    centre = SIZE / 2
+    bearing = _free_bearing(cameras)
     drawing = tag(
         "svg",
         tag("title", title),
-        [_ring(scale, base, zoom) for zoom in _zooms(scale, base)],
+        [_ring(scale, base, zoom, bearing) for zoom in _zooms(scale, base)],
         [_mark(camera, scale) for camera in cameras],
-        tag("path", d=f"M{centre - 6} {centre}h12M{centre} {centre - 6}v12", class_="target"),
-        viewBox=f"0 0 {SIZE} {SIZE}",
+        tag("path", d=f"M{CENTRE - 6} {CENTRE}h12M{CENTRE} {CENTRE - 6}v12", class_="target"),
+        viewBox=_window(cameras, scale, bearing),
         role="img",
         class_="map",
         attributes={"aria-label": title},
@@ -101,27 +104,49 @@ def _zooms(scale: _Scale, base: float) -> list[int]:
     return [3**power for power in range(6) if scale.nearest <= base / 3**power * (1 + 1e-6)]
 
 
-def _ring(scale: _Scale, base: float, zoom: int) -> Markup:
-    radius, centre = scale.radius(base / zoom), SIZE / 2
-    text = tag("text", f"{zoom}x", x=f"{centre + radius * 0.7071 + 2:.1f}", y=f"{centre - radius * 0.7071 - 2:.1f}")
-    return tag("g", tag("circle", cx=centre, cy=centre, r=f"{radius:.1f}"), text, class_="ring")
+def _free_bearing(cameras: Sequence[Camera]) -> float:
+    """Where the rings' labels go, radians: beside the cameras where they are on one side, to the upper right else."""
+    bearings = [math.atan2(c.offset[1], c.offset[0]) for c in cameras]
+    x, y = (sum(part(b) for b in bearings) / max(len(bearings), 1) for part in (math.cos, math.sin))
+    if math.hypot(x, y) < 0.5:
+        return math.pi / 4
+    middle = math.atan2(y, x)
+    apart = max(abs(math.remainder(b - middle, math.tau)) for b in bearings)
+    return middle + min(apart + 0.3, math.pi)
+
+
+def _window(cameras: Sequence[Camera], scale: _Scale, bearing: float) -> str:
+    """viewBox: the square that holds cameras, target and labels, so that a forward-facing capture fills the map."""
+    places = [_place(camera, scale) for camera in cameras] + [(CENTRE, CENTRE), _polar(RADIUS, bearing)]
+    low = [min(place[axis] for place in places) - MARGIN for axis in range(2)]
+    high = [max(place[axis] for place in places) + MARGIN for axis in range(2)]
+    side = min(max(high[0] - low[0], high[1] - low[1], SMALLEST), SIZE)
+    left, top = (min(max((a + b - side) / 2, 0), SIZE - side) for a, b in zip(low, high))
+    return f"{left:.1f} {top:.1f} {side:.1f} {side:.1f}"
+
+
+def _polar(radius: float, bearing: float) -> tuple[float, float]:
+    return CENTRE + radius * math.cos(bearing), CENTRE - radius * math.sin(bearing)
+
+
+def _place(camera: Camera, scale: _Scale) -> tuple[float, float]:
+    """Where a camera is drawn. One right above the target has no bearing and goes to the right (atan2 of nothing)."""
+    return _polar(scale.radius(camera.distance), math.atan2(camera.offset[1], camera.offset[0]))
+
+
+def _ring(scale: _Scale, base: float, zoom: int, bearing: float) -> Markup:
+    radius = scale.radius(base / zoom)
+    x, y = _polar(radius, bearing)
+    text = tag("text", f"{zoom}x", x=f"{x:.1f}", y=f"{y + 3:.1f}")
+    return tag("g", tag("circle", cx=CENTRE, cy=CENTRE, r=f"{radius:.1f}"), text, class_="ring")
 
 
 def _mark(camera: Camera, scale: _Scale) -> Markup:
-    x, y, _ = camera.offset
-    level = math.hypot(x, y)
-    radius = scale.radius(camera.distance)
-    # A camera right above the target has no bearing; it goes where its offset points, or to the right.
-    px, py = (
-        (SIZE / 2 + radius * x / level, SIZE / 2 - radius * y / level) if level > 0 else (SIZE / 2 + radius, SIZE / 2)
-    )
-    fx, fy = camera.forward[0], -camera.forward[1]
-    tick = tag(
-        "line", x1=f"{px:.1f}", y1=f"{py:.1f}", x2=f"{px + TICK * fx:.1f}", y2=f"{py + TICK * fy:.1f}"
-    )  # fmt: skip
-    times = f"{camera.distance:.3g} from the target"
-    return tag("g", tag("title", f"{LABELS[camera.kind]}: {camera.name}, {times}"), tick, _shape(camera.kind, px, py),
-               class_=f"camera {camera.kind}")  # fmt: skip
+    x, y = _place(camera, scale)
+    ahead = (x + TICK * camera.forward[0], y - TICK * camera.forward[1])
+    tick = tag("line", x1=f"{x:.1f}", y1=f"{y:.1f}", x2=f"{ahead[0]:.1f}", y2=f"{ahead[1]:.1f}")
+    title = tag("title", f"{LABELS[camera.kind]}: {camera.name}, {camera.distance:.3g} from the target")
+    return tag("g", title, tick, _shape(camera.kind, x, y), class_=f"camera {camera.kind}")
 
 
 def _shape(kind: str, x: float, y: float) -> Markup:

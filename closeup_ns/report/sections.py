@@ -53,8 +53,9 @@ def quality(run: RunFacts) -> Markup:
         tag(
             "p",
             "Test photographs decide nothing and are never trained on. The trial's photographs were held out while it "
-            "ran. Reliable pixels are those whose colour real photographs agree on; a round that was kept has trained "
-            "on them, so that column says how well they were learnt, not how well unseen ones look.",
+            "ran; a round that is not kept goes on with photographs alone. Reliable pixels are those whose colour real "
+            "photographs agree on; a round that was kept has trained on them, so that column says how well they were "
+            "learnt, not how well unseen ones look.",
             class_="dim",
         ),
     )

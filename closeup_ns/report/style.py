@@ -51,7 +51,8 @@ img { display: block; max-width: 100%; height: auto; }
 .plans { display: flex; flex-wrap: wrap; gap: 1.2rem; }
 .plan { width: min(100%, 22rem); }
 .map { width: 100%; height: auto; background: var(--panel); border-radius: .3rem; }
-.ring circle { fill: none; stroke: var(--line); } .ring text { font-size: 10px; fill: var(--dim); }
+.ring circle { fill: none; stroke: var(--line); } .ring text { font-size: 10px; fill: var(--dim);
+  text-anchor: middle; stroke: var(--panel); stroke-width: 4px; paint-order: stroke; }
 .camera circle, .camera rect, .camera path { stroke: var(--paper); stroke-width: 1; }
 .camera line { stroke-width: 1.6; }
 .known { fill: var(--known); stroke: var(--known); } .anchor { fill: var(--anchor); stroke: var(--anchor); }

@@ -1,0 +1,158 @@
+"""Headless Chromium for tests, driven by W3C WebDriver's JSON over HTTP: the standard library is enough.
+
+Debian: apt-get install chromium chromium-driver. Where either is absent, `browser` skips the test and says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ARTEFACTS = Path(__file__).resolve().parents[1] / "test-artefacts"
+"""Screenshots stay here (ignored by git)."""
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+)  # fmt: skip
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
+"""The name that WebDriver gives to a reference to an element."""
+PATIENCE = 120.0
+"""Seconds for anything to happen: the machine may be busy."""
+
+
+class Browser:
+    """One window of a headless browser."""
+
+    def __init__(self, session: str) -> None:
+        self.session = session
+
+    def open(self, url: str) -> None:
+        """Load a page and wait until it has loaded."""
+        _call("POST", f"{self.session}/url", {"url": url})
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """The value that a script returns: the body of a function of ``arguments``."""
+        return _call("POST", f"{self.session}/execute/sync", {"script": script, "args": list(arguments)})
+
+    def find(self, selector: str) -> str:
+        """The first element that matches a CSS selector."""
+        return _call("POST", f"{self.session}/element", {"using": "css selector", "value": selector})[ELEMENT]
+
+    def press(self, selector: str, keys: str) -> None:
+        """Type into an element, as from a keyboard."""
+        _call("POST", f"{self.session}/element/{self.find(selector)}/value", {"text": keys})
+
+    def click(self, selector: str) -> None:
+        """Click the middle of an element."""
+        _call("POST", f"{self.session}/element/{self.find(selector)}/click", {})
+
+    def drag(self, selector: str, start: float, end: float) -> None:
+        """Drag with the mouse inside an element, from one share of its width to another."""
+        width = self.run("return document.querySelector(arguments[0]).getBoundingClientRect().width", selector)
+        origin = {ELEMENT: self.find(selector)}
+
+        def move(share: float) -> dict[str, Any]:
+            x = round((share - 0.5) * width)
+            return {"type": "pointerMove", "origin": origin, "x": x, "y": 0, "duration": 50}
+
+        steps = [move(start), {"type": "pointerDown", "button": 0}, move(end), {"type": "pointerUp", "button": 0}]
+        _call("POST", f"{self.session}/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": steps}]})
+
+    def resize(self, width: int, height: int) -> None:
+        """Size of the window, pixels."""
+        _call("POST", f"{self.session}/window/rect", {"width": width, "height": height})
+
+    def emulate(self, width: int, height: int) -> None:
+        """A screen of that size, pixels: windows do not get as narrow as telephones. 0 x 0 ends it."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 0, "mobile": width > 0}
+        command = {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics}
+        _call("POST", f"{self.session}/goog/cdp/execute", command)
+
+    def screenshot(self, name: str) -> Path:
+        """The window's picture as ``test-artefacts/NAME.png``."""
+        ARTEFACTS.mkdir(exist_ok=True)
+        path = ARTEFACTS / f"{name}.png"
+        path.write_bytes(base64.b64decode(_call("GET", f"{self.session}/screenshot")))
+        return path
+
+    def wait_for(self, script: str, *arguments: Any) -> Any:
+        """Run a script until what it returns is true, and give that back. AssertionError if it never is."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            value = self.run(script, *arguments)
+            if value:
+                return value
+            time.sleep(0.1)
+        raise AssertionError(f"this never came true in the browser: {script}")
+
+
+@contextlib.contextmanager
+def browser(profile: Path, width: int = 1100, height: int = 900) -> Iterator[Browser]:
+    """A browser with a fresh profile in the folder ``profile``; skips the test where there is none."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        lacking = "chromium" if chromium is None else "chromedriver"
+        pytest.skip(f"{lacking} is not installed (Debian: apt-get install chromium chromium-driver)")
+    port = _free_port()
+    log = profile.with_suffix(".log")
+    with open(log, "wb") as output:
+        process = subprocess.Popen([driver, f"--port={port}"], stdout=output, stderr=subprocess.STDOUT)
+    session = None
+    try:
+        server = f"http://127.0.0.1:{port}"
+        _wait_until_ready(server, process, log)
+        flags = [*FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"]
+        wanted = {"browserName": "chrome", "goog:chromeOptions": {"binary": chromium, "args": flags}}
+        answer = _call("POST", f"{server}/session", {"capabilities": {"alwaysMatch": wanted}})
+        session = f"{server}/session/{answer['sessionId']}"
+        yield Browser(session)
+    finally:
+        if session is not None:
+            with contextlib.suppress(OSError, AssertionError):
+                _call("DELETE", session)
+        process.terminate()
+        process.wait(30)
+
+
+def _wait_until_ready(server: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        assert process.poll() is None, f"chromedriver ended:\n{log.read_text(errors='replace')}"
+        with contextlib.suppress(OSError):
+            if _call("GET", f"{server}/status")["ready"]:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"chromedriver does not answer:\n{log.read_text(errors='replace')}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _call(method: str, url: str, content: dict[str, Any] | None = None) -> Any:
+    """One command of WebDriver; its value, or an AssertionError with what the driver says."""
+    data = None if content is None else json.dumps(content).encode("utf8")
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+    # No proxy of the environment: the driver is on this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=PATIENCE) as answer:
+            return json.loads(answer.read())["value"]
+    except urllib.error.HTTPError as error:
+        said = json.loads(error.read() or b"{}").get("value", {})
+        raise AssertionError(f"{method} {url}: {said.get('error')}: {said.get('message')}") from error
