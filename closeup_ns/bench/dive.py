@@ -20,7 +20,9 @@ from closeup_ns.bench.results import Result
 from closeup_ns.errors import CloseupError
 from closeup_ns.evaluation.drawing import Panel, Picture, panel_grid
 from closeup_ns.evaluation.pictures import quantise
-from closeup_ns.planning.dive import Dive, DiveOptions, choose_start, plan_dive
+from closeup_ns.paths.dive import plan_dive
+from closeup_ns.paths.options import PathOptions, PlannedPath
+from closeup_ns.paths.start import choose_start
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.view import View
 
@@ -74,7 +76,7 @@ def write_dive_video(
     chosen = one_seed(results)
     planners = [method for method in _PLANNERS if method in chosen]
     order = [*planners, *(method for method in chosen if method not in planners)]
-    dive: Dive | None = None
+    dive: PlannedPath | None = None
     filmed: dict[str, list[Picture]] = {}
     warnings = []
     for method in order:
@@ -94,7 +96,7 @@ def write_dive_video(
     return warnings
 
 
-def plan(run: Run, target: Float[Tensor, "3"], zoom: float, options: VideoOptions) -> Dive:
+def plan(run: Run, target: Float[Tensor, "3"], zoom: float, options: VideoOptions) -> PlannedPath:
     """The path, its views sized for the video (even sides, which H.264 asks for). All in the capture's frame."""
 
     def render(view: View) -> Rendered:
@@ -105,7 +107,7 @@ def plan(run: Run, target: Float[Tensor, "3"], zoom: float, options: VideoOption
     views, names = [view for view, _ in photographs], [path.name for _, path in photographs]
     start, notes = choose_start(views, names, None, target, render)
     usual = float(torch.stack([(view.position - target.to(view.position)).norm() for view in views]).median())
-    dive = plan_dive(start, target, render, DiveOptions(zoom=zoom, frames=options.frames), usual)
+    dive = plan_dive(start, target, render, PathOptions(zoom=zoom, frames=options.frames), usual)
     factor = options.long_side / max(start.width, start.height)
     width, height = (max(2, round(side * factor) // 2 * 2) for side in (start.width, start.height))
     return replace(

@@ -26,7 +26,9 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "demo": Command("closeup_ns.cli.demo:Demo", "from nothing to a trained scene and its before-and-after pictures"),
-    "path": Command("closeup_ns.cli.path:CameraDive", "write a camera path that dives at the target, for ns-render"),
+    "path": Command(
+        "closeup_ns.cli.path:WritePath", "write a camera path for ns-render: dive at the target, orbit, or pull-back"
+    ),
     "eval": Command("closeup_ns.cli.eval:Evaluate", "score a run of any method, or a folder of renders"),
     "report": Command("closeup_ns.cli.report:Report", "one HTML page about a run: plans, pictures, quality, cost"),
     "bench": Command("closeup_ns.cli.bench:Bench", "compare methods on a protocol, and write the paper's tables"),

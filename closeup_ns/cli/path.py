@@ -1,4 +1,4 @@
-"""`closeup-gs path`: a nerfstudio camera path that dives from a training view at the target."""
+"""`closeup-gs path`: a nerfstudio camera path that dives at the target, orbits it, or pulls back from it."""
 
 from __future__ import annotations
 
@@ -6,41 +6,50 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from jaxtyping import Float
-from torch import Tensor
-
-from closeup_ns.atomic import write_json
 from closeup_ns.errors import CloseupError
-from closeup_ns.planning.dive import Dive, DiveOptions, Ease, choose_start, plan_dive, stage_frames
-from closeup_ns.views.view import View
+from closeup_ns.paths.options import Ease, Kind, PathOptions, PlannedPath
+from closeup_ns.paths.save import save_path
+from closeup_ns.paths.start import choose_start
 
 
 @dataclass
-class CameraDive:
-    """Write a camera path that dives from a training view at the target, through 3x, 9x, 27x, for ns-render.
+class WritePath:
+    """Write a camera path around the target for ns-render: dive (through 3x, 9x, 27x), orbit, or pull-back.
 
-    The path keeps clear of the scene's surfaces: the approach bends around what stands in the way, or stops early and
+    The path keeps clear of the scene's surfaces: it bends or widens around what stands in the way, or stops early and
     says so.
     """
 
     load_config: Path
     """config.yml of a finished run."""
+    kind: Kind = "dive"
+    """dive: from a training view at the target. orbit: around it. pull-back: from close to it back to the view."""
     output: Path = Path("camera_path.json")
     """Where to write the path. The viewer's Render tab lists what lies in DATA/camera_paths."""
-    zoom: float = 27.0
-    """How many times larger the target is at the end than the training cameras usually see it."""
+    zoom: float | None = None
+    """How many times larger the target is at the closest than the training cameras usually see it: 27; an orbit 3."""
+    distance: float | None = None
+    """The closest distance to the target in nerfstudio's world, instead of --zoom."""
+    degrees: float = 60.0
+    """Orbit: how far around the target, centred on the start view; negative goes the other way round."""
+    within_coverage: bool = False
+    """Orbit: cut it where no photograph looks from nearby. Otherwise that is only said."""
+    beyond: float = 1.0
+    """Pull-back: where it ends, as a multiple of the start view's distance."""
     seconds: float = 8.0
     """Length of the video."""
     fps: float = 30.0
     """Frames per second."""
+    frames: int | None = None
+    """Number of frames, instead of --seconds."""
     target: tuple[float, float, float] | None = None
-    """Point to dive at, in nerfstudio's world as the viewer shows it. Default: what the run trained for."""
+    """Point to look at, in nerfstudio's world as the viewer shows it. Default: what the run trained for."""
     start_view: str | None = None
     """File name of the training image to start from. Default: the one that looks most squarely at the target."""
     ease: Ease = "smooth"
-    """How the dive starts and ends: at rest (smooth), less so (soft), or at one speed throughout (linear)."""
+    """How the camera starts and ends: at rest (smooth), less so (soft), or at one speed throughout (linear)."""
     fov: Literal["keep", "narrow"] = "keep"
     """Keep the start view's field of view, or share the magnification between approach and a narrowing lens."""
     long_side: int = 0
@@ -48,7 +57,7 @@ class CameraDive:
 
     def main(self) -> None:
         """Load the run, plan the path, write it, and print the command that renders it."""
-        frames = frame_count(self.seconds, self.fps)
+        options = self.options()
         if not self.load_config.is_file():
             raise CloseupError(f"there is no {self.load_config}; --load-config takes the config.yml of a run")
         from closeup_ns.training.load import load_run
@@ -61,77 +70,55 @@ class CameraDive:
             target = target_from_xyz(self.target, run.train_views, run.renderer)
         names = [Path(name).name for name in run.train_names]
         start, notes = choose_start(run.train_views, names, self.start_view, target.point, run.renderer)
-        options = DiveOptions(zoom=self.zoom, frames=frames, ease=self.ease, narrow_lens=self.fov == "narrow")
-        dive = plan_dive(start, target.point, run.renderer, options, target.distance)
-        write_json(self.output, camera_path(dive, target.point, self.fps, self.long_side))
-        for warning in [*target.warnings, *notes, *dive.warnings]:
+        path = save_path(
+            self.kind, start, target.point, run.renderer, options, self.output,
+            reference_distance=target.distance, known=run.train_views, fps=self.fps, long_side=self.long_side,
+        )  # fmt: skip
+        for warning in [*target.warnings, *notes, *path.warnings]:
             print(f"warning: {warning}", file=sys.stderr)
-        video = self.output.with_suffix(".mp4")
-        print(f"{self.output}: {frames} frames to {dive.zoom:.1f}x. Render it with:")
+        print(f"{self.output}: {described(path)}. Render it with:")
         print(
             f"ns-render camera-path --load-config {self.load_config} --camera-path-filename {self.output} "
-            f"--output-path {video}"
+            f"--output-path {self.output.with_suffix('.mp4')}"
+        )
+
+    def options(self) -> PathOptions:
+        """What the path's planner takes.
+
+        Raises:
+            CloseupError: an option is out of its range.
+        """
+        return PathOptions(
+            zoom=self.zoom,
+            distance=self.distance,
+            frames=frame_count(self.seconds, self.fps, self.frames),
+            ease=self.ease,
+            narrow_lens=self.fov == "narrow",
+            degrees=self.degrees,
+            within_coverage=self.within_coverage,
+            beyond=self.beyond,
         )
 
 
-def frame_count(seconds: float, fps: float) -> int:
-    """Frames of a video.
+def described(path: PlannedPath) -> str:
+    """A path in a few words."""
+    frames = f"{len(path.views)} frames"
+    if path.kind == "orbit":
+        return f"{frames} over {path.sweep:.0f} degrees at {path.zoom:.1f}x"
+    return f"{frames} {'from' if path.kind == 'pull-back' else 'to'} {path.zoom:.1f}x"
+
+
+def frame_count(seconds: float, fps: float, frames: int | None = None) -> int:
+    """Frames of a video: as many as were asked for, else what the seconds make.
 
     Raises:
         CloseupError: not two frames at least, or more than an hour's worth of anything reasonable.
     """
+    if frames is not None:
+        if not (2 <= frames <= 100_000 and fps > 0 and math.isfinite(fps)):
+            raise CloseupError(f"--frames {frames} at --fps {fps:g} makes no video of 2 to 100000 frames")
+        return frames
     product = seconds * fps
     if not (math.isfinite(product) and seconds > 0 and fps > 0 and 2 <= round(product) <= 100_000):
         raise CloseupError(f"--seconds {seconds:g} at --fps {fps:g} makes no video of 2 to 100000 frames")
     return round(product)
-
-
-def camera_path(dive: Dive, target: Float[Tensor, "3"], fps: float, long_side: int = 0) -> dict[str, Any]:
-    """The path as nerfstudio's ns-render and the viewer's Render tab read it (see research/nerfstudio.md, 1.7).
-
-    Poses are OpenGL camera-to-world in nerfstudio's world. nerfstudio puts the principal point at the image's centre.
-    Width and height are even, which H.264 asks for.
-    """
-    first = dive.views[0]
-    factor = long_side / max(first.width, first.height) if long_side > 0 else 1.0
-    width, height = (max(2, round(side * factor) // 2 * 2) for side in (first.width, first.height))
-    frames = [_frame(view) | {"aspect": width / height} for view in dive.views]
-    stages = stage_frames(dive.views, target)
-    keyframes = []
-    for position, index in enumerate(stages):
-        since = index - stages[position - 1] if position else 0
-        frame = frames[index]
-        keyframes.append(
-            {
-                "matrix": frame["camera_to_world"],
-                "fov": frame["fov"],
-                "aspect": frame["aspect"],
-                "override_transition_enabled": position > 0,
-                "override_transition_sec": since / fps if position else None,
-            }
-        )
-    return {
-        "camera_type": "perspective",
-        "render_width": width,
-        "render_height": height,
-        "fps": fps,
-        "seconds": len(frames) / fps,
-        "is_cycle": False,
-        "smoothness_value": 0.0,
-        "default_fov": frames[0]["fov"],
-        "default_transition_sec": len(frames) / fps / max(1, len(stages) - 1),
-        "keyframes": keyframes,
-        "camera_path": frames,
-        "closeup": {
-            "target": target.tolist(),
-            "zoom": dive.zoom,
-            "bend_degrees": dive.bend,
-            "warnings": list(dive.warnings),
-        },
-    }
-
-
-def _frame(view: View) -> dict[str, Any]:
-    opengl = view.c2w.double() * view.c2w.new_tensor([1.0, -1.0, -1.0, 1.0]).double()
-    fov = 2.0 * math.degrees(math.atan(view.height / (2.0 * float(view.K[1, 1]))))
-    return {"camera_to_world": opengl.flatten().tolist(), "fov": fov}

@@ -78,6 +78,29 @@ def test_a_camera_path_comes_closer_and_renders_as_images(finished: Run, dive: P
     assert np.abs(frames[0] - frames[-1]).mean() > 3
 
 
+@pytest.mark.parametrize("kind", ["orbit", "pull-back"])
+def test_the_other_kinds_of_path_render_too(finished: Run, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "path.json"
+    ended = fork(
+        "closeup-gs", "path", "--load-config", finished.config, "--kind", kind, "--output", path, "--frames", 3,
+        "--degrees", 20, "--beyond", 1.2, cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.code == 0, ended.output
+    content = json.loads(path.read_text())
+    target = np.array(content["closeup"]["target"])
+    poses = [np.array(frame["camera_to_world"]).reshape(4, 4) for frame in content["camera_path"]]
+    away = [float(np.linalg.norm(pose[:3, 3] - target)) for pose in poses]
+    assert len(poses) == 3 and content["closeup"]["kind"] == kind
+    assert away[0] == pytest.approx(away[1], rel=1.01) if kind == "orbit" else away[0] < away[1] < away[2]
+    ended = fork(
+        "ns-render", "camera-path", "--load-config", finished.config, "--camera-path-filename", path,
+        "--output-path", tmp_path / "frames", "--output-format", "images", cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.code == 0, ended.output
+    frames = pictures(tmp_path / "frames")
+    assert len(frames) == 3 and all(frame.shape == (48, 64, 3) and frame.std() > 3 for frame in frames)
+
+
 def test_a_camera_path_renders_as_a_video(finished: Run, dive: Path, tmp_path: Path) -> None:
     video = tmp_path / "dive.mp4"
     ended = fork(

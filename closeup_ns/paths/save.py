@@ -1,0 +1,81 @@
+"""Plan a path of any kind and write it: for `closeup-gs path` and for the viewer's button."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from closeup_ns.atomic import write_json
+from closeup_ns.errors import PlanningError
+from closeup_ns.paths.dive import plan_dive, plan_pull_back
+from closeup_ns.paths.document import camera_path
+from closeup_ns.paths.options import Kind, PathOptions, PlannedPath
+from closeup_ns.paths.orbit import plan_orbit
+from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.view import View
+
+
+def plan_path(
+    kind: Kind,
+    start: View,
+    target: Float[Tensor, "3"],
+    render: Renderer,
+    options: PathOptions,
+    reference_distance: float | None = None,
+    known: Sequence[View] = (),
+) -> PlannedPath:
+    """A path of any kind; see `plan_dive`, `plan_orbit` and `plan_pull_back` for the arguments and errors."""
+    if kind == "dive":
+        return plan_dive(start, target, render, options, reference_distance)
+    if kind == "orbit":
+        return plan_orbit(start, target, render, options, reference_distance, known)
+    if kind == "pull-back":
+        return plan_pull_back(start, target, render, options, reference_distance)
+    raise ValueError(f"a path is a dive, an orbit or a pull-back, not {kind!r}")
+
+
+def save_path(
+    kind: Kind,
+    start: View,
+    target: Float[Tensor, "3"],
+    render: Renderer,
+    options: PathOptions,
+    file: Path,
+    *,
+    reference_distance: float | None = None,
+    known: Sequence[View] = (),
+    fps: float = 30.0,
+    long_side: int = 0,
+) -> PlannedPath:
+    """Plan a path and write it as nerfstudio's camera_path.json, whole or not at all.
+
+    nerfstudio's own Render tab lists what lies in ``DATA/camera_paths``. Some 25 to 150 small depth images are rendered
+    (96 pixels on the long side), so call it beside the viewer's drawing thread.
+
+    Args:
+        kind: ``dive``, ``orbit`` or ``pull-back``.
+        start: The view to start from, to orbit from, or to pull back to: OpenCV camera-to-world, nerfstudio's world.
+        target: World coordinates of what the camera looks at.
+        render: Renders the model, whose surfaces the path keeps clear of.
+        options: How the camera moves.
+        file: Where to write; its folder is made.
+        reference_distance: The distance at which the target counts as zoom 1 (`Target.distance`); None: the start's.
+        known: The photographs' views, for an orbit: they give its axis and say what is covered.
+        fps: Frames per second.
+        long_side: Pixels on the video's longer side; 0 takes the start view's.
+
+    Returns:
+        The path, with its ``warnings`` to show.
+
+    Raises:
+        PlanningError: there is no such path; the message is one line for the user, and no file was written.
+    """
+    if not (fps > 0 and math.isfinite(fps)):
+        raise PlanningError(f"frames per second must be more than 0, not {fps:g}")
+    path = plan_path(kind, start, target, render, options, reference_distance, known)
+    write_json(file, camera_path(path, fps, long_side))
+    return path

@@ -1,0 +1,48 @@
+"""The view to start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from closeup_ns.errors import CloseupError, PlanningError
+from closeup_ns.paths.clearance import hides_target
+from closeup_ns.paths.geometry import has_in_image
+from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.view import View
+
+_CANDIDATES = 12
+"""How many of the best-aimed training views are looked at for one that sees the target unobstructed."""
+
+
+def choose_start(
+    views: Sequence[View], names: Sequence[str], wanted: str | None, target: Float[Tensor, "3"], render: Renderer
+) -> tuple[View, list[str]]:
+    """The view to start from, with warnings: the one called ``wanted``, or the best aimed that sees the target.
+
+    Raises:
+        CloseupError: no view has the wanted name.
+        PlanningError: no view has the target in its image.
+    """
+    if wanted is not None:
+        if wanted not in names:
+            some = ", ".join(list(names)[:5])
+            raise CloseupError(f"--start-view: no training image is called {wanted!r}; there are {some}, ...")
+        return views[list(names).index(wanted)], []
+    aimed = sorted((_off_axis(view, target), index) for index, view in enumerate(views) if has_in_image(view, target))
+    if not aimed:
+        raise PlanningError("no training image has the target in it; choose another target")
+    for _, index in aimed[:_CANDIDATES]:
+        if not hides_target(views[index], target.to(views[index].c2w), render):
+            return views[index], []
+    best = aimed[0][1]
+    return views[best], [f"every training image has something in front of the target; starting from {names[best]}"]
+
+
+def _off_axis(view: View, target: Tensor) -> float:
+    """Cosine of the angle between the gaze and the target, negated: the best aimed sorts first."""
+    sight = target.to(view.position) - view.position
+    return -float(torch.dot(view.forward, sight / sight.norm().clamp_min(1e-12)))

@@ -1,0 +1,103 @@
+"""The file: nerfstudio's own readers take the cameras from it."""
+
+from __future__ import annotations
+
+import json
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+import torch
+
+from closeup_ns.paths.dive import plan_dive
+from closeup_ns.paths.document import camera_path, keyframes, stage_frames
+from closeup_ns.paths.options import Kind, PathOptions
+from closeup_ns.paths.save import plan_path
+from tests.paths.rig import BALL, OPEN, QUICK, TARGET, distances, view_from
+
+
+def test_stages_are_the_papers_rounds() -> None:
+    dive = plan_dive(view_from(0, 0, 0), TARGET, OPEN, PathOptions(frames=400, check_steps=8, check_size=32))
+    stages = stage_frames(dive.views, TARGET)
+    away = distances(dive.views)
+    ratios = [float(away[0] / away[frame]) for frame in stages]
+    assert len(stages) == 4
+    assert ratios == pytest.approx([1, 3, 9, 27], rel=0.02)
+
+
+def test_the_file_reads_back_in_nerfstudio_as_the_same_cameras() -> None:
+    from nerfstudio.cameras.camera_paths import get_path_from_json
+
+    start = view_from(0.5, -0.4, 0.0)
+    dive = plan_dive(start, TARGET, OPEN, QUICK)
+    content = json.loads(json.dumps(camera_path(dive, fps=30.0)))
+    cameras = get_path_from_json(content)
+    assert len(cameras) == 61
+    assert int(cameras.width[0]) == 160 and int(cameras.height[0]) == 120
+    assert float(cameras.fx[7]) == pytest.approx(float(start.K[0, 0]), rel=1e-5)
+    opengl = cameras.camera_to_worlds[-1].double()
+    torch.testing.assert_close(opengl[:, 3], dive.views[-1].position, atol=1e-6, rtol=0)
+    torch.testing.assert_close(-opengl[:, 2], dive.views[-1].forward, atol=1e-6, rtol=0)
+    torch.testing.assert_close(opengl[:, 1], -dive.views[-1].c2w[:3, 1], atol=1e-6, rtol=0)
+    assert content["seconds"] == pytest.approx(61 / 30)
+
+
+@pytest.mark.parametrize(("long_side", "size"), [(0, (160, 120)), (99, (98, 74)), (321, (320, 240))])
+def test_sizes_are_even(long_side: int, size: tuple[int, int]) -> None:
+    dive = plan_dive(view_from(0, 0, 0), TARGET, OPEN, PathOptions(frames=5, check_steps=3, check_size=24))
+    content = camera_path(dive, 30.0, long_side)
+    assert (content["render_width"], content["render_height"]) == size
+
+
+def test_keyframes_carry_what_the_viewer_reads() -> None:
+    dive = plan_dive(view_from(0, 0, 0), TARGET, OPEN, QUICK)
+    content = camera_path(dive, fps=30.0)
+    assert {"default_fov", "default_transition_sec", "is_cycle", "smoothness_value", "camera_type"} <= content.keys()
+    assert set(stage_frames(dive.views, TARGET)) <= set(keyframes(dive.views, TARGET))
+    assert all(len(frame["matrix"]) == 16 for frame in content["keyframes"])
+    seconds = [frame["override_transition_sec"] for frame in content["keyframes"][1:]]
+    assert min(seconds) > 0 and sum(seconds) == pytest.approx(60 / 30)
+    assert content["keyframes"][0]["matrix"] == content["camera_path"][0]["camera_to_world"]
+    assert content["keyframes"][-1]["matrix"] == content["camera_path"][-1]["camera_to_world"]
+
+
+@pytest.mark.parametrize("kind", ["dive", "orbit", "pull-back"])
+def test_the_render_tabs_spline_through_the_keyframes_stays_on_the_path(kind: Kind) -> None:
+    """What "Load Path" does with the keyframes, by nerfstudio's own class; its slider stands at another field of view.
+
+    The tab's tension is the file's smoothness_value only for its own files: it stays at 0.
+    """
+    from nerfstudio.viewer.render_panel import CameraPath, Keyframe
+    from viser import transforms
+
+    options = PathOptions(frames=121, narrow_lens=kind == "dive", degrees=150.0, check_steps=16, check_size=48)
+    planned = plan_path(kind, view_from(0.5, -0.4, 0.0), TARGET, BALL, options)
+    content = json.loads(json.dumps(camera_path(planned, fps=30.0)))
+    panel = CameraPath(MagicMock(), MagicMock())
+    panel.tension, panel.default_fov = 0.0, 1.3
+    for frame in content["keyframes"]:
+        pose = transforms.SE3.from_matrix(np.array(frame["matrix"]).reshape(4, 4))
+        panel.add_camera(
+            Keyframe(
+                position=pose.translation() * 10.0,
+                wxyz=(pose.rotation() @ transforms.SO3.from_x_radians(np.pi)).wxyz,
+                override_fov_enabled=abs(frame["fov"] - content["default_fov"]) > 1e-3,
+                override_fov_rad=frame["fov"] / 180.0 * np.pi,
+                override_time_enabled=False,
+                override_time_val=0.0,
+                aspect=frame["aspect"],
+                override_transition_enabled=frame["override_transition_enabled"],
+                override_transition_sec=frame["override_transition_sec"],
+            )
+        )
+    panel.update_spline()
+    assert panel.compute_duration() == pytest.approx(120 / 30)
+    for index, view in enumerate(planned.views):
+        found = panel.interpolate_pose_and_fov_rad(index / 120)
+        assert found is not None
+        pose, fov = found[0], found[1]
+        away = (view.position - TARGET).norm()
+        assert np.linalg.norm(pose.translation() / 10.0 - view.position.numpy()) < 0.05 * float(away)
+        gaze = pose.rotation().as_matrix()[:, 2]
+        assert float(gaze @ view.forward.numpy()) > np.cos(np.radians(2.0))
+        assert fov == pytest.approx(2 * np.arctan(60 / float(view.K[1, 1])), rel=0.08)

@@ -1,0 +1,47 @@
+"""`save_path`: what the command and the viewer's button call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from nerfstudio.cameras.camera_paths import get_path_from_json
+
+from closeup_ns.errors import PlanningError
+from closeup_ns.paths.options import Kind, PathOptions
+from closeup_ns.paths.save import save_path
+from tests.paths.rig import BALL, TARGET, view_from
+from tests.scenes import facing_views
+
+SMALL = PathOptions(frames=12, check_steps=5, check_size=24)
+
+
+@pytest.mark.parametrize("kind", ["dive", "orbit", "pull-back"])
+def test_every_kind_is_written_and_read_back_by_nerfstudio(kind: Kind, tmp_path: Path) -> None:
+    file = tmp_path / "camera_paths" / "path.json"
+    start = view_from(0.3, 0.1, 0.0)
+    path = save_path(kind, start, TARGET, BALL, SMALL, file, known=facing_views(4), reference_distance=5.0, fps=24)
+    content = json.loads(file.read_text())
+    assert content["closeup"]["kind"] == kind == path.kind and content["closeup"]["zoom"] == pytest.approx(path.zoom)
+    assert path.zoom == pytest.approx(3.0 if kind == "orbit" else 27.0)
+    assert content["fps"] == 24 and content["seconds"] == pytest.approx(0.5)
+    cameras = get_path_from_json(content)
+    assert len(cameras) == 12 and sorted(found.name for found in file.parent.iterdir()) == ["path.json"]
+    for index, view in enumerate(path.views):
+        opengl = cameras.camera_to_worlds[index].double()
+        torch.testing.assert_close(opengl[:, 3], view.position, atol=1e-6, rtol=0)
+        torch.testing.assert_close(-opengl[:, 2], view.forward, atol=1e-6, rtol=0)
+        assert float(cameras.fy[index]) == pytest.approx(float(view.K[1, 1]), rel=1e-5)
+
+
+def test_where_there_is_no_path_no_file_appears(tmp_path: Path) -> None:
+    file = tmp_path / "camera_paths" / "path.json"
+    with pytest.raises(PlanningError, match="behind"):
+        save_path("dive", view_from(0, 0, 0, aim=(0.0, 0.0, -4.0)), TARGET, BALL, SMALL, file)
+    with pytest.raises(PlanningError, match="frames per second"):
+        save_path("dive", view_from(0, 0, 0), TARGET, BALL, SMALL, file, fps=0)
+    with pytest.raises(ValueError, match="spiral"):
+        save_path("spiral", view_from(0, 0, 0), TARGET, BALL, SMALL, file)  # pyright: ignore[reportArgumentType]
+    assert not file.parent.exists()
