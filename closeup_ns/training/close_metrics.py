@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from nerfstudio.utils.rich_utils import CONSOLE
-from rich.progress import track
 from torch import Tensor
 
 from closeup_ns.errors import PlanningError
@@ -24,6 +23,7 @@ from closeup_ns.metrics.reference import choose_reference
 from closeup_ns.metrics.shot import scale_label
 from closeup_ns.metrics.suite import build_metrics
 from closeup_ns.rendering.types import Rendered
+from closeup_ns.training.progress import track
 from closeup_ns.training.refinement import observations
 from closeup_ns.training.targets import resolve_targets
 from closeup_ns.views.reliability import Observation, reliable_pixels
@@ -72,7 +72,7 @@ def close_metrics(pipeline: CloseupPipeline, config: CloseMetricsConfig) -> tupl
     generator = torch.Generator().manual_seed(pipeline.config.seed)
     values: dict[str, list[float]] = {}
     work = [(scale, view) for scale in scales for view in turned_views(views, target.point, scale, config, generator)]
-    for scale, view in track(work, description="close-ups", console=CONSOLE, transient=True):
+    for scale, view in track(work, "close-ups"):
         rendered = pipeline.model.render_view(view.to(pipeline.device, torch.float32))
         for name, value in _score(pipeline, view, rendered, photographs, metrics).items():
             for suffix in ("", f"_{scale_label(scale)}"):

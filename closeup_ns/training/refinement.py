@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from nerfstudio.utils.rich_utils import CONSOLE
-from rich.progress import track
 
 from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.refine.gate import judge
 from closeup_ns.refine.refiner import Refiner, RefineRequest
+from closeup_ns.training.progress import track
 from closeup_ns.training.store import RoundStore
 from closeup_ns.training.store_view import StoredView
 from closeup_ns.views.reliability import Observation, reliable_pixels
@@ -27,9 +26,7 @@ def observations(pipeline: CloseupPipeline) -> list[Observation]:
     """The photographs at the model's own exposure, each with the model's z-depth from where it was taken."""
     model, data = pipeline.model, pipeline.datamanager
     result = []
-    for index in track(
-        range(len(data.train_dataset)), description="depth of photographs", console=CONSOLE, transient=True
-    ):
+    for index in track(range(len(data.train_dataset)), "depth of photographs"):
         view, photograph = data.train_view(index), data.photograph(index)
         if model.exposure is not None:
             photograph = model.exposure.undo(photograph, index)
@@ -57,7 +54,7 @@ def refine_and_store(
     """Refine every view that the store does not hold; a view once stored is never refined again."""
     done = set(store.views(number))
     missing = {name: view for name, view in todo.items() if name not in done}
-    for name, view in track(missing.items(), description="refining close-ups", console=CONSOLE, transient=True):
+    for name, view in track(missing.items(), "refining close-ups"):
         began = time.perf_counter()
         view = view.to(pipeline.device)
         rendered = pipeline.model.render_view(view)

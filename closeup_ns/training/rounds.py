@@ -20,6 +20,7 @@ from closeup_ns.training.cameras import to_model_frame
 from closeup_ns.training.datamanager import InjectedView
 from closeup_ns.training.injection import FineTuneConfig, fine_tuning_strategy, injected_view
 from closeup_ns.training.kernel_search import judges, search_kernel
+from closeup_ns.training.progress import StepLines, bar, stage_over, watching
 from closeup_ns.training.refinement import observations, planned_views, refine_and_store
 from closeup_ns.training.round_report import write_round_report
 from closeup_ns.training.store import RoundStore, run_identity
@@ -51,6 +52,7 @@ class Rounds:
         self.store = RoundStore(trainer.base_dir / "rounds")
         self.targets: list[Target] = []
         self.progress: _Progress | None = None
+        self.lines = StepLines(trainer.config.max_num_iterations)
         self._caught_up = False
 
     # ---- the trainer's steps
@@ -59,6 +61,7 @@ class Rounds:
         """Called with the model between two steps, before step ``step`` is trained."""
         if not self._caught_up:
             self._catch_up(step)
+        self.lines.begin(step)
         if step == int(self.config.model.supersample_from * self.schedule.base_steps):
             self.pipeline.model.start_supersampling()
         if step == self._kernel_step() and self.pipeline.datamanager.held_out:
@@ -69,6 +72,7 @@ class Rounds:
 
     def after_step(self, step: int) -> None:
         """Called after step ``step`` was trained."""
+        self.lines.done(step)
         number = self.schedule.round_at(step)
         if number and self.schedule.round_at(step + 1) != number:
             self._finish(number)
@@ -101,20 +105,25 @@ class Rounds:
 
     def _begin(self, number: int, step: int) -> None:
         zoom = self.config.planner.zoom**number
+        if number == 1:
+            self.lines.base_phase_over(step)
         CONSOLE.rule(f"Round {number} of {self.schedule.rounds}: {zoom:g}x closer")
         self.trainer.save_checkpoint(step - 1)  # resuming starts here and repeats neither plan nor refinement
         began, seconds = time.perf_counter(), {}
         before = self._reported_psnr()
         plans = self._plan(number)
         seconds["plan"] = time.perf_counter() - began
+        stage_over(number, "planned", seconds["plan"])
         refiner, description = build_refiner(self.config.refiner, self.pipeline.device)
         CONSOLE.print(description)
         views = self._refine(number, plans, refiner)
         refiner.close()
         seconds["refine"] = time.perf_counter() - began - seconds["plan"]
+        stage_over(number, f"refined; {len(views)} views to train on", seconds["refine"])
         self._fresh_optimisation(number, step, plans, refiner)
         verdict = self._judge(number, step, views, refiner)
         seconds["judge"] = time.perf_counter() - began - seconds["plan"] - seconds["refine"]
+        stage_over(number, "judged", seconds["judge"])
         self.progress = _Progress(number, plans, verdict, time.perf_counter(), seconds, before)
         if verdict.accepted:
             self._inject(number, views)
@@ -131,8 +140,11 @@ class Rounds:
         for index, target in enumerate(self.targets):
             generator = torch.Generator().manual_seed(self.config.seed + 1000 * number + index)
             previous = self._previous_anchors(number, index)
-            render, given = self.pipeline.model.render_view, self._given_frontier(number)
-            plan = plan_round(number, target, known, render, self.config.planner, generator, previous, given)
+            render, given, planner = self.pipeline.model.render_view, self._given_frontier(number), self.config.planner
+            # Rendering is what planning spends its time on: the known views, the frontier, the candidates.
+            with bar(f"planning round {number}", len(known) + planner.anchors + planner.candidates) as advance:
+                watched = watching(render, advance)
+                plan = plan_round(number, target, known, watched, planner, generator, previous, given)
             for warning in plan.warnings:
                 CONSOLE.print(f"[yellow]Plan: {warning}")
             plans.append(plan)
@@ -200,6 +212,7 @@ class Rounds:
         progress = self.progress
         assert progress is not None and progress.number == number
         progress.seconds["fine_tune"] = time.perf_counter() - progress.started
+        stage_over(number, "fine-tuned", progress.seconds["fine_tune"])
         write_round_report(
             self.pipeline,
             self.store,

@@ -20,6 +20,7 @@ from closeup_ns.rendering.backend import describe_backend
 from closeup_ns.training.kernel import PixelKernel
 from closeup_ns.training.memory import keep_freed_memory
 from closeup_ns.training.pipeline import CloseupPipeline, CloseupPipelineConfig
+from closeup_ns.training.progress import shows_bars
 from closeup_ns.training.schedule import bind_schedule
 from closeup_ns.training.trial import photograph_psnr
 
@@ -52,6 +53,8 @@ class CloseupTrainer(Trainer):
     def __init__(self, config: CloseupTrainerConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         self.schedule = _pipeline_config(config).schedule
+        if not shows_bars():
+            config.logging.local_writer.enable = False  # its table redraws itself; StepLines speaks for it
         if config.max_num_iterations <= 0:
             config.max_num_iterations = self.schedule.total_steps
 

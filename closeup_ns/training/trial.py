@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from nerfstudio.engine.trainer import Trainer
-from nerfstudio.utils.rich_utils import CONSOLE
-from rich.progress import track
 from torch import Tensor, nn
+
+from closeup_ns.training.progress import track
 
 if TYPE_CHECKING:
     from closeup_ns.training.pipeline import CloseupPipeline
@@ -104,7 +104,7 @@ def run_steps(trainer: Trainer, first_step: int, steps: int, label: str) -> None
     """Train for ``steps`` steps outside the trainer's own loop, with the model's step hooks."""
     pipeline: CloseupPipeline = trainer.pipeline  # type: ignore[assignment]
     model = pipeline.model
-    for step in track(range(first_step, first_step + steps), description=label, console=CONSOLE, transient=True):
+    for step in track(range(first_step, first_step + steps), label):
         pipeline.train()
         model.step_cb(trainer.optimizers, step)
         trainer.train_iteration(step)

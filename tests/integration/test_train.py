@@ -11,7 +11,7 @@ import torch
 
 from closeup_ns.training.kernel import PixelKernel
 from tests.integration.captures import write_colmap, write_llff
-from tests.integration.commands import fork
+from tests.integration.commands import Finished, fork
 from tests.integration.runs import PLANNED, ROUNDS, Run, run_of, train_arguments
 
 pytestmark = pytest.mark.integration
@@ -47,6 +47,15 @@ def assert_whole(run: Run) -> None:
     assert all(torch.isfinite(tensor).all() for tensor in run.model().values())
 
 
+def assert_speaks_in_lines(ended: Finished) -> None:
+    """In a pipe: a line per finished stage and how far training is, and nothing that moves a cursor."""
+    assert not {character for character in ended.output if ord(character) < 32} - {"\n"}
+    for said in ("Base phase: 60 steps in", "step 42 of 84 (50%), about", *(
+        f"Round {number}: {stage}" for number in (1, 2) for stage in ("planned", "refined", "judged", "fine-tuned")
+    )):  # fmt: skip
+        assert said in ended.text, said
+
+
 def test_a_run_leaves_everything_that_it_promises(finished: Run) -> None:
     assert_whole(finished)
     assert {path.name for path in finished.checkpoints()} >= {"step-000000059.ckpt", "step-000000083.ckpt"}
@@ -73,6 +82,7 @@ def test_other_layouts_train_with_no_further_flag(write: Callable[[Path], object
     ended = fork("ns-train", *train_arguments(tmp_path / "capture", tmp_path), cwd=tmp_path)
     assert ended.code == 0, ended.output
     assert_whole(run_of(tmp_path))
+    assert_speaks_in_lines(ended)
 
 
 def test_the_same_seed_gives_the_same_plan_and_the_same_bits(capture: Path, finished: Run, tmp_path: Path) -> None:
