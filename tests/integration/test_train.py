@@ -61,6 +61,22 @@ def test_a_run_leaves_everything_that_it_promises(finished: Run) -> None:
     assert {path.name for path in finished.checkpoints()} >= {"step-000000059.ckpt", "step-000000083.ckpt"}
 
 
+def test_tensorboard_has_the_rounds(finished: Run) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished.folder))
+    events.Reload()
+    assert [image for image in events.Tags()["images"] if image.startswith("Rounds/")] == [
+        f"Rounds/{number} contact sheet" for number in range(1, ROUNDS + 1)
+    ]
+    for name, figure in (("evaluation PSNR before", "before"), ("evaluation PSNR after", "after")):
+        written = [event.value for event in events.Scalars(f"Rounds/{name}")]
+        reported = [finished.json(f"round_{n}", "report.json")["evaluation_psnr"][figure] for n in (1, 2)]
+        assert written == pytest.approx(reported, rel=1e-5)
+    shares = [events.Scalars(f"Rounds/share of {kind} pixels")[0].value for kind in ("real", "generated")]
+    assert sum(shares) == pytest.approx(1)
+
+
 def test_the_kernel_that_was_found_is_in_every_later_checkpoint(finished: Run) -> None:
     names = ("step-000000059.ckpt", "step-000000083.ckpt")
     kernels = [finished.state(finished.models / name)["pipeline"]["_model.screen_kernel"].tolist() for name in names]
