@@ -37,7 +37,7 @@ def tell(state, error=""):
 (folder / "environment.json").write_text(json.dumps(dict(os.environ)))
 (folder / "train.log").write_text("4 (50.00%)")
 tell("running")
-print("seed", seed)
+print("seed", seed, flush=True)  # what is buffered dies with a killed process
 if seed == 1:
     os.kill(os.getpid(), signal.SIGKILL)
 if seed == 2:
