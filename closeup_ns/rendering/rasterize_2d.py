@@ -29,6 +29,10 @@ from closeup_ns.rendering.request_2d import SurfelImages, SurfelRequest, check_s
 
 DepthMode = Literal["expected", "median"]
 SurfelRender = tuple[Tensor, Tensor, Tensor, "Tensor | None", "Tensor | None", "Tensor | None", dict[str, Any]]
+"""Channels [C,H,W,D]; alphas [C,H,W,1]; blended normals [C,H,W,3], world space, towards the camera, as long as alpha at
+most (each camera's by its own rotation, which gsplat gets wrong beyond the first); unit normals of the depth [C,H,W,3],
+world space, None in mode RGB; distortion [C,H,W,1], None without ``distloss``; median z-depth [C,H,W,1], None in mode RGB
+and 0 where nothing is; information."""
 
 
 def rasterization_2dgs(
@@ -57,7 +61,7 @@ def rasterization_2dgs(
     depth_mode: DepthMode = "expected",
     backend: Literal["auto", "gsplat", "cpu", "torch"] = "auto",
 ) -> SurfelRender:
-    """Render surfels into C pinhole cameras, differentiably.
+    """Render surfels into C pinhole cameras, differentiably. What comes back: see `SurfelRender`.
 
     Args:
         means: Centres, world units and frame.
@@ -75,12 +79,6 @@ def rasterization_2dgs(
         distloss: Whether to compute the distortion; needs a depth.
         depth_mode: The depth that the normals are taken of: expected (divided by alpha in every mode) or median.
         backend: "auto" is gsplat for CUDA tensors, our kernels for CPU tensors, PyTorch where these cannot be built.
-
-    Returns:
-        Channels [C,H,W,D]; alphas [C,H,W,1]; blended normals [C,H,W,3], world space, towards the camera, as long as
-        alpha at most (each camera's by its own rotation, which gsplat gets wrong beyond the first); unit normals of
-        the depth [C,H,W,3], world space, None in mode RGB; distortion [C,H,W,1], None without ``distloss``; median
-        z-depth [C,H,W,1], 0 where nothing is, None in mode RGB; information.
 
     Raises:
         ValueError: A shape, size, mode or camera is wrong; the message names the argument. With ``CLOSEUP_DEBUG=1`` in
