@@ -31,8 +31,8 @@ DepthMode = Literal["expected", "median"]
 SurfelRender = tuple[Tensor, Tensor, Tensor, "Tensor | None", "Tensor | None", "Tensor | None", dict[str, Any]]
 """Channels [C,H,W,D]; alphas [C,H,W,1]; blended normals [C,H,W,3], world space, towards the camera, as long as alpha at
 most (each camera's by its own rotation, which gsplat gets wrong beyond the first); unit normals of the depth [C,H,W,3],
-world space, None in mode RGB; distortion [C,H,W,1], None without ``distloss``; median z-depth [C,H,W,1], None in mode RGB
-and 0 where nothing is; information."""
+world space, None in mode RGB; distortion [C,H,W,1], None without ``distloss``; median z-depth [C,H,W,1], 0 where
+nothing is, None in mode RGB; information."""
 
 
 def rasterization_2dgs(

@@ -92,10 +92,11 @@ class StepLines:
             return
         trained = step + 1
         if trained * LINES // self.total > step * LINES // self.total and trained < self.total:
-            passed = time.perf_counter() - self._began
-            left = passed / (trained - self._first) * (self.total - trained)
-            share = trained / self.total
-            CONSOLE.print(f"step {trained} of {self.total} ({share:.0%}), about {in_words(left)} left", highlight=False)
+            each = (time.perf_counter() - self._began) / (trained - self._first)
+            left = in_words(each * (self.total - trained))
+            # Percentage and milliseconds as in nerfstudio's table, which programs that watch a training read.
+            share = f"({trained / self.total:.2%}), {1e3 * each:.3f} ms a step"
+            CONSOLE.print(f"step {trained} of {self.total} {share}, about {left} left", highlight=False)
 
     def base_phase_over(self, steps: int) -> None:
         """One line when the base phase ends; nothing where this process did not train it from its start."""

@@ -44,6 +44,7 @@ if seed == 2:
     sys.exit("no memory left")
 if seed == 3:
     time.sleep(600)
+time.sleep(0.5)  # long enough to be watched
 tell("failed", "as it should") if seed == 4 else tell("done")
 """
 

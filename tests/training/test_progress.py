@@ -66,7 +66,7 @@ def test_steps_are_said_twenty_times_in_a_pipe_and_never_on_a_terminal(monkeypat
     for step in range(10):
         speaker.begin(step)
         speaker.done(step)
-    assert output.getvalue().splitlines()[4].startswith("step 5 of 10 (50%), about 0.0 s left")
+    assert output.getvalue().splitlines()[4].startswith("step 5 of 10 (50.00%), 0.0")
 
 
 def test_the_time_left_is_that_of_the_steps_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_the_time_left_is_that_of_the_steps_of_this_process(monkeypatch: pytest.
     speaker = StepLines(1000)
     speaker.begin(500)
     speaker.done(549)
-    assert output.getvalue() == "step 550 of 1000 (55%), about 1 min 30 s left\n"
+    assert output.getvalue() == "step 550 of 1000 (55.00%), 200.000 ms a step, about 1 min 30 s left\n"
 
 
 def test_finished_stages_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
