@@ -24,6 +24,8 @@ from closeup_ns.training.rounds import FineTuneConfig, Rounds
 from closeup_ns.training.schedule import ScheduleConfig
 from closeup_ns.training.seeding import frustum_points
 from closeup_ns.training.targets import TargetConfig
+from closeup_ns.viewer.config import ViewerPanelConfig
+from closeup_ns.viewer.control import CloseupViewerControl
 from closeup_ns.views.reliability import ReliabilityConfig
 
 
@@ -59,6 +61,8 @@ class CloseupPipelineConfig(VanillaPipelineConfig):
     """Whether a round is kept."""
     close_metrics: CloseMetricsConfig = field(default_factory=CloseMetricsConfig)
     """What ns-eval says about close-ups."""
+    viewer: ViewerPanelConfig = field(default_factory=ViewerPanelConfig)
+    """The close-up panel of the viewer."""
     seed: int = 0
     """Seed of the rounds: same seed, same machine, same plan."""
 
@@ -74,6 +78,9 @@ class CloseupPipeline(VanillaPipeline):
         super().__init__(config, device, *args, **kwargs)
         self.model.base_steps = config.schedule.base_steps
         self.rounds: Rounds | None = None
+        # nerfstudio's viewer looks for attributes of this type; without a viewer it does nothing.
+        panel = getattr(config, "viewer", None) or ViewerPanelConfig()  # runs from before the panel have none
+        self.viewer_control = CloseupViewerControl(self, panel)
 
     def seed_without_points(self) -> None:
         """Start the Gaussians in the cameras' frusta where the capture has no points; before the optimizers are."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,12 +21,20 @@ if TYPE_CHECKING:
     from closeup_ns.training.pipeline import CloseupPipeline
 
 
+def _nothing() -> None:
+    """What is done between two views where nobody waits."""
+
+
 @torch.no_grad()
-def observations(pipeline: CloseupPipeline) -> list[Observation]:
-    """The photographs at the model's own exposure, each with the model's z-depth from where it was taken."""
+def observations(pipeline: CloseupPipeline, between: Callable[[], None] = _nothing) -> list[Observation]:
+    """The photographs at the model's own exposure, each with the model's z-depth from where it was taken.
+
+    ``between`` is called before each of them.
+    """
     model, data = pipeline.model, pipeline.datamanager
     result = []
     for index in track(range(len(data.train_dataset)), "depth of photographs"):
+        between()
         view, photograph = data.train_view(index), data.photograph(index)
         if model.exposure is not None:
             photograph = model.exposure.undo(photograph, index)
@@ -50,11 +58,16 @@ def refine_and_store(
     todo: dict[str, View],
     photographs: Sequence[Observation],
     refiner: Refiner,
+    between: Callable[[], None] = _nothing,
 ) -> None:
-    """Refine every view that the store does not hold; a view once stored is never refined again."""
+    """Refine every view that the store does not hold; a view once stored is never refined again.
+
+    ``between`` is called before each of them.
+    """
     done = set(store.views(number))
     missing = {name: view for name, view in todo.items() if name not in done}
     for name, view in track(missing.items(), "refining close-ups"):
+        between()
         began = time.perf_counter()
         view = view.to(pipeline.device)
         rendered = pipeline.model.render_view(view)

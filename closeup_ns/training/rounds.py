@@ -15,7 +15,9 @@ from closeup_ns.errors import PlanningError
 from closeup_ns.planning.plan import KnownView, RoundPlan, plan_round
 from closeup_ns.planning.target import Target
 from closeup_ns.refine.refiner import Refiner, build_refiner
+from closeup_ns.rendering.types import Rendered
 from closeup_ns.training.acceptance import RoundVerdict, try_round
+from closeup_ns.training.asked import NextRound, give_way
 from closeup_ns.training.cameras import to_model_frame
 from closeup_ns.training.datamanager import InjectedView
 from closeup_ns.training.injection import FineTuneConfig, fine_tuning_strategy, injected_view
@@ -53,6 +55,10 @@ class Rounds:
         self.targets: list[Target] = []
         self.progress: _Progress | None = None
         self.lines = StepLines(trainer.config.max_num_iterations)
+        self.next_round = NextRound()
+        self.stage = ""
+        """What is being done between two steps, for whoever watches; empty while steps are trained."""
+        self.next_step = 0
         self._caught_up = False
 
     # ---- the trainer's steps
@@ -61,6 +67,9 @@ class Rounds:
         """Called with the model between two steps, before step ``step`` is trained."""
         if not self._caught_up:
             self._catch_up(step)
+        self.next_round.grant(self, step)
+        if self.next_round.granted:
+            self.lines.total = self.schedule.total_steps
         self.lines.begin(step)
         if step == int(self.config.model.supersample_from * self.schedule.base_steps):
             self.pipeline.model.start_supersampling()
@@ -73,6 +82,9 @@ class Rounds:
     def after_step(self, step: int) -> None:
         """Called after step ``step`` was trained."""
         self.lines.done(step)
+        self.next_step = step + 1
+        if self.next_round.granted and self.next_step >= self.schedule.total_steps:
+            self.trainer.stop_training = True  # the base phase was cut short: the trainer's loop would go on
         number = self.schedule.round_at(step)
         if number and self.schedule.round_at(step + 1) != number:
             self._finish(number)
@@ -101,6 +113,15 @@ class Rounds:
         search_kernel(self.trainer, step, self.config.kernel_search, steps)
         self.pipeline.datamanager.hold_out([])
 
+    def end_base_phase(self, step: int) -> None:
+        """The base phase ends before ``step``, earlier than scheduled: do now what it would have done later."""
+        if step <= int(self.config.model.supersample_from * self.schedule.base_steps):
+            self.pipeline.model.start_supersampling()
+        if self.pipeline.datamanager.held_out:
+            self.stage = "choosing the pixel kernel"
+            self._choose_kernel(step)
+        self.pipeline.model.base_steps = step
+
     # ---- one round
 
     def _begin(self, number: int, step: int) -> None:
@@ -111,22 +132,26 @@ class Rounds:
         self.trainer.save_checkpoint(step - 1)  # resuming starts here and repeats neither plan nor refinement
         began, seconds = time.perf_counter(), {}
         before = self._reported_psnr()
+        self.stage = f"round {number}: planning"
         plans = self._plan(number)
         seconds["plan"] = time.perf_counter() - began
         stage_over(number, "planned", seconds["plan"])
         refiner, description = build_refiner(self.config.refiner, self.pipeline.device)
         CONSOLE.print(description)
+        self.stage = f"round {number}: refining"
         views = self._refine(number, plans, refiner)
         refiner.close()
         seconds["refine"] = time.perf_counter() - began - seconds["plan"]
         stage_over(number, f"refined; {len(views)} views to train on", seconds["refine"])
         self._fresh_optimisation(number, step, plans, refiner)
+        self.stage = f"round {number}: judging"
         verdict = self._judge(number, step, views, refiner)
         seconds["judge"] = time.perf_counter() - began - seconds["plan"] - seconds["refine"]
         stage_over(number, "judged", seconds["judge"])
         self.progress = _Progress(number, plans, verdict, time.perf_counter(), seconds, before)
         if verdict.accepted:
             self._inject(number, views)
+        self.stage = ""
         word = "[green]kept" if verdict.accepted else "[yellow]not kept"
         CONSOLE.print(f"Round {number} is {word}[/]: {verdict.reason}")
 
@@ -140,7 +165,7 @@ class Rounds:
         for index, target in enumerate(self.targets):
             generator = torch.Generator().manual_seed(self.config.seed + 1000 * number + index)
             previous = self._previous_anchors(number, index)
-            render, given, planner = self.pipeline.model.render_view, self._given_frontier(number), self.config.planner
+            render, given, planner = self._render, self._given_frontier(number), self.config.planner
             # Rendering is what planning spends its time on: the known views, the frontier, the candidates.
             with bar(f"planning round {number}", len(known) + planner.anchors + planner.candidates) as advance:
                 watched = watching(render, advance)
@@ -151,6 +176,13 @@ class Rounds:
         content = {"plans": [plan.to_dict() for plan in plans], "known": [view.to_dict() for view in known]}
         self.store.save_plan(number, content)
         return plans
+
+    def _render(self, view: View) -> Rendered:
+        self._give_way()
+        return self.pipeline.model.render_view(view)
+
+    def _give_way(self) -> None:
+        give_way(self.trainer)
 
     def _given_frontier(self, number: int) -> list[View] | None:
         """The cameras that the user gave as the first round's frontier, in the model's frame."""
@@ -163,10 +195,10 @@ class Rounds:
 
     def _refine(self, number: int, plans: list[RoundPlan], refiner: Refiner) -> list[InjectedView]:
         """4.3.3: render and refine what the store does not hold yet; give back what the gate let through."""
-        photographs = observations(self.pipeline)
+        photographs = observations(self.pipeline, self._give_way)
         for index, plan in enumerate(plans):
             todo = planned_views(plan, index, len(plans), self.config.fine_tune.refine_frontier)
-            refine_and_store(self.pipeline, self.store, number, todo, photographs, refiner)
+            refine_and_store(self.pipeline, self.store, number, todo, photographs, refiner, self._give_way)
         return self._stored_views(number, plans, refiner.generates)
 
     def _fresh_optimisation(self, number: int, step: int, plans: list[RoundPlan], refiner: Refiner) -> None:
@@ -234,7 +266,7 @@ class Rounds:
         names, views = data.photograph_names(), data.train_views()
         saved = self.store.load_targets()
         if saved is None:
-            self.targets = resolve_targets(self.config.target, names, views, self.pipeline.model.render_view)
+            self.targets = resolve_targets(self.config.target, names, views, self._render)
         else:
             if self.config.target.xyz or self.config.target.pixel:
                 CONSOLE.print("The rounds go on with the target they were begun with; another one needs a new run.")

@@ -2,6 +2,7 @@
 
 Layout below the run's folder, all paths inside relative:
 
+    rounds/schedule.json                  only where rounds were asked for in the viewer: the schedule since then
     rounds/run.json                       which scene, target and seed the rounds belong to
     rounds/round_1/plan.json              anchors, frontier, to-be-updated views
     rounds/round_1/exact/update_00.npz    what training reads, bit for bit
@@ -102,6 +103,15 @@ class RoundStore:
         path = self.root / "targets.json"
         return self._read_json(path)["targets"] if path.exists() else None
 
+    def save_schedule(self, schedule: dict[str, int]) -> None:
+        """Writes a schedule that differs from the command line's: rounds were asked for in the viewer."""
+        self._write_json(self.root / "schedule.json", schedule)
+
+    def load_schedule(self) -> dict[str, int] | None:
+        """The schedule that was changed in the viewer, or None where it is the command line's."""
+        path = self.root / "schedule.json"
+        return {name: int(value) for name, value in self._read_json(path).items()} if path.exists() else None
+
     def save_verdict(self, round_index: int, verdict: dict[str, Any]) -> None:
         """Writes whether the round is kept; a resumed run does not judge again."""
         self._write_json(self.folder(round_index) / "verdict.json", verdict)
@@ -199,6 +209,18 @@ class RoundStore:
     def views(self, round_index: int) -> list[str]:
         """Names of the views of a round that are wholly there, sorted."""
         return sorted(p.stem for p in (self.folder(round_index) / "views").glob("*.json") if not p.name.startswith("."))
+
+    def header(self, round_index: int, name: str) -> dict[str, Any]:
+        """A stored view without its pixels: camera, the gate's decision, names of its files."""
+        return self._read_json(self.folder(round_index) / self._files(name)["header"])
+
+    def picture(self, round_index: int, name: str, kind: str = "image") -> Path:
+        """A stored view's PNG, for people: ``image`` (refined), ``render``, ``reliable``, ``real`` or ``weight``.
+
+        Raises:
+            RoundStorageError: the view is not there, or its files lie outside its round's folder.
+        """
+        return self._inside(round_index, str(self.header(round_index, name)["files"][kind]))
 
     def save_after(self, round_index: int, name: str, image: Tensor) -> None:
         """Writes what the fine-tuned model shows from a view (float [H, W, 3] in [0, 1]), for the contact sheet."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,13 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from closeup_ns.errors import CheckpointError
 from closeup_ns.rendering.backend import describe_backend
+from closeup_ns.training.asked import adopt_schedule
 from closeup_ns.training.kernel import PixelKernel
 from closeup_ns.training.memory import keep_freed_memory
 from closeup_ns.training.pipeline import CloseupPipeline, CloseupPipelineConfig
 from closeup_ns.training.progress import shows_bars
 from closeup_ns.training.schedule import bind_schedule
+from closeup_ns.training.store import RoundStore
 from closeup_ns.training.trial import photograph_psnr
 
 SPLATFACTO_KERNEL = PixelKernel.of(0.3)
@@ -68,7 +71,15 @@ class CloseupTrainer(Trainer):
             )
         if self.config.load_dir is not None:
             inherit_rounds(self.config.load_dir, self.base_dir)
+            self._adopt_schedule()
         super().setup(test_mode)
+
+    def _adopt_schedule(self) -> None:
+        """Go on by the schedule of the run that is resumed, where rounds were asked for in the viewer."""
+        whole = self.config.max_num_iterations == self.schedule.total_steps
+        adopt_schedule(RoundStore(self.base_dir / "rounds"), self.schedule)
+        if whole:
+            self.config.max_num_iterations = self.schedule.total_steps
 
     def setup_optimizers(self) -> Optimizers:
         bind_schedule(self.config.optimizers, self.schedule)
@@ -76,14 +87,48 @@ class CloseupTrainer(Trainer):
         return super().setup_optimizers()
 
     def train(self) -> None:
-        """Train from the current step to the end of the schedule. Upstream would train as many steps once more."""
-        total = self.config.max_num_iterations
+        """Train to the end of the schedule, and on where a person asks for another round in the viewer."""
+        self._train_to(self.config.max_num_iterations)
+        while self._more_to_train():
+            self._start_step = self._next_step()
+            self.training_state = "training"
+            self._train_to(self.schedule.total_steps)
+
+    def _train_to(self, total: int) -> None:
+        """Train from the current step to step ``total``. Upstream would train as many steps once more."""
         self.config.max_num_iterations = max(total - self._start_step, 0)
         self.step = self._start_step
         try:
             super().train()
         finally:
             self.config.max_num_iterations = total
+
+    def _next_step(self) -> int:
+        """The step after the last that was trained."""
+        rounds = self.pipeline.rounds
+        return max(rounds.next_step if rounds is not None else 0, self._start_step)
+
+    def _more_to_train(self) -> bool:
+        """After the last step: whether somebody asked for a round since."""
+        rounds = self.pipeline.rounds
+        if rounds is not None and rounds.next_round.wanted:
+            rounds.next_round.grant(rounds, self._next_step())
+        # A run that --max-num-iterations ends early is over at its end, whatever the schedule says.
+        granted = rounds is not None and rounds.next_round.granted
+        return granted and self._next_step() < self.schedule.total_steps
+
+    def _after_train(self) -> None:
+        self.step = max(self._next_step() - 1, 0)  # upstream counts one on where the loop was ended early
+        super()._after_train()
+
+    def _train_complete_viewer(self) -> None:
+        """Upstream's waits for Ctrl+C; here a wish for another round goes on with the training as well."""
+        if self.viewer_state is None or self._more_to_train():
+            return
+        self.viewer_state.training_complete()
+        CONSOLE.print("Use ctrl+c to quit, or ask for the next round in the viewer", justify="center")
+        while not self._more_to_train():
+            time.sleep(0.1)
 
     # ---- checkpoints
 

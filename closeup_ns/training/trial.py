@@ -16,6 +16,7 @@ import torch
 from nerfstudio.engine.trainer import Trainer
 from torch import Tensor, nn
 
+from closeup_ns.training.asked import give_way
 from closeup_ns.training.progress import track
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def run_steps(trainer: Trainer, first_step: int, steps: int, label: str) -> None
     pipeline: CloseupPipeline = trainer.pipeline  # type: ignore[assignment]
     model = pipeline.model
     for step in track(range(first_step, first_step + steps), label):
+        give_way(trainer)
         pipeline.train()
         model.step_cb(trainer.optimizers, step)
         trainer.train_iteration(step)

@@ -1,0 +1,303 @@
+"""The controller: what happens when a person clicks. Found by nerfstudio's viewer as an attribute of the pipeline.
+
+Three kinds of threads meet here. Callbacks come from viser's pool and only note wishes, move cameras, or hand a job to
+the worker. Jobs run in the worker, one after another, and take the viewer's lock for one small render at a time. Frames
+are decorated in each client's render thread. Nothing here trains, plans a round or loads a refiner: the next round is
+a wish that the training loop picks up between two steps.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+import viser
+from nerfstudio.utils.rich_utils import CONSOLE
+from nerfstudio.viewer.utils import CameraState
+from nerfstudio.viewer.viewer_elements import ViewerControl
+
+from closeup_ns.errors import CloseupError
+from closeup_ns.paths.options import Kind
+from closeup_ns.planning.target import Target
+from closeup_ns.rendering.types import Rendered
+from closeup_ns.training.store import RoundStore
+from closeup_ns.viewer.config import ViewerPanelConfig
+from closeup_ns.viewer.frames import Frames
+from closeup_ns.viewer.frustums import CameraMark, known_marks, round_marks, state_of, thumbnail
+from closeup_ns.viewer.next_round import progress, why_no_rounds, wish
+from closeup_ns.viewer.panel import ALL_ROUNDS, REFINED, VIEWPORT, Panel, markdown_image, say
+from closeup_ns.viewer.paths import path_from, write_path
+from closeup_ns.viewer.scene import Scene, jump
+from closeup_ns.viewer.targets import describe, target_from_click
+from closeup_ns.viewer.viewport import (
+    ZOOM_BASE,
+    come_closer,
+    is_behind,
+    obstruction,
+    to_viser,
+    viewport_view,
+    zoom_of,
+)
+from closeup_ns.viewer.worker import Worker
+from closeup_ns.views.view import View
+
+if TYPE_CHECKING:
+    from nerfstudio.viewer.viewer import Viewer
+
+    from closeup_ns.training.pipeline import CloseupPipeline
+
+_PICK_SIZE, _WAY_SIZE, _VIDEO_SIZE, _SHOWN_SIZE = 512, 96, 960, 360
+_MARKER_STEP = 1.3
+"""The marker is drawn anew when the camera is this many times closer or further than when it was drawn."""
+
+
+class CloseupViewerControl(ViewerControl):
+    """The close-up panel of one viewer. Does nothing until a viewer attaches itself."""
+
+    def __init__(self, pipeline: CloseupPipeline, config: ViewerPanelConfig) -> None:
+        self._pipeline, self._config = pipeline, config
+        self.target: Target | None = None
+        self._chosen = False
+        self._names: list[str] = []
+        self._views: list[View] = []
+        self._picking = False
+        self._drawn: dict[int, tuple[int, int, bool]] = {}
+        self._zoom = self._marker_zoom = 1.0
+
+    def _setup(self, viewer: Viewer) -> None:
+        """Called by nerfstudio's viewer when its own panels are there."""
+        super()._setup(viewer)
+        if not self._config.enabled:
+            return
+        self.store = RoundStore(viewer.log_filename.parent / "rounds")
+        self.worker = Worker(self._failed, self._refresh)
+        self.scene = Scene(self.viser_server, self._config, self._show_camera)
+        self.panel = Panel(
+            self.viser_server, self, viewer.stats_markdown.order + 1e-3, why_no_rounds(self._pipeline, viewer.trainer)
+        )
+        self.frames = Frames(
+            self._pipeline, self.store, self._config, self.worker, self.render, self._lock,
+            viewer._trigger_rerender, lambda words: say(self.panel.overlay, words),
+        )  # fmt: skip
+        self.viser_server.on_client_connect(self._attach)
+        self.worker.start()
+
+    # ---- rendering and threads
+
+    def _lock(self) -> AbstractContextManager[Any]:
+        return self.viewer.train_lock if self.viewer.train_lock is not None else nullcontext()
+
+    def render(self, view: View) -> Rendered:
+        """Render the current model with training and other renders kept away meanwhile."""
+        with self._lock():
+            return self._pipeline.model.render_view(view.to(self._pipeline.device))
+
+    def _attach(self, client: viser.ClientHandle) -> None:
+        """Have a client's frames decorated before they are sent. Runs after nerfstudio's own callback."""
+        machine = self.viewer.render_statemachines[client.client_id]
+        render = machine._render_img
+
+        def rendered(camera_state: CameraState) -> dict[str, Any]:
+            outputs = render(camera_state)
+            try:
+                self._note_zoom(camera_state.c2w[:, 3])
+                panel = self.viewer.control_panel
+                crop = panel.crop_obb if panel.crop_viewport else None
+                return self.frames.decorate(outputs, camera_state, machine.state == "low_move", crop)
+            except Exception as error:  # the render thread must live on: it would not come back
+                self.frames.model, self.frames.reliable, self.frames.provenance = REFINED, False, False
+                self._failed("overlay", error)
+                return outputs
+
+        machine._render_img = rendered
+
+    def _failed(self, job: str, error: Exception) -> None:
+        """An error belongs where the person looks; one that is not ours goes to the console too."""
+        self._say(f"⚠ {error}" if isinstance(error, CloseupError) else f"⚠ {job}: {type(error).__name__}: {error}")
+        if not isinstance(error, CloseupError):
+            CONSOLE.log(f"viewer, {job}: {type(error).__name__}: {error}")
+
+    def _say(self, words: str) -> None:
+        say(self.panel.message, words)
+
+    def _client(self, client: viser.ClientHandle | None) -> viser.ClientHandle | None:
+        """Who did it; where a script did, whoever has been connected longest."""
+        return client or next(iter(self.viser_server.get_clients().values()), None)
+
+    def _viewport(self, client: viser.ClientHandle, long_side: int) -> View:
+        camera = client.camera
+        view = viewport_view(camera.wxyz, camera.position, camera.fov, camera.aspect, long_side)
+        return view.to(self._pipeline.device)
+
+    # ---- what is there to see
+
+    def _refresh(self) -> None:
+        """Between jobs: draw what is new, say how the run gets on."""
+        if not self.viewer.ready or (self.viewer.trainer is not None and self._pipeline.rounds is None):
+            return
+        if not self._views:
+            data = self._pipeline.datamanager
+            self._names, self._views = data.photograph_names(), data.train_views()
+            self._take_saved_target()
+            away = self.target.distance if self.target is not None else 1.0
+            self.scene.draw(known_marks(self._names, self._views, away), self._visible)
+        if self.target is None:
+            self._take_saved_target()
+        self._draw_rounds()
+        if self.target is not None and abs(math.log(self._zoom / self._marker_zoom)) > math.log(_MARKER_STEP):
+            self._marker_zoom = self._zoom
+            self.scene.draw_target(self.target, self._zoom)
+        if self._pipeline.rounds is not None:
+            say(self.panel.progress, progress(self._pipeline.rounds))
+
+    def _take_saved_target(self) -> None:
+        saved = self.store.load_targets()
+        if saved and not self._chosen:
+            self._set_target(Target.from_dict(saved[0]))
+
+    def _draw_rounds(self) -> None:
+        for number, views, over in state_of(self.store):
+            if self._drawn.get(number) == (number, views, over):
+                continue
+            self._drawn[number] = (number, views, over)
+            self.scene.draw(round_marks(self.store, number), self._visible)
+            self.frames.forget()
+        if not self._drawn:
+            say(self.panel.camera, "This run has no rounds yet.")
+        options = (ALL_ROUNDS, *(f"round {number}" for number in self._drawn))
+        if self.panel.rounds.options != options:
+            self.panel.rounds.options = options
+            say(self.panel.camera, "Click on a frustum to go there and see its refined image.")
+
+    def _visible(self, mark: CameraMark) -> bool:
+        chosen = self.panel.rounds.value
+        in_round = mark.round_index == 0 or chosen in (ALL_ROUNDS, f"round {mark.round_index}")
+        return self.panel.kinds[mark.kind].value and in_round
+
+    def filter_cameras(self) -> None:
+        self.scene.show(self._visible)
+
+    def _show_camera(self, mark: CameraMark, client: viser.ClientHandle) -> None:
+        jump(client, mark)
+        note = f"**{mark.title}**  \n{mark.note}"
+        say(self.panel.camera, note)
+        picture = mark.picture
+        if picture is not None:
+            self.worker.submit(
+                "picture",
+                lambda: say(
+                    self.panel.camera, f"{note}\n\n{markdown_image(thumbnail(picture, _SHOWN_SIZE), 'refined image')}"
+                ),
+            )
+
+    # ---- the target
+
+    def pick(self) -> None:
+        if self._picking:
+            self._end_picking()
+            return
+        self._picking = True
+        self.viser_server.scene.on_pointer_event("click")(self._clicked)
+        self.panel.show_picking(True)
+        self._say("Click on the object.")
+
+    def _end_picking(self) -> None:
+        self._picking = False
+        self.viser_server.scene.remove_pointer_callback()
+        self.panel.show_picking(False)
+        self._say("")
+
+    def _clicked(self, event: viser.ScenePointerEvent) -> None:
+        screen = event.screen_pos[0]
+        self._end_picking()
+        self._say("Measuring the target ...")
+        view = self._viewport(event.client, _PICK_SIZE)
+        self.worker.submit("target", lambda: self._measure_target(view, screen))
+
+    def _measure_target(self, view: View, screen: tuple[float, float]) -> None:
+        if not self._views:
+            raise CloseupError("the photographs are not loaded yet: try again in a moment")
+        self._chosen = True
+        self._set_target(target_from_click(view, screen, self._views, self.render))
+        self._say("")
+
+    def _set_target(self, target: Target) -> None:
+        self.target = target
+        self._marker_zoom = self._zoom
+        self.scene.draw_target(target, self._zoom)
+        say(self.panel.target, describe(target))
+
+    def _note_zoom(self, position: torch.Tensor) -> None:
+        if self.target is not None:
+            self._zoom = zoom_of(position, self.target)
+            away = self.target.distance / self._zoom
+            say(self.panel.zoom, f"**{self._zoom:.2f}x** closer than the photographs ({away:.3g} from the target)")
+
+    def come_closer(self, stops: float, client: viser.ClientHandle | None) -> None:
+        client, target = self._client(client), self.target
+        if client is None:
+            return
+        if target is None:
+            self._say("⚠ There is no target to come closer to: set one by a click first.")
+            return
+        before = self._viewport(client, _WAY_SIZE)
+        position = come_closer(before.position, target, ZOOM_BASE**stops)
+        with client.atomic():
+            client.camera.position = to_viser(position)
+            client.camera.look_at = to_viser(target.point)
+        self._say("The target was behind the camera: turned to it." if is_behind(before, target.point) else "")
+        after = self._viewport(client, _WAY_SIZE)
+        self.worker.submit("way", lambda: self._check_way(after, target))
+
+    def _check_way(self, view: View, target: Target) -> None:
+        problem = obstruction(view, self.render(view), target.point)
+        say(self.panel.way, f"⚠ {problem}" if problem else "")
+
+    # ---- what is shown
+
+    def choose_model(self, shown: str) -> None:
+        if shown == REFINED:
+            self.frames.model = shown
+            self.viewer._trigger_rerender()
+        else:
+            self.worker.submit("base model", lambda: self._show_base(shown))
+
+    def _show_base(self, shown: str) -> None:
+        try:
+            self.frames.load_base()
+        except CloseupError as error:
+            self.panel.model.value = REFINED
+            say(self.panel.overlay, f"⚠ {error}")
+            return
+        self.frames.model = shown
+        self.viewer._trigger_rerender()
+
+    def toggle_overlay(self) -> None:
+        self.frames.reliable, self.frames.provenance = self.panel.reliable.value, self.panel.provenance.value
+        self.viewer._trigger_rerender()
+
+    # ---- rounds and paths
+
+    def run_round(self) -> None:
+        target = self.target if self._chosen else None
+        say(self.panel.progress, wish(self._pipeline, self.viewer.trainer, self.store, target))
+
+    def save_path(self, client: viser.ClientHandle | None) -> None:
+        client, name = self._client(client), self.panel.path_name.value.strip()
+        from_viewport = self.panel.start.value == VIEWPORT and client is not None
+        viewport = self._viewport(client, _VIDEO_SIZE) if from_viewport and client is not None else None
+        say(self.panel.saved, "Planning the path ...")
+        kind = self.panel.kind.value
+        self.worker.submit("path", lambda: self._save_path(kind, viewport, name))
+
+    def _save_path(self, kind: Kind, viewport: View | None, name: str) -> None:
+        try:
+            if self.target is None:
+                raise CloseupError("there is no target for a path: set one by a click first")
+            content = path_from(kind, viewport, self.target, self._names, self._views, self.render, self._config)
+            saved = write_path(content, name, self.viewer.datapath, self.store.root.parent)
+            say(self.panel.saved, saved.describe())
+        except CloseupError as error:
+            say(self.panel.saved, f"⚠ {error}")

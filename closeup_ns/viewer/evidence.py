@@ -1,0 +1,74 @@
+"""What the overlays ask: small photographs and small generated views, each with the depth of the current model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from closeup_ns.rendering.types import Renderer
+from closeup_ns.training.store import RoundStore
+from closeup_ns.viewer.overlays import GeneratedView
+from closeup_ns.views.reliability import Observation
+from closeup_ns.views.view import View
+
+if TYPE_CHECKING:
+    from closeup_ns.training.pipeline import CloseupPipeline
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Photographs and generated views at a common, small size."""
+
+    photographs: list[Observation]
+    generated: list[GeneratedView]
+
+
+@torch.no_grad()
+def gather_evidence(
+    pipeline: CloseupPipeline,
+    store: RoundStore,
+    render: Renderer,
+    long_side: int,
+    limit: int,
+    say: Callable[[str], None] = lambda words: None,
+) -> Evidence:
+    """Render the depth of up to ``limit`` photographs, evenly spaced, and of all accepted generated views.
+
+    ``render`` takes the viewer's lock for one small image at a time, so that nobody waits for longer than a frame.
+    """
+    data, model = pipeline.datamanager, pipeline.model
+    count = len(data.train_dataset)
+    chosen = torch.linspace(0, count - 1, min(limit, count)).round().long().unique().tolist()
+    photographs = []
+    for done, index in enumerate(chosen):
+        say(f"looking at photograph {done + 1} of {len(chosen)}")
+        photograph = data.photograph(index)
+        if model.exposure is not None:
+            photograph = model.exposure.undo(photograph, index)
+        view = data.train_view(index).resized(long_side)
+        photographs.append(Observation(view, shrunk(photograph, view).permute(2, 0, 1), render(view).depth))
+    generated = []
+    for number in store.rounds():
+        verdict = store.load_verdict(number)
+        if verdict is None or not verdict["accepted"]:
+            continue
+        for name in store.views(number):
+            if store.header(number, name)["decision"]["verdict"] == "rejected":
+                continue
+            say(f"looking at round {number}, {name}")
+            stored = store.load_view(number, name)
+            view = stored.view.to(pipeline.device).resized(long_side)
+            real = shrunk(stored.real.float()[..., None].to(pipeline.device), view)[..., 0] > 0.5
+            generated.append(GeneratedView(view, render(view).depth, real))
+    return Evidence(photographs, generated)
+
+
+def shrunk(image: Float[Tensor, "H W C"], view: View) -> Float[Tensor, "h w C"]:
+    """``image`` averaged down to the size of ``view``."""
+    return F.interpolate(image.permute(2, 0, 1)[None], (view.height, view.width), mode="area")[0].permute(1, 2, 0)

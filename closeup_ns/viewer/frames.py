@@ -1,0 +1,142 @@
+"""What is drawn over the viewer's frames: the base model, reliable pixels, provenance.
+
+nerfstudio renders a frame and hands it here, in the client's own render thread, before it is sent. What takes longer
+than a frame (loading a checkpoint, asking the photographs) is a job for the worker; until it is done, frames go out
+as they are.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from nerfstudio.viewer.utils import CameraState, get_camera
+from torch import Tensor
+
+from closeup_ns.rendering.types import Renderer
+from closeup_ns.training.cameras import view_of
+from closeup_ns.training.store import RoundStore
+from closeup_ns.viewer.base_model import BaseModel, base_checkpoint
+from closeup_ns.viewer.config import ViewerPanelConfig
+from closeup_ns.viewer.evidence import Evidence, gather_evidence
+from closeup_ns.viewer.overlays import Backing, backing, draw, side_by_side
+from closeup_ns.viewer.panel import BASE, REFINED
+from closeup_ns.viewer.worker import Worker
+from closeup_ns.views.view import View
+
+if TYPE_CHECKING:
+    from closeup_ns.training.pipeline import CloseupPipeline
+
+_KEPT = 16
+_STALE_STEPS = 500
+"""While a run trains, depths of the photographs are rendered anew after this many steps."""
+
+
+class Frames:
+    """What the frames show beside the model."""
+
+    def __init__(
+        self,
+        pipeline: CloseupPipeline,
+        store: RoundStore,
+        config: ViewerPanelConfig,
+        worker: Worker,
+        render: Renderer,
+        lock: Callable[[], AbstractContextManager[Any]],
+        changed: Callable[[], None],
+        say: Callable[[str], None],
+    ) -> None:
+        """
+        Args:
+            render: takes the lock by itself, for one image at a time.
+            lock: keeps training and other renders away.
+            changed: called from the worker when the next frame would look different.
+            say: tells the person who looks.
+        """
+        self.pipeline, self.store, self.config, self.worker = pipeline, store, config, worker
+        self.render, self.lock, self.changed, self.say = render, lock, changed, say
+        self.model, self.reliable, self.provenance = REFINED, False, False
+        self.base: BaseModel | None = None
+        self.evidence: Evidence | None = None
+        self._evidence_step = 0
+        self._found: OrderedDict[tuple[float, ...], Backing] = OrderedDict()
+
+    def load_base(self) -> None:
+        """Load the base model, once. A job for the worker.
+
+        Raises:
+            CheckpointError: it is not there, or cannot be read.
+        """
+        if self.base is None:
+            saved = self.store.load_schedule() or {}
+            steps = saved.get("base_steps", self.pipeline.config.schedule.base_steps)
+            path = base_checkpoint(self.store.root.parent / "nerfstudio_models", steps)
+            self.say("loading the base model")
+            self.base = BaseModel.load(path, self.pipeline.device)
+        self.say("")
+        self.changed()
+
+    def decorate(self, outputs: dict[str, Any], state: CameraState, moving: bool, crop: Any = None) -> dict[str, Any]:
+        """The frame as the panel wants it. ``moving``: the camera has not come to rest, so nothing new is measured."""
+        base = self.base if self.model != REFINED else None
+        if base is None and not (self.reliable or self.provenance):
+            return outputs
+        rgb = outputs["rgb"]
+        if base is not None:
+            other = self._render_base(base, state, rgb, crop)
+            rgb = other if self.model == BASE else side_by_side(other, rgb)
+        if self.reliable or self.provenance:
+            found = self._look_up(state, moving)
+            if found is not None:
+                rgb = draw(rgb, found, self.reliable, self.provenance)
+        return {**outputs, "rgb": rgb}
+
+    @torch.no_grad()
+    def _render_base(self, base: BaseModel, state: CameraState, like: Tensor, crop: Any) -> Tensor:
+        model = self.pipeline.model
+        camera = get_camera(state, like.shape[0], like.shape[1]).to(model.device)
+        with self.lock():
+            was_training = model.training
+            model.eval()
+            try:
+                with base.shown_by(model):
+                    return model.get_outputs_for_camera(camera, obb_box=crop)["rgb"]
+            finally:
+                model.train(was_training)
+
+    def _look_up(self, state: CameraState, moving: bool) -> Backing | None:
+        """What backs the pixels seen from here; None until the worker has found out."""
+        key = (*(round(float(value), 5) for value in state.c2w.flatten()), round(state.fov, 4), round(state.aspect, 3))
+        found = self._found.get(key)
+        if found is None and not moving:
+            self.worker.submit("overlay", lambda: self._measure(key, state))
+        return found
+
+    def _measure(self, key: tuple[float, ...], state: CameraState) -> None:
+        pipeline, size = self.pipeline, self.config.mask_size
+        if self.evidence is None or abs(pipeline.model.step - self._evidence_step) > _STALE_STEPS:
+            self._evidence_step = pipeline.model.step
+            self.evidence = gather_evidence(pipeline, self.store, self.render, size, self.config.photographs, self.say)
+            self._found.clear()
+        view = self._small_view(state, size)
+        self._found[key] = backing(
+            view, self.render(view), self.evidence.photographs, self.evidence.generated, pipeline.config.reliability
+        )
+        while len(self._found) > _KEPT:
+            self._found.popitem(last=False)
+        self.say(f"measured at {view.width} x {view.height} pixels from {len(self.evidence.photographs)} photographs "
+                 f"and {len(self.evidence.generated)} generated views")  # fmt: skip
+        self.changed()
+
+    def _small_view(self, state: CameraState, long_side: int) -> View:
+        width = max(2, round(long_side * min(1.0, state.aspect)))
+        height = max(2, round(long_side / max(1.0, state.aspect)))
+        return view_of(get_camera(state, height, width).reshape((1,)), 0).to(self.pipeline.device)
+
+    def forget(self) -> None:
+        """A round changed what there is to ask."""
+        self.evidence = None
+        self._found.clear()

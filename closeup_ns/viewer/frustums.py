@@ -1,0 +1,126 @@
+"""Which cameras the viewer shows, in which colour: read from the round store, drawn elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from closeup_ns.errors import RoundStorageError
+from closeup_ns.planning.plan import RoundPlan
+from closeup_ns.training.store import RoundStore
+from closeup_ns.views.view import View
+
+CameraKind = Literal["known", "anchor", "update", "frontier"]
+COLORS: dict[CameraKind, tuple[int, int, int]] = {
+    "known": (150, 150, 150),
+    "anchor": (255, 140, 0),
+    "update": (250, 215, 50),
+    "frontier": (45, 110, 255),
+}
+"""The paper's (Fig. 2)."""
+WORDS: dict[CameraKind, str] = {"known": "known", "anchor": "anchor", "update": "to be updated", "frontier": "frontier"}
+
+
+@dataclass(frozen=True, eq=False)
+class CameraMark:
+    """A camera to show."""
+
+    path: str
+    """Name in viser's scene tree."""
+    kind: CameraKind
+    round_index: int
+    """0: belongs to the capture and not to a round."""
+    view: View
+    title: str
+    """In words, for the panel."""
+    distance: float
+    """To the target, world units."""
+    picture: Path | None = None
+    """The refined image; None where there is none."""
+    note: str = ""
+    """What the gate said of it."""
+
+
+def known_marks(names: Sequence[str], views: Sequence[View], distance: float) -> list[CameraMark]:
+    """The photographs' cameras, drawn as if ``distance`` away from the target."""
+    return [
+        CameraMark(f"/closeup/known/{index:05d}", "known", 0, view, f"photograph {name}", distance)
+        for index, (name, view) in enumerate(zip(names, views))
+    ]
+
+
+def round_marks(store: RoundStore, number: int) -> list[CameraMark]:
+    """Anchors, to-be-updated and frontier views of a round; those refined so far with their image.
+
+    Raises:
+        RoundStorageError: the round's files are damaged.
+    """
+    saved = store.load_plan(number)
+    if saved is None:
+        return []
+    refined = set(store.views(number))
+    marks = []
+    for index, content in enumerate(saved["plans"]):
+        plan = RoundPlan.from_dict(content)
+        groups: list[tuple[CameraKind, list[View]]] = [("update", plan.updates), ("frontier", plan.frontier)]
+        for anchor in plan.anchors:
+            name = f"t{index}_anchor_{len(marks):02d}"
+            marks.append(_mark(number, "anchor", name, anchor.view, plan, f"anchor {anchor.name}"))
+        for kind, views in groups:
+            for position, view in enumerate(views):
+                name = f"t{index}_{kind}_{position:02d}"
+                picture, note = _refined(store, number, name) if name in refined else (None, "not refined")
+                title = f"{WORDS[kind]} {position}, {plan.zoom_total:.3g}x"
+                marks.append(_mark(number, kind, name, view, plan, title, picture, note))
+    return marks
+
+
+def state_of(store: RoundStore) -> tuple[tuple[int, int, bool], ...]:
+    """What is there of each round: (number, refined views, over). Differs when there is something new to draw."""
+    done = set(store.rounds_done())
+    return tuple((number, len(store.views(number)), number in done) for number in store.rounds())
+
+
+def frustum_scale(mark: CameraMark, share: float) -> float:
+    """Size in world units: small enough that near cameras do not hide the target."""
+    return share * mark.distance
+
+
+def thumbnail(path: Path, long_side: int) -> np.ndarray:
+    """A picture [H, W, 3] uint8 with at most ``long_side`` pixels on its longer side.
+
+    Raises:
+        RoundStorageError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as picture:
+            small = picture.convert("RGB")
+            small.thumbnail((long_side, long_side))
+            return np.asarray(small)
+    except OSError as error:
+        raise RoundStorageError(f"{path} cannot be read ({error}); resume the run to refine it again") from error
+
+
+def _refined(store: RoundStore, number: int, name: str) -> tuple[Path, str]:
+    decision = store.header(number, name)["decision"]
+    return store.picture(number, name), f"{str(decision['verdict']).replace('_', ' ')}: {decision['reason']}"
+
+
+def _mark(
+    number: int,
+    kind: CameraKind,
+    name: str,
+    view: View,
+    plan: RoundPlan,
+    title: str,
+    picture: Path | None = None,
+    note: str = "",
+) -> CameraMark:
+    away = float((view.position - view.position.new_tensor(plan.target)).norm())
+    path = f"/closeup/round_{number}/{kind}/{name}"
+    return CameraMark(path, kind, number, view, f"round {number}, {title}", away, picture, note)

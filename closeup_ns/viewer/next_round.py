@@ -1,0 +1,58 @@
+"""The button that asks for the next round: what it says, and what it sets. The training loop does the work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from closeup_ns.planning.target import Target
+from closeup_ns.training.asked import next_round_step
+from closeup_ns.training.store import RoundStore
+
+if TYPE_CHECKING:
+    from nerfstudio.engine.trainer import Trainer
+
+    from closeup_ns.training.pipeline import CloseupPipeline
+    from closeup_ns.training.rounds import Rounds
+
+
+def why_no_rounds(pipeline: CloseupPipeline, trainer: Trainer | None) -> str | None:
+    """Why the next round cannot be asked for, in words; None where it can."""
+    if trainer is None:
+        return "Only while training: go on with `ns-train ... --load-dir RUN/nerfstudio_models` and more rounds."
+    if pipeline.config.schedule.round_steps <= 0:
+        return "This method trains without rounds (`--pipeline.schedule.round-steps` is 0)."
+    return None
+
+
+def wish(pipeline: CloseupPipeline, trainer: Trainer | None, store: RoundStore, target: Target | None) -> str:
+    """Ask for the next round, at ``target`` where a person chose one, and say what will become of it."""
+    reason = why_no_rounds(pipeline, trainer)
+    rounds = pipeline.rounds
+    if reason is not None or rounds is None or trainer is None:
+        return reason or "Training has not begun yet: try again in a moment."
+    words = ["Asked for: it starts between two steps."]
+    if target is not None and store.load_targets() is None and not rounds.targets:
+        x, y, z = (float(value) for value in target.point)
+        pipeline.config.target.xyz, pipeline.config.target.pixel = ((x, y, z),), ()
+    elif target is not None:
+        words.append("⚠ The rounds go on with the target they were begun with; another one needs a new run.")
+    rounds.next_round.ask()
+    if trainer.training_state == "paused":
+        words.append("⚠ Training is paused: resume it.")
+    return "  \n".join(words)
+
+
+def progress(rounds: Rounds) -> str:
+    """How far the run is, in words."""
+    if rounds.stage:
+        return f"**{rounds.stage}** ..."
+    schedule, step = rounds.schedule, rounds.next_step
+    asked = "Asked for the next round.  \n" if rounds.next_round.wanted else ""
+    number = schedule.round_at(step)
+    if number:
+        done = step - schedule.round_start(number)
+        return f"{asked}Round {number} of {schedule.rounds}: step {done} of {schedule.round_steps}"
+    if step >= schedule.base_steps:
+        return f"{asked}All {schedule.rounds} rounds are over."
+    following = f", round 1 starts at step {next_round_step(schedule, step)}" if schedule.rounds else ""
+    return f"{asked}Base phase: step {step} of {schedule.base_steps}{following}"

@@ -1,0 +1,88 @@
+"""The button that saves a camera path about the target, where nerfstudio's own Render tab finds it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from closeup_ns.atomic import write_json
+from closeup_ns.errors import CloseupError, PlanningError
+from closeup_ns.paths.document import camera_path
+from closeup_ns.paths.options import Kind, PathOptions
+from closeup_ns.paths.save import plan_path
+from closeup_ns.paths.start import choose_start
+from closeup_ns.planning.target import Target
+from closeup_ns.rendering.types import Renderer
+from closeup_ns.viewer.config import ViewerPanelConfig
+from closeup_ns.viewer.viewport import is_behind
+from closeup_ns.views.view import View
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")
+
+
+@dataclass(frozen=True)
+class SavedPath:
+    """Where a path went, and what to know about it."""
+
+    file: Path
+    zoom: float
+    listed: bool
+    """Whether the Render tab lists it."""
+    warnings: list[str] = field(default_factory=list)
+
+    def describe(self) -> str:
+        """In words, as Markdown."""
+        where = "Render tab: Load Path" if self.listed else "the data folder cannot be written: it is in the run's"
+        lines = [f"Saved `{self.file}` to {self.zoom:.1f}x ({where})", *(f"⚠ {warning}" for warning in self.warnings)]
+        return "  \n".join(lines)
+
+
+def path_from(
+    kind: Kind,
+    viewport: View | None,
+    target: Target,
+    names: Sequence[str],
+    views: Sequence[View],
+    render: Renderer,
+    config: ViewerPanelConfig,
+) -> dict[str, Any]:
+    """The path as nerfstudio reads it, from ``viewport``, or from the photograph that is aimed best at the target.
+
+    Raises:
+        PlanningError: the target is behind the viewport, or in no photograph, or there is no free way to it.
+    """
+    warnings: list[str] = []
+    if viewport is None:
+        start, warnings = choose_start(views, names, None, target.point, render)
+    elif is_behind(viewport, target.point):
+        raise PlanningError("the target is behind the camera: turn to it, or start from the best photograph")
+    else:
+        start = viewport
+    options = PathOptions(zoom=config.path_zoom, frames=max(2, round(config.path_seconds * config.path_fps)))
+    path = plan_path(kind, start, target.point, render, options, target.distance, views)
+    content = camera_path(path, config.path_fps)
+    content["closeup"]["warnings"] = [*warnings, *target.warnings, *path.warnings]
+    return content
+
+
+def write_path(content: dict[str, Any], name: str, data: Path, run: Path) -> SavedPath:
+    """Write a path as ``name``.json where the Render tab lists it, or in the run's folder where that is read-only.
+
+    Raises:
+        CloseupError: ``name`` is no file name, or neither folder can be written.
+    """
+    if not _NAME.fullmatch(name):
+        raise CloseupError(f"{name!r} is no name for a path: use letters, digits, - and _")
+    closeup = content["closeup"]
+    for folder, listed in ((data, True), (run, False)):
+        file = folder / "camera_paths" / f"{name}.json"
+        try:
+            write_json(file, content)
+        except OSError as error:
+            problem = f"{file}: {error.strerror or error}"
+            continue
+        return SavedPath(file, float(closeup["zoom"]), listed, list(closeup["warnings"]))
+    raise CloseupError(f"the path cannot be written ({problem}): make the folder writable")

@@ -1,0 +1,111 @@
+"""Between viser's cameras and our views, and how close a camera is. No viewer, no threads, no state.
+
+viser's cameras and ours have the same axes (OpenCV: x right, y down, z forward); its world is nerfstudio's, enlarged
+by ``VISER_NERFSTUDIO_SCALE_RATIO``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import viser.transforms as vtf
+from jaxtyping import Float
+from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
+from torch import Tensor
+
+from closeup_ns.planning.target import Target
+from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.view import View
+from closeup_ns.views.warp import inside, project
+
+ZOOM_BASE = 3.0
+"""The slider counts in the paper's rounds: each step of one comes three times closer."""
+_NEAR_SHARE, _NEAR_LIMIT = 0.25, 0.3
+_BLOCKED_SHARE = 0.75
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where a viser camera or frustum is."""
+
+    wxyz: tuple[float, float, float, float]
+    position: tuple[float, float, float]
+    """In viser's enlarged world."""
+
+
+def to_viser(point: Float[Tensor, "3"] | Sequence[float]) -> tuple[float, float, float]:
+    """A world point in viser's coordinates."""
+    x, y, z = (float(value) * VISER_NERFSTUDIO_SCALE_RATIO for value in point)
+    return x, y, z
+
+
+def pose_of(view: View) -> Pose:
+    """Where viser shows ``view``."""
+    w, x, y, z = (float(v) for v in vtf.SO3.from_matrix(view.c2w[:3, :3].double().cpu().numpy()).wxyz)
+    return Pose((w, x, y, z), to_viser(view.position))
+
+
+def viewport_view(
+    wxyz: Sequence[float] | np.ndarray,
+    position: Sequence[float] | np.ndarray,
+    fov: float,
+    aspect: float,
+    long_side: int,
+) -> View:
+    """What a viser camera sees, on the CPU: ``fov`` vertical in radians, ``aspect`` width over height."""
+    shape = (long_side, long_side / aspect) if aspect >= 1.0 else (long_side * aspect, long_side)
+    width, height = (max(2, round(side)) for side in shape)
+    focal = 0.5 * height / math.tan(0.5 * fov)
+    K = torch.tensor([[focal, 0.0, 0.5 * width], [0.0, focal, 0.5 * height], [0.0, 0.0, 1.0]])
+    c2w = torch.eye(4)
+    c2w[:3, :3] = torch.from_numpy(vtf.SO3(np.asarray(wxyz, dtype=np.float64)).as_matrix())
+    c2w[:3, 3] = torch.as_tensor(np.asarray(position, dtype=np.float64) / VISER_NERFSTUDIO_SCALE_RATIO)
+    return View(K, c2w, width, height)
+
+
+def vertical_fov(view: View) -> float:
+    """Vertical field of view in radians."""
+    return 2.0 * math.atan(0.5 * view.height / float(view.K[1, 1]))
+
+
+def zoom_of(position: Float[Tensor, "3"], target: Target) -> float:
+    """How many times closer to the target than the training cameras that see it (median) ``position`` is."""
+    away = float((position.double().cpu() - target.point.double().cpu()).norm())
+    return target.distance / max(away, 1e-9)
+
+
+def come_closer(position: Float[Tensor, "3"], target: Target, zoom: float) -> Float[Tensor, "3"]:
+    """The point on the line from the target through ``position`` that is ``zoom`` times closer than training."""
+    point = target.point.double().cpu()
+    away = position.double().cpu() - point
+    length = away.norm()
+    direction = away / length if float(length) > 1e-9 else torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    return point + direction * (target.distance / zoom)
+
+
+def is_behind(view: View, point: Float[Tensor, "3"]) -> bool:
+    """Whether ``point`` (world) lies behind the camera."""
+    return float(project(view, point.to(view.c2w)[None])[1][0]) <= 0.0
+
+
+def obstruction(view: View, rendered: Rendered, point: Float[Tensor, "3"]) -> str | None:
+    """What stands between the camera and ``point`` (world), in words; None where the way is free.
+
+    A camera is taken to be inside something where much of its image is far nearer than the target.
+    """
+    away = float((view.position - point.to(view.position)).norm())
+    solid = (rendered.alpha > 0.5) & (rendered.depth > 0)
+    if float((solid & (rendered.depth < _NEAR_SHARE * away)).float().mean()) > _NEAR_LIMIT:
+        return "the camera is inside the scene's geometry: go back, or come from another side"
+    uv, z = project(view, point.to(view.c2w)[None])
+    if bool(inside(view, uv, z)[0]):
+        column, row = (int(value) for value in uv[0].tolist())
+        patch = (slice(max(0, row - 1), row + 2), slice(max(0, column - 1), column + 2))
+        depth = rendered.depth[patch][solid[patch]]
+        if depth.numel() and float(depth.median()) < _BLOCKED_SHARE * float(z[0]):
+            return "something stands between the camera and the target: coming closer runs into it"
+    return None

@@ -1,0 +1,65 @@
+"""One background thread for what takes longer than a frame. Callbacks of the viewer only hand it work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+class Worker:
+    """Runs jobs one after another. A job replaces a waiting one of the same name: only the latest wish counts."""
+
+    def __init__(
+        self, failed: Callable[[str, Exception], None], idle: Callable[[], None], idle_seconds: float = 1.0
+    ) -> None:
+        """
+        Args:
+            failed: told the name of a job that raised, and what; the thread goes on.
+            idle: called about every ``idle_seconds`` between jobs.
+        """
+        self._failed, self._idle, self._idle_seconds = failed, idle, idle_seconds
+        self._jobs: dict[str, Callable[[], None]] = {}
+        self._changed = threading.Condition()
+        self._busy, self._stopped = False, False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread; it ends with the process, or at `stop`."""
+        self._thread = threading.Thread(target=self._run, name="closeup-viewer", daemon=True)
+        self._thread.start()
+
+    def submit(self, name: str, job: Callable[[], None]) -> None:
+        """Do ``job`` when its turn comes. Returns at once."""
+        with self._changed:
+            self._jobs[name] = job
+            self._changed.notify_all()
+
+    def wait(self, seconds: float = 60.0) -> bool:
+        """Wait until nothing is left to do; False where that takes longer. For tests and scripts."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._jobs and not self._busy, seconds)
+
+    def stop(self) -> None:
+        """End the thread after the job under way."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs or self._stopped, self._idle_seconds)
+                if self._stopped:
+                    return
+                name = next(iter(self._jobs), "")
+                job = self._jobs.pop(name) if name else self._idle
+                self._busy = bool(name)
+            try:
+                job()
+            except Exception as error:  # whatever it is, it belongs on the panel, and the next click must still work
+                self._failed(name or "refresh", error)
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()

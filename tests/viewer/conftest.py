@@ -1,0 +1,7 @@
+"""The trainers of the training room's tests."""
+
+from __future__ import annotations
+
+from tests.training.conftest import capture, make_trainer, trainer
+
+__all__ = ["capture", "make_trainer", "trainer"]

@@ -1,0 +1,100 @@
+"""Which cameras are shown, read from a store that the store itself has written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from closeup_ns.errors import RoundStorageError
+from closeup_ns.planning.plan import KnownView, RoundPlan
+from closeup_ns.training.store import RoundStore
+from closeup_ns.viewer.frustums import COLORS, frustum_scale, known_marks, round_marks, state_of, thumbnail
+from tests.scenes import facing_views
+from tests.training.stored import a_view
+
+VIEWS = facing_views(6, dtype=torch.float32)
+
+
+def a_plan(number: int = 1) -> RoundPlan:
+    return RoundPlan(
+        round_index=number,
+        zoom_total=3.0**number,
+        radius=1.3,
+        previous_radius=4.0,
+        target=[0.0, 0.0, 4.0],
+        anchors=[KnownView("train/a.png", VIEWS[0], True)],
+        anchor_coverage=[0.5],
+        frontier=[VIEWS[1]],
+        frontier_seeds=["train/a.png"],
+        updates=VIEWS[2:4],
+        update_weights=[1.0, 0.5],
+        candidates=[],
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RoundStore:
+    made = RoundStore(tmp_path / "rounds")
+    made.save_plan(1, {"plans": [a_plan().to_dict()]})
+    made.save_view(1, "t0_update_00", a_view(0))
+    return made
+
+
+def test_a_rounds_cameras_have_the_papers_kinds_and_their_images(store: RoundStore) -> None:
+    marks = round_marks(store, 1)
+    assert [mark.kind for mark in marks] == ["anchor", "update", "update", "frontier"]
+    assert len({mark.path for mark in marks}) == len(marks)
+    assert all(mark.path.startswith("/closeup/round_1/") and "round 1" in mark.title for mark in marks)
+    refined = [mark for mark in marks if mark.picture is not None]
+    assert [mark.path.split("/")[-1] for mark in refined] == ["t0_update_00"]
+    assert refined[0].note == "accepted: because"
+    first = marks[1]
+    assert first.distance == pytest.approx(float((first.view.position - torch.tensor([0.0, 0.0, 4.0])).norm()))
+    assert frustum_scale(first, 0.1) == pytest.approx(0.1 * first.distance)
+
+
+def test_the_image_is_the_refined_one_made_small(store: RoundStore) -> None:
+    picture = round_marks(store, 1)[1].picture
+    assert picture is not None
+    small = thumbnail(picture, 10)
+    assert small.shape == (7, 10, 3) and small.dtype == np.uint8
+    assert small.mean() == pytest.approx(float(store.load_view(1, "t0_update_00").image.mean()) * 255, abs=2.0)
+
+
+def test_a_damaged_image_is_named(store: RoundStore) -> None:
+    picture = round_marks(store, 1)[1].picture
+    assert picture is not None
+    picture.write_bytes(b"no image")
+    with pytest.raises(RoundStorageError, match=picture.name):
+        thumbnail(picture, 10)
+
+
+def test_the_state_changes_with_each_view_and_at_the_end(store: RoundStore) -> None:
+    states = [state_of(store)]
+    store.save_view(1, "t0_update_01", a_view(1))
+    states.append(state_of(store))
+    store.finish_round(1, {"round": 1})
+    states.append(state_of(store))
+    assert states == [((1, 1, False),), ((1, 2, False),), ((1, 2, True),)]
+
+
+def test_a_run_without_rounds_has_none(tmp_path: Path) -> None:
+    empty = RoundStore(tmp_path / "rounds")
+    assert state_of(empty) == () and round_marks(empty, 1) == [] and not (tmp_path / "rounds").exists()
+
+
+def test_photographs_are_grey() -> None:
+    marks = known_marks(["a.png", "b.png"], VIEWS[:2], 4.0)
+    assert [mark.kind for mark in marks] == ["known", "known"] and marks[0].round_index == 0
+    red, green, blue = COLORS["known"]
+    assert red == green == blue
+
+
+def test_paths_out_of_the_round_are_refused(store: RoundStore) -> None:
+    header = store.folder(1) / "views" / "t0_update_00.json"
+    header.write_text(header.read_text().replace("images/t0_update_00.png", "../../../secret.png"))
+    with pytest.raises(RoundStorageError, match="leads out"):
+        round_marks(store, 1)

@@ -1,0 +1,73 @@
+"""What the button for the next round says and sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from closeup_ns.planning.target import Target
+from closeup_ns.training.asked import NextRound
+from closeup_ns.training.schedule import ScheduleConfig
+from closeup_ns.training.store import RoundStore
+from closeup_ns.training.targets import TargetConfig
+from closeup_ns.viewer.next_round import progress, why_no_rounds, wish
+
+TARGET = Target(torch.tensor([0.5, -1.0, 4.0]), 4.0, 0.9, "a click")
+TRAINING = cast(Any, SimpleNamespace(training_state="training"))
+
+
+def a_pipeline(each: int = 10, step: int = 0) -> Any:
+    schedule = ScheduleConfig(100, 2, each)
+    rounds = SimpleNamespace(next_round=NextRound(), targets=[], stage="", schedule=schedule, next_step=step)
+    config = SimpleNamespace(schedule=schedule, target=TargetConfig(pixel=("a.png:1:2",)))
+    return SimpleNamespace(config=config, rounds=rounds)
+
+
+def test_a_finished_run_says_why_not_and_what_to_do() -> None:
+    assert "--load-dir" in str(why_no_rounds(a_pipeline(), None))
+    assert "without rounds" in str(why_no_rounds(a_pipeline(each=0), TRAINING))
+    assert why_no_rounds(a_pipeline(), TRAINING) is None
+
+
+def test_the_wish_takes_the_target_that_was_clicked(tmp_path: Path) -> None:
+    pipeline = a_pipeline()
+    words = wish(pipeline, TRAINING, RoundStore(tmp_path), TARGET)
+    assert pipeline.rounds.next_round.wanted and "between two steps" in words
+    assert pipeline.config.target.xyz == ((0.5, -1.0, 4.0),) and pipeline.config.target.pixel == ()
+
+
+def test_rounds_that_have_begun_keep_their_target_and_say_so(tmp_path: Path) -> None:
+    pipeline, store = a_pipeline(), RoundStore(tmp_path)
+    store.save_targets([TARGET.to_dict()])
+    words = wish(pipeline, TRAINING, store, TARGET)
+    assert "another one needs a new run" in words and pipeline.config.target.xyz == ()
+    assert pipeline.rounds.next_round.wanted
+
+
+def test_without_training_nothing_is_wished_for(tmp_path: Path) -> None:
+    pipeline = a_pipeline()
+    assert "Only while training" in wish(pipeline, None, RoundStore(tmp_path), TARGET)
+    assert not pipeline.rounds.next_round.wanted
+    paused = cast(Any, SimpleNamespace(training_state="paused"))
+    assert "paused" in wish(pipeline, paused, RoundStore(tmp_path), None)
+
+
+@pytest.mark.parametrize(
+    "step, words",
+    [
+        (40, "Base phase: step 40 of 100, round 1 starts at step 100"),
+        (113, "Round 2 of 2: step 3 of 10"),
+        (120, "All 2 rounds are over."),
+    ],
+)
+def test_progress_in_words(step: int, words: str) -> None:
+    rounds = a_pipeline(step=step).rounds
+    assert progress(rounds) == words
+    rounds.next_round.ask()
+    assert progress(rounds).startswith("Asked for")
+    rounds.stage = "round 1: refining"
+    assert "refining" in progress(rounds)

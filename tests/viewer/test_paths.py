@@ -1,0 +1,71 @@
+"""The path that the panel saves: readable by nerfstudio, where it looks, or a reason in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from closeup_ns.errors import CloseupError, PlanningError
+from closeup_ns.paths.options import Kind
+from closeup_ns.planning.target import Target
+from closeup_ns.viewer.config import ViewerPanelConfig
+from closeup_ns.viewer.paths import path_from, write_path
+from closeup_ns.views.view import aim_at
+from tests.scenes import analytic_renderer, facing_views
+
+VIEWS = facing_views(4)
+NAMES = ["a.png", "b.png", "c.png", "d.png"]
+TARGET = Target(torch.tensor([0.0, 0.0, 4.0], dtype=torch.float64), 4.0, 0.4, "made up", ["it may float"])
+CONFIG = ViewerPanelConfig(path_zoom=9.0, path_seconds=1.0, path_fps=6.0)
+RENDER = analytic_renderer(boxes=())
+
+
+def test_a_dive_from_a_photograph_and_from_the_viewport() -> None:
+    starts = []
+    for viewport in (None, VIEWS[2]):
+        content = path_from("dive", viewport, TARGET, NAMES, VIEWS, RENDER, CONFIG)
+        assert len(content["camera_path"]) == 6 and content["fps"] == 6.0
+        assert content["closeup"]["zoom"] == pytest.approx(9.0)
+        assert "it may float" in content["closeup"]["warnings"]
+        matrix = torch.tensor(content["camera_path"][0]["camera_to_world"]).reshape(4, 4)
+        starts.append(matrix[:3, 3].double())
+    assert min(float((starts[0] - view.position).norm()) for view in VIEWS) < 1e-6
+    torch.testing.assert_close(starts[1], VIEWS[2].position, atol=1e-6, rtol=0)
+
+
+def test_a_target_behind_the_viewport_is_said() -> None:
+    away = aim_at(VIEWS[0], torch.tensor([0.0, 0.0, -4.0], dtype=torch.float64))
+    with pytest.raises(PlanningError, match="behind the camera"):
+        path_from("dive", away, TARGET, NAMES, VIEWS, RENDER, CONFIG)
+
+
+def test_it_lies_where_the_render_tab_looks(tmp_path: Path) -> None:
+    content = {"closeup": {"zoom": 9.0, "warnings": ["slowly"]}}
+    saved = write_path(content, "a-path", tmp_path / "data", tmp_path / "run")
+    assert saved.file == tmp_path / "data" / "camera_paths" / "a-path.json" and saved.listed
+    assert json.loads(saved.file.read_text()) == content
+    assert "Render tab" in saved.describe() and "slowly" in saved.describe()
+
+
+def test_in_the_runs_folder_where_the_data_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file, not a folder")
+    saved = write_path({"closeup": {"zoom": 9.0, "warnings": []}}, "p", tmp_path / "data", tmp_path / "run")
+    assert saved.file == tmp_path / "run" / "camera_paths" / "p.json" and not saved.listed
+    assert "cannot be written" in saved.describe()
+    (tmp_path / "other").write_text("another")
+    with pytest.raises(CloseupError, match="cannot be written"):
+        write_path({"closeup": {"zoom": 9.0, "warnings": []}}, "p", tmp_path / "data", tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a b", "/etc/passwd", "x" * 80])
+def test_names_stay_names(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CloseupError, match="no name for a path"):
+        write_path({"closeup": {"zoom": 1.0, "warnings": []}}, name, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["dive", "orbit", "pull-back"])
+def test_every_kind_of_path_can_be_saved(kind: Kind) -> None:
+    assert len(path_from(kind, None, TARGET, NAMES, VIEWS, RENDER, CONFIG)["camera_path"]) == 6

@@ -1,0 +1,103 @@
+"""Cameras of viser against ours, zoom against distances, and what is in the way against a ray-traced scene."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nerfstudio.cameras.cameras import CameraType
+from nerfstudio.viewer.utils import CameraState, get_camera
+
+from closeup_ns.planning.target import Target
+from closeup_ns.training.cameras import view_of
+from closeup_ns.viewer.viewport import (
+    come_closer,
+    is_behind,
+    obstruction,
+    pose_of,
+    to_viser,
+    vertical_fov,
+    viewport_view,
+    zoom_of,
+)
+from closeup_ns.views.view import aim_at, look_at
+from tests.scenes import BOX, analytic_renderer, facing_views, intrinsics
+
+TARGET = Target(torch.tensor([0.3, -0.2, 4.0]), 4.2, 0.9, "made up")
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_a_view_is_where_viser_shows_it_and_back(seed: int) -> None:
+    view = facing_views(1, seed=seed)[0]
+    pose = pose_of(view)
+    again = viewport_view(pose.wxyz, pose.position, vertical_fov(view), view.width / view.height, 160)
+    assert (again.width, again.height) == (view.width, view.height)
+    torch.testing.assert_close(again.c2w.double(), view.c2w, atol=1e-5, rtol=0)
+    torch.testing.assert_close(again.K.double(), view.K, atol=1e-3, rtol=0)
+
+
+def test_the_viewport_is_what_nerfstudio_renders() -> None:
+    """Against nerfstudio's own way from viser's camera to a rendered one (`Viewer.get_camera_state`, `get_camera`)."""
+    import numpy as np
+    import viser.transforms as vtf
+
+    pose, fov, aspect = pose_of(facing_views(1, seed=3)[0]), 0.8, 1.5
+    rotation = (vtf.SO3(wxyz=np.array(pose.wxyz)) @ vtf.SO3.from_x_radians(np.pi)).as_matrix()
+    position = torch.tensor(pose.position, dtype=torch.float64) / 10
+    c2w = torch.cat([torch.tensor(rotation), position[:, None]], 1)
+    state = CameraState(fov=fov, aspect=aspect, c2w=c2w, camera_type=CameraType.PERSPECTIVE)
+    expected = view_of(get_camera(state, 80, 120).reshape((1,)), 0)
+    got = viewport_view(pose.wxyz, pose.position, fov, aspect, 120)
+    torch.testing.assert_close(got.c2w, expected.c2w, atol=1e-5, rtol=0)
+    torch.testing.assert_close(got.K, expected.K, atol=1e-3, rtol=0)
+
+
+@given(zoom=st.floats(0.2, 60.0), x=st.floats(-3, 3), y=st.floats(-3, 3))
+@settings(max_examples=50, deadline=None)
+def test_coming_closer_keeps_the_direction_and_reaches_the_zoom(zoom: float, x: float, y: float) -> None:
+    position = torch.tensor([x, y, -1.0], dtype=torch.float64)
+    moved = come_closer(position, TARGET, zoom)
+    assert zoom_of(moved, TARGET) == pytest.approx(zoom, rel=1e-6)
+    before, after = position - TARGET.point.double(), moved - TARGET.point.double()
+    assert float(torch.dot(before, after) / before.norm() / after.norm()) == pytest.approx(1.0)
+
+
+def test_from_the_target_itself_there_is_still_a_way_back() -> None:
+    moved = come_closer(TARGET.point, TARGET, 2.0)
+    assert math.isfinite(float(moved.sum())) and zoom_of(moved, TARGET) == pytest.approx(2.0)
+
+
+def test_behind_is_behind() -> None:
+    view = facing_views(1)[0]
+    assert not is_behind(view, torch.tensor([0.0, 0.0, 4.0]))
+    assert is_behind(view, torch.tensor([0.0, 0.0, -4.0]))
+
+
+def test_what_is_in_the_way() -> None:
+    render, up = analytic_renderer(boxes=(((-0.3, -0.3, 1.5), (0.3, 0.3, 2.0)),)), torch.tensor([0.0, -1.0, 0.0])
+    target = torch.tensor([0.0, 0.0, 4.0])
+
+    def seen_from(*position: float) -> str | None:
+        view = look_at(torch.tensor(position), target, up, intrinsics(96, 72, dtype=torch.float32), 96, 72)
+        return obstruction(view, render(view), target)
+
+    assert seen_from(0.0, 0.0, 2.5) is None
+    assert seen_from(2.0, 0.0, 0.0) is None
+    assert "between" in str(seen_from(0.0, 0.0, 0.0))
+    assert "inside" in str(seen_from(0.0, 0.0, 1.75))
+
+
+def test_a_target_out_of_the_image_is_not_in_the_way() -> None:
+    view = aim_at(facing_views(1)[0], torch.tensor([3.0, 0.0, 1.0], dtype=torch.float64))
+    rendered = analytic_renderer(boxes=(BOX,))(view)
+    assert obstruction(view, rendered, torch.tensor([0.0, 0.0, 4.0])) is None
+
+
+def test_viser_is_ten_times_larger() -> None:
+    assert to_viser(torch.tensor([0.1, -2.0, 3.0])) == pytest.approx((1.0, -20.0, 30.0))
+    assert SimpleNamespace(**vars(pose_of(facing_views(1)[0]))).position == to_viser(facing_views(1)[0].position)

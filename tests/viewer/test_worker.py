@@ -1,0 +1,57 @@
+"""The worker: order, replacement, and that nothing kills it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from closeup_ns.viewer.worker import Worker
+
+
+@pytest.fixture
+def failures() -> list[tuple[str, str]]:
+    return []
+
+
+@pytest.fixture
+def worker(failures: list[tuple[str, str]]) -> Iterator[Worker]:
+    made = Worker(lambda name, error: failures.append((name, str(error))), lambda: None, idle_seconds=0.01)
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_only_the_latest_wish_of_a_kind_is_done(worker: Worker) -> None:
+    done: list[str] = []
+    gate, begun = threading.Event(), threading.Event()
+
+    def block() -> None:
+        begun.set()
+        gate.wait(10)
+
+    worker.submit("block", block)
+    assert begun.wait(10)
+    for number in range(5):
+        worker.submit("overlay", lambda number=number: done.append(f"overlay {number}"))
+    worker.submit("target", lambda: done.append("target"))
+    gate.set()
+    assert worker.wait(10)
+    assert done == ["overlay 4", "target"]
+
+
+def test_a_job_that_raises_is_reported_and_the_next_one_runs(worker: Worker, failures: list[tuple[str, str]]) -> None:
+    done: list[int] = []
+    worker.submit("bad", lambda: [][1])
+    worker.submit("good", lambda: done.append(1))
+    assert worker.wait(10)
+    assert [name for name, _ in failures] == ["bad"] and done == [1]
+
+
+def test_between_jobs_it_looks_around() -> None:
+    looked = threading.Event()
+    worker = Worker(lambda name, error: None, looked.set, idle_seconds=0.01)
+    worker.start()
+    assert looked.wait(10)
+    worker.stop()
