@@ -19,3 +19,11 @@ class RoundStorageError(CloseupError):
 
 class CheckpointError(CloseupError):
     """A checkpoint cannot be loaded into this model."""
+
+
+class RefinerError(CloseupError):
+    """A refiner or an enhancer cannot work: weights, packages or options are missing, or do not fit."""
+
+
+class RefinerOutOfMemory(RefinerError):
+    """A pass did not fit into the GPU's memory; a smaller one may."""

@@ -12,6 +12,7 @@ class NoRefiner:
 
     name = "none"
     generates = False
+    frames = 1
 
     def __init__(self, config: NoRefinerConfig, device: torch.device) -> None:
         del config, device  # nothing to configure, nothing to load

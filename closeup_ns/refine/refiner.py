@@ -6,7 +6,6 @@ ns-viewer, ns-eval and ns-render build the same pipeline and must not load a dif
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol, runtime_checkable
@@ -16,9 +15,31 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from closeup_ns.errors import CloseupError
+from closeup_ns.refine.enhance.options import EnhancerConfig
+from closeup_ns.refine.options import (
+    CommandRefinerConfig,
+    DifixRefinerConfig,
+    LoadsOldRuns,
+    RefinerOptions,
+    See3DRefinerConfig,
+)
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.reliability import Observation, ReliablePixels
 from closeup_ns.views.view import View
+
+
+@dataclass(frozen=True, eq=False)
+class GuideImage:
+    """A finished picture that a generator may look at: an anchor, or a view of this round that is refined already."""
+
+    name: str
+    """As in the plan or the store: "train/frame_00012", "round1/t0_update_03", "t0_update_03"."""
+    view: View
+    """Camera, at the size of ``image``."""
+    image: Float[Tensor, "H W 3"]
+    """RGB in [0, 1]."""
+    is_real: bool
+    """True for a photograph."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +56,12 @@ class RefineRequest:
     """Real photographs (or accepted earlier views) with the model's z-depth: the anchors of this round."""
     seed: int
     """The only source of randomness: the same request gives the same images."""
+    names: Sequence[str] = ()
+    """Names of the views, for messages and files; empty where they have none."""
+    anchors: Sequence[GuideImage] = ()
+    """The round's anchors (I^ref): what a generator takes detail and colour from. Sizes may differ."""
+    neighbours: Sequence[GuideImage] = ()
+    """Views of this round that are refined already and overlap with these: further references."""
 
     def __post_init__(self) -> None:
         if not len(self.views) == len(self.renders) == len(self.masks):
@@ -56,6 +83,8 @@ class RefinedView:
     """Trust for the loss, in [0, 1]; 0 where the refiner knows nothing beyond the render."""
     notes: dict[str, float | str] = field(default_factory=dict)
     """What the refiner has to say about this view, for the report. JSON-able, finite."""
+    failure: str | None = None
+    """Why there is no refined image, in one sentence; ``image`` is then the render and ``weight`` 0."""
 
 
 @runtime_checkable
@@ -66,26 +95,22 @@ class Refiner(Protocol):
     """As it is called on the command line and in the report."""
     generates: bool
     """Whether it invents detail. Generated pixels get less weight in the loss and are marked as generated."""
+    frames: int
+    """Most pictures of one ``refine``, anchors and neighbours included; 1 where each view stands alone."""
 
     def refine(self, request: RefineRequest) -> list[RefinedView]:
-        """One refined view for each requested one, in the same order, size, device and dtype. Deterministic."""
+        """One refined view for each requested one, in the same order, size, device and dtype. Deterministic.
+
+        What goes wrong with one view is said in its ``failure``; the others are kept.
+
+        Raises:
+            RefinerError: nothing can be refined at all (weights, packages, options).
+        """
         ...
 
     def close(self) -> None:
         """Frees what was loaded. The refiner may be used again; it then loads again."""
         ...
-
-
-class RefinerOptions:
-    """Base of each refiner's options: names its class, which is imported only when it is built."""
-
-    _target: ClassVar[str]
-    """``module:class`` of the refiner. A string, so that choosing one refiner never imports another's dependencies."""
-
-    def setup(self, device: torch.device) -> Refiner:
-        """Imports and constructs the refiner on ``device``."""
-        module, name = self._target.split(":")
-        return getattr(importlib.import_module(module), name)(self, device)
 
 
 @dataclass
@@ -115,14 +140,23 @@ class ReliableRefinerConfig(RefinerOptions):
 
 
 @dataclass
-class RefinerConfig:
+class RefinerConfig(LoadsOldRuns):
     """Which refiner the rounds use, and the options of each."""
 
-    kind: Literal["auto", "reliable", "none"] = "auto"
+    kind: Literal["auto", "reliable", "see3d", "difix", "command", "none"] = "auto"
     """auto: the best one that can run here, named in one line when the first round starts. reliable: real colour warped
-    from the photographs, no weights to download. none: no refined image, only reliable pixels."""
+    from the photographs, no weights to download. see3d: the paper's diffusion model. difix: a one-step fixer that you
+    name. command: any external program. none: no refined image, only reliable pixels."""
     reliable: ReliableRefinerConfig = field(default_factory=ReliableRefinerConfig)
     """Options for ``kind=reliable``."""
+    see3d: See3DRefinerConfig = field(default_factory=See3DRefinerConfig)
+    """Options for ``kind=see3d``, and for ``auto`` where See3D can run."""
+    difix: DifixRefinerConfig = field(default_factory=DifixRefinerConfig)
+    """Options for ``kind=difix``."""
+    command: CommandRefinerConfig = field(default_factory=CommandRefinerConfig)
+    """Options for ``kind=command``."""
+    enhance: EnhancerConfig = field(default_factory=EnhancerConfig)
+    """What sharpens the refined views afterwards."""
 
 
 def build_refiner(config: RefinerConfig, device: torch.device | str) -> tuple[Refiner, str]:

@@ -97,6 +97,7 @@ class ReliableRefiner:
 
     name = "reliable"
     generates = False
+    frames = 1
 
     def __init__(self, config: ReliableRefinerConfig, device: torch.device) -> None:
         self.config = config

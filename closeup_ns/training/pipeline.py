@@ -14,6 +14,7 @@ from torch import Tensor
 
 from closeup_ns.planning.plan import PlannerConfig
 from closeup_ns.refine.gate import GateConfig
+from closeup_ns.refine.options import LoadsOldRuns
 from closeup_ns.refine.refiner import RefinerConfig
 from closeup_ns.training.acceptance import AcceptanceConfig
 from closeup_ns.training.close_metrics import CloseMetricsConfig, close_metrics, say_missing
@@ -30,7 +31,7 @@ from closeup_ns.views.reliability import ReliabilityConfig
 
 
 @dataclass
-class CloseupPipelineConfig(VanillaPipelineConfig):
+class CloseupPipelineConfig(LoadsOldRuns, VanillaPipelineConfig):
     """Base phase, then progressive rounds."""
 
     _target: type = field(default_factory=lambda: CloseupPipeline)
@@ -79,8 +80,7 @@ class CloseupPipeline(VanillaPipeline):
         self.model.base_steps = config.schedule.base_steps
         self.rounds: Rounds | None = None
         # nerfstudio's viewer looks for attributes of this type; without a viewer it does nothing.
-        panel = getattr(config, "viewer", None) or ViewerPanelConfig()  # runs from before the panel have none
-        self.viewer_control = CloseupViewerControl(self, panel)
+        self.viewer_control = CloseupViewerControl(self, config.viewer)
 
     def seed_without_points(self) -> None:
         """Start the Gaussians in the cameras' frusta where the capture has no points; before the optimizers are."""

@@ -51,6 +51,20 @@ def test_options_from_the_command_line_and_from_a_saved_config() -> None:
     assert yaml.load(yaml.dump(config), Loader=yaml.UnsafeLoader) == config
 
 
+def test_a_saved_config_without_the_newer_options_gets_their_defaults() -> None:
+    lines = yaml.dump(RefinerConfig(kind="reliable")).splitlines()
+    newer = ("see3d", "difix", "command", "enhance")
+    kept, skipping = [], False
+    for line in lines:
+        if not line.startswith(" "):
+            skipping = line.split(":")[0] in newer
+        if not skipping:
+            kept.append(line)
+    assert len(kept) < len(lines)
+    config = yaml.load("\n".join(kept), Loader=yaml.UnsafeLoader)
+    assert config == RefinerConfig(kind="reliable")
+
+
 def test_a_request_with_a_render_missing_is_refused() -> None:
     with pytest.raises(ValueError, match="2 views, 1 renders"):
         RefineRequest([camera(0, 0, 0)] * 2, cast(Any, [None]), cast(Any, [None] * 2), [], 0)

@@ -1,0 +1,1 @@
+"""What sharpens refined views: optional, after any refiner, always matched back in colour."""
