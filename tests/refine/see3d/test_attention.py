@@ -1,0 +1,108 @@
+"""Joined attention against a literal concatenation of every frame's keys and values, and the network as a set."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention
+from torch import Tensor
+
+from closeup_ns.refine.see3d.attention import JoinedAttention, join_frames
+from tests.refine.see3d.towers import CONTEXT, seeded, shake, tiny_unet
+
+FRAMES, BRANCHES, TOKENS, HEADS, WIDTH = 3, 2, 5, 2, 8
+
+
+def layer(context: int | None = None) -> Attention:
+    attention = Attention(query_dim=WIDTH, heads=HEADS, dim_head=WIDTH // HEADS, cross_attention_dim=context)
+    return shake(attention, 0).double()  # type: ignore[return-value]
+
+
+def literal(attention: Attention, frame: Tensor, seen: Tensor) -> Tensor:
+    """Softmax attention of the tokens of one frame to all of ``seen``, head by head, as in the formula."""
+    query, key, value = frame @ attention.to_q.weight.T, seen @ attention.to_k.weight.T, seen @ attention.to_v.weight.T
+    size = WIDTH // HEADS
+    parts = []
+    for head in range(HEADS):
+        own = slice(head * size, (head + 1) * size)
+        scores = (query[:, own] @ key[:, own].T / size**0.5).exp()
+        parts.append(scores / scores.sum(1, keepdim=True) @ value[:, own])
+    return torch.cat(parts, dim=1) @ attention.to_out[0].weight.T + attention.to_out[0].bias
+
+
+def test_a_token_sees_every_frame_of_its_branch_and_no_other() -> None:
+    attention = layer()
+    hidden = torch.randn((BRANCHES * FRAMES, TOKENS, WIDTH), generator=seeded(), dtype=torch.float64)
+    told = JoinedAttention()(attention, hidden, num_frames=FRAMES)
+    for branch in range(BRANCHES):
+        frames = hidden[branch * FRAMES : (branch + 1) * FRAMES]
+        everything = torch.cat(list(frames))
+        for index, frame in enumerate(frames):
+            expected = literal(attention, frame, everything)
+            torch.testing.assert_close(told[branch * FRAMES + index], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_attention_to_a_context_stays_within_each_frame() -> None:
+    attention = layer(CONTEXT)
+    hidden = torch.randn((FRAMES, TOKENS, WIDTH), generator=seeded(), dtype=torch.float64)
+    context = torch.randn((FRAMES, 4, CONTEXT), generator=seeded(1), dtype=torch.float64)
+    told = JoinedAttention()(attention, hidden, context, num_frames=FRAMES)
+    for index in range(FRAMES):
+        expected = literal(attention, hidden[index], context[index])
+        torch.testing.assert_close(told[index], expected, rtol=1e-10, atol=1e-12)
+
+
+def run(unet: torch.nn.Module, rows: Tensor, frames: int) -> Tensor:
+    context = torch.randn((1, 4, CONTEXT), generator=seeded(5)).expand(len(rows), -1, -1)
+    with torch.no_grad():
+        return unet(rows, 500, context, cross_attention_kwargs={"num_frames": frames}, return_dict=False)[0]
+
+
+def test_the_whole_network_treats_frames_as_a_set() -> None:
+    unet = tiny_unet()
+    join_frames(unet)
+    rows = torch.randn((BRANCHES * FRAMES, 9, 8, 16), generator=seeded())
+    told = run(unet, rows, FRAMES)
+    order = [2, 0, 1, 4, 5, 3]  # within each branch
+    torch.testing.assert_close(run(unet, rows[order], FRAMES), told[order], rtol=1e-4, atol=1e-5)
+    assert (run(unet, rows[[3, 1, 2, 0, 4, 5]], FRAMES)[1] - told[1]).abs().max() > 1e-3  # other company, other answer
+
+
+def test_branches_do_not_see_each_other_and_frames_do() -> None:
+    unet = tiny_unet()
+    join_frames(unet)
+    rows = torch.randn((BRANCHES * FRAMES, 9, 8, 8), generator=seeded())
+    changed = rows.clone()
+    changed[0] += 1
+    difference = (run(unet, changed, FRAMES) - run(unet, rows, FRAMES)).abs().amax(dim=(1, 2, 3))
+    assert (difference[:FRAMES] > 1e-3).all()
+    assert (difference[FRAMES:] < 1e-5).all()
+
+
+def test_one_frame_a_branch_is_the_stock_network() -> None:
+    rows = torch.randn((4, 9, 8, 8), generator=seeded())
+    joined = tiny_unet()
+    join_frames(joined)
+    context = torch.randn((1, 4, CONTEXT), generator=seeded(5)).expand(4, -1, -1)
+    with torch.no_grad():
+        stock = tiny_unet()(rows, 500, context, return_dict=False)[0]
+    torch.testing.assert_close(run(joined, rows, 1), stock, rtol=1e-4, atol=1e-5)
+    assert (run(joined, rows, 4) - stock).abs().max() > 1e-3
+
+
+def test_rows_that_are_no_whole_number_of_branches_are_refused() -> None:
+    hidden = torch.zeros((4, TOKENS, WIDTH), dtype=torch.float64)
+    for frames in (3, 0):
+        with pytest.raises(ValueError, match=f"4 rows .* {frames} frames"):
+            JoinedAttention()(layer(), hidden, num_frames=frames)
+    with pytest.raises(ValueError, match="mask"):
+        JoinedAttention()(layer(), hidden, attention_mask=torch.ones(1))
+
+
+@pytest.mark.parametrize("extra", [{"norm_num_groups": 2}, {"residual_connection": True}, {"qk_norm": "layer_norm"}])
+def test_attention_of_another_make_is_refused(extra: dict[str, object]) -> None:
+    unet = tiny_unet()
+    block = unet.mid_block.attentions[0].transformer_blocks[0]
+    block.attn1 = Attention(query_dim=16, heads=2, dim_head=8, **extra)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"mid_block.*attn1"):
+        join_frames(unet)
