@@ -1,0 +1,179 @@
+"""Pictures of any size for networks that take multiples of 64, and not too many pixels: padded, tiled, not squashed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+Padding = Literal["reflect", "replicate"]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A picture's place in its padded form."""
+
+    height: int
+    """Rows of the picture, from the top."""
+    width: int
+    """Columns of the picture, from the left."""
+
+    def __call__(self, image: Shaped[Tensor, "*C H W"]) -> Shaped[Tensor, "*C h w"]:
+        """The picture without its padding."""
+        return image[..., : self.height, : self.width]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A window of a picture, in pixels. It may reach beyond the lower and the right border, never beyond the others."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def pad_to(
+    image: Shaped[Tensor, "*C H W"], multiple: int, mode: Padding = "reflect"
+) -> tuple[Shaped[Tensor, "*C h w"], Crop]:
+    """``image`` (of any type, masks too) continued below and to the right until both sides are multiples.
+
+    Returns:
+        The padded picture, and what takes the padding off again.
+    """
+    height, width = image.shape[-2:]
+    whole = Tile(0, 0, _rounded_up(height, multiple), _rounded_up(width, multiple))
+    return cut(image, whole, mode), Crop(height, width)
+
+
+def cut(image: Shaped[Tensor, "*C H W"], tile: Tile, mode: Padding = "reflect") -> Shaped[Tensor, "*C h w"]:
+    """What ``tile`` shows of ``image``; beyond the border the picture is mirrored or its edge repeated."""
+    rows = _indices(tile.top, tile.height, image.shape[-2], mode).to(image.device)
+    columns = _indices(tile.left, tile.width, image.shape[-1], mode).to(image.device)
+    return image.index_select(-2, rows).index_select(-1, columns)
+
+
+def _indices(start: int, count: int, length: int, mode: Padding) -> Int[Tensor, "count"]:
+    """Which of ``length`` pixels are at ``start``, ``start + 1``, ... of the endlessly continued line.
+
+    Mirrored about the outermost pixel's centre, as often as needed: a line of one pixel is repeated.
+    """
+    if mode not in ("reflect", "replicate"):
+        raise ValueError(f"unknown padding {mode!r}: choose reflect or replicate")
+    position = torch.arange(start, start + count)
+    if mode == "replicate" or length == 1:
+        return position.clamp(0, length - 1)
+    folded = position % (2 * length - 2)
+    return torch.minimum(folded, 2 * length - 2 - folded)
+
+
+def resized(image: Float[Tensor, "C H W"], height: int, width: int) -> Float[Tensor, "C height width"]:
+    """``image`` in [0, 1], bicubic with a filter that grows when it is shrunk, so that nothing aliases."""
+    if tuple(image.shape[-2:]) == (height, width):
+        return image
+    scaled = F.interpolate(image[None], (height, width), mode="bicubic", align_corners=False, antialias=True)
+    return scaled[0].clamp(0, 1)
+
+
+def fit_long_side(image: Float[Tensor, "C H W"], size: int, enlarge: bool = False) -> Float[Tensor, "C h w"]:
+    """``image`` scaled alike in both directions until its longer side has ``size`` pixels.
+
+    A picture that is not longer comes back as it is, unless ``enlarge``: invented pixels only cost time.
+    """
+    height, width = image.shape[-2:]
+    factor = size / max(height, width)
+    if factor >= 1.0 and not enlarge:
+        return image
+    return resized(image, max(1, round(height * factor)), max(1, round(width * factor)))
+
+
+def tiles(height: int, width: int, size: int, overlap: int, multiple: int = 64) -> list[Tile]:
+    """Windows that cover a picture, row by row; one where it fits into ``size``.
+
+    All have sides that are multiples of ``multiple`` and at most ``size``. Along a side that is longer than ``size``
+    they are ``size`` pixels long (what the network was trained at), evenly spread, share at least ``overlap`` pixels
+    with their neighbours and stay inside; along a shorter one a single window reaches beyond the border as far as it
+    must (see ``cut``).
+
+    Raises:
+        ValueError: an empty picture, ``size`` no multiple, or an ``overlap`` that leaves no way to move on.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"cannot tile a picture of {width} x {height} pixels")
+    if size < multiple or size % multiple:
+        raise ValueError(f"tiles of {size} pixels: choose a positive multiple of {multiple}")
+    if not 0 <= overlap < size:
+        raise ValueError(f"tiles of {size} pixels cannot overlap by {overlap}: choose 0 to {size - 1}")
+    rows = _spans(height, size, overlap, multiple)
+    columns = _spans(width, size, overlap, multiple)
+    return [Tile(top, left, tall, wide) for top, tall in rows for left, wide in columns]
+
+
+def _spans(length: int, size: int, overlap: int, multiple: int) -> list[tuple[int, int]]:
+    """Start and length of the windows along one side."""
+    if length <= size:
+        return [(0, _rounded_up(length, multiple))]
+    steps = -((length - overlap) // (overlap - size)) - 1
+    # Rounding down keeps every step at or below size - overlap, because that is a whole number.
+    return [(index * (length - size) // steps, size) for index in range(steps + 1)]
+
+
+def _rounded_up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
+
+
+def blend(
+    tiles: Sequence[Tile],
+    images: Sequence[Float[Tensor, "C h w"]],
+    height: int,
+    width: int,
+    feather: int | None = None,
+) -> Float[Tensor, "C height width"]:
+    """The picture that ``tiles`` make together: a smooth change from each to the next in the middle of their overlap.
+
+    The weights of the windows sum to one at every pixel, so pieces of one picture give that picture back.
+
+    Args:
+        tiles: all that ``tiles`` gave, in any order.
+        images: what each of them shows, at its size.
+        height, width: the picture's; what reaches beyond is cut off.
+        feather: pixels over which the change happens; the whole overlap where None or where that is shorter. Two
+            inventions that differ look blurred where they are mixed, so wide overlaps should not be mixed throughout.
+    """
+    down = _windows({(tile.top, tile.height) for tile in tiles}, height, feather)
+    across = _windows({(tile.left, tile.width) for tile in tiles}, width, feather)
+    result = images[0].new_zeros(images[0].shape[0], height, width)
+    for tile, image in zip(tiles, images, strict=True):
+        weight = down[tile.top, tile.height][:, None] * across[tile.left, tile.width]
+        shown = image[:, : height - tile.top, : width - tile.left] * weight.to(image)
+        result[:, tile.top : tile.top + tile.height, tile.left : tile.left + tile.width] += shown
+    return result
+
+
+def _windows(
+    spans: set[tuple[int, int]], length: int, feather: int | None
+) -> dict[tuple[int, int], Float[Tensor, "n"]]:
+    """The weight of each span's pixels along one side of ``length`` pixels; they sum to one."""
+    ordered = sorted(spans)
+    position = torch.arange(length, dtype=torch.float64) + 0.5
+    # How far the change from each span to the next has come: 0 before their common pixels' middle, 1 after it.
+    changes = []
+    for (start, count), (following, _) in itertools.pairwise(ordered):
+        shared = start + count - following
+        if shared < 0:
+            raise ValueError(f"these tiles leave a gap before pixel {following}")
+        ramp = max(1, shared if feather is None else min(feather, shared))
+        reached = ((position - (following + 0.5 * shared)) / ramp + 0.5).clamp(0, 1)
+        changes.append(reached * reached * (3.0 - 2.0 * reached))
+    weights = torch.ones(len(ordered), length, dtype=torch.float64)
+    for index, change in enumerate(changes):
+        weights[index] *= 1.0 - change
+        weights[index + 1] *= change
+    weights = weights / weights.sum(0)
+    return {(start, count): weights[index, start : start + count] for index, (start, count) in enumerate(ordered)}

@@ -1,0 +1,78 @@
+"""The mask that a latent generator sees, against its definition pixel by pixel."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from closeup_ns.refine.filters import opened
+from closeup_ns.refine.masks import known_cells, mask_picture
+
+
+def patches(seed: int, rows: int, columns: int, side: int = 8) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 1, 2 * rows, 2 * columns, generator=generator) < 0.85
+    return F.interpolate(coarse.float(), (rows * side, columns * side))[0, 0] > 0.5
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 9999), st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 2, 8]))
+def test_a_cell_is_known_only_when_all_its_pixels_are(seed: int, rows: int, columns: int, cell: int) -> None:
+    known = patches(seed, rows, columns)
+    cells = known_cells(known, cell)
+    for top in range(0, known.shape[0], cell):
+        for left in range(0, known.shape[1], cell):
+            block = slice(top, top + cell), slice(left, left + cell)
+            assert cells[block].all() if known[block].all() else not cells[block].any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 9999), st.integers(1, 9), st.integers(1, 9))
+def test_the_mask_is_opened_first_and_shrinks_alike_in_any_mode(seed: int, rows: int, columns: int) -> None:
+    known = patches(seed, rows, columns)
+    mask = mask_picture(torch.rand(3, *known.shape), known).mask
+    assert torch.equal(mask, known_cells(opened(known)))
+    shrunk = [mask[offset::8, offset::8] for offset in range(8)]
+    assert all(torch.equal(shrunk[0], other) for other in shrunk)
+    assert torch.equal(F.avg_pool2d(mask.float()[None], 8)[0] > 0.9, shrunk[0])
+
+
+def test_a_thread_makes_no_cell_known() -> None:
+    known = torch.zeros(16, 64, dtype=torch.bool)
+    known[:8] = True
+    known[12:14] = True
+    assert mask_picture(torch.rand(3, 16, 64), known).mask.float().sum() == 8 * 64
+    assert not mask_picture(torch.rand(3, 16, 64), known & (torch.arange(64) % 8 != 3)).mask.any()
+    shown = mask_picture(torch.rand(3, 16, 64) + 0.1, known, "black").render
+    assert shown[:, :8].all() and not shown[:, 8:].any(), "nor is it shown"
+
+
+def test_all_white_and_all_black_are_legal() -> None:
+    render = torch.rand(3, 64, 128)
+    white = mask_picture(render, torch.ones(64, 128, dtype=torch.bool), "black")
+    assert white.known_share == 1.0 and torch.equal(white.render, render)
+    black = mask_picture(render, torch.zeros(64, 128, dtype=torch.bool), "black")
+    assert black.known_share == 0.0 and not black.render.any()
+    assert torch.equal(mask_picture(render, torch.zeros(64, 128, dtype=torch.bool)).render, render)
+
+
+def test_black_hides_unknown_pixels_and_nothing_else() -> None:
+    render = torch.rand(3, 64, 64) + 0.1
+    render[:, 40, 40] = torch.nan
+    known = torch.ones(64, 64, dtype=torch.bool)
+    known[36:, 36:] = False
+    shown = mask_picture(render, known, "black")
+    assert torch.equal(shown.render[:, known], render[:, known]) and not shown.render[:, ~known].any()
+    assert not shown.mask[32:, 32:].any() and shown.mask[:32].all() and shown.mask[:, :32].all()
+
+
+def test_wrong_sizes_and_words_are_refused() -> None:
+    with pytest.raises(ValueError, match="pad it first"):
+        known_cells(torch.ones(12, 16, dtype=torch.bool))
+    with pytest.raises(ValueError, match="came with a mask"):
+        mask_picture(torch.rand(3, 8, 8), torch.ones(8, 16, dtype=torch.bool))
+    with pytest.raises(ValueError, match="render or black"):
+        mask_picture(torch.rand(3, 8, 8), torch.ones(8, 8, dtype=torch.bool), "white")  # type: ignore[arg-type]
