@@ -1,11 +1,194 @@
-"""Being built: the options of this refiner are there, the refiner is not."""
+"""Where the published files are, which of them a network needs, and what is wrong with them.
+
+The layout is the one of the hub repository (research/see3d.md 1.3): ``checkpoint/MVD_weights/`` with the common parts
+beside three UNets. Nothing here loads a model; at most the headers of weight files are read.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
 import torch
+
+from closeup_ns.errors import RefinerError
+from closeup_ns.weights.header import BrokenFile, read_header
+
+UNetName = Literal["sparse", "single", "SR"]
+UNETS: tuple[UNetName, ...] = get_args(UNetName)
+
+TINY = "tiny"
+"""Stands for small random towers that are written, and loaded through the same path, when they are asked for."""
+BELOW = "checkpoint/MVD_weights"
+"""Where the files are in the hub's repository; it holds example data as well."""
+SCHEDULER, TOKENIZER, TEXT_ENCODER, VAE = "scheduler", "tokenizer", "text_encoder", "vae"
+IMAGE_ENCODER = "CLIP-ViT-H-14-laion2B-s32B-b79K"
+
+COMMON_FILES = (
+    f"{SCHEDULER}/scheduler_config.json",
+    f"{TOKENIZER}/vocab.json",
+    f"{TOKENIZER}/merges.txt",
+    f"{TOKENIZER}/tokenizer_config.json",
+    f"{TEXT_ENCODER}/config.json",
+    f"{TEXT_ENCODER}/model.safetensors",
+    f"{VAE}/config.json",
+    f"{VAE}/diffusion_pytorch_model.safetensors",
+    f"{IMAGE_ENCODER}/config.json",
+    f"{IMAGE_ENCODER}/preprocessor_config.json",
+    f"{IMAGE_ENCODER}/model.safetensors",
+)
+"""What every mode needs, below MVD_weights. ``model_index.json`` names the authors' own class and is not used; the
+image encoder's ``open_clip_pytorch_model.bin`` is a second copy that nothing reads."""
+
+PACKAGES = ("diffusers", "transformers", "accelerate", "safetensors")
+INSTALL = "pip install 'closeup-ns[see3d]'"
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def unet_folder(unet: UNetName) -> str:
+    """Where one of the UNets is, below MVD_weights."""
+    return f"unet/{unet}/ema-checkpoint"
+
+
+def files_for(unets: Sequence[UNetName]) -> tuple[str, ...]:
+    """What the named networks need, below MVD_weights."""
+    names = ("config.json", "diffusion_pytorch_model.safetensors")
+    return COMMON_FILES + tuple(f"{unet_folder(unet)}/{name}" for unet in unets for name in names)
+
+
+def find(source: str | Path, revision: str) -> Path:
+    """The MVD_weights folder of a local folder, or of a hub id's copy in the local Hugging Face cache.
+
+    Nothing is downloaded here: training never reaches for the network.
+
+    Raises:
+        RefinerError: there is none; the message says what was looked for and the command that helps.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        for candidate in (folder / BELOW, folder / "MVD_weights", folder):
+            if (candidate / "unet").is_dir():
+                return candidate
+        raise RefinerError(
+            f"{folder} does not hold See3D's weights: there is no {BELOW}/unet and no unet in it; "
+            f"`closeup-gs weights see3d --folder {folder}` lists what belongs there"
+        )
+    if folder.exists() or not _HUB_ID.fullmatch(str(source)):
+        raise RefinerError(f"See3D's weights: {source} is neither a folder, nor a hub id (owner/name), nor {TINY!r}")
+    snapshot = _cached(str(source), revision)
+    if snapshot is None or not (snapshot / BELOW).is_dir():
+        raise RefinerError(
+            f"See3D's weights {source} at revision {revision[:12]} are not in the local Hugging Face cache: "
+            f"`{fetch_command(str(source), revision)}` fetches them; or name a folder that holds them"
+        )
+    return snapshot / BELOW
+
+
+def problems(folder: Path, unets: Sequence[UNetName]) -> list[str]:
+    """Each file that ``unets`` need and that is missing, empty, cut off or unreadable, with the reason."""
+    found = []
+    for name in files_for(unets):
+        fault = _fault(folder / name)
+        if fault:
+            found.append(f"{name} ({fault})")
+    return found
+
+
+def check(folder: Path, unets: Sequence[UNetName]) -> None:
+    """Whether all files of ``unets`` are there and whole, judged by sizes and headers.
+
+    Raises:
+        RefinerError: with every file that is not, and the command that helps.
+    """
+    found = problems(folder, unets)
+    if found:
+        raise RefinerError(
+            f"See3D's weights in {folder} are not complete: {'; '.join(found)}. "
+            f"`closeup-gs weights see3d --unets {' '.join(unets)}` fetches them; "
+            f"`closeup-gs weights see3d --unets {' '.join(unets)} --folder {folder}` verifies these"
+        )
 
 
 def why_not(config: object, device: torch.device) -> str | None:
-    """Why it cannot run here."""
-    del config, device
-    return "this refiner is not part of this version"
+    """Why See3D cannot run with these options, in one line, or None. Reads no more than headers.
+
+    Args:
+        config: ``See3DRefinerConfig`` or ``See3DSRConfig``.
+        device: Not weighed here: on a CPU it is slow, not impossible.
+    """
+    del device
+    missing = missing_packages()
+    if missing:
+        return f"{', '.join(missing)} not installed: {INSTALL}"
+    source = str(getattr(config, "weights", ""))
+    if source == TINY:
+        return None
+    try:
+        folder = find(source, str(getattr(config, "revision", "")))
+        check(folder, [needed_unet(config, folder)])
+    except RefinerError as problem:
+        return str(problem)
+    return None
+
+
+def needed_unet(config: object, folder: Path) -> UNetName:
+    """Which network the options ask for: SR for the enhancer's, and for auto the one that is there, sparse first."""
+    asked: UNetName | Literal["auto"] = getattr(config, "unet", "SR")
+    if asked != "auto":
+        return asked
+    only_single = (folder / unet_folder("single")).is_dir() and not (folder / unet_folder("sparse")).is_dir()
+    return "single" if only_single else "sparse"
+
+
+def missing_packages() -> list[str]:
+    """Those of the see3d extra that are not installed."""
+    return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+
+
+def require_packages() -> None:
+    """Raises RefinerError, with the command that installs them, where packages of the see3d extra are missing."""
+    missing = missing_packages()
+    if missing:
+        raise RefinerError(f"See3D needs {', '.join(missing)}: {INSTALL}")
+
+
+def fetch_command(source: str, revision: str) -> str:
+    """The command that fetches a hub id's files."""
+    from closeup_ns.refine.options import SEE3D_HUB, SEE3D_REVISION
+
+    repository = "" if source == SEE3D_HUB else f" --repository {source}"
+    return f"closeup-gs weights see3d{repository}{'' if revision == SEE3D_REVISION else f' --revision {revision}'}"
+
+
+def _cached(repository: str, revision: str) -> Path | None:
+    """The folder of one revision in the local cache, whole or not."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
+def _fault(path: Path) -> str | None:
+    """What is wrong with one file, by its size and header; None if nothing is."""
+    if not path.is_file():
+        return "missing"
+    try:
+        if path.stat().st_size == 0:
+            return "empty"
+        if path.suffix == ".safetensors":
+            read_header(path)
+        elif path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf8"))
+    except (BrokenFile, OSError) as problem:
+        return str(problem)
+    except ValueError:
+        return "not JSON"
+    return None
