@@ -21,14 +21,7 @@ from closeup_ns.refine.see3d.schedule import (
     visual_level,
     visual_weight,
 )
-from tests.refine.see3d.towers import SCHEDULER, seeded
-
-
-def zero_snr_alphas(start: float = 0.00085, end: float = 0.012) -> np.ndarray:
-    """Cumulated alphas of scaled_linear betas, shifted and stretched until the last root is 0 (2305.08891, Alg. 1)."""
-    betas = np.linspace(start**0.5, end**0.5, 1000, dtype=np.float64) ** 2
-    roots = np.sqrt(np.cumprod(1 - betas))
-    return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
+from tests.refine.see3d.towers import SCHEDULER, seeded, zero_snr_alphas
 
 
 def test_the_published_numbers_of_evaluations() -> None:

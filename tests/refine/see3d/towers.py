@@ -6,6 +6,7 @@ import copy
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
@@ -109,3 +110,10 @@ def masks(count: int, seed: int, size: tuple[int, int] = (64, 64)) -> Tensor:
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def zero_snr_alphas(start: float = 0.00085, end: float = 0.012) -> np.ndarray:
+    """Cumulated alphas of scaled_linear betas, shifted and stretched until the last root is 0 (2305.08891, Alg. 1)."""
+    betas = np.linspace(start**0.5, end**0.5, 1000, dtype=np.float64) ** 2
+    roots = np.sqrt(np.cumprod(1 - betas))
+    return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
