@@ -1,0 +1,152 @@
+"""The command refiner: what a program finds in its folder, and what becomes of what it writes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from closeup_ns.errors import RefinerError
+from closeup_ns.refine.command import CommandRefiner, why_not
+from closeup_ns.refine.options import CommandRefinerConfig
+from closeup_ns.refine.refiner import GuideImage, Refiner, RefineRequest
+from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.reliability import ReliablePixels
+from closeup_ns.views.view import View
+from tests.refine.scene import camera
+
+CPU = torch.device("cpu")
+NAMES = ["t0_update_00", "t0_update_01", "t0/update_01"]
+FIX = """
+import json, pathlib, shutil, sys
+from PIL import Image, ImageChops
+source, sink, log = map(pathlib.Path, sys.argv[1:4])
+request = json.loads((source / "request.json").read_text())
+with log.open("a") as lines:
+    lines.write(json.dumps(request) + "\\n")
+for number, view in enumerate(request["views"]):
+    render, mask = Image.open(source / view["render"]), Image.open(source / view["mask"])
+    assert render.size == mask.size == (view["camera"]["width"], view["camera"]["height"])
+    for reference in request["references"]:
+        picture = Image.open(source / reference["file"])
+        assert picture.size == (reference["camera"]["width"], reference["camera"]["height"])
+    ImageChops.invert(render).save(sink / view["output"])
+"""
+
+
+def request(count: int = 3, names: tuple[str, ...] = tuple(NAMES)) -> RefineRequest:
+    generator = torch.Generator().manual_seed(5)
+    views = [camera(0.1 * index, 0, 1, 12 + index, 8) for index in range(count)]
+    renders = [
+        Rendered(
+            torch.randint(0, 256, (8, view.width, 3), generator=generator) / 255.0,
+            torch.ones(8, view.width),
+            torch.ones(8, view.width),
+        )
+        for view in views
+    ]
+    masks = [
+        ReliablePixels(
+            torch.rand(8, view.width, generator=generator) > 0.5,
+            torch.zeros(8, view.width, dtype=torch.bool),
+            torch.zeros(3, 8, view.width),
+            torch.zeros(3, 8, view.width),
+            torch.zeros(8, view.width, dtype=torch.int64),
+        )
+        for view in views
+    ]
+    anchors = [GuideImage("train/frame_1", camera(0, 0, 0, 30, 20), torch.rand(20, 30, 3, generator=generator), True)]
+    neighbours = [GuideImage("t0_update_09", camera(1, 0, 0, 24, 16), torch.rand(8, 12, 3, generator=generator), False)]
+    return RefineRequest(views, renders, masks, [], 7, names=names[:count], anchors=anchors, neighbours=neighbours)
+
+
+def refiner(tmp_path: Path, body: str = FIX, **options: object) -> tuple[CommandRefiner, Path]:
+    program, log = tmp_path / "fix.py", tmp_path / "log"
+    program.write_text(body)
+    run = f"{sys.executable} {program} {{input}} {{output}} {log}"
+    config = CommandRefinerConfig(run=run, **options)  # type: ignore[arg-type]
+    assert config.why_not(CPU) is None
+    made = config.setup(CPU)
+    assert isinstance(made, CommandRefiner) and isinstance(made, Refiner)
+    return made, log
+
+
+def test_a_program_sees_everything_and_its_pictures_come_back_in_order(tmp_path: Path) -> None:
+    made, log = refiner(tmp_path)
+    asked = request()
+    refined = made.refine(asked)
+    for result, render in zip(refined, asked.renders, strict=True):
+        assert result.failure is None
+        assert torch.allclose(result.image, 1 - render.color, atol=1e-6)
+        assert not result.real.any()
+        assert (result.weight == 1).all()
+    (line,) = log.read_text().splitlines()
+    told = json.loads(line)
+    assert (told["seed"], told["format"]) == (7, 1)
+    assert [view["name"] for view in told["views"]] == NAMES
+    assert len({view["output"] for view in told["views"]}) == 3
+    for view, entry in zip(asked.views, told["views"], strict=True):
+        back = View.from_dict(entry["camera"])
+        assert torch.equal(back.K, view.K) and torch.equal(back.c2w, view.c2w)
+    assert [(entry["name"], entry["photograph"]) for entry in told["references"]] == [
+        ("train/frame_1", True), ("t0_update_09", False)
+    ]  # fmt: skip
+    half = told["references"][1]["camera"]  # the picture is half as large as its view says
+    assert torch.allclose(torch.tensor(half["K"])[:2], camera(1, 0, 0, 24, 16).K[:2] / 2)
+
+
+def test_the_mask_is_white_where_photographs_know(tmp_path: Path) -> None:
+    body = FIX.replace("ImageChops.invert(render)", 'mask.convert("RGB")')
+    asked = request()
+    for result, mask in zip(refiner(tmp_path, body)[0].refine(asked), asked.masks, strict=True):
+        assert torch.equal(result.image, mask.dense[..., None].float().expand(-1, -1, 3))
+
+
+def test_each_view_alone_where_the_user_says_so(tmp_path: Path) -> None:
+    made, log = refiner(tmp_path, frames=1, generates=False)
+    assert (made.frames, made.generates) == (1, False)
+    together, _ = refiner(tmp_path)
+    assert (together.frames, together.generates) == (18, True)
+    asked = request()
+    alone = made.refine(asked)
+    assert len(log.read_text().splitlines()) == 3
+    for one, other in zip(alone, together.refine(asked), strict=True):
+        assert torch.equal(one.image, other.image)
+
+
+def test_a_view_that_fails_keeps_its_render_and_the_others_are_kept(tmp_path: Path) -> None:
+    body = FIX.replace("    ImageChops", "    if number != 1: ImageChops")
+    asked = request()
+    asked.renders[1].color[0, 0, 0] = float("nan")
+    first, second, third = refiner(tmp_path, body)[0].refine(asked)
+    assert first.failure is None and third.failure is None
+    assert second.failure is not None and "wrote no" in second.failure
+    assert second.image.isfinite().all() and not second.weight.any() and not second.real.any()
+    assert torch.equal(second.image, torch.nan_to_num(asked.renders[1].color))
+
+
+def test_no_names_no_references_another_type(tmp_path: Path) -> None:
+    full = request()
+    asked = RefineRequest(
+        full.views[:1],
+        [Rendered(full.renders[0].color.double(), full.renders[0].depth.double(), full.renders[0].alpha.double())],
+        full.masks[:1],
+        [],
+        0,
+    )
+    (result,) = refiner(tmp_path)[0].refine(asked)
+    assert result.image.dtype == result.weight.dtype == torch.float64
+    assert torch.allclose(result.image, 1 - asked.renders[0].color, atol=1e-6)
+
+
+def test_a_program_that_fails_is_an_error_and_a_wrong_command_is_known_before(tmp_path: Path) -> None:
+    made, _ = refiner(tmp_path, "raise SystemExit('no model here')")
+    with pytest.raises(RefinerError, match="--pipeline.refiner.command.run.*exit code 1.*\nno model here"):
+        made.refine(request())
+    made.close()
+    assert "is empty" in (why_not("", CPU) or "")
+    with pytest.raises(RefinerError, match="is empty"):
+        CommandRefinerConfig().setup(CPU).refine(request())
