@@ -42,7 +42,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     with open(path, "rb") as read:
         start = read.read(_LENGTH_BYTES)
         if start == b"version ":
-            raise BrokenFile("a Git LFS pointer instead of the file (run `git lfs pull` in that clone)")
+            raise BrokenFile("a Git LFS pointer, not the file: run `git lfs pull` in that clone")
         length = int.from_bytes(start, "little")
         if len(start) < _LENGTH_BYTES or not 2 <= length <= _LONGEST_HEADER:
             raise BrokenFile(f"not a safetensors file ({size} bytes)")

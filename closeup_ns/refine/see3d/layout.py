@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import torch
 
 from closeup_ns.errors import RefinerError
+from closeup_ns.refine.see3d.unet import check_unet
 from closeup_ns.weights.header import BrokenFile, read_header
 
 UNetName = Literal["sparse", "single", "SR"]
@@ -80,13 +81,13 @@ def find(source: str | Path, revision: str) -> Path:
         )
     if folder.exists() or not _HUB_ID.fullmatch(str(source)):
         raise RefinerError(f"See3D's weights: {source} is neither a folder, nor a hub id (owner/name), nor {TINY!r}")
-    snapshot = _cached(str(source), revision)
-    if snapshot is None or not (snapshot / BELOW).is_dir():
+    cached = _cached(str(source), revision)
+    if cached is None:
         raise RefinerError(
             f"See3D's weights {source} at revision {revision[:12]} are not in the local Hugging Face cache: "
             f"`{fetch_command(str(source), revision)}` fetches them; or name a folder that holds them"
         )
-    return snapshot / BELOW
+    return cached
 
 
 def problems(folder: Path, unets: Sequence[UNetName]) -> list[str]:
@@ -130,7 +131,9 @@ def why_not(config: object, device: torch.device) -> str | None:
         return None
     try:
         folder = find(source, str(getattr(config, "revision", "")))
-        check(folder, [needed_unet(config, folder)])
+        unet = needed_unet(config, folder)
+        check(folder, [unet])
+        check_unet(folder / unet_folder(unet))
     except RefinerError as problem:
         return str(problem)
     return None
@@ -166,14 +169,19 @@ def fetch_command(source: str, revision: str) -> str:
 
 
 def _cached(repository: str, revision: str) -> Path | None:
-    """The folder of one revision in the local cache, whole or not."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    """MVD_weights of one revision in the local cache, whole or not."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    try:
-        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
+    # Any one file will do: the cache's own lookup of a whole snapshot wants every file of the repository to be there.
+    for name in files_for(UNETS):
+        try:
+            found = try_to_load_from_cache(repository, f"{BELOW}/{name}", revision=revision)
+        except HFValidationError:
+            return None
+        if isinstance(found, str):
+            return Path(found.removesuffix(name))
+    return None
 
 
 def _fault(path: Path) -> str | None:

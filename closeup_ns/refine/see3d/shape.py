@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from closeup_ns.errors import RefinerError
+from closeup_ns.refine.see3d import keys
 
 IN_CHANNELS = 9
 """Noisy latent (4), visual condition (4), mask (1)."""
@@ -54,13 +55,12 @@ def read_shape(shapes: Shapes, config: Mapping[str, Any]) -> UNetShape:
     entry, leave = _size(shapes, "conv_in.weight"), _size(shapes, "conv_out.weight")
     if entry[1] != IN_CHANNELS:
         raise RefinerError(
-            f"tensor 'conv_in.weight' (published as 'input_blocks.0.0.weight') reads {entry[1]} channels; See3D's "
+            f"tensor {_both_names('conv_in.weight')} reads {entry[1]} channels; See3D's "
             f"reads {IN_CHANNELS}: noisy latent, visual condition, mask. These are another model's weights"
         )
     if leave[0] < OUT_CHANNELS:
         raise RefinerError(
-            f"tensor 'conv_out.weight' (published as 'out.2.weight') writes {leave[0]} channels; "
-            f"a latent has {OUT_CHANNELS}"
+            f"tensor {_both_names('conv_out.weight')} writes {leave[0]} channels; a latent has {OUT_CHANNELS}"
         )
     levels = _count(shapes, "down_blocks.{}.")
     layers = _count(shapes, "down_blocks.0.resnets.{}.")
@@ -160,8 +160,14 @@ def _one(value: Any) -> int:
 
 def _size(shapes: Shapes, name: str) -> tuple[int, ...]:
     if name not in shapes or len(shapes[name]) < 2:
-        raise RefinerError(f"tensor {name!r} is missing or has no such sizes: this is no UNet of See3D's")
+        fault = "is missing" if name not in shapes else f"is of shape {shapes[name]}"
+        raise RefinerError(f"tensor {_both_names(name)} {fault}: this is no UNet of See3D's")
     return shapes[name]
+
+
+def _both_names(name: str) -> str:
+    """diffusers' name and the published one: which of them the file has is not known here."""
+    return f"{name!r} (published as {keys.to_published([name])[name]!r})"
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
