@@ -53,7 +53,7 @@ class GateDecision:
     psnr_before: float | None
     """The render against the real colours on the sparse reliable pixels, dB; None where they are too few."""
     psnr_after: float | None
-    """The refined view against the same; None where they are too few or it is not finite."""
+    """The refined view against the same; None where they are too few, it is not finite, or there is none."""
     low_frequency_difference: float | None
     """RMS over cells of the known mask; None where it cannot be computed."""
     known_share: float
@@ -105,6 +105,8 @@ def judge(
 ) -> GateDecision:
     """Decides whether a refined view may be trained on. Never raises on bad pixels: they are what it is here to find.
 
+    A view with a ``failure`` was not refined: what is known of it for certain is used, and the failure is the reason.
+
     Args:
         refined: the candidate.
         render: the model's view that it came from.
@@ -116,7 +118,7 @@ def judge(
     enough = int(mask.sparse.sum()) >= config.min_reliable_pixels
     real_color = mask.color.permute(1, 2, 0)
     before = after = difference = None
-    usable = bool(refined.image.isfinite().all()) and bool(refined.weight.isfinite().all())
+    usable = not refined.failure and refined_is_finite(refined)
     if enough:
         before = masked_psnr(torch.nan_to_num(render.color), real_color, mask.sparse)
     if usable:
@@ -130,7 +132,10 @@ def judge(
         return decision("rejected", "the render itself has NaN or infinite pixels")
     if known < config.min_known_share:
         return decision("rejected", f"only {known:.1%} of the view is known (at least {config.min_known_share:.0%})")
-    fault = _fault(usable, before, after, difference, config, generates)
+    if not usable:
+        fault = refined.failure or "the refined view has NaN or infinite pixels"
+    else:
+        fault = _fault(before, after, difference, config, generates)
     if fault is None:
         return decision("accepted", "agrees with the reliable pixels")
     if not enough:
@@ -138,17 +143,15 @@ def judge(
     return decision("reliable_only", fault)
 
 
+def refined_is_finite(refined: RefinedView) -> bool:
+    """Whether every colour and every weight is a number."""
+    return bool(refined.image.isfinite().all()) and bool(refined.weight.isfinite().all())
+
+
 def _fault(
-    usable: bool,
-    before: float | None,
-    after: float | None,
-    difference: float | None,
-    config: GateConfig,
-    generates: bool,
+    before: float | None, after: float | None, difference: float | None, config: GateConfig, generates: bool
 ) -> str | None:
-    """What is wrong with a refined view, or None."""
-    if not usable:
-        return "the refined view has NaN or infinite pixels"
+    """What is wrong with a refined view whose pixels are numbers, or None."""
     if difference is not None and difference >= config.max_low_frequency_difference:
         return f"colours moved by {difference:.3f} on the known mask (limit {config.max_low_frequency_difference:g})"
     if before is not None and after is not None and after < before - config.max_psnr_drop:

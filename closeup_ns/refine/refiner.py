@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, get_args, get_type_hints, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from closeup_ns.errors import CloseupError
-from closeup_ns.refine.enhance.options import EnhancerConfig
+from closeup_ns.errors import CloseupError, RefinerError
+from closeup_ns.refine.enhance.options import EnhancerConfig, EnhancerOptions
 from closeup_ns.refine.options import (
     CommandRefinerConfig,
     DifixRefinerConfig,
@@ -160,23 +160,78 @@ class RefinerConfig(LoadsOldRuns):
 
 
 def build_refiner(config: RefinerConfig, device: torch.device | str) -> tuple[Refiner, str]:
-    """Builds the configured refiner; call it when the first round needs it.
+    """Builds the configured refiner, with its enhancer; call it when a round needs it. Nothing is loaded yet.
+
+    Whether it can run is not asked here (`check_refiner` does): the views that it made can be looked at all the same.
 
     Returns:
         The refiner, and one line for the user that says which one is used and why.
 
     Raises:
-        CloseupError: ``config.kind`` names no refiner of this version.
+        CloseupError: ``config.kind`` or ``config.enhance.kind`` names nothing of this version.
     """
     device = torch.device(device)
-    if config.kind == "auto":
-        # No generative refiner ships in this version, so there is nothing to weigh yet.
-        return config.reliable.setup(device), (
-            f"refiner: reliable on {device} (auto: the weight-free refiner is the only one in this version; "
-            "it corrects colours from the photographs and invents nothing)"
-        )
-    if config.kind == "reliable":
-        return config.reliable.setup(device), f"refiner: reliable on {device} (as configured; invents nothing)"
-    if config.kind == "none":
-        return NoRefinerConfig().setup(device), "refiner: none (as configured; only sparse reliable pixels are used)"
-    raise CloseupError(f"unknown refiner kind {config.kind!r}: choose auto, reliable or none")
+    kind, why = _chosen(config, device)
+    refiner = _options(config, kind).setup(device)
+    what = f"{kind}, weights {config.see3d.weights}," if kind == "see3d" else kind
+    invents = "generates detail, which is marked and weighs less" if refiner.generates else "invents nothing"
+    line = f"refiner: {what} on {device} ({why}; {invents})"
+    enhancement = _enhancement(config)
+    if enhancement is None:
+        return refiner, line
+    from closeup_ns.refine.enhance.enhanced import EnhancedRefiner
+
+    return EnhancedRefiner(refiner, enhancement.setup(device)), f"{line}, enhanced by {config.enhance.kind}"
+
+
+def check_refiner(config: RefinerConfig, device: torch.device | str) -> None:
+    """Refuse a refiner or an enhancer that cannot run here. Looks at packages and files only.
+
+    For the start of a training, which should not find out after hours; never for what only looks at a finished run.
+
+    Raises:
+        RefinerError: what is missing, and what to do.
+        CloseupError: ``config`` names nothing of this version.
+    """
+    device = torch.device(device)
+    kind, _ = _chosen(config, device)
+    parts: list[tuple[str, RefinerOptions | EnhancerOptions | None]] = [
+        (f"the refiner {kind}", _options(config, kind)),
+        (f"the enhancer {config.enhance.kind}", _enhancement(config)),
+    ]
+    for what, options in parts:
+        reason = options.why_not(device) if options is not None else None
+        if reason is not None:
+            raise RefinerError(f"{what} cannot run here: {reason}")
+
+
+def _chosen(config: RefinerConfig, device: torch.device) -> tuple[str, str]:
+    """Which kind refines, and why."""
+    if config.kind != "auto":
+        return config.kind, "as configured"
+    if device.type != "cuda":
+        return "reliable", "auto: see3d is for a GPU, and takes hours without one unless asked for"
+    reason = config.see3d.why_not(device)
+    if reason is None:
+        return "see3d", "auto: a GPU and the weights are here"
+    return "reliable", f"auto: not see3d, since {reason}"
+
+
+def _options(config: RefinerConfig, kind: str) -> RefinerOptions:
+    if kind == "none":
+        return NoRefinerConfig()
+    options = getattr(config, kind, None)
+    if not isinstance(options, RefinerOptions):
+        raise CloseupError(f"unknown refiner kind {kind!r}: choose {', '.join(KINDS)}")
+    return options
+
+
+def _enhancement(config: RefinerConfig) -> EnhancerOptions | None:
+    kind = config.enhance.kind
+    if kind not in ENHANCERS:
+        raise CloseupError(f"unknown enhancer {kind!r}: choose {', '.join(ENHANCERS)}")
+    return config.enhance.chosen()
+
+
+KINDS: tuple[str, ...] = get_args(get_type_hints(RefinerConfig)["kind"])
+ENHANCERS: tuple[str, ...] = get_args(get_type_hints(EnhancerConfig)["kind"])

@@ -165,9 +165,22 @@ def generated(run: RunFacts) -> Markup:
         known = percent(mean([view.decision.get("known_share") for view in used]))
         trust = percent(item.verdict.get("known_share")) if item.verdict else "–"
         rows.append(
-            [str(item.number), f"{len(used)} of {len(item.views)}", bar, percent(real), percent(made), known, trust]
+            [
+                str(item.number),
+                _made_by(item),
+                f"{len(used)} of {len(item.views)}",
+                f"{sum(view.decision.get('verdict') == 'accepted' for view in item.views)}",
+                bar,
+                percent(real),
+                percent(made),
+                known,
+                trust,
+            ]
         )
-    head = ["Round", "views used", "", "real", "generated", "geometry known", "mean weight in the loss"]
+    head = [
+        "Round", "refined by", "views used", "of them as refined", "", "real", "generated", "geometry known",
+        "mean weight in the loss",
+    ]  # fmt: skip
     return tag(
         "section",
         tag("h2", "What is generated"),
@@ -267,12 +280,39 @@ def _views(item: RoundFacts) -> Markup | None:
             str(view.decision.get("reason", "")),
             _three(view.decision.get("psnr_before"), view.decision.get("psnr_after"), view.psnr_after),
             percent(view.real_share),
-            duration(view.header.get("seconds")),
+            *_how(view),
         ]
         for view in item.views
     ]
-    head = ["View", "gate", "why", "reliable pixels: render → refined → after", "real pixels", "time"]
+    head = [
+        "View", "gate", "why", "reliable pixels: render → refined → after", "real pixels", "refined by", "references",
+        "time", "peak memory",
+    ]  # fmt: skip
     return tag("details", tag("summary", "Every view in figures"), table(head, rows, f"Views of round {item.number}"))
+
+
+def _how(view: ViewFacts) -> list[str]:
+    """By what, with which references, how long, how much memory; dashes where an earlier version refined it."""
+    record = view.header.get("pass") or {}
+    by = str(record.get("refiner", "–"))
+    if record.get("frames", 1) > 1:
+        by += f", pass {record.get('pass_number')} of {record['frames']} pictures"
+    notes = ", ".join(f"{name} {_short(value)}" for name, value in (view.header.get("notes") or {}).items())
+    references = ", ".join(map(str, record.get("references") or [])) or "–"
+    memory = f"{number(record.get('peak_memory_mb'), 0, ' MB')} ({record.get('memory_of')})" if record else "–"
+    return [f"{by} ({notes})" if notes else by, references, duration(view.header.get("seconds")), memory]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _made_by(item: RoundFacts) -> str:
+    """The refiners of a round's views, and whether they invent."""
+    records = [view.header.get("pass") or {} for view in item.views]
+    named = {str(record["refiner"]): bool(record.get("generates")) for record in records if record.get("refiner")}
+    words = [f"{name} ({'invents' if invents else 'invents nothing'})" for name, invents in named.items()]
+    return ", ".join(words) or "–"
 
 
 def _explained(run: RunFacts) -> str:
@@ -283,4 +323,6 @@ def _explained(run: RunFacts) -> str:
     last = next((item.report for item in reversed(run.rounds) if item.report), {})
     if (last.get("made_with") or {}).get("generates") is False:
         text += "This refiner invents nothing: its generated pixels are the model's own render, and count for little. "
+    if (last.get("made_with") or {}).get("generates") is True:
+        text += "What the refiner invented looks plausible and is not evidence of what is there. "
     return text + "Views that the gate rejected are left out."

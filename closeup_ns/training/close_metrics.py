@@ -23,8 +23,8 @@ from closeup_ns.metrics.reference import choose_reference
 from closeup_ns.metrics.shot import scale_label
 from closeup_ns.metrics.suite import build_metrics
 from closeup_ns.rendering.types import Rendered
+from closeup_ns.training.known import observations
 from closeup_ns.training.progress import track
-from closeup_ns.training.refinement import observations
 from closeup_ns.training.targets import resolve_targets
 from closeup_ns.views.reliability import Observation, reliable_pixels
 from closeup_ns.views.view import View, aim_at, move_closer

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from closeup_ns.atomic import atomic_path
 from closeup_ns.errors import RoundStorageError
-from closeup_ns.refine.gate import GateDecision
 from closeup_ns.training.store_view import StoredView
 
 COLUMNS = ("render", "mask", "reliable", "refined", "after fine-tuning")
 COLORS = {"accepted": (120, 210, 120), "reliable_only": (235, 190, 90), "rejected": (235, 110, 100)}
 BACKGROUND, INK, NOTHING = (24, 24, 27), (225, 225, 225), (40, 40, 44)
 REAL_TINT = (0.25, 0.55, 1.0)
-GAP, HEADING, CAPTION = 6, 22, 38
+GAP, HEADING, CAPTION = 6, 22, 54
 CHARACTER = 6.2
 """Mean width in pixels of a character of the default font, for breaking lines."""
 
@@ -68,7 +67,7 @@ def contact_sheet(rows: Sequence[SheetRow], title: str = "", cell_width: int = 2
             else:
                 sheet.paste(_image(picture, cell_width, height), place)
         decision = row.stored.decision
-        text = _caption(row.name, decision, int((width - 2 * GAP) / CHARACTER))
+        text = _caption(row, int((width - 2 * GAP) / CHARACTER))
         draw.multiline_text((GAP, top + height + 3), text, fill=COLORS[decision.verdict], font=font, spacing=3)
         top += height + CAPTION
     return sheet
@@ -107,8 +106,9 @@ def _image(values: Tensor, width: int, height: int) -> Image.Image:
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
 
 
-def _caption(name: str, decision: GateDecision, characters: int) -> str:
-    """Two lines: verdict and reason, then the evidence."""
+def _caption(row: SheetRow, characters: int) -> str:
+    """Three lines: verdict and reason, the evidence, how it was refined."""
+    decision = row.stored.decision
     before, after, moved = (
         "-" if value is None else format(value, digits)
         for value, digits in (
@@ -117,10 +117,22 @@ def _caption(name: str, decision: GateDecision, characters: int) -> str:
             (decision.low_frequency_difference, ".3f"),
         )
     )
-    verdict = f"{name}: {decision.verdict.replace('_', ' ')} ({decision.reason})"
+    verdict = f"{row.name}: {decision.verdict.replace('_', ' ')} ({decision.reason})"
     evidence = (
         f"reliable pixels {before} -> {after} dB | colours moved {moved} | "
         f"known {decision.known_share:.0%}, reliable {decision.reliable_share:.0%}"
     )
-    lines = (line if len(line) <= characters else line[: characters - 3] + "..." for line in (verdict, evidence))
-    return "\n".join(lines)
+    lines = (verdict, evidence, _how(row.stored))
+    return "\n".join(line if len(line) <= characters else line[: characters - 3] + "..." for line in lines)
+
+
+def _how(stored: StoredView) -> str:
+    """Time, memory, and what the refiner was shown; the time alone where an earlier version refined it."""
+    record = stored.record
+    if record is None:
+        return f"{stored.seconds:.1f} s"
+    made = f"{record.refiner}{' (generated)' if record.generates else ''}"
+    memory = f"{record.memory_of} peak {record.peak_memory_mb:,.0f} MB"
+    together = f"pass {record.pass_number} of {record.frames} pictures" if record.frames > 1 else "by itself"
+    references = f" | references: {', '.join(record.references)}" if record.references else ""
+    return f"{made}, {together}: {stored.seconds:.1f} s, {memory}{references}"

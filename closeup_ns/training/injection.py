@@ -53,10 +53,22 @@ def injected_view(
     generates: bool,
     device: torch.device | str,
 ) -> InjectedView:
-    """What a stored view teaches. ``reliable_only`` views (gate) teach only their reliable pixels."""
+    """What a stored view teaches. ``reliable_only`` views (gate) teach only their reliable pixels.
+
+    What a generator made is overlaid with the reliable pixels' real colours, of full weight: M real + (1 - M) generated
+    (papers.md 6.3 #18).
+
+    Args:
+        generates: whether the run's refiner invents; a view that says itself how it was refined knows better.
+    """
+    generates = stored.record.generates if stored.record is not None else generates
     weight = torch.where(stored.real, config.real_weight, config.generated_weight if generates else config.real_weight)
-    weight = weight * stored.weight
-    if stored.decision.verdict == "reliable_only":
+    weight, image = weight * stored.weight, stored.image
+    sparse, sparse_color = stored.reliable.sparse, stored.reliable.color.permute(1, 2, 0).contiguous()
+    if generates and config.sparse_weight > 0:
+        image = torch.where(sparse[..., None], sparse_color, image)
+        weight = torch.where(sparse, config.real_weight, weight)
+    if not stored.decision.accepted:
         weight = torch.zeros_like(weight)
     distance = float((stored.view.position - target.to(stored.view.position)).norm())
     return InjectedView(
@@ -64,14 +76,19 @@ def injected_view(
         round_index=number,
         view=stored.view.to(device),
         target=InjectedTarget(
-            image=stored.image.to(device),
+            image=image.to(device),
             weight=weight.to(device),
-            sparse=stored.reliable.sparse.to(device),
-            sparse_color=stored.reliable.color.permute(1, 2, 0).contiguous().to(device),
+            sparse=sparse.to(device),
+            sparse_color=sparse_color.to(device),
             sparse_weight=config.sparse_weight,
             ssim_weight=config.ssim_weight if generates else 0.0,
         ),
-        densifies=config.densify and generates and distance <= config.densify_within * base_distance * 1.05,
+        densifies=(
+            config.densify
+            and generates
+            and stored.decision.accepted
+            and distance <= config.densify_within * base_distance * 1.05
+        ),
     )
 
 

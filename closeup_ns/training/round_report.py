@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -21,7 +20,9 @@ from closeup_ns.refine.refiner import build_refiner
 from closeup_ns.rendering.backend import describe_backend
 from closeup_ns.training.acceptance import RoundVerdict
 from closeup_ns.training.contact_sheet import SheetRow, save_contact_sheet
+from closeup_ns.training.peak_memory import gpu_peak_mb, process_peak_mb
 from closeup_ns.training.store import RoundStore
+from closeup_ns.training.store_view import in_figures
 
 if TYPE_CHECKING:
     from closeup_ns.training.pipeline import CloseupPipeline
@@ -52,7 +53,7 @@ def write_round_report(
         "zoom": zoom,
         "radii": [plan.radius for plan in plans],
         "verdict": verdict.to_dict(),
-        "views": {row.name: row.stored.decision.to_dict() for row in rows},
+        "views": {row.name: in_figures(row.stored) for row in rows},
         "warnings": [warning for plan in plans for warning in plan.warnings],
         "gaussians": pipeline.model.num_points,
         "kernel": asdict(pipeline.model.kernel),
@@ -62,11 +63,11 @@ def write_round_report(
             "note": "evaluation split; reported only, never used to decide",
         },
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_memory_mb": process_peak_mb(),
         "made_with": made_with(pipeline),
     }
     if torch.device(pipeline.device).type == "cuda":
-        report["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated(pipeline.device) / 2**20, 1)
+        report["peak_gpu_memory_mb"] = gpu_peak_mb(pipeline.device)
     store.finish_round(number, report)
     show_round(pipeline, store, report, rows)
 

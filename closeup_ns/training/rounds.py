@@ -22,12 +22,15 @@ from closeup_ns.training.cameras import to_model_frame
 from closeup_ns.training.datamanager import InjectedView
 from closeup_ns.training.injection import FineTuneConfig, fine_tuning_strategy, injected_view
 from closeup_ns.training.kernel_search import judges, search_kernel
+from closeup_ns.training.known import believed_views, observations
 from closeup_ns.training.progress import StepLines, bar, stage_over, watching
-from closeup_ns.training.refinement import observations, planned_views, refine_and_store
+from closeup_ns.training.refinement import Refinement, refine_round
 from closeup_ns.training.round_report import write_round_report
 from closeup_ns.training.store import RoundStore, run_identity
 from closeup_ns.training.targets import resolve_targets
 from closeup_ns.training.trial import eval_psnr
+from closeup_ns.views.reliability import Observation
+from closeup_ns.views.view import View
 
 if TYPE_CHECKING:
     from closeup_ns.training.pipeline import CloseupPipeline
@@ -133,14 +136,13 @@ class Rounds:
         began, seconds = time.perf_counter(), {}
         before = self._reported_psnr()
         self.stage = f"round {number}: planning"
-        plans = self._plan(number)
+        refiner, description = build_refiner(self.config.refiner, self.pipeline.device)
+        plans = self._plan(number, refiner)
         seconds["plan"] = time.perf_counter() - began
         stage_over(number, "planned", seconds["plan"])
-        refiner, description = build_refiner(self.config.refiner, self.pipeline.device)
-        CONSOLE.print(description)
+        CONSOLE.print(description, soft_wrap=True)
         self.stage = f"round {number}: refining"
         views = self._refine(number, plans, refiner)
-        refiner.close()
         seconds["refine"] = time.perf_counter() - began - seconds["plan"]
         stage_over(number, f"refined; {len(views)} views to train on", seconds["refine"])
         self._fresh_optimisation(number, step, plans, refiner)
@@ -155,16 +157,16 @@ class Rounds:
         word = "[green]kept" if verdict.accepted else "[yellow]not kept"
         CONSOLE.print(f"Round {number} is {word}[/]: {verdict.reason}")
 
-    def _plan(self, number: int) -> list[RoundPlan]:
+    def _plan(self, number: int, refiner: Refiner) -> list[RoundPlan]:
         """4.3.1 and 4.3.2: anchors, frontier and to-be-updated views for each target; from the store if it has them."""
         self._find_targets()
         saved = self.store.load_plan(number)
         if saved is not None:
             return [RoundPlan.from_dict(plan) for plan in saved["plans"]]
-        known, plans = self._known_views(number), []
+        known, plans = self._known_views(number, refiner), []
         for index, target in enumerate(self.targets):
             generator = torch.Generator().manual_seed(self.config.seed + 1000 * number + index)
-            previous = self._previous_anchors(number, index)
+            previous = self._previous_anchors(number, index, known)
             render, given, planner = self._render, self._given_frontier(number), self.config.planner
             # Rendering is what planning spends its time on: the known views, the frontier, the candidates.
             with bar(f"planning round {number}", len(known) + planner.anchors + planner.candidates) as advance:
@@ -195,10 +197,20 @@ class Rounds:
 
     def _refine(self, number: int, plans: list[RoundPlan], refiner: Refiner) -> list[InjectedView]:
         """4.3.3: render and refine what the store does not hold yet; give back what the gate let through."""
-        photographs = observations(self.pipeline, self._give_way)
-        for index, plan in enumerate(plans):
-            todo = planned_views(plan, index, len(plans), self.config.fine_tune.refine_frontier)
-            refine_and_store(self.pipeline, self.store, number, todo, photographs, refiner, self._give_way)
+        work = Refinement(
+            self.pipeline,
+            refiner,
+            number,
+            store=self.store,
+            earlier=self.store,
+            photographs=observations(self.pipeline, self._give_way),
+            believed=list(self._believed(number).values()) if refiner.generates else (),
+            between=self._give_way,
+        )
+        try:
+            refine_round(work, plans)
+        finally:
+            refiner.close()  # what it loaded must not lie beside the fine-tuning
         return self._stored_views(number, plans, refiner.generates)
 
     def _fresh_optimisation(self, number: int, step: int, plans: list[RoundPlan], refiner: Refiner) -> None:
@@ -277,20 +289,28 @@ class Rounds:
         if saved is None:
             self.store.save_targets([target.to_dict() for target in self.targets])
 
-    def _known_views(self, number: int) -> list[KnownView]:
+    def _believed(self, number: int) -> dict[str, Observation]:
+        return believed_views(self.pipeline, self.store, number, self._give_way)
+
+    def _known_views(self, number: int, refiner: Refiner) -> list[KnownView]:
+        """Photographs, and earlier rounds' views. A generator's references may only be views that are believed."""
         data = self.pipeline.datamanager
         known = [
             KnownView(f"train/{name}", view, True) for name, view in zip(data.photograph_names(), data.train_views())
         ]
-        return known + [KnownView(v.name, v.view, False) for v in data.injected if v.round_index < number]
+        earlier = [view for view in data.injected if view.round_index < number]
+        if refiner.generates and earlier:
+            believed = self._believed(number)
+            earlier = [view for view in earlier if view.name in believed]
+        return known + [KnownView(view.name, view.view, False) for view in earlier]
 
-    def _previous_anchors(self, number: int, target: int) -> list[str] | None:
+    def _previous_anchors(self, number: int, target: int, known: list[KnownView]) -> list[str] | None:
         saved = self.store.load_plan(number - 1) if number > 1 else None
         if saved is None:
             return None
-        known = {view.name for view in self._known_views(number)}
+        still_known = {view.name for view in known}
         names = [anchor.name for anchor in RoundPlan.from_dict(saved["plans"][target]).anchors]
-        return [name for name in names if name in known] or None
+        return [name for name in names if name in still_known] or None
 
     def _stored_views(self, number: int, plans: list[RoundPlan], generates: bool) -> list[InjectedView]:
         distances = {index: plan.radius * plan.zoom_total for index, plan in enumerate(plans)}

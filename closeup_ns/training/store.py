@@ -5,6 +5,7 @@ Layout below the run's folder, all paths inside relative:
     rounds/schedule.json                  only where rounds were asked for in the viewer: the schedule since then
     rounds/run.json                       which scene, target and seed the rounds belong to
     rounds/round_1/plan.json              anchors, frontier, to-be-updated views
+    rounds/round_1/passes.json            which views are refined together, where a refiner takes several at once
     rounds/round_1/exact/update_00.npz    what training reads, bit for bit
     rounds/round_1/images|renders|after/update_00.png, masks/update_00_{reliable,real}.png, weights/update_00.png
     rounds/round_1/views/update_00.json   written last: verdict, seconds, camera
@@ -39,6 +40,7 @@ VIEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 ROUND_NAME = re.compile(r"round_([1-9][0-9]*)")
 LEFTOVER = re.compile(r"\.[A-Za-z0-9_-]+\.[a-z0-9_]{8}\.(json|png|npz)")
 """What ``atomic_path`` calls a file that is not finished; a killed process leaves it behind."""
+ADVICE = "Give this run another output folder or experiment name, or resume it with the data it was started on"
 OPENCV_TO_OPENGL = (1.0, -1.0, -1.0, 1.0)
 
 
@@ -64,15 +66,19 @@ class RoundStore:
 
     # Whose rounds these are
 
-    def claim(self, identity: dict[str, Any]) -> None:
+    def claim(self, identity: dict[str, Any], advice: str = ADVICE) -> None:
         """Makes the folder this run's own, or checks that it is, and clears what a killed process left unfinished.
+
+        Args:
+            identity: what must be the same, such as `run_identity`.
+            advice: what to do where it is not, as a sentence.
 
         Raises:
             RoundStorageError: the rounds belong to another scene, target or seed, or the folder cannot be written.
         """
         path = self.root / "run.json"
         if path.exists():
-            self._refuse_strangers(self._read_json(path), identity)
+            self._refuse_strangers(self._read_json(path), identity, advice)
         elif self.rounds():
             raise RoundStorageError(f"{self.root} holds rounds but no run.json: it is not a run of this version")
         with _explaining(self.root):
@@ -83,14 +89,11 @@ class RoundStore:
             with _explaining(path):
                 write_json(path, identity)
 
-    def _refuse_strangers(self, found: dict[str, Any], identity: dict[str, Any]) -> None:
+    def _refuse_strangers(self, found: dict[str, Any], identity: dict[str, Any], advice: str) -> None:
         different = [key for key in identity if not _same(found.get(key), identity[key])]
         if different:
             what = "; ".join(f"{key}: {found.get(key)} there, {identity[key]} here" for key in different)
-            raise RoundStorageError(
-                f"the rounds in {self.root} belong to another run ({what}). "
-                "Give this run another output folder or experiment name, or resume it with the data it was started on"
-            )
+            raise RoundStorageError(f"the rounds in {self.root} belong to another run ({what}). {advice}")
 
     # What was decided: small files that are written once
 
@@ -143,6 +146,15 @@ class RoundStore:
     def load_plan(self, round_index: int) -> dict[str, Any] | None:
         """The round's plan, or None where it has none yet."""
         path = self.folder(round_index) / "plan.json"
+        return self._read_json(path) if path.exists() else None
+
+    def save_passes(self, round_index: int, passes: dict[str, Any]) -> None:
+        """Writes which views are refined together. Views that are there already stay as they are."""
+        self._write_json(self.folder(round_index) / "passes.json", passes)
+
+    def load_passes(self, round_index: int) -> dict[str, Any] | None:
+        """Which views are refined together, or None where nothing was planned yet, or each stands alone."""
+        path = self.folder(round_index) / "passes.json"
         return self._read_json(path) if path.exists() else None
 
     # Views

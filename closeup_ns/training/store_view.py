@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,34 @@ from closeup_ns.views.view import View
 
 LEVELS = 65535
 """Colours and weights are kept in 16 bits: 256 times finer than the photographs themselves."""
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """How a view was refined: by what, together with what, and at what cost."""
+
+    refiner: str
+    """Name of the refiner, its enhancer included."""
+    generates: bool
+    """Whether it invents detail. What it made stays generated, whatever a later run of this folder is configured to."""
+    pass_number: int
+    """Pass of the round, from 1."""
+    frames: int
+    """Pictures in that pass, references included."""
+    references: tuple[str, ...]
+    """Names of the finished pictures that the refiner was shown."""
+    peak_memory_mb: float
+    """Most memory in use during the pass: of the GPU, or without one of the process since its start."""
+    memory_of: Literal["GPU", "process"]
+    """Which of the two."""
+
+    @staticmethod
+    def from_dict(content: Mapping[str, Any] | None) -> PassRecord | None:
+        """What ``dataclasses.asdict`` wrote; None where an earlier version wrote nothing."""
+        if content is None:
+            return None
+        values = {field.name: content[field.name] for field in dataclasses.fields(PassRecord)}
+        return PassRecord(**{**values, "references": tuple(values["references"])})
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +73,21 @@ class StoredView:
     decision: GateDecision
     """The gate's verdict."""
     seconds: float
-    """Rendering, refining and judging it took this long."""
+    """Rendering, refining and judging it took this long; of a joint pass, its share."""
     notes: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
     """The refiner's remarks, for the report."""
+    record: PassRecord | None = None
+    """How it was refined; None where an earlier version refined it, one view at a time."""
+
+
+def in_figures(stored: StoredView) -> dict[str, Any]:
+    """A view's line in report.json: the gate's decision with its evidence, how it was refined, and at what cost."""
+    return {
+        **stored.decision.to_dict(),
+        "seconds": round(stored.seconds, 3),
+        **({} if stored.record is None else dataclasses.asdict(stored.record)),
+        "notes": dict(stored.notes),
+    }
 
 
 def quantised(stored: StoredView) -> StoredView:
@@ -85,6 +125,7 @@ def read_exact(path: Path, header: Mapping[str, Any]) -> StoredView:
         decision=GateDecision.from_dict(header["decision"]),
         seconds=float(header["seconds"]),
         notes=dict(header["notes"]),
+        record=PassRecord.from_dict(header.get("pass")),
     )
     return _from_arrays(arrays, template)
 
@@ -96,6 +137,7 @@ def view_header(stored: StoredView) -> dict[str, Any]:
         "decision": stored.decision.to_dict(),
         "seconds": stored.seconds,
         "notes": dict(stored.notes),
+        "pass": None if stored.record is None else dataclasses.asdict(stored.record),
     }
 
 

@@ -17,6 +17,7 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from closeup_ns.errors import CheckpointError
+from closeup_ns.refine.refiner import check_refiner
 from closeup_ns.rendering.backend import describe_backend
 from closeup_ns.training.asked import adopt_schedule
 from closeup_ns.training.kernel import PixelKernel
@@ -69,6 +70,9 @@ class CloseupTrainer(Trainer):
             CONSOLE.print(
                 f"[yellow]{self.config.max_num_iterations} steps without a GPU take hours; closeup-gs-quick: minutes"
             )
+        if self.schedule.rounds > 0:
+            # Now, and not after the base phase: a refiner without its weights would be found out hours later.
+            check_refiner(_pipeline_config(self.config).refiner, self.device)
         if self.config.load_dir is not None:
             inherit_rounds(self.config.load_dir, self.base_dir)
             self._adopt_schedule()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -54,6 +55,18 @@ def test_the_render_itself_is_accepted(scene: tuple[Rendered, Rendered, Reliable
     assert decision.accepted
     assert decision.low_frequency_difference == 0.0
     assert decision.psnr_after == decision.psnr_before
+
+
+def test_a_view_that_was_not_refined_falls_back_and_says_why(
+    scene: tuple[Rendered, Rendered, ReliablePixels],
+) -> None:
+    truth, render, mask = scene
+    failed = dataclasses.replace(candidate(truth.color), failure="out of GPU memory with one view")
+    decision = judge(failed, render, mask, GateConfig(), generates=True)
+    assert decision.verdict == "reliable_only" and decision.reason == "out of GPU memory with one view"
+    assert decision.psnr_before is not None and decision.psnr_after is None
+    decision = judge(failed, render, mask, GateConfig(min_reliable_pixels=10**6), generates=True)
+    assert decision.verdict == "rejected" and decision.reason.startswith("out of GPU memory")
 
 
 @pytest.mark.parametrize("shift", [-0.15, 0.15])

@@ -11,8 +11,11 @@ import torch
 import tyro
 import yaml
 
-from closeup_ns.errors import CloseupError
-from closeup_ns.refine.refiner import Refiner, RefinerConfig, RefineRequest, build_refiner
+from closeup_ns.errors import CloseupError, RefinerError
+from closeup_ns.refine.enhance.options import EnhancerConfig, SDXLConfig
+from closeup_ns.refine.none import NoRefiner
+from closeup_ns.refine.options import RefinerOptions, See3DRefinerConfig
+from closeup_ns.refine.refiner import Refiner, RefinerConfig, RefineRequest, build_refiner, check_refiner
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.reliability import ReliablePixels
 from tests.refine.scene import camera
@@ -31,8 +34,39 @@ def test_build_says_in_one_line_what_and_why(kind: Any, name: str) -> None:
 
 
 def test_an_unknown_kind_names_the_known_ones() -> None:
-    with pytest.raises(CloseupError, match="auto, reliable or none"):
+    with pytest.raises(CloseupError, match="auto, reliable, see3d, difix, command, none"):
         build_refiner(RefinerConfig(kind=cast(Any, "magic")), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "reason", "kind", "why"),
+    [
+        ("cuda", None, "see3d", "a GPU and the weights are here"),
+        ("cuda", "no weights", "reliable", "not see3d, since no weights"),
+        ("cpu", None, "reliable", "hours without"),
+    ],
+)
+def test_auto_takes_see3d_on_a_gpu_that_has_its_weights(
+    monkeypatch: pytest.MonkeyPatch, device: str, reason: str | None, kind: str, why: str
+) -> None:
+    monkeypatch.setattr(See3DRefinerConfig, "why_not", lambda self, device: reason)
+    monkeypatch.setattr(RefinerOptions, "setup", lambda self, device: NoRefiner(cast(Any, self), device))
+    _, line = build_refiner(RefinerConfig(), device)
+    assert line.startswith(f"refiner: {kind}") and why in line and "\n" not in line
+
+
+def test_what_cannot_run_is_refused_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(See3DRefinerConfig, "why_not", lambda self, device: "there are no weights in x")
+    with pytest.raises(RefinerError, match="the refiner see3d cannot run here: there are no weights in x"):
+        check_refiner(RefinerConfig(kind="see3d"), "cpu")
+    monkeypatch.setattr(SDXLConfig, "why_not", lambda self, device: "no diffusers")
+    with pytest.raises(RefinerError, match="the enhancer sdxl cannot run here: no diffusers"):
+        check_refiner(RefinerConfig(kind="reliable", enhance=EnhancerConfig(kind="sdxl")), "cpu")
+    for kind in ("auto", "reliable", "none"):
+        check_refiner(RefinerConfig(kind=cast(Any, kind)), "cpu")
+    for config in (RefinerConfig(kind=cast(Any, "magic")), RefinerConfig(enhance=EnhancerConfig(cast(Any, "magic")))):
+        with pytest.raises(CloseupError, match="unknown .* 'magic': choose"):
+            check_refiner(config, "cpu")
 
 
 def test_nothing_is_imported_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from closeup_ns.refine.gate import GateDecision, Verdict
-from closeup_ns.training.store_view import StoredView
+from closeup_ns.training.store_view import PassRecord, StoredView
 from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.view import View
 
@@ -39,4 +39,5 @@ def a_view(seed: int = 0, width: int = 20, height: int = 14, verdict: Verdict = 
         decision=GateDecision(verdict, "because", 20.5, 21.25, 0.03, 0.7, 0.3),
         seconds=0.1 + seed,
         notes={"footprint_px": 3.0, "model": "none"},
+        record=PassRecord("see3d", True, 2, 7, ("train/frame_00012.png", "t0_update_05"), 1234.5, "GPU"),
     )

@@ -23,6 +23,7 @@ from closeup_ns.training.contact_sheet import (
     HEADING,
     NOTHING,
     SheetRow,
+    _caption,
     contact_sheet,
     save_contact_sheet,
 )
@@ -47,6 +48,18 @@ def painted(seed: int = 0, **options: Any) -> StoredView:
 def cell(sheet: Image.Image, column: int, top: int, height: int) -> np.ndarray:
     left = GAP + column * (CELL + GAP)
     return np.asarray(sheet)[top : top + height, left : left + CELL]
+
+
+def test_the_caption_says_how_the_view_was_refined_and_with_what() -> None:
+    lines = _caption(SheetRow("update_00", painted()), 200).split("\n")
+    assert lines[0] == "update_00: accepted (because)" and "20.5 -> 21.2 dB" in lines[1]
+    assert lines[2] == (
+        "see3d (generated), pass 2 of 7 pictures: 0.1 s, GPU peak 1,234 MB | "
+        "references: train/frame_00012.png, t0_update_05"
+    )
+    old = dataclasses.replace(painted(), record=None)
+    assert _caption(SheetRow("update_00", old), 200).split("\n")[2] == "0.1 s"
+    assert all(len(line) <= 40 for line in _caption(SheetRow("update_00", painted()), 40).split("\n"))
 
 
 def test_each_picture_in_its_column() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from closeup_ns.training.injection import FineTuneConfig, fine_tuning_strategy, injected_view
+from closeup_ns.training.store_view import PassRecord
 from closeup_ns.training.strategy import NEVER
 from tests.training.conftest import MakeTrainer
 from tests.training.stored import a_view
@@ -23,9 +24,13 @@ def test_each_pixel_weighs_what_its_origin_is_worth(generates: bool) -> None:
     for row in range(14):
         for column in range(20):
             worth = 0.9 if stored.real[row, column] or not generates else 0.3
-            assert float(target.weight[row, column]) == pytest.approx(worth * float(stored.weight[row, column]))
+            expected, color = worth * float(stored.weight[row, column]), stored.image[row, column]
+            if generates and stored.reliable.sparse[row, column]:  # I_c = M real + (1 - M) generated
+                expected, color = 0.9, stored.reliable.color[:, row, column]
+            assert float(target.weight[row, column]) == pytest.approx(expected)
+            assert torch.equal(target.image[row, column], color)
     assert torch.equal(target.sparse_color, stored.reliable.color.permute(1, 2, 0))
-    assert torch.equal(target.sparse, stored.reliable.sparse) and torch.equal(target.image, stored.image)
+    assert torch.equal(target.sparse, stored.reliable.sparse)
     assert target.ssim_weight == (0.2 if generates else 0.0) and target.sparse_weight == 0.4
 
 
@@ -46,6 +51,25 @@ def test_only_near_generated_views_densify(distance: float, generates: bool, den
     target = stored.view.position + torch.tensor([0.0, distance, 0.0])
     config = dataclasses.replace(CONFIG, densify=densify)
     assert injected_view(1, "a", stored, target, 3.0, config, generates, "cpu").densifies is expected
+
+
+def test_without_reliable_pixels_in_the_loss_none_are_laid_over_the_image() -> None:
+    """The paper's Table 3 has a row for the generator alone."""
+    stored, config = a_view(), dataclasses.replace(CONFIG, sparse_weight=0.0)
+    assert torch.equal(injected_view(1, "a", stored, FAR, 1.0, config, True, "cpu").target.image, stored.image)
+
+
+def test_a_view_that_the_gate_mistrusts_never_densifies() -> None:
+    stored = a_view(verdict="reliable_only")
+    assert not injected_view(1, "a", stored, stored.view.position, 3.0, CONFIG, True, "cpu").densifies
+
+
+@pytest.mark.parametrize("generated", [True, False])
+def test_a_view_knows_itself_whether_it_was_generated(generated: bool) -> None:
+    """`auto` may choose another refiner where the run is resumed."""
+    record = PassRecord("see3d", generated, 1, 3, ("train/a",), 1.0, "process")
+    target = injected_view(1, "a", dataclasses.replace(a_view(), record=record), FAR, 1.0, CONFIG, not generated, "cpu")
+    assert target.target.ssim_weight == (0.2 if generated else 0.0)
 
 
 @pytest.mark.parametrize("generates", [True, False])

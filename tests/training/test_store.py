@@ -20,7 +20,7 @@ from PIL import Image
 
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.training.store import RoundStore, run_identity
-from closeup_ns.training.store_view import StoredView, quantised
+from closeup_ns.training.store_view import StoredView, in_figures, quantised
 from tests.training.stored import a_view
 
 NAMES = ["frontier_00", "update_00", "update_01"]
@@ -43,7 +43,8 @@ def content(stored: StoredView) -> dict[str, Any]:
         "weight": stored.weight,
         **{f.name: getattr(stored.reliable, f.name) for f in dataclasses.fields(stored.reliable)},
     }
-    plain = {"seconds": stored.seconds, "decision": stored.decision, "notes": dict(stored.notes)}
+    plain: dict[str, Any] = {"seconds": stored.seconds, "decision": stored.decision, "notes": dict(stored.notes)}
+    plain["record"] = stored.record
     return {**plain, **{k: (str(v.dtype), tuple(v.shape), v.numpy().tobytes()) for k, v in tensors.items()}}
 
 
@@ -74,6 +75,27 @@ def test_rounding_is_small_and_happens_once(seed: int, width: int, height: int) 
         assert float((before - after).abs().max()) <= 0.5 / 65535 + 1e-7
     assert torch.equal(view.reliable.sparse, once.reliable.sparse)
     assert torch.equal(view.reliable.support, once.reliable.support)
+
+
+def test_a_view_that_an_earlier_version_stored_still_loads(store: RoundStore) -> None:
+    store.save_view(1, "update_00", a_view())
+    path = store.folder(1) / "views/update_00.json"
+    header = json.loads(path.read_text())
+    assert header.pop("pass")["references"] == ["train/frame_00012.png", "t0_update_05"]
+    path.write_text(json.dumps(header))
+    loaded = store.load_view(1, "update_00")
+    assert loaded.record is None and content(dataclasses.replace(loaded, record=a_view().record)) == content(
+        quantised(a_view())
+    )
+
+
+def test_a_view_in_figures_is_json_with_or_without_a_record() -> None:
+    figures = in_figures(a_view())
+    assert json.loads(json.dumps(figures, allow_nan=False)).keys() == figures.keys()
+    assert figures["accepted"] and figures["reason"] == "because" and figures["psnr_after"] == 21.25
+    assert (figures["pass_number"], figures["frames"], figures["peak_memory_mb"]) == (2, 7, 1234.5)
+    assert figures["notes"] == {"footprint_px": 3.0, "model": "none"} and figures["seconds"] == 0.1
+    assert set(in_figures(dataclasses.replace(a_view(), record=None))) < set(figures)
 
 
 def test_the_ends_of_the_range_are_exact() -> None:

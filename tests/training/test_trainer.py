@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from closeup_ns.errors import CheckpointError
+from closeup_ns.errors import CheckpointError, RefinerError
 from closeup_ns.training.trainer import CloseupTrainer, _read_checkpoint, inherit_rounds
 from tests.training.conftest import MakeTrainer
 
@@ -146,3 +146,16 @@ def test_a_step_that_was_asked_for_is_loaded(make_trainer: MakeTrainer, tmp_path
     assert starts == {3: 4, None: 6}
     with pytest.raises(CheckpointError, match=r"step-000000004\.ckpt does not exist"):
         make_trainer(load_dir=first.checkpoint_dir, load_step=4, output=tmp_path / "o4")
+
+
+# Refiners
+
+
+def test_a_refiner_that_cannot_run_is_refused_before_the_first_step(make_trainer: MakeTrainer) -> None:
+    """Not after hours of base phase. What only looks at a run never sets a trainer up, and so never asks."""
+    with pytest.raises(RefinerError, match="the refiner command cannot run here"):
+        make_trainer(pipeline__refiner__kind="command")
+
+
+def test_a_run_without_rounds_needs_no_refiner(make_trainer: MakeTrainer) -> None:
+    make_trainer(pipeline__refiner__kind="command", pipeline__schedule__rounds=0)
