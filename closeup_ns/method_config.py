@@ -25,7 +25,7 @@ ensure_ffmpeg_on_path()  # ns-render looks for one before anything of ours runs
 
 
 def _optimizers() -> dict:
-    """Splatfacto's learning rates; the position's rate restarts with each round."""
+    """Splatfacto's learning rates; the position's rate rises again with each round."""
     constant = {"features_dc": 0.0025, "features_rest": 0.0025 / 20, "opacities": 0.05, "scales": 0.005, "quats": 0.001}
     groups = {
         name: {"optimizer": FusedAdamConfig(lr=rate, eps=1e-15), "scheduler": None} for name, rate in constant.items()

@@ -38,15 +38,25 @@ class ScheduleConfig:
         return (step - self.base_steps) // self.round_steps + 1
 
 
+def _between(start: float, end: float, share: float) -> float:
+    """Geometric interpolation; ``share`` outside [0, 1] stays at the ends."""
+    share = min(max(share, 0.0), 1.0)
+    return math.exp((1 - share) * math.log(start) + share * math.log(end))
+
+
 @dataclass
 class RestartingDecaySchedulerConfig(SchedulerConfig):
-    """Exponential decay over the base phase, restarted a little higher for each round."""
+    """Exponential decay over the whole run, raised a little at the start of each round.
+
+    Over the whole run and not over the base phase: a run whose rounds are rejected is then a base trained for as long,
+    and nothing is lost by having tried (demo, 1500 + 3 x 250 steps: far views 32.59 -> 32.9 dB, 3x 24.34 -> 24.5).
+    """
 
     _target: type = field(default_factory=lambda: RestartingDecayScheduler)
     lr_final: float | None = None
-    """Learning rate at the end of the base phase and of each round; None keeps the rate constant."""
+    """Learning rate at the end of the run; None keeps the rate constant."""
     restart: float = 10.0
-    """A round starts at this many times ``lr_final`` (never above the initial rate) and decays to it again."""
+    """A round starts at no less than this many times ``lr_final`` (never above the initial rate)."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """The run's schedule. The trainer sets it from ``pipeline.schedule``."""
 
@@ -62,14 +72,13 @@ class RestartingDecayScheduler(Scheduler):
         if lr_final is None:
             return 1.0
         schedule = self.config.schedule
-        start, end, length, passed = lr_init, lr_final, schedule.base_steps, step
-        if step >= schedule.base_steps and schedule.round_steps > 0 and schedule.rounds > 0:
-            start = min(lr_init, self.config.restart * lr_final)
-            length = schedule.round_steps
-            passed = step - schedule.base_steps
-            passed = length if step >= schedule.total_steps else passed % length
-        share = min(max(passed / max(length, 1), 0.0), 1.0)
-        return math.exp((1 - share) * math.log(start) + share * math.log(end)) / lr_init
+        total, number = schedule.total_steps, schedule.round_at(step)
+        if not number:
+            return _between(lr_init, lr_final, step / max(total, 1)) / lr_init
+        first, length = schedule.round_start(number), schedule.round_steps
+        start = max(_between(lr_init, lr_final, first / total), min(lr_init, self.config.restart * lr_final))
+        end = _between(lr_init, lr_final, (first + length) / total)
+        return _between(start, end, (step - first) / length) / lr_init
 
     def get_scheduler(self, optimizer: Optimizer, lr_init: float) -> LambdaLR:
         return LambdaLR(optimizer, lr_lambda=lambda step: self.factor(step, lr_init))

@@ -40,17 +40,28 @@ def test_the_boundaries_of_the_default_schedule() -> None:
     assert {step: schedule.round_at(step) for step in boundaries} == boundaries
 
 
+def decayed(step: int, total: int = 1600) -> float:
+    return INITIAL ** (1 - step / total) * FINAL ** (step / total)
+
+
 @pytest.mark.parametrize("step", [0, 1, 250, 999])
-def test_the_base_phase_decays_exponentially(step: int) -> None:
-    share = step / 1000
-    assert rate(step) == pytest.approx(INITIAL ** (1 - share) * FINAL**share, rel=1e-9)
+def test_the_base_phase_is_part_of_one_decay_over_the_whole_run(step: int) -> None:
+    assert rate(step) == pytest.approx(decayed(step), rel=1e-9)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("passed", [0, 100, 199])
-def test_each_round_starts_higher_and_decays_to_the_same_end(number: int, passed: int) -> None:
-    share = passed / 200
-    assert rate(SCHEDULE.round_start(number) + passed) == pytest.approx((10 * FINAL) ** (1 - share) * FINAL**share)
+def test_each_round_starts_higher_and_comes_back_to_the_decay(number: int, passed: int) -> None:
+    first, share = SCHEDULE.round_start(number), passed / 200
+    start = max(10 * FINAL, decayed(first))
+    assert rate(first + passed) == pytest.approx(start ** (1 - share) * decayed(first + 200) ** share)
+
+
+@given(schedules, st.integers(0, 200))
+def test_without_a_restart_rounds_change_nothing(schedule: ScheduleConfig, step: int) -> None:
+    total = schedule.total_steps
+    if 0 < step <= total:
+        assert rate(step, restart=0.0, schedule=schedule) == pytest.approx(decayed(step, total), rel=1e-9)
 
 
 def test_the_ends() -> None:
