@@ -110,11 +110,11 @@ class _Planner:
         wanted = min(self.max_neighbours, len(finished), room - 1)
         chosen = self._grow(self._seed(finished), room - wanted)
         rows = torch.tensor(chosen)
-        neighbours = _covering(self.shared[rows][:, finished], wanted, fill=False)
+        neighbours = covering(self.shared[rows][:, finished], wanted, fill=False)
         # What neighbours do not need is free for further targets.
         chosen = self._grow(chosen, room - len(neighbours))
         self.waiting[chosen] = False
-        anchors = _covering(self.anchored[torch.tensor(chosen)], self.frames - len(chosen) - len(neighbours), fill=True)
+        anchors = covering(self.anchored[torch.tensor(chosen)], self.frames - len(chosen) - len(neighbours), fill=True)
         return RefinePass(tuple(chosen), tuple(int(finished[i]) for i in neighbours), tuple(sorted(anchors)))
 
     def _seed(self, finished: Tensor) -> list[int]:
@@ -155,7 +155,7 @@ def _best(score: Float[Tensor, "n"], allowed: Tensor) -> int:
     return int((score == score.max()).nonzero()[0])
 
 
-def _covering(shares: Float[Tensor, "n_target n"], count: int, fill: bool) -> list[int]:
+def covering(shares: Float[Tensor, "n_target n"], count: int, fill: bool) -> list[int]:
     """At most ``count`` columns that together show most of the rows; greedy, each by what it adds.
 
     What adds nothing worth its cost is left out, or with ``fill`` chosen last, by what it shows.

@@ -11,9 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from closeup_ns.refine.filters import opened
-
-CELL = 8
-"""Pixels per latent cell, in each direction: the VAE's shrink factor."""
+from closeup_ns.refine.sizes import CELL
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 Padding = Literal["reflect", "replicate"]
+CELL = 8
+"""Pixels per latent cell, in each direction: the VAE's shrink factor."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class Tile:
-    """A window of a picture, in pixels. It may reach beyond the lower and the right border, never beyond the others."""
+    """A window of a picture, in pixels. It may reach beyond the picture's border."""
 
     top: int
     left: int
@@ -97,9 +99,9 @@ def tiles(height: int, width: int, size: int, overlap: int, multiple: int = 64) 
     """Windows that cover a picture, row by row; one where it fits into ``size``.
 
     All have sides that are multiples of ``multiple`` and at most ``size``. Along a side that is longer than ``size``
-    they are ``size`` pixels long (what the network was trained at), evenly spread, share at least ``overlap`` pixels
-    with their neighbours and stay inside; along a shorter one a single window reaches beyond the border as far as it
-    must (see ``cut``).
+    they are ``size`` pixels long (what the network was trained at), evenly spread, and share at least ``overlap``
+    pixels with their neighbours; along a shorter one there is a single window. Windows start at whole latent cells, so
+    the last one reaches beyond the border by less than a cell (a single one by less than ``multiple``): see ``cut``.
 
     Raises:
         ValueError: an empty picture, ``size`` no multiple, or an ``overlap`` that leaves no way to move on.
@@ -108,8 +110,8 @@ def tiles(height: int, width: int, size: int, overlap: int, multiple: int = 64) 
         raise ValueError(f"cannot tile a picture of {width} x {height} pixels")
     if size < multiple or size % multiple:
         raise ValueError(f"tiles of {size} pixels: choose a positive multiple of {multiple}")
-    if not 0 <= overlap < size:
-        raise ValueError(f"tiles of {size} pixels cannot overlap by {overlap}: choose 0 to {size - 1}")
+    if not 0 <= overlap <= size - CELL:
+        raise ValueError(f"tiles of {size} pixels cannot overlap by {overlap}: choose 0 to {size - CELL}")
     rows = _spans(height, size, overlap, multiple)
     columns = _spans(width, size, overlap, multiple)
     return [Tile(top, left, tall, wide) for top, tall in rows for left, wide in columns]
@@ -119,9 +121,11 @@ def _spans(length: int, size: int, overlap: int, multiple: int) -> list[tuple[in
     """Start and length of the windows along one side."""
     if length <= size:
         return [(0, _rounded_up(length, multiple))]
-    steps = -((length - overlap) // (overlap - size)) - 1
-    # Rounding down keeps every step at or below size - overlap, because that is a whole number.
-    return [(index * (length - size) // steps, size) for index in range(steps + 1)]
+    cells = -((size - length) // CELL)
+    longest = (size - overlap) // CELL
+    steps = -(-cells // longest)
+    # Rounding down keeps every step at or below the longest, because that is a whole number.
+    return [(index * cells // steps * CELL, size) for index in range(steps + 1)]
 
 
 def _rounded_up(length: int, multiple: int) -> int:

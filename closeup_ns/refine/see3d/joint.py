@@ -1,0 +1,169 @@
+"""One joint pass over views of one size, tile by tile: what the network is given, and what becomes of its answer."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from closeup_ns.refine.color import match_wavelet
+from closeup_ns.refine.filters import opened
+from closeup_ns.refine.masks import mask_picture
+from closeup_ns.refine.options import See3DRefinerConfig
+from closeup_ns.refine.refiner import GuideImage
+from closeup_ns.refine.see3d.references import reference_crops, surface_points
+from closeup_ns.refine.sizes import CELL, Tile, blend, cut, tiles
+from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.view import View
+
+LATENT_CHANNELS = 4
+
+
+class JointOutput(Protocol):
+    """What a ``JointModel`` gives."""
+
+    @property
+    def images(self) -> Float[Tensor, "N 3 H W"]:
+        """RGB in [0, 1]; NaN is not hidden."""
+        ...
+
+    @property
+    def evaluations(self) -> int:
+        """How often the network was asked."""
+        ...
+
+
+class JointModel(Protocol):
+    """See3D's pipeline as it is called here; tests give others."""
+
+    def __call__(
+        self,
+        references: Float[Tensor, "R 3 H W"],
+        renders: Float[Tensor, "N 3 H W"],
+        masks: Bool[Tensor, "N H W"],
+        *,
+        generator: Sequence[torch.Generator],
+        steps: int | None = None,
+        guidance: float | None = None,
+        latents: Float[Tensor, "N 4 h w"] | None = None,
+        batched_guidance: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> JointOutput:
+        """Refines ``renders`` together; ``closeup_ns.refine.see3d.pipeline.See3DPipeline`` says how."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A view that is to be refined."""
+
+    name: str
+    view: View
+    render: Rendered
+    image: Float[Tensor, "3 H W"]
+    """The render, finite and in [0, 1], in float32."""
+    known: Bool[Tensor, "H W"]
+    """What photographs back, opened."""
+
+    @staticmethod
+    def of(name: str, view: View, render: Rendered, dense: Bool[Tensor, "H W"]) -> Target:
+        """From what a request holds."""
+        image = torch.nan_to_num(render.color.float()).clamp(0, 1).permute(2, 0, 1).contiguous()
+        return Target(name, view, render, image, opened(dense.to(image.device)))
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """What one pass made of its targets."""
+
+    images: list[Float[Tensor, "3 H W"] | None]
+    """In [0, 1], at the views' size; None where the network said NaN or infinity."""
+    evaluations: int
+    """How often the network was asked, over all tiles."""
+    tiles: int
+    """Tiles of each view."""
+
+
+def refine_jointly(
+    model: JointModel,
+    targets: Sequence[Target],
+    guides: Sequence[GuideImage],
+    config: See3DRefinerConfig,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> Joint:
+    """Refine ``targets``, all of one size, with ``guides`` as references.
+
+    Tile k of all of them is one call of the model. Tiles of a view start from one field of noise, so that they agree
+    where they overlap; the noise of each picture comes from its name, so that it does not depend on the company.
+
+    Args:
+        progress: called with evaluations done and expected.
+    """
+    height, width = targets[0].image.shape[1:]
+    windows = tiles(height, width, config.size, config.feather)
+    pieces: list[list[Tensor]] = [[] for _ in targets]
+    starts = [_start_noise(target.name, windows, seed) for target in targets]
+    evaluations = 0
+    for index, tile in enumerate(windows):
+        points = torch.cat([surface_points(target.view, target.render, tile) for target in targets])
+        shown = [mask_picture(cut(target.image, tile), cut(target.known, tile), config.unknown) for target in targets]
+        names = [guide.name for guide in guides] + [target.name for target in targets]
+        output = model(
+            reference_crops(guides, points, tile.height, tile.width),
+            torch.stack([one.render for one in shown]),
+            torch.stack([one.mask for one in shown]),
+            steps=config.steps,
+            guidance=config.guidance,
+            generator=[_generator(seed, name, f"tile {index}") for name in names],
+            latents=torch.stack([_of_tile(start, tile) for start in starts]).to(points.device),
+            batched_guidance=config.batched_guidance,
+            progress=lambda done, total, before=index: progress(before * total + done, len(windows) * total),
+        )
+        evaluations += output.evaluations
+        for piece, target, image in zip(pieces, targets, output.images.float(), strict=True):
+            piece.append(_matched(image, target, tile))
+    images = [_joined(piece, target, windows, config.feather) for piece, target in zip(pieces, targets, strict=True)]
+    return Joint(images, evaluations, len(windows))
+
+
+def _matched(image: Float[Tensor, "3 h w"], target: Target, tile: Tile) -> Float[Tensor, "3 h w"]:
+    """A tile with the render's colours: each by itself, because casts that differ would leave a seam."""
+    return match_wavelet(image, cut(target.image, tile), trusted=cut(target.known, tile))
+
+
+def _joined(
+    pieces: Sequence[Tensor], target: Target, windows: Sequence[Tile], feather: int
+) -> Float[Tensor, "3 H W"] | None:
+    """The view from its tiles; None where a pixel is not finite."""
+    if not all(bool(piece.isfinite().all()) for piece in pieces):
+        return None
+    whole = blend(windows, pieces, *target.image.shape[1:], feather=feather)
+    # A tile in which nothing is known had nothing to match with: here its surroundings give it their colours.
+    return match_wavelet(whole, target.image, trusted=target.known).clamp(0, 1)
+
+
+def _generator(seed: int, *words: str) -> torch.Generator:
+    """A CPU generator for this purpose and no other; the same in every process."""
+    digest = hashlib.sha256("\0".join([str(seed), *words]).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def _start_noise(name: str, windows: Sequence[Tile], seed: int) -> Float[Tensor, "4 h w"]:
+    """Normal noise for every latent cell that the tiles of a view reach."""
+    rows = max(tile.top + tile.height for tile in windows)
+    columns = max(tile.left + tile.width for tile in windows)
+    shape = (LATENT_CHANNELS, math.ceil(rows / CELL), math.ceil(columns / CELL))
+    return torch.randn(shape, generator=_generator(seed, name, "start"))
+
+
+def _of_tile(noise: Float[Tensor, "4 h w"], tile: Tile) -> Float[Tensor, "4 y x"]:
+    """Tiles start at whole cells (`closeup_ns.refine.sizes.tiles`)."""
+    top, left = tile.top // CELL, tile.left // CELL
+    return noise[:, top : top + tile.height // CELL, left : left + tile.width // CELL]

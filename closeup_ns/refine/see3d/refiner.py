@@ -1,0 +1,298 @@
+"""The paper's refiner: a multi-view diffusion model that is told what is known (paper, 4.2 and 4.3.3).
+
+Every colour that it gives is generated, also where the render was right: the network draws all pixels anew. So nothing
+in its views is called real. What holds them to the photographs are the mask, the colour match and the gate.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from torch import Tensor
+
+from closeup_ns.errors import RefinerError, RefinerOutOfMemory
+from closeup_ns.refine import progress
+from closeup_ns.refine.chunking import covering
+from closeup_ns.refine.options import See3DRefinerConfig
+from closeup_ns.refine.refiner import GuideImage, RefinedView, RefineRequest
+from closeup_ns.refine.see3d.joint import Joint, JointModel, Target, refine_jointly
+from closeup_ns.refine.see3d.network import Network, choose_network, load_network, precision
+from closeup_ns.refine.see3d.references import SOLID_ALPHA, shown_share, surface_points
+from closeup_ns.refine.sizes import CELL, Tile
+
+Load = Callable[[See3DRefinerConfig, Network, torch.device], JointModel]
+_MULTIPLE = 64
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+"""What PyTorch says where it has no class of its own for it: main memory, other accelerators, cuBLAS's workspace."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A joint pass that came to its end."""
+
+    joint: Joint
+    seconds: float
+    peak_memory_mb: float | None
+
+
+class See3DRefiner:
+    """Refines views in joint passes of at most ``frames`` pictures; loads the network at the first use.
+
+    Args:
+        config: Options.
+        device: Where the network works.
+        load: Brings a network into memory.
+        console: Where lines and the bar go; the program's own where None.
+
+    Raises:
+        RefinerError: options that contradict each other.
+    """
+
+    name = "see3d"
+    generates = True
+
+    def __init__(
+        self,
+        config: See3DRefinerConfig,
+        device: torch.device,
+        load: Load = load_network,
+        console: Console | None = None,
+    ) -> None:
+        _check(config)
+        self.config = config
+        self.device = torch.device(device)
+        self.console = console
+        self.frames = config.frames
+        self._load = load
+        self._model: JointModel | None = None
+        self._network: Network | None = None
+        self._forget_limits()
+
+    def refine(self, request: RefineRequest) -> list[RefinedView]:
+        """One generated view per requested one, with nothing called real.
+
+        The weight is 1 where there is something to paint: photographs back the pixel, or the render is solid (alpha of
+        a half or more). It falls with alpha to 0 where nothing is rendered: a colour there has no surface to sit on,
+        and training on it would hang one into the empty space. How much less generated pixels count is not decided
+        here (``FineTuneConfig.generated_weight``).
+
+        A view for which the network says NaN, or for which alone the memory does not suffice, has a ``failure``.
+
+        Raises:
+            RefinerError: there is no reference, or the network cannot be loaded.
+            RefinerOutOfMemory: the network itself does not fit.
+        """
+        if not request.views:
+            return []
+        guides = [*request.anchors, *request.neighbours]
+        if not guides:
+            raise RefinerError(
+                "See3D needs at least one reference and was given none: the round has no anchors. Choose the reliable "
+                "refiner, or a target that a photograph shows"
+            )
+        model = self._loaded(choose_network(self.config, len(guides)))
+        targets = _targets(request)
+        results: dict[int, RefinedView] = {}
+        for size in dict.fromkeys(target.image.shape for target in targets):
+            alike = [index for index, target in enumerate(targets) if target.image.shape == size]
+            found = self._refine_alike(model, [targets[index] for index in alike], guides, request.seed)
+            results.update(zip(alike, found, strict=True))
+        return [results[index] for index in range(len(targets))]
+
+    def close(self) -> None:
+        """Frees the network. The next ``refine`` loads it again."""
+        self._model = self._network = None
+        self._forget_limits()
+        self._free()
+
+    def _forget_limits(self) -> None:
+        """What did not fit once will not fit later in the round; a network that is loaded anew is tried anew."""
+        self._most_targets = self.frames
+        self._most_references = self.frames - 1
+
+    def _loaded(self, network: Network) -> JointModel:
+        """The model; one network at a time is in memory."""
+        if self._model is not None and self._network == network:
+            return self._model
+        self.close()
+        try:
+            self._model = self._load(self.config, network, self.device)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            raise RefinerOutOfMemory(
+                f"See3D's {network} network does not fit into the memory of {self.device}: try cpu_offload, or "
+                "dtype fp16"
+            ) from None
+        self._network = network
+        return self._model
+
+    def _refine_alike(
+        self, model: JointModel, targets: list[Target], guides: list[GuideImage], seed: int
+    ) -> list[RefinedView]:
+        """Views of one size, in as many passes as frames and memory ask for."""
+        waiting, results = list(targets), []
+        with progress.bar("See3D", self.console) as advance:
+            while waiting:
+                shown = self._references(guides, targets)
+                chosen = waiting[: _even_share(len(waiting), min(self._most_targets, self.frames - len(shown)))]
+                run = self._attempt(model, chosen, shown, seed, advance)
+                if run is not None:
+                    results.extend(self._views(chosen, len(shown), run))
+                else:
+                    self._free()
+                    if self._with_less(len(chosen), len(shown)):
+                        continue
+                    results.append(_failed(chosen[0], _too_large(self.device)))
+                waiting = waiting[len(chosen) :]
+        return results
+
+    def _references(self, guides: list[GuideImage], targets: Sequence[Target]) -> list[GuideImage]:
+        """All references where there is room for them; else those that together show most of the targets.
+
+        They keep at least a third of the pass, as in `closeup_ns.refine.chunking`.
+        """
+        room = max(1, self.frames // 3, self.frames - len(targets))
+        room = min(room, self._most_references)
+        if len(guides) <= room:
+            return guides
+        points = [
+            surface_points(target.view, target.render, Tile(0, 0, target.view.height, target.view.width))
+            for target in targets
+        ]
+        shares = [[shown_share(guide.view, found) for guide in guides] for found in points]
+        return [guides[index] for index in sorted(covering(torch.tensor(shares), room, fill=True))]
+
+    def _with_less(self, targets: int, references: int) -> bool:
+        """After a pass that did not fit: half of the views from now on, then half of the references; says so.
+
+        False where one view with one reference is already too much.
+        """
+        if targets == references == 1:
+            return False
+        if targets > 1:
+            self._most_targets = (targets + 1) // 2
+            less = f"{self._most_targets} of the views"
+        else:
+            self._most_references = references // 2
+            less = f"{self._most_references} of the references"
+        progress.say(
+            f"See3D: {targets + references} pictures in one pass do not fit into the memory of {self.device}; "
+            f"going on with at most {less}",
+            self.console,
+        )
+        return True
+
+    def _attempt(
+        self,
+        model: JointModel,
+        targets: Sequence[Target],
+        guides: Sequence[GuideImage],
+        seed: int,
+        advance: progress.Advance,
+    ) -> _Run | None:
+        """One joint pass; None where the memory does not suffice.
+
+        Nothing of the error is kept: its traceback would hold on to the tensors that fill the memory.
+        """
+        began = time.perf_counter()
+        measured = self.device.type == "cuda"
+        if measured:
+            torch.cuda.reset_peak_memory_stats(self.device)
+        try:
+            joint = refine_jointly(model, targets, guides, self.config, seed, advance)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            return None
+        peak = torch.cuda.max_memory_allocated(self.device) / 2**20 if measured else None
+        return _Run(joint, time.perf_counter() - began, peak)
+
+    def _views(self, targets: Sequence[Target], references: int, run: _Run) -> list[RefinedView]:
+        """The pass's views with what there is to say about them."""
+        notes: dict[str, float | str] = {
+            "seconds": run.seconds / len(targets),
+            "tiles": run.joint.tiles,
+            "frames": len(targets) + references,
+            "evaluations": run.joint.evaluations,
+            "network": self._network or "",
+            "dtype": precision(self.config, self.device)[0],
+        }
+        if run.peak_memory_mb is not None:
+            notes["peak_memory_mb"] = run.peak_memory_mb
+        if self.config.weights == "tiny":
+            notes["weights"] = "tiny random"
+        return [_view(target, image, notes) for target, image in zip(targets, run.joint.images, strict=True)]
+
+    def _free(self) -> None:
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _check(config: See3DRefinerConfig) -> None:
+    if config.frames < 2:
+        raise RefinerError(f"See3D: frames is {config.frames}, but a pass needs 2, a reference and a view")
+    if config.size < _MULTIPLE or config.size % _MULTIPLE:
+        raise RefinerError(f"See3D: size is {config.size}; choose a positive multiple of {_MULTIPLE}")
+    if not 0 <= config.feather <= config.size - CELL:
+        raise RefinerError(f"See3D: feather is {config.feather}; choose 0 to {config.size - CELL} for this size")
+
+
+def _targets(request: RefineRequest) -> list[Target]:
+    names = request.names or [f"view {index}" for index in range(len(request.views))]
+    return [
+        Target.of(name, view, render, mask.dense)
+        for name, view, render, mask in zip(names, request.views, request.renders, request.masks, strict=True)
+    ]
+
+
+def _even_share(count: int, room: int) -> int:
+    """How many of ``count`` go next, so that passes of at most ``room`` are of about one size."""
+    return math.ceil(count / math.ceil(count / max(1, room)))
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    known = isinstance(error, (torch.cuda.OutOfMemoryError, RefinerOutOfMemory))
+    return known or any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def _too_large(device: torch.device) -> str:
+    return (
+        f"one view with one reference does not fit into the memory of {device}: try a smaller size, cpu_offload, or "
+        "batched_guidance off"
+    )
+
+
+def _view(target: Target, image: Float[Tensor, "3 H W"] | None, notes: dict[str, float | str]) -> RefinedView:
+    known = float(target.known.float().mean())
+    notes = {**notes, "known_share": known}
+    if known == 0.0:
+        notes["mask"] = "nothing known"
+    if image is None:
+        return _failed(target, "the network returned NaN or infinite pixels: try dtype bf16 or fp32", notes)
+    color, alpha = target.render.color, target.render.alpha
+    solid = torch.nan_to_num(alpha / SOLID_ALPHA).clamp(0, 1)
+    return RefinedView(
+        image=image.permute(1, 2, 0).to(color).contiguous(),
+        real=torch.zeros_like(target.known),
+        weight=torch.where(target.known, torch.ones_like(solid), solid),
+        notes=notes,
+    )
+
+
+def _failed(target: Target, why: str, notes: dict[str, float | str] | None = None) -> RefinedView:
+    return RefinedView(
+        image=target.image.permute(1, 2, 0).to(target.render.color).contiguous(),
+        real=torch.zeros_like(target.known),
+        weight=torch.zeros_like(target.render.alpha),
+        notes=notes or {},
+        failure=why,
+    )
