@@ -220,6 +220,27 @@ def check_see3d() -> Check:
     return Check("diffusion libraries", "ok", f"diffusers {_version('diffusers')}")
 
 
+def check_see3d_weights() -> Check:
+    """The diffusion refiner's weights: which of the three networks are here and whole."""
+    import torch
+
+    from closeup_ns.refine.options import SEE3D_HUB, SEE3D_REVISION, See3DRefinerConfig
+    from closeup_ns.refine.see3d import layout
+
+    name, fetch = "See3D weights", "closeup-gs weights see3d"
+    if layout.missing_packages():
+        return Check(name, "missing", "its libraries come first", layout.INSTALL)
+    folder = layout.cached_folder(SEE3D_HUB, SEE3D_REVISION)
+    if folder is None:
+        detail = f"not in the Hugging Face cache (revision {SEE3D_REVISION[:12]}); without them nothing is generated"
+        return Check(name, "missing", detail, fetch)
+    reason = See3DRefinerConfig().why_not(torch.device("cpu"))
+    if reason is not None:
+        return Check(name, "broken", reason, fetch)
+    whole = [unet for unet in layout.UNETS if not layout.problems(folder, [unet])]
+    return Check(name, "ok", f"{', '.join(whole)} in {folder}")
+
+
 def check_pyiqa() -> Check:
     """The no-reference metrics of the paper's tables."""
     if _version("pyiqa"):
@@ -278,6 +299,7 @@ CHECKS: list[Callable[[], Check]] = [
     check_open3d,
     check_lpips,
     check_see3d,
+    check_see3d_weights,
     check_pyiqa,
     check_mitsuba,
     check_disk,

@@ -32,6 +32,9 @@ COMMANDS: dict[str, Command] = {
     "eval": Command("closeup_ns.cli.eval:Evaluate", "score a run of any method, or a folder of renders"),
     "report": Command("closeup_ns.cli.report:Report", "one HTML page about a run: plans, pictures, quality, cost"),
     "bench": Command("closeup_ns.cli.bench:Bench", "compare methods on a protocol, and write the paper's tables"),
+    "weights": Command(
+        "closeup_ns.cli.weights:Weights", "fetch or verify See3D's weights, or write tiny random ones to try it with"
+    ),
     "doctor": Command("closeup_ns.cli.doctor:doctor", "what this machine can do, what is missing, and how to mend it"),
 }
 

@@ -7,7 +7,6 @@ beside three UNets. Nothing here loads a model; at most the headers of weight fi
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,8 @@ import torch
 
 from closeup_ns.errors import RefinerError
 from closeup_ns.refine.see3d.unet import check_unet
-from closeup_ns.weights.header import BrokenFile, read_header
+from closeup_ns.weights.files import fault_of
+from closeup_ns.weights.hub import cached_file
 
 UNetName = Literal["sparse", "single", "SR"]
 UNETS: tuple[UNetName, ...] = get_args(UNetName)
@@ -44,6 +44,9 @@ COMMON_FILES = (
 )
 """What every mode needs, below MVD_weights. ``model_index.json`` names the authors' own class and is not used; the
 image encoder's ``open_clip_pytorch_model.bin`` is a second copy that nothing reads."""
+
+OPTIONAL_FILES = (f"{TOKENIZER}/special_tokens_map.json", f"{TOKENIZER}/added_tokens.json", "model_index.json")
+"""Fetched where they are: the first says what pads the empty prompt, wherever tokenizer_config.json says otherwise."""
 
 PACKAGES = ("diffusers", "transformers", "accelerate", "safetensors")
 INSTALL = "pip install 'closeup-ns[see3d]'"
@@ -81,7 +84,7 @@ def find(source: str | Path, revision: str) -> Path:
         )
     if folder.exists() or not _HUB_ID.fullmatch(str(source)):
         raise RefinerError(f"See3D's weights: {source} is neither a folder, nor a hub id (owner/name), nor {TINY!r}")
-    cached = _cached(str(source), revision)
+    cached = cached_folder(str(source), revision)
     if cached is None:
         raise RefinerError(
             f"See3D's weights {source} at revision {revision[:12]} are not in the local Hugging Face cache: "
@@ -90,11 +93,21 @@ def find(source: str | Path, revision: str) -> Path:
     return cached
 
 
+def cached_folder(repository: str, revision: str) -> Path | None:
+    """MVD_weights of one revision in the local Hugging Face cache, whole or not; None if no file of it is there."""
+    # Any one file will do: the cache's own lookup of a whole snapshot wants every file of the repository to be there.
+    for name in files_for(UNETS):
+        path = cached_file(repository, revision, f"{BELOW}/{name}")
+        if path is not None:
+            return path.parents[len(Path(name).parts) - 1]
+    return None
+
+
 def problems(folder: Path, unets: Sequence[UNetName]) -> list[str]:
     """Each file that ``unets`` need and that is missing, empty, cut off or unreadable, with the reason."""
     found = []
     for name in files_for(unets):
-        fault = _fault(folder / name)
+        fault = fault_of(folder / name)
         if fault:
             found.append(f"{name} ({fault})")
     return found
@@ -166,37 +179,3 @@ def fetch_command(source: str, revision: str) -> str:
 
     repository = "" if source == SEE3D_HUB else f" --repository {source}"
     return f"closeup-gs weights see3d{repository}{'' if revision == SEE3D_REVISION else f' --revision {revision}'}"
-
-
-def _cached(repository: str, revision: str) -> Path | None:
-    """MVD_weights of one revision in the local cache, whole or not."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    # Any one file will do: the cache's own lookup of a whole snapshot wants every file of the repository to be there.
-    for name in files_for(UNETS):
-        try:
-            found = try_to_load_from_cache(repository, f"{BELOW}/{name}", revision=revision)
-        except HFValidationError:
-            return None
-        if isinstance(found, str):
-            return Path(found.removesuffix(name))
-    return None
-
-
-def _fault(path: Path) -> str | None:
-    """What is wrong with one file, by its size and header; None if nothing is."""
-    if not path.is_file():
-        return "missing"
-    try:
-        if path.stat().st_size == 0:
-            return "empty"
-        if path.suffix == ".safetensors":
-            read_header(path)
-        elif path.suffix == ".json":
-            json.loads(path.read_text(encoding="utf8"))
-    except (BrokenFile, OSError) as problem:
-        return str(problem)
-    except ValueError:
-        return "not JSON"
-    return None
