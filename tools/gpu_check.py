@@ -1,9 +1,10 @@
 """Check everything that needs a GPU with one command: `python tools/gpu_check.py [--minutes 25]`.
 
 Builds gsplat 1.4.0's kernels, renders the same Gaussians with them and with our CPU kernels (3DGS classic and
-antialiased, 2DGS: images, depth, alpha, every gradient), times gsplat, trains the demo scene on CUDA through
-`ns-train closeup-gs-quick`, and evaluates that run on the GPU and on the CPU. One row per stage is printed and kept in
-OUTPUT/gpu_check.json; a stage that fails leaves its reason, and the rest goes on.
+antialiased, 2DGS: images, depth, alpha, every gradient), times gsplat, takes See3D's network at full size with random
+weights through a joint pass of 18 frames (memory, time, one step against the CPU), trains the demo scene on CUDA
+through `ns-train closeup-gs-quick`, and evaluates that run on the GPU and on the CPU. One row per stage is printed and
+kept in OUTPUT/gpu_check.json; a stage that fails leaves its reason, and the rest goes on.
 
 Exit code: 0 where all went well, 1 where a row failed or was skipped, 2 where this machine has no CUDA to check.
 `--dry-run` takes the same way through the code without a GPU: the PyTorch reference stands where gsplat would.
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,14 +25,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._machine import machine_line
 from benchmarks._scene import Case, surface_scene
-from tools import _cuda, _parity, _training
+from tools import _cuda, _parity, _see3d, _training
 from tools._parity import METHODS, Side
 from tools._report import Figures, Report, Row, Skipped
 from tools._training import TrainingPlan
 
+if TYPE_CHECKING:
+    from closeup_ns.refine.see3d.pipeline import See3DPipeline
+
 CUDA_PARITY, CPU_PARITY = Case(20_000, 512), Case(600, 64)
 CUDA_TIMES, CPU_TIMES = (Case(100_000, 512), Case(1_000_000, 1024)), (Case(600, 64),)
-STAGES = ("build", "parity", "time", "train")
+STAGES = ("build", "parity", "time", "see3d", "train")
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -115,6 +120,21 @@ class Check:
                 "train", f"ns-eval {method}, GPU hidden",
                 lambda m=method, row=on_device: _training.evaluate_on_both(plan, m, report.seconds_left(), row.figures),
             )  # fmt: skip
+
+    def stage_see3d(self) -> None:
+        """A joint pass of the diffusion model with random weights; it needs none of gsplat."""
+        report = self.report
+        kept: list[See3DPipeline] = []
+
+        def pipeline() -> See3DPipeline:
+            if not kept:
+                kept.append(_see3d.make_pipeline(self.on_gpu))
+            return kept[0]
+
+        report.run("see3d", "joint pass", lambda: _see3d.measure_pass(pipeline(), True), demanded=self.on_gpu)
+        report.run("see3d", "joint pass, one branch at a time",
+                   lambda: _see3d.measure_pass(pipeline(), False), demanded=False)  # fmt: skip
+        report.run("see3d", "one step, fp16 and float32", lambda: _see3d.compare_step(pipeline()))
 
     def _if_built(self, stage: str, name: str, work: Callable[[], Figures], demanded: bool = True) -> Row:
         def guarded() -> Figures:
