@@ -31,6 +31,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "eval": Command("closeup_ns.cli.eval:Evaluate", "score a run of any method, or a folder of renders"),
     "report": Command("closeup_ns.cli.report:Report", "one HTML page about a run: plans, pictures, quality, cost"),
+    "refine": Command("closeup_ns.cli.refine:RefineAgain", "refine a stored round again with any refiner, to compare"),
     "bench": Command("closeup_ns.cli.bench:Bench", "compare methods on a protocol, and write the paper's tables"),
     "weights": Command(
         "closeup_ns.cli.weights:Weights", "fetch or verify See3D's weights, or write tiny random ones to try it with"

@@ -205,6 +205,11 @@ def check_refiner(config: RefinerConfig, device: torch.device | str) -> None:
             raise RefinerError(f"{what} cannot run here: {reason}")
 
 
+def chosen_kind(config: RefinerConfig, device: torch.device | str) -> str:
+    """The kind that refines on ``device``: the configured one, or what "auto" comes to."""
+    return _chosen(config, torch.device(device))[0]
+
+
 def _chosen(config: RefinerConfig, device: torch.device) -> tuple[str, str]:
     """Which kind refines, and why."""
     if config.kind != "auto":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.eval_utils import eval_setup
 
 from closeup_ns.errors import CheckpointError
@@ -13,6 +15,19 @@ from closeup_ns.rendering.types import Renderer
 from closeup_ns.training.pipeline import CloseupPipeline
 from closeup_ns.training.store import RoundStore
 from closeup_ns.views.view import View
+
+CHECKPOINT = re.compile(r"step-([0-9]+)\.ckpt")
+
+
+def checkpoint_folder(config_path: Path) -> Path:
+    """Where a run's checkpoints are."""
+    return config_path.parent / "nerfstudio_models"
+
+
+def checkpoint_steps(config_path: Path) -> list[int]:
+    """Steps of a run's checkpoints, in order."""
+    names = (CHECKPOINT.fullmatch(path.name) for path in checkpoint_folder(config_path).glob("step-*.ckpt"))
+    return sorted(int(match[1]) for match in names if match)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,15 +45,25 @@ class LoadedRun:
     """The run's folder, where config.yml is."""
 
 
-def load_run(config_path: Path) -> LoadedRun:
-    """Load the latest checkpoint of a run.
+def load_run(config_path: Path, step: int | None = None) -> LoadedRun:
+    """Load a checkpoint of a run.
+
+    Args:
+        step: of the checkpoint; the latest by default.
 
     Raises:
         CheckpointError: ``config_path`` does not exist, or is not a run of closeup-gs.
     """
     if not config_path.is_file():
         raise CheckpointError(f"{config_path} does not exist: --load-config wants the config.yml of a run")
-    _, pipeline, _, _ = eval_setup(config_path, test_mode="test")
+
+    def at_step(config: TrainerConfig) -> TrainerConfig:
+        config.load_step = step
+        if step is not None:  # whoever named it saw it here, wherever the run was trained
+            config.relative_model_dir = checkpoint_folder(config_path).resolve()
+        return config
+
+    _, pipeline, _, _ = eval_setup(config_path, test_mode="test", update_config_callback=at_step)
     if not isinstance(pipeline, CloseupPipeline):
         raise CheckpointError(
             f"{config_path} is a run of {type(pipeline).__name__}: this command needs a closeup-gs run"

@@ -15,6 +15,7 @@ from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.refine.gate import judge, refined_is_finite
 from closeup_ns.refine.refiner import RefinedView, Refiner, RefineRequest
+from closeup_ns.refine.results import failed
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.training.known import anchor_images, stored_guide
 from closeup_ns.training.passes import RoundPass, planned_views, round_passes
@@ -177,7 +178,7 @@ def _refined(refiner: Refiner, request: RefineRequest) -> list[RefinedView]:
     try:
         results = refiner.refine(request)
     except RefinerOutOfMemory as error:
-        return [_failed(rendered, str(error)) for rendered in request.renders]
+        return [failed(rendered, str(error)) for rendered in request.renders]
     sizes = [tuple(rendered.color.shape) for rendered in request.renders]
     found = [tuple(refined.image.shape) for refined in results]
     if found != sizes:
@@ -185,16 +186,11 @@ def _refined(refiner: Refiner, request: RefineRequest) -> list[RefinedView]:
     return results
 
 
-def _failed(rendered: Rendered, reason: str) -> RefinedView:
-    nothing = torch.zeros_like(rendered.alpha)
-    return RefinedView(rendered.color.clamp(0, 1), nothing.bool(), nothing, failure=reason)
-
-
 def _presentable(refined: RefinedView, rendered: Rendered, mask: ReliablePixels) -> RefinedView:
     """What is stored: the render with no weight where there is no usable image, and real only what photographs see."""
     if refined.failure or not refined_is_finite(refined):
-        failed = _failed(rendered, refined.failure or "NaN or infinite pixels")
-        return dataclasses.replace(failed, notes=refined.notes)
+        nothing = failed(rendered, refined.failure or "NaN or infinite pixels")
+        return dataclasses.replace(nothing, notes=refined.notes)
     return dataclasses.replace(refined, real=refined.real & mask.dense)
 
 

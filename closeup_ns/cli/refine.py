@@ -1,0 +1,98 @@
+"""`closeup-gs refine`: a stored round once more, with any refiner, without retraining."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from closeup_ns.errors import CloseupError
+from closeup_ns.refine.enhance.options import EnhancerConfig
+from closeup_ns.refine.refiner import RefinerConfig
+
+Kind = Literal["auto", "reliable", "see3d", "difix", "command", "none"]
+Enhancement = Literal["none", "see3d-sr", "sd-x4", "sdxl", "command"]
+OUR_WEIGHTS = ("see3d", "auto")
+
+
+@dataclass
+class RefineAgain:
+    """Refine a stored round of a run again, with any refiner, and compare: nothing of the run is changed.
+
+    The views, their images and masks, report.json and a contact sheet go into a folder of their own; a command that was
+    stopped goes on where it was. The options below --pipeline.refiner are those of ns-train.
+    """
+
+    load_config: Path
+    """The run: its folder, or its config.yml."""
+    round: int = 1
+    """Which of its rounds."""
+    refiner: Kind | None = None
+    """Short for --pipeline.refiner.kind."""
+    weights: str | None = None
+    """Weights of see3d and see3d-sr: a folder in the published layout, a hub id, or "tiny" (small random towers)."""
+    steps: int | None = None
+    """Denoising steps of see3d and see3d-sr."""
+    enhance: Enhancement | None = None
+    """Short for --pipeline.refiner.enhance.kind."""
+    views: int | None = None
+    """Refine only so many of the round's views; all by default."""
+    output: Path | None = None
+    """Folder for the views; RUN/refined/round_N-REFINER by default."""
+    options: Annotated[RefinerConfig, tyro.conf.arg(name="pipeline.refiner")] = field(default_factory=RefinerConfig)
+    """Every option of every refiner and enhancer."""
+
+    def main(self) -> None:
+        """Refine what is missing, and print a table and the folder.
+
+        Raises:
+            CloseupError: something is missing or does not fit; the message says what.
+        """
+        config = self.configuration()
+        if self.views is not None and self.views < 1:
+            raise CloseupError(f"--views {self.views} refines nothing: give 1 or more, or leave it out for all")
+        from closeup_ns.training.again import refine_again
+
+        path = self.load_config / "config.yml" if self.load_config.is_dir() else self.load_config
+        done = refine_again(path, self.round, config, self.output, self.views)
+        print_views(done.report["views"], f"round {done.number}: {done.report['made_with']['refiner']}")
+        print(done.store.folder(done.number))
+
+    def configuration(self) -> RefinerConfig:
+        """The refiner's options, the short ones laid over the long ones.
+
+        Raises:
+            CloseupError: a short option is for a part that was not chosen.
+        """
+        given: dict[str, Any] = {"weights": self.weights, "steps": self.steps}
+        short = {name: value for name, value in given.items() if value is not None}
+        config = replace(self.options, kind=self.refiner or self.options.kind)
+        if self.enhance is not None:
+            config.enhance = replace(config.enhance, kind=self.enhance)
+        if short and config.kind not in OUR_WEIGHTS and config.enhance.kind != "see3d-sr":
+            raise CloseupError(
+                f"--{' and --'.join(short)} are for --refiner see3d or --enhance see3d-sr; the refiner here is "
+                f"{config.kind}, whose options are below --pipeline.refiner.{config.kind} (see --help)"
+            )
+        enhance: EnhancerConfig = replace(config.enhance, see3d_sr=replace(config.enhance.see3d_sr, **short))
+        return replace(config, see3d=replace(config.see3d, **short), enhance=enhance)
+
+
+def print_views(views: dict[str, dict[str, Any]], title: str) -> None:
+    """What the gate said of each view, and below the table why some are not used as refined."""
+    table = Table("view", "gate", "reliable pixels", "pass", "seconds", title=escape(title))
+    for name, view in views.items():
+        before, after = ("-" if view[key] is None else f"{view[key]:.2f}" for key in ("psnr_before", "psnr_after"))
+        together = f"{view['pass_number']}, {view['frames']} pictures"
+        verdict = view["verdict"].replace("_", " ")
+        table.add_row(name, verdict, f"{before} -> {after} dB", together, f"{view['seconds']:.1f}")
+    console = Console()
+    console.print(table)
+    for name, view in views.items():
+        if not view["accepted"]:
+            console.print(escape(f"{name}: {view['reason']}"), style="yellow", soft_wrap=True)
