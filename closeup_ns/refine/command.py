@@ -83,7 +83,7 @@ class CommandRefiner:
         return [
             failed(request.renders[index], picture)
             if isinstance(picture, str)
-            else generated(request.renders[index], picture, {})
+            else generated(request.renders[index], request.masks[index].dense, picture, {})
             for index, picture in zip(targets, (made[name] for name in expected), strict=True)
         ]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from closeup_ns.refine.refiner import RefinedView
+from closeup_ns.refine.see3d.references import SOLID_ALPHA
 from closeup_ns.rendering.types import Rendered
 
 
@@ -15,12 +16,23 @@ def render_image(render: Rendered) -> Float[Tensor, "H W 3"]:
     return torch.nan_to_num(render.color).clamp(0, 1)
 
 
-def generated(render: Rendered, image: Float[Tensor, "H W 3"], notes: dict[str, float | str]) -> RefinedView:
-    """A picture that replaces the render everywhere: none of it is a photograph's colour, all of it is meant."""
+def trust(render: Rendered, known: Bool[Tensor, "H W"]) -> Float[Tensor, "H W"]:
+    """What a generated picture is worth: 1 where photographs back the pixel or the render is solid, and less with
+    alpha, down to 0 where nothing is rendered. A colour there has no surface to sit on, and training on it would hang
+    one into the empty space.
+    """
+    solid = torch.nan_to_num(render.alpha / SOLID_ALPHA).clamp(0, 1)
+    return torch.where(known, torch.ones_like(solid), solid)
+
+
+def generated(
+    render: Rendered, known: Bool[Tensor, "H W"], image: Float[Tensor, "H W 3"], notes: dict[str, float | str]
+) -> RefinedView:
+    """A picture that replaces the render everywhere: none of it is a photograph's colour."""
     return RefinedView(
         image=image.to(render.color),
         real=torch.zeros_like(render.alpha, dtype=torch.bool),
-        weight=torch.ones_like(render.alpha),
+        weight=trust(render, known),
         notes=notes,
     )
 
