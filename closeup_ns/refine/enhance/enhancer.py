@@ -19,14 +19,18 @@ class Enhancer(Protocol):
     """As it is called on the command line and in the report."""
     frames: int
     """Pictures that it can treat together, references included; 1 where each stands alone."""
+    guided: bool
+    """Whether it looks at the references; where not, it is given none."""
 
     def enhance(
         self, images: Sequence[Float[Tensor, "H W 3"]], references: Sequence[GuideImage], seed: int
-    ) -> list[Float[Tensor, "H W 3"]]:
-        """One picture in [0, 1] for each given one, of the same size, device and dtype. Deterministic.
+    ) -> list[Float[Tensor, "H W 3"] | str]:
+        """For each picture in [0, 1] one of the same size, device and dtype, or one sentence why there is none.
+
+        Colours may have moved: whoever calls matches them. Deterministic.
 
         Raises:
-            RefinerError: it cannot work; RefinerOutOfMemory where fewer frames might.
+            RefinerError: it cannot work at all; RefinerOutOfMemory where fewer pictures might fit.
         """
         ...
 

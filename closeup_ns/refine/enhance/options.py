@@ -65,6 +65,8 @@ class SDX4Config(EnhancerOptions):
     """Commit of the hub's repository."""
     shrink: float = 0.5
     """The view is shrunk to this share of its size before it is upscaled four times."""
+    tile: int = 256
+    """Longest side of the small picture, pixels, that the network sees; a multiple of 64. Larger ones are tiled."""
     noise_level: int = 20
     """Noise on the small image, 0 to 350: more invents more."""
     steps: int = 30
@@ -114,6 +116,8 @@ class CommandEnhancerConfig(EnhancerOptions):
     """The command, such as "python enhance.py {input} {output}". Not a shell line."""
     timeout: float = 3600.0
     """Seconds for one pass; a program that takes longer is stopped."""
+    frames: int = 18
+    """Most pictures in one call; 1 calls it for each picture alone."""
 
 
 @dataclass
