@@ -157,6 +157,9 @@ class See3DPipeline(DiffusionPipeline):
     ) -> See3DOutput:
         """Harmonises and completes ``renders`` in one joint pass (dossier 2.4 to 2.8).
 
+        The same generator state gives the same bits on a CPU for the same number of threads; torch's own convolutions
+        and activations round differently for another one (by 2e-6 in the tiny towers' images).
+
         Args:
             references: Clean pictures, RGB in [0, 1]. The first one also gives the CLIP embedding.
             renders: The targets as far as they are known.
@@ -255,9 +258,9 @@ class See3DPipeline(DiffusionPipeline):
             "", padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True, return_tensors="pt"
         ).input_ids
         prompt = self.text_encoder(words.to(noise.device))[0]
-        pixels = self.feature_extractor(images=reference.float().cpu(), do_rescale=False, return_tensors="pt")[
-            "pixel_values"
-        ]
+        # The preprocessing of older transformers goes through 8-bit pictures and refuses 1.0000001.
+        picture = reference.float().cpu().clamp(0, 1)
+        pixels = self.feature_extractor(images=picture, do_rescale=False, return_tensors="pt")["pixel_values"]
         seen = self.image_encoder(pixels.to(noise.device, self.image_encoder.dtype)).image_embeds
         return prompt.to(noise.dtype) + _IMAGE_SHARE * seen[:, None].to(noise.dtype)
 

@@ -22,9 +22,11 @@ from closeup_ns.refine.see3d.budget import (
     compute_budget,
     full_size_towers,
 )
-from tests.refine.see3d.towers import CONTEXT, tiny_unet, tiny_vae
+from closeup_ns.refine.see3d.pipeline import See3DPipeline
+from tests.refine.see3d.towers import CONTEXT, masks, pictures, seeded, tiny_unet, tiny_vae
 
 FRAMES = 3
+SIZE = (128, 128)
 
 
 def ask(unet: nn.Module) -> Tensor:
@@ -124,6 +126,24 @@ def test_the_peak_is_that_of_the_costliest_part() -> None:
     assert budget.peak(offloaded=True) == 10 + 150  # CLIP's own moment
     assert dataclasses.replace(budget, denoising=60).peak(offloaded=True) == 10 + 100 + 60
     assert dataclasses.replace(budget, decoding=400).peak(offloaded=True) == 10 + 400
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_whole_pass_of_the_pipeline_takes_what_was_computed(batched: bool) -> None:
+    """From encoding to decoding, with real tensors; what the budget leaves out are latents of a step that is over.
+
+    At 128 pixels, for at 64 CLIP's preprocessing, which is the CPU's, takes more than all of the tiny network.
+    """
+    pipeline = See3DPipeline.from_pretrained("tiny")
+    pipeline.set_progress_bar_config(disable=True)
+    references, renders, known = pictures(2, 0, SIZE), pictures(3, 1, SIZE), masks(3, 2, SIZE)
+    names = ("unet", "vae", "text_encoder", "image_encoder")
+    weights = [parameter for name in names for parameter in getattr(pipeline, name).parameters()]
+    with LiveBytes([*weights, references, renders, known]) as live:
+        pipeline(references, renders, known, generator=seeded(), steps=1, batched_guidance=batched)
+    towers = Towers(*(getattr(pipeline, name).to("meta") for name in names))
+    budget = compute_budget(JointPass(5, *SIZE, torch.float32, batched), towers)
+    assert live.most == pytest.approx(max(budget.encoding, budget.denoising, budget.decoding), rel=0.03)
 
 
 @pytest.mark.parametrize("changes", [{"frames": 1}, {"height": 500}, {"width": 96}])

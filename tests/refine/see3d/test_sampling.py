@@ -179,6 +179,16 @@ def test_the_noise_of_a_picture_is_its_place_in_its_generators_stream() -> None:
     assert half.dtype == torch.float64 and torch.equal(half[0].float(), apart[0])
 
 
+def test_noise_is_drawn_where_its_generator_lives_and_then_moved() -> None:
+    """A CPU generator serves a network on any device: here one without content, which could draw nothing itself."""
+    generator = seeded(1)
+    moved = PictureNoise([generator], torch.device("meta"), torch.float32).draw([0], (4, 8, 8))
+    assert moved.device.type == "meta"
+    expected = seeded(1)
+    torch.randn((4, 8, 8), generator=expected)
+    assert torch.equal(generator.get_state(), expected.get_state())
+
+
 def test_at_the_last_steps_the_condition_is_the_latent_itself() -> None:
     told = visual_condition(
         scene().warped, start(), noise().draw(range(TARGETS), (4, 8, 8)), 11, torch.tensor(zero_snr_alphas())
