@@ -28,11 +28,11 @@ def cached_file(repository: str, revision: str, name: str) -> Path | None:
     Raises:
         RefinerError: ``repository`` is no hub id.
     """
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.utils import HFValidationError
 
     try:
-        found = try_to_load_from_cache(repository, name, revision=revision)
+        found = try_to_load_from_cache(repository, name, constants.HF_HUB_CACHE, revision)
     except HFValidationError as problem:
         raise RefinerError(f"{repository!r} is no hub id of the form owner/name") from problem
     return Path(found) if isinstance(found, str) else None
@@ -44,11 +44,11 @@ def published_files(repository: str, revision: str, names: Sequence[str]) -> dic
     Raises:
         HubUnreachable: no answer, or the repository or the revision is not there.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
     from huggingface_hub.hf_api import RepoFile
 
     with _hub_errors(repository, revision):
-        found = HfApi().get_paths_info(repository, list(names), revision=revision)
+        found = HfApi(constants.ENDPOINT).get_paths_info(repository, list(names), revision=revision)
     return {
         file.path: Expected(file.size, file.lfs.sha256 if file.lfs else None, None if file.lfs else file.blob_id)
         for file in found
@@ -122,11 +122,20 @@ def _cached_state(repository: str, revision: str, name: str, expected: Expected)
 
 
 def _download(repository: str, revision: str, name: str, expected: Expected) -> FileState:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
 
     there = cached_file(repository, revision, name) is not None
     with _hub_errors(repository, revision):
-        path = Path(hf_hub_download(repository, name, revision=revision, force_download=there))
+        path = Path(
+            hf_hub_download(
+                repository,
+                name,
+                revision=revision,
+                cache_dir=constants.HF_HUB_CACHE,
+                endpoint=constants.ENDPOINT,
+                force_download=there,
+            )
+        )
     return _named(inspect(path.parent, path.name, expected), name)
 
 
@@ -148,7 +157,7 @@ def _check_disk(needed: int) -> None:
 @contextmanager
 def _hub_errors(repository: str, revision: str) -> Iterator[None]:
     """Whatever goes wrong with the hub is one error: its library raises those of three others beside its own."""
-    from huggingface_hub import errors
+    from huggingface_hub import utils as errors  # where releases before 0.24 have them
 
     try:
         yield

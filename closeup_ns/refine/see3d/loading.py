@@ -90,7 +90,8 @@ def load_components(
 def _load(
     folder: Path, unet: UNetName, dtype: torch.dtype, device: torch.device, image_encoder_dtype: torch.dtype
 ) -> Components:
-    with _quiet():
+    # Some releases of the libraries draw random values before they load: the caller's stay as they were.
+    with _quiet(), torch.random.fork_rng(devices=[]):
         components = Components(
             unet=_part(load_unet, folder / layout.unet_folder(unet), dtype, device),
             vae=_part(_load_vae, folder / layout.VAE, dtype, device),
@@ -107,7 +108,8 @@ def _load(
 def _load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> AutoencoderKL:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    return _complete(AutoencoderKL, folder, dtype, device)
+    # Without the shortcut through the meta device, on which diffusers 0.30 does not say what it passes over.
+    return _complete(AutoencoderKL, folder, dtype, device, low_cpu_mem_usage=False)
 
 
 def _load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> CLIPTextModel:

@@ -144,7 +144,7 @@ def test_a_vae_with_the_older_names_of_its_attention_loads(original: Path, folde
 
 def test_the_image_encoders_width_is_its_tensors_whatever_its_config_says(original: Path) -> None:
     config = json.loads((original / layout.BELOW / IMAGE_ENCODER / "config.json").read_text())
-    assert config["vision_config"]["projection_dim"] != 32  # the trap is set
+    assert config["vision_config"].get("projection_dim") != 32  # the trap is set
     assert load_components(original, "sparse").image_encoder.config.projection_dim == 32
 
 
@@ -164,7 +164,7 @@ def test_code_among_the_weights_is_not_run(folder: Path) -> None:
         (
             "vae/diffusion_pytorch_model.safetensors",
             lambda p: change_tensors(p, lambda t: t.pop("decoder.conv_in.weight")),
-            "vae: missing tensor 'decoder.conv_in.weight'",
+            "vae.* missing.*decoder.conv_in.weight",
         ),
         (
             "vae/diffusion_pytorch_model.safetensors",
@@ -188,7 +188,7 @@ def test_code_among_the_weights_is_not_run(folder: Path) -> None:
             "CLIP-ViT-H.*missing tensor 'vision_model.post_layernorm.bias'",
         ),
         (f"{IMAGE_ENCODER}/preprocessor_config.json", lambda p: p.write_text("[]"), "CLIP-ViT-H.* cannot be loaded"),
-        ("tokenizer/merges.txt", lambda p: p.write_text("#version\nno such\n"), "tokenizer cannot be loaded"),
+        ("tokenizer/merges.txt", lambda p: p.write_bytes(b"#version\n\xff\xfe \xff\n"), "tokenizer cannot be loaded"),
         ("tokenizer/vocab.json", lambda p: p.write_text("[]"), "tokenizer cannot be loaded"),
         ("scheduler/scheduler_config.json", lambda p: p.write_text("3"), "scheduler_config.json holds no table"),
     ],
