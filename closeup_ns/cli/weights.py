@@ -50,6 +50,7 @@ class See3DWeights:
         """
         if not self.unets:
             raise RefinerError(f"--unets takes at least one of {', '.join(UNETS)}")
+        hub.require()
         inspection = self._fetched() if self._may_fetch() else self._verified()
         self._print(inspection)
         if not inspection.complete:
@@ -68,7 +69,7 @@ class See3DWeights:
             return published.fetch(self.repository, self.revision, self.unets, lambda line: print(line, flush=True))
         except RefinerError as problem:
             kept = self._kept()
-            self._explain(self.folder)
+            self._explain(Path("See3D") / BELOW)
             raise RefinerError(f"{problem}. {kept}") from problem
         except KeyboardInterrupt:
             print(f"\n{self._kept()}", file=sys.stderr)
@@ -88,7 +89,7 @@ class See3DWeights:
         try:
             folder = layout.find(self.folder if self.folder is not None else self.repository, self.revision)
         except RefinerError:
-            self._explain(self.folder)
+            self._explain((self.folder or Path("See3D")) / BELOW)
             if hub.is_offline():
                 print("HF_HUB_OFFLINE is set, so nothing is fetched.", file=sys.stderr)
             raise
@@ -109,8 +110,8 @@ class See3DWeights:
         if inspection.complete and not all(state.proven for state in inspection.states):
             print("whole: by size and header; whether it is the published one shows where the hub can be reached.")
 
-    def _explain(self, folder: Path | None) -> None:
-        """What to put where, on standard error."""
+    def _explain(self, folder: Path) -> None:
+        """What has to be in ``folder``, on standard error."""
         for line in instructions(self.repository, self.revision, self.unets, folder):
             print(line, file=sys.stderr)
 
@@ -174,16 +175,16 @@ def licence_lines(repository: str, folder: Path) -> list[str]:
     ]
 
 
-def instructions(repository: str, revision: str, unets: Sequence[UNetName], folder: Path | None) -> list[str]:
-    """What has to be where, and how it gets there without a network of one's own."""
-    target = folder if folder is not None else Path("See3D")
+def instructions(repository: str, revision: str, unets: Sequence[UNetName], folder: Path) -> list[str]:
+    """What has to be in ``folder`` (MVD_weights), and how it gets there without a network of one's own."""
     others = [f"*/unet/{unet}/*" for unet in UNETS if unet not in unets]
     chosen = " ".join(unets)
     return [
         "What has to be where:",
-        f"  {target / BELOW}/",
+        f"  {folder}/",
         *(f"    {name}" for name in layout.files_for(unets)),
-        "`closeup-gs weights see3d` fetches it where the hub can be reached. On another machine that reaches it:",
+        f"`{layout.fetch_command(repository, revision)} --unets {chosen}` fetches it where the hub can be reached.",
+        "On another machine that reaches it:",
         f"  python -c \"from huggingface_hub import snapshot_download as s; s('{repository}', revision='{revision}', "
         f"local_dir='See3D', allow_patterns=['{BELOW}/*', '{published.CARD}'], ignore_patterns={['*.bin', *others]})\"",
         "then bring the folder See3D here, and",

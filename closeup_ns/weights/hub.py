@@ -5,6 +5,7 @@ A thin layer over huggingface_hub, which is imported at first use; its many kind
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,12 @@ _SPARE = 2**28
 
 class HubUnreachable(RefinerError):
     """The hub, or what was asked of it, cannot be had now."""
+
+
+def require() -> None:
+    """Raises RefinerError, with the command that installs it, where huggingface_hub is missing."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise RefinerError("huggingface_hub is not installed: pip install 'closeup-ns[see3d]'")
 
 
 def cached_file(repository: str, revision: str, name: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,8 @@ def test_verifying_finds_what_went_bad_and_fetching_mends_it(
     printed = leaves_with("1 of 15 files are missing or wrong", "see3d", "--verify", capsys=capsys)
     (line,) = [line for line in printed.splitlines() if line.startswith(f"  {VAE} ")]
     assert fault in line
+    # What belongs where is said of the folder that was looked at.
+    assert f"\n  {path.parents[1]}/\n" in printed
     main(["weights", "see3d"])
     main(["weights", "see3d", "--verify"])
 
@@ -149,6 +152,7 @@ def test_no_hub_and_nothing_here_says_what_to_put_where(
         assert all(f"    {name}" in printed for name in layout.files_for(["sparse"]))
         assert "See3D/checkpoint/MVD_weights/" in printed and SEE3D_REVISION in printed
         assert "'*/unet/single/*', '*/unet/SR/*'" in printed
+        assert "`closeup-gs weights see3d --unets sparse` fetches it" in printed
 
 
 def test_the_environment_can_forbid_the_hub(
@@ -275,6 +279,14 @@ def test_the_doctor_says_which_networks_are_here(hub: FakeHub) -> None:
     finding = doctor.check_see3d_weights()
     assert finding.status == "broken" and f"{VAE} (missing)" in finding.detail
     assert doctor.check_see3d_weights in doctor.CHECKS
+
+
+def test_the_hubs_library_is_asked_for_by_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "huggingface_hub" else found(name))
+    leaves_with("pip install 'closeup-ns[see3d]'", "see3d", capsys=capsys)
 
 
 def test_the_doctor_wants_the_libraries_first(monkeypatch: pytest.MonkeyPatch) -> None:

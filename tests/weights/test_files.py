@@ -56,11 +56,6 @@ def test_a_file_against_what_was_published(
     assert (state.fault, state.proven, state.size) == (fault, proven, 9)
 
 
-def test_a_file_that_is_not_read_proves_nothing(folder: Path) -> None:
-    state = inspect(folder, "config.json", Expected(9, "0" * 64), checksums=False)
-    assert (state.fault, state.proven, state.sha256) == (None, False, None)
-
-
 @pytest.mark.parametrize(("content", "fault"), [(None, "missing"), (b"", "empty"), (b"<html>", "not JSON")])
 def test_what_needs_no_comparison(folder: Path, content: bytes | None, fault: str) -> None:
     path = folder / "config.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from closeup_ns.errors import RefinerError
@@ -75,15 +75,13 @@ def fetch(repository: str, revision: str, unets: Sequence[UNetName], say: Callab
     ordered = {name: published[name] for name in sorted(published, key=lambda name: published[name].size)}
     hub.fetch(repository, revision, ordered, done, say)
     folder = layout.find(repository, revision)
-    states = tuple(_renamed(found[name], name) for name in (*wanted, *OPTIONAL_FILES) if name in found)
+    states = tuple(replace(found[name], name=name) for name in (*wanted, *OPTIONAL_FILES) if name in found)
     inspection = Inspection(folder, states, "the hub's sizes and checksums")
     _record(inspection, repository, revision)
     return inspection
 
 
-def verify(
-    folder: Path, repository: str, revision: str, unets: Sequence[UNetName], *, online: bool, checksums: bool = True
-) -> Inspection:
+def verify(folder: Path, repository: str, revision: str, unets: Sequence[UNetName], *, online: bool) -> Inspection:
     """Looks at every file that ``unets`` need, and reads all of it.
 
     Files are held against the manifest beside them; those that it does not know, against what the hub says of them; and
@@ -95,7 +93,6 @@ def verify(
         revision: Commit that the files are of.
         unets: Which networks.
         online: Whether the hub may be asked.
-        checksums: Whether the files are read; without, sizes and headers decide.
 
     Raises:
         RefinerError: the manifest is unreadable.
@@ -122,9 +119,9 @@ def verify(
             sources.append(f"their own headers, since {problem}")
     elif unknown:
         sources.append("their own headers")
-    states = tuple(inspect(folder, name, expected.get(name), checksums=checksums) for name in names)
+    states = tuple(inspect(folder, name, expected.get(name)) for name in names)
     inspection = Inspection(folder, states, "; ".join(sources))
-    if asked and checksums and inspection.complete:
+    if asked and inspection.complete:
         _record(inspection, repository, revision)
     return inspection
 
@@ -158,7 +155,3 @@ def _record(inspection: Inspection, repository: str, revision: str) -> None:
         write_manifest(inspection.folder, Manifest(repository, revision, proven))
     except OSError:
         return
-
-
-def _renamed(state: FileState, name: str) -> FileState:
-    return FileState(name, state.size, state.sha256, state.fault, state.proven)
