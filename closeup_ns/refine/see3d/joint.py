@@ -128,25 +128,46 @@ def refine_jointly(
         )
         evaluations += output.evaluations
         for piece, target, image in zip(pieces, targets, output.images.float(), strict=True):
-            piece.append(_matched(image, target, tile))
+            piece.append(image.to(target.image.device))
     images = [_joined(piece, target, windows, config.feather) for piece, target in zip(pieces, targets, strict=True)]
     return Joint(images, evaluations, len(windows))
 
 
-def _matched(image: Float[Tensor, "3 h w"], target: Target, tile: Tile) -> Float[Tensor, "3 h w"]:
-    """A tile with the render's colours: each by itself, because casts that differ would leave a seam."""
-    return match_wavelet(image, cut(target.image, tile), trusted=cut(target.known, tile))
-
-
 def _joined(
-    pieces: Sequence[Tensor], target: Target, windows: Sequence[Tile], feather: int
+    pieces: Sequence[Float[Tensor, "3 h w"]], target: Target, windows: Sequence[Tile], feather: int
 ) -> Float[Tensor, "3 H W"] | None:
-    """The view from its tiles; None where a pixel is not finite."""
+    """The view from its tiles, in the render's colours; None where a pixel is not finite."""
     if not all(bool(piece.isfinite().all()) for piece in pieces):
         return None
-    whole = blend(windows, pieces, *target.image.shape[1:], feather=feather)
-    # A tile in which nothing is known had nothing to match with: here its surroundings give it their colours.
-    return match_wavelet(whole, target.image, trusted=target.known).clamp(0, 1)
+    matched = _matched(pieces, target, windows)
+    return blend(windows, matched, *target.image.shape[1:], feather=feather).clamp(0, 1)
+
+
+def _matched(
+    pieces: Sequence[Float[Tensor, "3 h w"]], target: Target, windows: Sequence[Tile]
+) -> list[Float[Tensor, "3 h w"]]:
+    """The tiles with the render's low frequencies where it is known, and elsewhere with each other's.
+
+    Casts that differ from tile to tile would leave a seam, and a tile in which nothing is known has nothing to match
+    with. So the tiles are matched one after the other, always the one that knows most; what was unknown in it is then
+    known to its neighbours.
+    """
+    canvas, settled = target.image.clone(), target.known.clone()
+    matched: dict[int, Tensor] = {}
+    while len(matched) < len(windows):
+        waiting = [index for index in range(len(windows)) if index not in matched]
+        best = max(waiting, key=lambda index: float(_inside(settled[None], windows[index])[0].float().mean()))
+        tile = windows[best]
+        matched[best] = match_wavelet(pieces[best], cut(canvas, tile), trusted=cut(settled, tile))
+        there, known = _inside(canvas, tile), _inside(settled[None], tile)
+        there.copy_(torch.where(known, there, matched[best][:, : there.shape[1], : there.shape[2]].clamp(0, 1)))
+        known.fill_(True)
+    return [matched[index] for index in range(len(windows))]
+
+
+def _inside(image: Tensor, tile: Tile) -> Tensor:
+    """The part of the picture [C, H, W] that the tile covers, as a view that can be written to."""
+    return image[:, tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
 
 
 def _generator(seed: int, *words: str) -> torch.Generator:

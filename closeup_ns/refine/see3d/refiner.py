@@ -108,6 +108,8 @@ class See3DRefiner:
 
     def close(self) -> None:
         """Frees the network. The next ``refine`` loads it again."""
+        if self._model is None:
+            return
         self._model = self._network = None
         self._forget_limits()
         self._free()
