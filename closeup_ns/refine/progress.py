@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import rich
 from rich.console import Console
+from rich.errors import LiveError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Advance = Callable[[int, int], None]
@@ -31,6 +32,14 @@ def bar(label: str, console: Console | None = None) -> Iterator[Advance]:
         TimeRemainingColumn(),
     )
     hidden = not console.is_terminal or console.is_dumb_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task(label, total=None)
+    progress = Progress(*columns, console=console, transient=True, disable=hidden)
+    task = progress.add_task(label, total=None)
+    try:
+        progress.start()
+    except LiveError:
+        # Before 14.1 rich draws one bar at a time: the one that is there stays.
+        progress.disable = True
+    try:
         yield lambda done, total: progress.update(task, completed=done, total=total)
+    finally:
+        progress.stop()
