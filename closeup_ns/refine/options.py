@@ -83,7 +83,19 @@ class See3DRefinerConfig(RefinerOptions):
     def why_not(self, device: torch.device) -> str | None:
         from closeup_ns.refine.see3d.layout import why_not
 
-        return why_not(self, device)
+        return self.contradiction() or why_not(self, device)
+
+    def contradiction(self) -> str | None:
+        """What is wrong with the options themselves, wherever they are used; None where nothing is."""
+        from closeup_ns.refine.sizes import CELL, SIDE_MULTIPLE
+
+        if self.frames < 2:
+            return f"frames is {self.frames}, but a pass needs 2, a reference and a view"
+        if self.size < SIDE_MULTIPLE or self.size % SIDE_MULTIPLE:
+            return f"size is {self.size}; choose a positive multiple of {SIDE_MULTIPLE}"
+        if not 0 <= self.feather <= self.size - CELL:
+            return f"feather is {self.feather}; choose 0 to {self.size - CELL} for this size"
+        return None
 
 
 @dataclass

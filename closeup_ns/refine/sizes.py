@@ -15,6 +15,8 @@ from torch import Tensor
 Padding = Literal["reflect", "replicate"]
 CELL = 8
 """Pixels per latent cell, in each direction: the VAE's shrink factor."""
+SIDE_MULTIPLE = 64
+"""What both sides must be multiples of: a cell times the UNet's own 8."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def fit_long_side(image: Float[Tensor, "C H W"], size: int, enlarge: bool = Fals
     return resized(image, max(1, round(height * factor)), max(1, round(width * factor)))
 
 
-def tiles(height: int, width: int, size: int, overlap: int, multiple: int = 64) -> list[Tile]:
+def tiles(height: int, width: int, size: int, overlap: int, multiple: int = SIDE_MULTIPLE) -> list[Tile]:
     """Windows that cover a picture, row by row; one where it fits into ``size``.
 
     All have sides that are multiples of ``multiple`` and at most ``size``. Along a side that is longer than ``size``

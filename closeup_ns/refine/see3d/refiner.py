@@ -25,10 +25,9 @@ from closeup_ns.refine.refiner import GuideImage, RefinedView, RefineRequest
 from closeup_ns.refine.see3d.joint import Joint, JointModel, Target, refine_jointly
 from closeup_ns.refine.see3d.network import Network, choose_network, load_network, precision
 from closeup_ns.refine.see3d.references import SOLID_ALPHA, shown_share, surface_points
-from closeup_ns.refine.sizes import CELL, Tile
+from closeup_ns.refine.sizes import Tile
 
 Load = Callable[[See3DRefinerConfig, Network, torch.device], JointModel]
-_MULTIPLE = 64
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 """What PyTorch says where it has no class of its own for it: main memory, other accelerators, cuBLAS's workspace."""
 
@@ -65,7 +64,8 @@ class See3DRefiner:
         load: Load = load_network,
         console: Console | None = None,
     ) -> None:
-        _check(config)
+        if fault := config.contradiction():
+            raise RefinerError(f"See3D: {fault}")
         self.config = config
         self.device = torch.device(device)
         self.console = console
@@ -237,15 +237,6 @@ class See3DRefiner:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _check(config: See3DRefinerConfig) -> None:
-    if config.frames < 2:
-        raise RefinerError(f"See3D: frames is {config.frames}, but a pass needs 2, a reference and a view")
-    if config.size < _MULTIPLE or config.size % _MULTIPLE:
-        raise RefinerError(f"See3D: size is {config.size}; choose a positive multiple of {_MULTIPLE}")
-    if not 0 <= config.feather <= config.size - CELL:
-        raise RefinerError(f"See3D: feather is {config.feather}; choose 0 to {config.size - CELL} for this size")
 
 
 def _targets(request: RefineRequest) -> list[Target]:

@@ -429,6 +429,8 @@ def test_a_network_that_does_not_fit_says_what_to_do() -> None:
 def test_options_that_cannot_work_are_refused_at_once(options: dict[str, Any]) -> None:
     with pytest.raises(RefinerError, match=next(iter(options))):
         refiner(Stub(), **options)
+    config = dataclasses.replace(See3DRefinerConfig(weights="tiny", size=64, feather=16), **options)
+    assert next(iter(options)) in str(config.why_not(CPU)), "said before the base training, too"
 
 
 def noisy(call: Call) -> Tensor:
