@@ -82,7 +82,8 @@ class Published:
         import diffusers
 
         try:
-            with _quiet():
+            # Some releases of the libraries draw random values before they load: the caller's stay as they were.
+            with _quiet(), torch.random.fork_rng(devices=[]):
                 pipeline = getattr(diffusers, loader).from_pretrained(
                     str(folder),
                     torch_dtype=dtype,
@@ -275,7 +276,8 @@ def _quiet() -> Iterator[None]:
 
     libraries = (diffusers_logging, transformers_logging)
     before = [library.get_verbosity() for library in libraries]
-    bars = [library.is_progress_bar_enabled() for library in libraries]
+    # Older diffusers do not say whether they draw bars; they do unless told otherwise.
+    bars = [getattr(library, "is_progress_bar_enabled", lambda: True)() for library in libraries]
     try:
         for library in libraries:
             library.set_verbosity(library.CRITICAL)
