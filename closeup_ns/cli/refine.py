@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from closeup_ns.errors import CloseupError
-from closeup_ns.refine.enhance.options import EnhancerConfig
+from closeup_ns.refine.enhance.options import EnhancerConfig, See3DSRConfig
 from closeup_ns.refine.options import See3DRefinerConfig
 from closeup_ns.refine.refiner import RefinerConfig
 
@@ -91,7 +91,10 @@ def _small(config: RefinerConfig) -> RefinerConfig:
     if (see3d.size, see3d.feather, see3d.steps) == (usual.size, usual.feather, usual.steps):
         see3d = replace(see3d, size=128, feather=16, steps=2)
         print("tiny weights: 2 steps at 128 pixels, a smoke test (--steps or --pipeline.refiner.see3d.* set others)")
-    return replace(config, see3d=see3d)
+    fine, usual_fine = config.enhance.see3d_sr, See3DSRConfig()
+    if (fine.size, fine.steps) == (usual_fine.size, usual_fine.steps):
+        fine = replace(fine, size=128, steps=2)
+    return replace(config, see3d=see3d, enhance=replace(config.enhance, see3d_sr=fine))
 
 
 def print_views(views: dict[str, dict[str, Any]], title: str) -> None:

@@ -32,6 +32,7 @@ def test_short_options_are_laid_over_those_of_ns_train() -> None:
 
 def test_tiny_weights_take_few_small_steps_unless_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
     config = configured("--refiner", "see3d", "--weights", "tiny")
+    assert (config.enhance.see3d_sr.size, config.enhance.see3d_sr.steps) == (128, 2)
     assert (config.see3d.size, config.see3d.steps) == (128, 2) and "2 steps at 128 pixels" in capsys.readouterr().out
     for words in (("--steps", "9"), ("--pipeline.refiner.see3d.size", "256")):
         config = configured("--refiner", "see3d", "--weights", "tiny", *words)

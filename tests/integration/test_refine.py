@@ -75,6 +75,18 @@ def test_see3d_with_tiny_weights_is_killed_and_goes_on(copied: Run) -> None:
     assert ended.code == 1 and "--output another folder" in ended.text and "Traceback" not in ended.output
 
 
+def test_an_enhancer_makes_generated_views_of_real_ones(copied: Run) -> None:
+    """The reliable refiner takes each view alone; with an enhancer it goes in passes, and nothing is real any more."""
+    ended = refine(copied, "--refiner", "reliable", "--enhance", "see3d-sr", "--weights", "tiny", "--views", 2)
+    assert ended.code == 0, ended.output
+    folder = copied.folder / "refined/round_1-reliable-see3d-sr/round_1"
+    report = json.loads((folder / "report.json").read_text())
+    assert len(report["views"]) == 2 and report["made_with"]["generates"]
+    for view in report["views"].values():
+        assert view["refiner"] == "reliable+see3d-sr" and view["generates"] and view["references"]
+        assert view["notes"]["enhance"] == "see3d-sr" and view["notes"]["enhance_change"] > 0
+
+
 # A training with it
 
 
