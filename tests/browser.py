@@ -14,7 +14,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,11 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 )  # fmt: skip
+WEBGL = (
+    "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-background-timer-throttling",
+    "--disable-renderer-backgrounding", "--disable-backgrounding-occluded-windows",
+)  # fmt: skip
+"""What it takes besides for scenes in three dimensions: they are drawn by the processor."""
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """The name that WebDriver gives to a reference to an element."""
 PATIENCE = 120.0
@@ -58,6 +63,15 @@ class Browser:
         """Click the middle of an element."""
         _call("POST", f"{self.session}/element/{self.find(selector)}/click", {})
 
+    def click_element(self, script: str, *arguments: Any) -> None:
+        """Click the middle of the element that a script returns."""
+        _call("POST", f"{self.session}/element/{self.run(script, *arguments)[ELEMENT]}/click", {})
+
+    def type_into(self, keys: str, script: str, *arguments: Any) -> None:
+        """Type into the element that a script returns."""
+        element = self.run(script, *arguments)[ELEMENT]
+        _call("POST", f"{self.session}/element/{element}/value", {"text": keys})
+
     def drag(self, selector: str, start: float, end: float) -> None:
         """Drag with the mouse inside an element, from one share of its width to another."""
         width = self.run("return document.querySelector(arguments[0]).getBoundingClientRect().width", selector)
@@ -69,6 +83,18 @@ class Browser:
 
         steps = [move(start), {"type": "pointerDown", "button": 0}, move(end), {"type": "pointerUp", "button": 0}]
         _call("POST", f"{self.session}/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": steps}]})
+
+    def click_at(self, x: float, y: float) -> None:
+        """Press and release the mouse's button at a place in the window, in CSS pixels."""
+        move = {"type": "pointerMove", "x": round(x), "y": round(y), "duration": 20}
+        steps = [move, {"type": "pointerDown", "button": 0}, {"type": "pause", "duration": 50},
+                 {"type": "pointerUp", "button": 0}]  # fmt: skip
+        _call("POST", f"{self.session}/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": steps}]})
+
+    def move_to(self, x: float, y: float) -> None:
+        """Move the mouse there, in CSS pixels of the window."""
+        move = {"type": "pointerMove", "x": round(x), "y": round(y), "duration": 20}
+        _call("POST", f"{self.session}/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": [move]}]})
 
     def resize(self, width: int, height: int) -> None:
         """Size of the window, pixels."""
@@ -99,8 +125,11 @@ class Browser:
 
 
 @contextlib.contextmanager
-def browser(profile: Path, width: int = 1100, height: int = 900) -> Iterator[Browser]:
-    """A browser with a fresh profile in the folder ``profile``; skips the test where there is none."""
+def browser(profile: Path, width: int = 1100, height: int = 900, more: Sequence[str] = ()) -> Iterator[Browser]:
+    """A browser with a fresh profile in the folder ``profile``; skips the test where there is none.
+
+    ``more``: further flags of Chromium, say `WEBGL`.
+    """
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     if chromium is None or driver is None:
@@ -114,7 +143,7 @@ def browser(profile: Path, width: int = 1100, height: int = 900) -> Iterator[Bro
     try:
         server = f"http://127.0.0.1:{port}"
         _wait_until_ready(server, process, log)
-        flags = [*FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"]
+        flags = [*FLAGS, *more, f"--user-data-dir={profile}", f"--window-size={width},{height}"]
         wanted = {"browserName": "chrome", "goog:chromeOptions": {"binary": chromium, "args": flags}}
         answer = _call("POST", f"{server}/session", {"capabilities": {"alwaysMatch": wanted}})
         session = f"{server}/session/{answer['sessionId']}"

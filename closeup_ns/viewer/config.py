@@ -15,8 +15,8 @@ class ViewerPanelConfig:
     """Long side, in pixels, at which reliable pixels and provenance are measured. Larger is finer and slower."""
     photographs: int = 64
     """Most photographs that those overlays ask; of larger captures, this many evenly spaced ones."""
-    frustum_size: float = 0.15
-    """Size of a round's frustum, as a share of its camera's distance to the target."""
+    frustum_size: float = 0.06
+    """Length of a camera's frustum, as a share of its distance to the target."""
     thumbnail: int = 128
     """Long side, in pixels, of the refined image that is shown on a frustum."""
     path_zoom: float | None = None

@@ -12,6 +12,7 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import viser
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -34,6 +35,7 @@ from closeup_ns.viewer.targets import describe, target_from_click
 from closeup_ns.viewer.viewport import (
     ZOOM_BASE,
     come_closer,
+    first_view,
     is_behind,
     obstruction,
     to_viser,
@@ -48,9 +50,9 @@ if TYPE_CHECKING:
 
     from closeup_ns.training.pipeline import CloseupPipeline
 
-_PICK_SIZE, _WAY_SIZE, _VIDEO_SIZE, _SHOWN_SIZE = 512, 96, 960, 360
+_PICK_SIZE, _WAY_SIZE, _VIDEO_SIZE, _SHOWN_SIZE = 512, 96, 960, 220
 _MARKER_STEP = 1.3
-"""The marker is drawn anew when the camera is this many times closer or further than when it was drawn."""
+"""What is drawn for a distance is drawn anew when that is this many times larger or smaller."""
 
 
 class CloseupViewerControl(ViewerControl):
@@ -64,7 +66,9 @@ class CloseupViewerControl(ViewerControl):
         self._views: list[View] = []
         self._picking = False
         self._drawn: dict[int, tuple[int, int, bool]] = {}
-        self._zoom = self._marker_zoom = 1.0
+        self._zoom = self._marker_zoom = self._away = 1.0
+        self._eye: torch.Tensor | None = None
+        self._unmoved: dict[int, np.ndarray] = {}
 
     def _setup(self, viewer: Viewer) -> None:
         """Called by nerfstudio's viewer when its own panels are there."""
@@ -96,6 +100,7 @@ class CloseupViewerControl(ViewerControl):
 
     def _attach(self, client: viser.ClientHandle) -> None:
         """Have a client's frames decorated before they are sent. Runs after nerfstudio's own callback."""
+        self._unmoved[client.client_id] = client.camera.position
         machine = self.viewer.render_statemachines[client.client_id]
         render = machine._render_img
 
@@ -103,6 +108,7 @@ class CloseupViewerControl(ViewerControl):
             outputs = render(camera_state)
             try:
                 self._note_zoom(camera_state.c2w[:, 3])
+                self.worker.submit("cameras", self.filter_cameras)
                 panel = self.viewer.control_panel
                 crop = panel.crop_obb if panel.crop_viewport else None
                 return self.frames.decorate(outputs, camera_state, machine.state == "low_move", crop)
@@ -140,17 +146,27 @@ class CloseupViewerControl(ViewerControl):
         if not self._views:
             data = self._pipeline.datamanager
             self._names, self._views = data.photograph_names(), data.train_views()
-            self._take_saved_target()
-            away = self.target.distance if self.target is not None else 1.0
-            self.scene.draw(known_marks(self._names, self._views, away), self._visible)
+            self.scene.draw(known_marks(self._names, self._views, self._away))
         if self.target is None:
             self._take_saved_target()
+        if self.target is not None and abs(math.log(self.target.distance / self._away)) > math.log(_MARKER_STEP):
+            self._away = self.target.distance
+            self.scene.draw(known_marks(self._names, self._views, self._away))
+        self._greet()
         self._draw_rounds()
+        self.filter_cameras()
         if self.target is not None and abs(math.log(self._zoom / self._marker_zoom)) > math.log(_MARKER_STEP):
             self._marker_zoom = self._zoom
             self.scene.draw_target(self.target, self._zoom)
         if self._pipeline.rounds is not None:
             say(self.panel.progress, progress(self._pipeline.rounds))
+
+    def _greet(self) -> None:
+        """Who has just come sees what the photographs see: viser's own first view lies somewhere in the scene."""
+        for number, client in self.viser_server.get_clients().items():
+            first = self._unmoved.pop(number, None)
+            if first is not None and np.array_equal(client.camera.position, first):
+                jump(client, *first_view(self._names, self._views, self.target, self.render))
 
     def _take_saved_target(self) -> None:
         saved = self.store.load_targets()
@@ -162,7 +178,7 @@ class CloseupViewerControl(ViewerControl):
             if self._drawn.get(number) == (number, views, over):
                 continue
             self._drawn[number] = (number, views, over)
-            self.scene.draw(round_marks(self.store, number), self._visible)
+            self.scene.draw(round_marks(self.store, number))
             self.frames.forget()
         if not self._drawn:
             say(self.panel.camera, "This run has no rounds yet.")
@@ -177,10 +193,15 @@ class CloseupViewerControl(ViewerControl):
         return self.panel.kinds[mark.kind].value and in_round
 
     def filter_cameras(self) -> None:
-        self.scene.show(self._visible)
+        """No camera is in the way while a target is chosen: a click on one would jump there."""
+        eyes = [client.camera.position for client in self.viser_server.get_clients().values()]
+        self.scene.show(lambda mark: not self._picking and self._visible(mark), eyes)
+        viewer = self.viewer
+        others, shown = getattr(viewer, "camera_handles", {}), viewer.hide_images.visible and not self._picking
+        self.scene.show_others(others.values(), shown, eyes, self._away)
 
     def _show_camera(self, mark: CameraMark, client: viser.ClientHandle) -> None:
-        jump(client, mark)
+        jump(client, mark.view, mark.distance)
         note = f"**{mark.title}**  \n{mark.note}"
         say(self.panel.camera, note)
         picture = mark.picture
@@ -201,12 +222,14 @@ class CloseupViewerControl(ViewerControl):
         self._picking = True
         self.viser_server.scene.on_pointer_event("click")(self._clicked)
         self.panel.show_picking(True)
+        self.filter_cameras()
         self._say("Click on the object.")
 
     def _end_picking(self) -> None:
         self._picking = False
         self.viser_server.scene.remove_pointer_callback()
         self.panel.show_picking(False)
+        self.filter_cameras()
         self._say("")
 
     def _clicked(self, event: viser.ScenePointerEvent) -> None:
@@ -224,12 +247,16 @@ class CloseupViewerControl(ViewerControl):
         self._say("")
 
     def _set_target(self, target: Target) -> None:
-        self.target = target
+        self.target, self.frames.target = target, target.point
+        if self._eye is not None:
+            self._note_zoom(self._eye)
         self._marker_zoom = self._zoom
         self.scene.draw_target(target, self._zoom)
         say(self.panel.target, describe(target))
+        self.viewer._trigger_rerender()
 
     def _note_zoom(self, position: torch.Tensor) -> None:
+        self._eye = position
         if self.target is not None:
             self._zoom = zoom_of(position, self.target)
             away = self.target.distance / self._zoom

@@ -22,7 +22,7 @@ from closeup_ns.training.store import RoundStore
 from closeup_ns.viewer.base_model import BaseModel, base_checkpoint
 from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.evidence import Evidence, gather_evidence
-from closeup_ns.viewer.overlays import Backing, backing, draw, side_by_side
+from closeup_ns.viewer.overlays import Backing, backing, draw, draw_target, side_by_side
 from closeup_ns.viewer.panel import BASE, REFINED
 from closeup_ns.viewer.worker import Worker
 from closeup_ns.views.view import View
@@ -59,6 +59,8 @@ class Frames:
         self.pipeline, self.store, self.config, self.worker = pipeline, store, config, worker
         self.render, self.lock, self.changed, self.say = render, lock, changed, say
         self.model, self.reliable, self.provenance = REFINED, False, False
+        self.target: Tensor | None = None
+        """World point about which a ring is drawn."""
         self.base: BaseModel | None = None
         self.evidence: Evidence | None = None
         self._evidence_step = 0
@@ -82,7 +84,7 @@ class Frames:
     def decorate(self, outputs: dict[str, Any], state: CameraState, moving: bool, crop: Any = None) -> dict[str, Any]:
         """The frame as the panel wants it. ``moving``: the camera has not come to rest, so nothing new is measured."""
         base = self.base if self.model != REFINED else None
-        if base is None and not (self.reliable or self.provenance):
+        if base is None and self.target is None and not (self.reliable or self.provenance):
             return outputs
         rgb = outputs["rgb"]
         if base is not None:
@@ -92,6 +94,8 @@ class Frames:
             found = self._look_up(state, moving)
             if found is not None:
                 rgb = draw(rgb, found, self.reliable, self.provenance)
+        if self.target is not None:
+            rgb = draw_target(rgb, self._small_view(state, self.config.mask_size), self.target)
         return {**outputs, "rgb": rgb}
 
     @torch.no_grad()

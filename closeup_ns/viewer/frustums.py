@@ -23,6 +23,8 @@ COLORS: dict[CameraKind, tuple[int, int, int]] = {
     "frontier": (45, 110, 255),
 }
 """The paper's (Fig. 2)."""
+_ANCHOR_LENGTH = 1.3
+"""Anchors are drawn longer: most are photographs too, and one would hide the other."""
 WORDS: dict[CameraKind, str] = {"known": "known", "anchor": "anchor", "update": "to be updated", "frontier": "frontier"}
 
 
@@ -87,8 +89,14 @@ def state_of(store: RoundStore) -> tuple[tuple[int, int, bool], ...]:
 
 
 def frustum_scale(mark: CameraMark, share: float) -> float:
-    """Size in world units: small enough that near cameras do not hide the target."""
-    return share * mark.distance
+    """What viser calls a frustum's scale, in world units, for one that is ``share`` of its distance to the target long.
+
+    viser's scale is the cube root of the frustum's volume: with it alone, long lenses would make long frustums.
+    """
+    half = 0.5 * mark.view.height / float(mark.view.K[1, 1])
+    volume = half * half * mark.view.width / mark.view.height / 3.0
+    longer = _ANCHOR_LENGTH if mark.kind == "anchor" else 1.0
+    return longer * share * mark.distance * volume ** (1.0 / 3.0)
 
 
 def thumbnail(path: Path, long_side: int) -> np.ndarray:

@@ -19,7 +19,10 @@ NOTHING, REAL, GENERATED = 0, 1, 2
 RELIABLE_TINT = (0.25, 0.9, 0.35)
 REAL_TINT = (0.25, 0.55, 1.0)
 GENERATED_TINT = (1.0, 0.5, 0.1)
+TARGET_TINT = (0.92, 0.24, 0.24)
 _STRENGTH, _DIMMED = 0.4, 0.45
+_RING, _RING_LINE = 0.025, 0.003
+"""Radius of the target's ring and half the width of its line, as shares of the picture's height."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +102,23 @@ def side_by_side(left: Float[Tensor, "H W 3"], right: Float[Tensor, "H W 3"]) ->
     joined = torch.cat([left[:, :middle], right[:, middle:]], dim=1)
     joined[:, middle] = 1.0
     return joined
+
+
+def draw_target(rgb: Float[Tensor, "H W 3"], view: View, point: Float[Tensor, "3"]) -> Float[Tensor, "H W 3"]:
+    """``rgb``, which ``view`` shows at any size, with a ring about ``point`` (world), whatever hides the point itself.
+
+    Up close a marker in the scene is often behind the needles and the mist that one has come to look at.
+    """
+    height, width = rgb.shape[:2]
+    uv, z = project(view, point.to(view.c2w)[None])
+    if float(z[0]) <= 0:
+        return rgb
+    rows = torch.arange(height, device=rgb.device) + 0.5 - float(uv[0, 1]) * height / view.height
+    columns = torch.arange(width, device=rgb.device) + 0.5 - float(uv[0, 0]) * width / view.width
+    off = (torch.hypot(columns[None], rows[:, None]) - max(_RING * height, 4.0)).abs()[..., None]
+    line = max(_RING_LINE * height, 1.0)
+    drawn = torch.where(off < 2 * line, torch.ones_like(rgb), rgb)
+    return torch.where(off < line, rgb.new_tensor(TARGET_TINT).expand_as(rgb), drawn)
 
 
 def _tinted(rgb: Tensor, tint: tuple[float, float, float]) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import viser
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 
@@ -11,6 +12,7 @@ from closeup_ns.planning.target import Target
 from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.frustums import COLORS, CameraMark, frustum_scale, thumbnail
 from closeup_ns.viewer.viewport import pose_of, to_viser, vertical_fov
+from closeup_ns.views.view import View
 
 MARKER, MARKER_COLOR = "/closeup/target", (235, 60, 60)
 _MARKER_SIZE = 0.012
@@ -18,15 +20,15 @@ Clicked = Callable[[CameraMark, viser.ClientHandle], None]
 
 
 class Scene:
-    """What the panel adds to the scene."""
+    """What the panel adds to the scene, and when nerfstudio's own cameras are in the way."""
 
     def __init__(self, server: viser.ViserServer, config: ViewerPanelConfig, clicked: Clicked) -> None:
         """``clicked`` is told which frustum was clicked by whom."""
         self.server, self.config, self.clicked = server, config, clicked
         self.frustums: dict[str, tuple[CameraMark, viser.CameraFrustumHandle]] = {}
 
-    def draw(self, marks: Iterable[CameraMark], visible: Callable[[CameraMark], bool]) -> None:
-        """Draw cameras, in the stead of what had the same name."""
+    def draw(self, marks: Iterable[CameraMark]) -> None:
+        """Draw cameras, in the stead of what had the same name. They are hidden until `show` is called."""
         for mark in marks:
             pose = pose_of(mark.view)
             handle = self.server.scene.add_camera_frustum(
@@ -38,7 +40,7 @@ class Scene:
                 image=thumbnail(mark.picture, self.config.thumbnail) if mark.picture else None,
                 wxyz=pose.wxyz,
                 position=pose.position,
-                visible=visible(mark),
+                visible=False,
             )
             handle.on_click(self._on_click(mark))
             self.frustums[mark.path] = (mark, handle)
@@ -49,10 +51,22 @@ class Scene:
 
         return told
 
-    def show(self, visible: Callable[[CameraMark], bool]) -> None:
-        """Show and hide what is drawn."""
-        for mark, handle in self.frustums.values():
-            handle.visible = visible(mark)
+    def show(self, visible: Callable[[CameraMark], bool], eyes: Sequence[np.ndarray]) -> None:
+        """Show the cameras that are ``visible``, but none of those that one of the ``eyes`` (viser's world) is in.
+
+        From within a frustum one would see little but its edges, and nerfstudio's show a photograph over the picture.
+        """
+        for mark, handle in list(self.frustums.values()):
+            length = self.config.frustum_size * mark.distance * VISER_NERFSTUDIO_SCALE_RATIO
+            _set_visible(handle, visible(mark) and not _is_in(handle, length, eyes))
+
+    def show_others(
+        self, handles: Iterable[viser.CameraFrustumHandle], visible: bool, eyes: Sequence[np.ndarray], away: float
+    ) -> None:
+        """The same for nerfstudio's own frustums, whose cameras are about ``away`` (world) from the target."""
+        for handle in list(handles):
+            length = self.config.frustum_size * away * VISER_NERFSTUDIO_SCALE_RATIO
+            _set_visible(handle, visible and not _is_in(handle, length, eyes))
 
     def draw_target(self, target: Target, zoom: float) -> None:
         """The target as a sphere that looks equally large at every ``zoom``, with its distance and reliability."""
@@ -62,9 +76,20 @@ class Scene:
         scene.add_label(f"{MARKER}/label", f"target: {target.distance:.3g} away, {target.reliability:.0%} reliable")
 
 
-def jump(client: viser.ClientHandle, mark: CameraMark) -> None:
-    """Put a client's camera where ``mark`` is."""
-    pose = pose_of(mark.view)
+def _is_in(handle: viser.CameraFrustumHandle, length: float, eyes: Sequence[np.ndarray]) -> bool:
+    return any(float(np.linalg.norm(np.asarray(handle.position) - eye)) < length for eye in eyes)
+
+
+def _set_visible(handle: viser.CameraFrustumHandle, visible: bool) -> None:
+    """Each change is a message to every browser."""
+    if handle.visible != visible:
+        handle.visible = visible
+
+
+def jump(client: viser.ClientHandle, view: View, away: float) -> None:
+    """Put a client's camera where ``view`` is; it orbits what is ``away`` in front of it."""
+    pose, ahead = pose_of(view), to_viser(view.position + away * view.forward)
     with client.atomic():
         client.camera.position = pose.position
         client.camera.wxyz = pose.wxyz
+        client.camera.look_at = ahead

@@ -17,15 +17,18 @@ from jaxtyping import Float
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 from torch import Tensor
 
+from closeup_ns.errors import PlanningError
+from closeup_ns.paths.start import choose_start
 from closeup_ns.planning.target import Target
-from closeup_ns.rendering.types import Rendered
-from closeup_ns.views.view import View
+from closeup_ns.rendering.types import Rendered, Renderer
+from closeup_ns.views.view import View, aim_at
 from closeup_ns.views.warp import inside, project
 
 ZOOM_BASE = 3.0
 """The slider counts in the paper's rounds: each step of one comes three times closer."""
 _NEAR_SHARE, _NEAR_LIMIT = 0.25, 0.3
 _BLOCKED_SHARE = 0.75
+_FIRST_SIZE = 96
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,24 @@ def come_closer(position: Float[Tensor, "3"], target: Target, zoom: float) -> Fl
     length = away.norm()
     direction = away / length if float(length) > 1e-9 else torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     return point + direction * (target.distance / zoom)
+
+
+def first_view(
+    names: Sequence[str], views: Sequence[View], target: Target | None, render: Renderer
+) -> tuple[View, float]:
+    """What a person sees at first, and how far ahead the camera orbits.
+
+    The photograph that is aimed best at the target and sees it; before there is a target, the first photograph.
+    """
+    if target is not None:
+        try:
+            view, _ = choose_start(views, names, None, target.point, render)
+        except PlanningError:  # it lies in no photograph: one can look at it from the first all the same
+            view = aim_at(views[0], target.point.to(views[0].c2w))
+        return view, float((view.position - target.point.to(view.position)).norm())
+    small = render(views[0].resized(_FIRST_SIZE))
+    depth = small.depth[(small.alpha > 0.5) & (small.depth > 0)]
+    return views[0], float(depth.median()) if depth.numel() else 1.0
 
 
 def is_behind(view: View, point: Float[Tensor, "3"]) -> bool:

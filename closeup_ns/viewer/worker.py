@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 
@@ -15,7 +16,7 @@ class Worker:
         """
         Args:
             failed: told the name of a job that raised, and what; the thread goes on.
-            idle: called about every ``idle_seconds`` between jobs.
+            idle: called about every ``idle_seconds`` between jobs, however many of them there are.
         """
         self._failed, self._idle, self._idle_seconds = failed, idle, idle_seconds
         self._jobs: dict[str, Callable[[], None]] = {}
@@ -48,18 +49,22 @@ class Worker:
             self._thread.join()
 
     def _run(self) -> None:
+        looked = float("-inf")
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._jobs or self._stopped, self._idle_seconds)
+                left = looked + self._idle_seconds - time.monotonic()
+                self._changed.wait_for(lambda: self._jobs or self._stopped, max(left, 0.0))
                 if self._stopped:
                     return
-                name = next(iter(self._jobs), "")
+                name = next(iter(self._jobs), "") if time.monotonic() < looked + self._idle_seconds else ""
                 job = self._jobs.pop(name) if name else self._idle
                 self._busy = bool(name)
             try:
                 job()
             except Exception as error:  # whatever it is, it belongs on the panel, and the next click must still work
                 self._failed(name or "refresh", error)
+            if not name:
+                looked = time.monotonic()
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()

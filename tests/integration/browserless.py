@@ -25,7 +25,7 @@ class Browser:
         self.elements: dict[str, dict[str, Any]] = {}
         self.nodes: dict[str, dict[str, Any]] = {}
         self.camera: dict[str, Any] = {}
-        self.frames = 0
+        self.frames = self.moves = 0
         self.frame = b""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -55,6 +55,7 @@ class Browser:
             self.nodes.setdefault(message["name"], {})["visible"] = message["visible"]
         elif kind == "SetCameraPositionMessage":
             self.camera["position"] = list(message["position"])
+            self.moves += 1
         elif kind == "SetCameraLookAtMessage":
             self.camera["look_at"] = list(message["look_at"])
         elif kind == "BackgroundImageMessage":

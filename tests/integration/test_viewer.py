@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,36 +12,19 @@ import numpy as np
 import pytest
 
 from tests.integration.browserless import Browser
-from tests.integration.commands import forked
 from tests.integration.runs import Run, run_of, train_arguments
+from tests.integration.serving import serving
 
 pytestmark = pytest.mark.integration
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager
 def browsing(name: str, *arguments: object, cwd: Path) -> Iterator[Browser]:
     """A command with a viewer, and a client of it."""
-    port = free_port()
-    call = (*arguments, "--viewer.websocket-port", port, "--viewer.websocket-host", "127.0.0.1")
-    with forked(name, *call, cwd=cwd) as (process, log):
-        deadline = time.monotonic() + 240
-        while True:
-            try:
-                browser = Browser(port)
-                break
-            except OSError:
-                assert process.is_alive() and time.monotonic() < deadline, log.read_text(errors="replace")
-                time.sleep(0.3)
+    with serving(name, *arguments, cwd=cwd) as port:
+        browser = Browser(port)
         try:
             yield browser
-            assert process.is_alive(), log.read_text(errors="replace")
-            assert "Traceback" not in log.read_text(errors="replace"), log.read_text(errors="replace")
         finally:
             browser.close()
 
@@ -51,6 +32,9 @@ def browsing(name: str, *arguments: object, cwd: Path) -> Iterator[Browser]:
 def looks(browser: Browser, run: Run) -> np.ndarray:
     """Put the camera where an anchor of the first round is; gives back the target."""
     plan = run.json("round_1", "plan.json")["plans"][0]
+    browser.look(np.eye(4), away=3.0)
+    browser.wait(lambda: browser.moves, "the first view of whoever comes")
+    assert browser.distance_to(np.array(plan["target"])) == pytest.approx(plan["radius"] * plan["zoom_total"], rel=0.5)
     browser.look(np.array(plan["anchors"][0]["view"]["c2w"]), away=3.0)
     browser.wait(lambda: browser.frames, "a frame")
     return np.array(plan["target"])

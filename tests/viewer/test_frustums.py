@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from closeup_ns.errors import RoundStorageError
 from closeup_ns.planning.plan import KnownView, RoundPlan
 from closeup_ns.training.store import RoundStore
 from closeup_ns.viewer.frustums import COLORS, frustum_scale, known_marks, round_marks, state_of, thumbnail
+from closeup_ns.viewer.viewport import vertical_fov
 from tests.scenes import facing_views
 from tests.training.stored import a_view
 
@@ -53,7 +55,16 @@ def test_a_rounds_cameras_have_the_papers_kinds_and_their_images(store: RoundSto
     assert refined[0].note == "accepted: because"
     first = marks[1]
     assert first.distance == pytest.approx(float((first.view.position - torch.tensor([0.0, 0.0, 4.0])).norm()))
-    assert frustum_scale(first, 0.1) == pytest.approx(0.1 * first.distance)
+
+
+def test_a_frustum_is_as_long_as_its_share_of_the_distance(store: RoundStore) -> None:
+    """Against viser's client: x, y, z = tan(fov/2) aspect, tan(fov/2), 1, made so that x y z / 3 = scale cubed."""
+    anchor, mark = round_marks(store, 1)[:2]
+    for one, expected in ((mark, 0.1), (anchor, 0.13)):
+        y = math.tan(vertical_fov(one.view) / 2)
+        x = y * one.view.width / one.view.height
+        length = frustum_scale(one, 0.1) / (x * y * 1.0 / 3.0) ** (1 / 3)
+        assert length == pytest.approx(expected * one.distance)
 
 
 def test_the_image_is_the_refined_one_made_small(store: RoundStore) -> None:

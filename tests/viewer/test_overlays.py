@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from closeup_ns.viewer.overlays import (
     GENERATED,
     NOTHING,
     REAL,
+    TARGET_TINT,
     Backing,
     GeneratedView,
     backing,
     draw,
+    draw_target,
     side_by_side,
 )
 from closeup_ns.views.reliability import Observation, ReliabilityConfig
 from closeup_ns.views.view import View, look_at
+from closeup_ns.views.warp import project
 from tests.scenes import analytic_renderer, intrinsics
 
 RENDER = analytic_renderer(boxes=())
@@ -83,3 +87,22 @@ def test_nothing_is_drawn_where_nothing_is_known_but_darkness() -> None:
 def test_halves() -> None:
     joined = side_by_side(torch.zeros(3, 8, 3), torch.full((3, 8, 3), 0.5))
     assert bool((joined[:, :4] == 0).all()) and bool((joined[:, 4] == 1).all()) and bool((joined[:, 5:] == 0.5).all())
+
+
+def test_the_ring_is_about_the_target_at_every_size_of_the_frame() -> None:
+    view, point = looking(0.5), torch.tensor([1.0, 0.25, 4.0])
+    (column, row), _ = (value[0] for value in project(view, point[None]))
+    for factor in (1, 5):
+        height, width = view.height * factor, view.width * factor
+        ring = draw_target(torch.zeros(height, width, 3), view, point)
+        red = (ring - torch.tensor(TARGET_TINT)).abs().sum(-1) < 1e-6
+        rows, columns = (where.float().mean() + 0.5 for where in red.nonzero(as_tuple=True))
+        assert float(rows) == pytest.approx(float(row) * factor, abs=0.6)
+        assert float(columns) == pytest.approx(float(column) * factor, abs=0.6)
+        assert 0 < int(red.sum()) < 0.03 * height * width
+        assert not bool(ring[int(row * factor), int(column * factor)].any()), "what is marked stays visible"
+
+
+def test_a_target_behind_the_camera_has_no_ring() -> None:
+    rgb = torch.rand(48, 64, 3, generator=torch.Generator().manual_seed(0))
+    assert draw_target(rgb, looking(0.0), torch.tensor([0.0, 0.0, -4.0])) is rgb

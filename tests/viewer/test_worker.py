@@ -55,3 +55,22 @@ def test_between_jobs_it_looks_around() -> None:
     worker.start()
     assert looked.wait(10)
     worker.stop()
+
+
+def test_it_looks_around_although_jobs_never_end() -> None:
+    """Each frame of a viewer submits a job: what is new must be drawn all the same."""
+    looks, enough = [0], threading.Event()
+
+    def look() -> None:
+        looks[0] += 1
+        if looks[0] == 3:
+            enough.set()
+
+    def again() -> None:
+        worker.submit("frame", again)
+
+    worker = Worker(lambda name, error: None, look, idle_seconds=0.01)
+    worker.submit("frame", again)
+    worker.start()
+    assert enough.wait(10)
+    worker.stop()
