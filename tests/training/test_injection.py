@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 
 from closeup_ns.training.injection import FineTuneConfig, fine_tuning_strategy, injected_view
-from closeup_ns.training.store_view import PassRecord
+from closeup_ns.training.store_view import PassRecord, StoredView
 from closeup_ns.training.strategy import NEVER
 from tests.training.conftest import MakeTrainer
 from tests.training.stored import a_view
@@ -17,9 +18,14 @@ CONFIG = FineTuneConfig(real_weight=0.9, generated_weight=0.3, sparse_weight=0.4
 FAR = torch.tensor([0.0, 0.0, 50.0])
 
 
+def unrecorded(**options: Any) -> StoredView:
+    """A view that does not say itself whether it was generated."""
+    return dataclasses.replace(a_view(**options), record=None)
+
+
 @pytest.mark.parametrize("generates", [True, False])
 def test_each_pixel_weighs_what_its_origin_is_worth(generates: bool) -> None:
-    stored = a_view()
+    stored = unrecorded()
     target = injected_view(2, "update_00", stored, FAR, 1.0, CONFIG, generates, "cpu").target
     for row in range(14):
         for column in range(20):
@@ -35,7 +41,7 @@ def test_each_pixel_weighs_what_its_origin_is_worth(generates: bool) -> None:
 
 
 def test_a_view_that_the_gate_mistrusts_teaches_only_reliable_pixels() -> None:
-    stored = a_view(verdict="reliable_only")
+    stored = unrecorded(verdict="reliable_only")
     target = injected_view(1, "update_00", stored, FAR, 1.0, CONFIG, True, "cpu").target
     assert not target.weight.any() and target.sparse.any()
 
@@ -47,7 +53,7 @@ def test_a_view_that_the_gate_mistrusts_teaches_only_reliable_pixels() -> None:
 )  # fmt: skip
 def test_only_near_generated_views_densify(distance: float, generates: bool, densify: bool, expected: bool) -> None:
     """Within a third of the original distance, here 3."""
-    stored = a_view()
+    stored = unrecorded()
     target = stored.view.position + torch.tensor([0.0, distance, 0.0])
     config = dataclasses.replace(CONFIG, densify=densify)
     assert injected_view(1, "a", stored, target, 3.0, config, generates, "cpu").densifies is expected
@@ -55,12 +61,12 @@ def test_only_near_generated_views_densify(distance: float, generates: bool, den
 
 def test_without_reliable_pixels_in_the_loss_none_are_laid_over_the_image() -> None:
     """The paper's Table 3 has a row for the generator alone."""
-    stored, config = a_view(), dataclasses.replace(CONFIG, sparse_weight=0.0)
+    stored, config = unrecorded(), dataclasses.replace(CONFIG, sparse_weight=0.0)
     assert torch.equal(injected_view(1, "a", stored, FAR, 1.0, config, True, "cpu").target.image, stored.image)
 
 
 def test_a_view_that_the_gate_mistrusts_never_densifies() -> None:
-    stored = a_view(verdict="reliable_only")
+    stored = unrecorded(verdict="reliable_only")
     assert not injected_view(1, "a", stored, stored.view.position, 3.0, CONFIG, True, "cpu").densifies
 
 
