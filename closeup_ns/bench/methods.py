@@ -16,6 +16,7 @@ FILE = Path(__file__).parent / "methods.yaml"
 ZOOM = 3.0
 """How much closer each round goes (`PlannerConfig.zoom`; paper, section 5.2)."""
 _OURS = "closeup-"
+_REFINER = "--pipeline.refiner."
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,18 @@ def train_options(method: Method, budget: Budget, seed: int, quick: bool, cuda: 
     return words + [word.replace("{closest}", closest) for word in given]
 
 
-def require_parts(method: Method) -> None:
-    """CloseupError where this version of closeup-gs lacks a part that the row is about."""
+def require_parts(method: Method, further: Sequence[str] = ()) -> None:
+    """Refuse a row whose refiner or enhancer cannot run here, before anything is trained.
+
+    Args:
+        further: options of ns-train beside the row's own, such as where weights are.
+
+    Raises:
+        CloseupError: what is missing, and what to do.
+    """
     if not method.needs:
         return
-    from closeup_ns.refine.refiner import RefinerConfig
+    from closeup_ns.refine.refiner import RefinerConfig, check_refiner
 
     hints = get_type_hints(RefinerConfig)
     present = {*get_args(hints["kind"]), *hints}
@@ -125,6 +133,29 @@ def require_parts(method: Method) -> None:
             f"{method.label} needs {' and '.join(lacking)}, which this version of closeup-gs has not "
             f"(its refiners are {', '.join(get_args(hints['kind']))})"
         )
+    import torch
+    import tyro
+
+    words = _refiner_words([*method.options, *further])
+    config = tyro.cli(RefinerConfig, args=words, prog=f"bench row {method.name}: --pipeline.refiner")
+    try:
+        check_refiner(config, "cuda" if torch.cuda.is_available() else "cpu")
+    except CloseupError as reason:
+        raise CloseupError(f"{method.label} needs {' and '.join(method.needs)}: {reason}") from reason
+
+
+def _refiner_words(words: Sequence[str]) -> list[str]:
+    """The refiner's options among those of ns-train, without their prefix; of what is given twice the last counts."""
+    found: dict[str, list[str]] = {}
+    taken: list[str] | None = None
+    for word in words:
+        if word.startswith(_REFINER):
+            taken = found["--" + word.removeprefix(_REFINER)] = []
+        elif word.startswith("--"):
+            taken = None
+        elif taken is not None:
+            taken.append(word)
+    return [word for name, values in found.items() for word in (name, *values)]
 
 
 def load_methods(path: Path = FILE) -> dict[str, Method]:

@@ -117,7 +117,7 @@ def _work(spec: CellSpec, case: PreparedCase, out: Path, threads: int, lock: int
         find_renders(case.cameras(), renders)
         _copy_renders(case, renders, folder / RENDERS)
     else:
-        require_parts(spec.method)
+        require_parts(spec.method, spec.train_options)
         about = _train(spec, case, out, threads, lock)
         seconds |= about.pop("seconds")
         seconds |= _render(case, folder, Path(about["config"]))

@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from closeup_ns.errors import CloseupError
-from closeup_ns.refine.enhance.options import EnhancerConfig
+from closeup_ns.refine.enhance.options import EnhancerConfig, See3DSRConfig
+from closeup_ns.refine.options import See3DRefinerConfig
 from closeup_ns.refine.refiner import RefinerConfig
 
 Kind = Literal["auto", "reliable", "see3d", "difix", "command", "none"]
@@ -80,17 +81,30 @@ class RefineAgain:
                 f"{config.kind}, whose options are below --pipeline.refiner.{config.kind} (see --help)"
             )
         enhance: EnhancerConfig = replace(config.enhance, see3d_sr=replace(config.enhance.see3d_sr, **short))
-        return replace(config, see3d=replace(config.see3d, **short), enhance=enhance)
+        config = replace(config, see3d=replace(config.see3d, **short), enhance=enhance)
+        return _small(config) if self.weights == "tiny" else config
+
+
+def _small(config: RefinerConfig) -> RefinerConfig:
+    """The same with fewer steps at a smaller size, where neither was asked for: random towers are for a smoke test."""
+    see3d, usual = config.see3d, See3DRefinerConfig()
+    if (see3d.size, see3d.feather, see3d.steps) == (usual.size, usual.feather, usual.steps):
+        see3d = replace(see3d, size=128, feather=16, steps=2)
+        print("tiny weights: 2 steps at 128 pixels, a smoke test (--steps or --pipeline.refiner.see3d.* set others)")
+    fine, usual_fine = config.enhance.see3d_sr, See3DSRConfig()
+    if (fine.size, fine.steps) == (usual_fine.size, usual_fine.steps):
+        fine = replace(fine, size=128, steps=2)
+    return replace(config, see3d=see3d, enhance=replace(config.enhance, see3d_sr=fine))
 
 
 def print_views(views: dict[str, dict[str, Any]], title: str) -> None:
     """What the gate said of each view, and below the table why some are not used as refined."""
-    table = Table("view", "gate", "reliable pixels", "pass", "seconds", title=escape(title))
+    table = Table("view", "gate", "reliable pixels, dB", "pass", "seconds", title=escape(title))
     for name, view in views.items():
         before, after = ("-" if view[key] is None else f"{view[key]:.2f}" for key in ("psnr_before", "psnr_after"))
         together = f"{view['pass_number']}, {view['frames']} pictures"
         verdict = view["verdict"].replace("_", " ")
-        table.add_row(name, verdict, f"{before} -> {after} dB", together, f"{view['seconds']:.1f}")
+        table.add_row(name, verdict, f"{before} -> {after}", together, f"{view['seconds']:.1f}")
     console = Console()
     console.print(table)
     for name, view in views.items():

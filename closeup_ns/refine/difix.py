@@ -17,8 +17,9 @@ from torch import Tensor
 from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.refine.color import match_wavelet
 from closeup_ns.refine.guides import contained, guide_distances
+from closeup_ns.refine.libraries import torch_dtype
 from closeup_ns.refine.options import DifixRefinerConfig
-from closeup_ns.refine.published import Published, ask, free, torch_dtype
+from closeup_ns.refine.published import Published, ask, free
 from closeup_ns.refine.refiner import GuideImage, RefinedView, RefineRequest
 from closeup_ns.refine.results import failed, generated, render_image
 from closeup_ns.refine.seeds import seeded

@@ -9,12 +9,9 @@ from __future__ import annotations
 import gc
 import json
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,18 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from closeup_ns.errors import CloseupError, RefinerError, RefinerOutOfMemory
+from closeup_ns.refine.libraries import quiet
 from closeup_ns.refine.see3d.layout import INSTALL, missing_packages
 
-Precision = Literal["auto", "fp16", "bf16", "fp32"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-def torch_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The type of a network's numbers; ``auto`` is fp16 on a GPU and fp32 on a CPU."""
-    if precision == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    return _DTYPES[precision]
 
 
 @dataclass(frozen=True)
@@ -82,7 +71,8 @@ class Published:
         import diffusers
 
         try:
-            with _quiet():
+            # Some releases of the libraries draw random values before they load: the caller's stay as they were.
+            with quiet(), torch.random.fork_rng(devices=[]):
                 pipeline = getattr(diffusers, loader).from_pretrained(
                     str(folder),
                     torch_dtype=dtype,
@@ -265,26 +255,3 @@ def _only_half(folder: Path, index: dict[str, Any]) -> bool:
     """Whether some network is there in its fp16 variant alone: many fetch only that."""
     files = [list((folder / name).glob("*.safetensors")) for name in _components(index)]
     return any(part and all(".fp16" in path.name for path in part) for part in files)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' progress bars and reports: what matters in them is raised as an error."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries = (diffusers_logging, transformers_logging)
-    before = [library.get_verbosity() for library in libraries]
-    bars = [library.is_progress_bar_enabled() for library in libraries]
-    try:
-        for library in libraries:
-            library.set_verbosity(library.CRITICAL)
-            library.disable_progress_bar()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # for those who write pipelines, not for those who use them
-            yield
-    finally:
-        for library, verbosity, had_bars in zip(libraries, before, bars, strict=True):
-            library.set_verbosity(verbosity)
-            if had_bars:
-                library.enable_progress_bar()

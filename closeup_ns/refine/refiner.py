@@ -168,6 +168,7 @@ def build_refiner(config: RefinerConfig, device: torch.device | str) -> tuple[Re
         The refiner, and one line for the user that says which one is used and why.
 
     Raises:
+        RefinerError: its options contradict each other.
         CloseupError: ``config.kind`` or ``config.enhance.kind`` names nothing of this version.
     """
     device = torch.device(device)
@@ -190,7 +191,7 @@ def check_refiner(config: RefinerConfig, device: torch.device | str) -> None:
     For the start of a training, which should not find out after hours; never for what only looks at a finished run.
 
     Raises:
-        RefinerError: what is missing, and what to do.
+        RefinerError: what is missing or contradicts itself, and what to do.
         CloseupError: ``config`` names nothing of this version.
     """
     device = torch.device(device)
@@ -203,6 +204,7 @@ def check_refiner(config: RefinerConfig, device: torch.device | str) -> None:
         reason = options.why_not(device) if options is not None else None
         if reason is not None:
             raise RefinerError(f"{what} cannot run here: {reason}")
+    build_refiner(config, device)  # options that contradict each other are refused here
 
 
 def chosen_kind(config: RefinerConfig, device: torch.device | str) -> str:

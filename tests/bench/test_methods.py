@@ -77,7 +77,7 @@ def test_ns_train_knows_every_option_and_value() -> None:
     all_methods = {config.method_name: config for config in found}
     for method in METHODS.values():
         for quick in (False, True):
-            if not method.ours or method.needs:
+            if not method.ours:
                 continue
             config = all_methods[method.trained_as(quick)]
             words = train_options(method, Budget(9, 3, 2), 0, quick, False)
@@ -109,6 +109,20 @@ def test_a_row_whose_parts_are_missing_says_which() -> None:
     with pytest.raises(CloseupError, match="needs flux, which this version"):
         require_parts(Method("m", "label", nerfstudio="closeup-gs", needs=("reliable", "flux")))
     require_parts(Method("m", "label", nerfstudio="closeup-gs", needs=("reliable",)))
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.needs])
+def test_a_row_whose_weights_are_missing_says_what_to_do(name: str, tmp_path: Path) -> None:
+    weights = ["--pipeline.refiner.see3d.weights", str(tmp_path), "--x", "1"]
+    enhancer = ["--pipeline.refiner.enhance.see3d-sr.weights", str(tmp_path)]
+    with pytest.raises(CloseupError, match=r"needs .*: the (refiner|enhancer) .* cannot run here: .+"):
+        require_parts(METHODS[name], [*weights, *enhancer])
+
+
+def test_where_the_weights_are_can_be_told() -> None:
+    """As `bench --train-options` does; the row's own options, given once more, give way."""
+    require_parts(METHODS["see3d-update"], ["--y", "2", "--pipeline.refiner.see3d.weights", "tiny"])
+    require_parts(METHODS["see3d-update"], ["--pipeline.refiner.kind", "reliable"])
 
 
 def test_rows_are_picked_by_name_from_ns_train_and_from_folders(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from closeup_ns.cli.main import main
-from tests.integration.commands import Finished, fork
-from tests.integration.runs import PLANNED, Run
+from tests.integration.commands import Finished, fork, forked
+from tests.integration.runs import PLANNED, Run, run_of, train_arguments
 
 pytestmark = pytest.mark.integration
 
@@ -38,6 +39,100 @@ def test_the_same_refiner_from_the_same_checkpoint_gives_the_same_bits(copied: R
         assert name in ended.text and view["seconds"] > 0 and view["refiner"] == "reliable" and not view["generates"]
     assert (again / "contact_sheet.png").stat().st_size > 1000 and (again / "transforms.json").is_file()
     assert files(copied.rounds) == before
+
+
+SEE3D = ("--round", 1, "--refiner", "see3d", "--weights", "tiny", "--steps", 3, "--pipeline.refiner.see3d.frames", 4)
+"""Passes of at most four pictures, so that four views need several of them."""
+
+
+def test_see3d_with_tiny_weights_is_killed_and_goes_on(copied: Run) -> None:
+    """The issue's own command. No view is refined twice, and what is there when it goes on stays as it is."""
+    folder = copied.folder / "refined/round_1-see3d/round_1"
+    with forked("closeup-gs", "refine", "--load-config", copied.config, *SEE3D, cwd=copied.folder) as (process, log):
+        deadline = time.monotonic() + 200
+        while not list(folder.glob("views/[!.]*.json")) and process.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.kill()
+        process.join()
+        assert process.exitcode == -9, log.read_text()
+    stored = sorted(path.stem for path in folder.glob("views/[!.]*.json"))
+    assert 1 <= len(stored) < PLANNED
+    kept = {name: content for name, content in files(folder / "exact").items() if Path(name).stem in stored}
+    passes = json.loads((folder / "passes.json").read_text())
+    ended = refine(copied, *SEE3D)
+    assert ended.code == 0, ended.output
+    assert (
+        kept.items() <= files(folder / "exact").items() and json.loads((folder / "passes.json").read_text()) == passes
+    )
+    views = json.loads((folder / "report.json").read_text())["views"]
+    assert len(views) == PLANNED and all(view["generates"] and view["references"] for view in views.values())
+    assert all(2 <= view["frames"] <= 4 and view["peak_memory_mb"] > 0 for view in views.values())
+    assert "see3d" in ended.text and all(name in ended.text for name in views)
+    stamps = {name: (folder / "exact" / name).stat().st_mtime_ns for name in files(folder / "exact")}
+    ended = refine(copied, *SEE3D)  # everything is there: nothing is loaded, the table is printed again
+    assert ended.code == 0 and stamps == {name: (folder / "exact" / name).stat().st_mtime_ns for name in stamps}
+    ended = refine(copied, *SEE3D, "--pipeline.refiner.see3d.guidance", 1.0)
+    assert ended.code == 1 and "--output another folder" in ended.text and "Traceback" not in ended.output
+
+
+def test_an_enhancer_makes_generated_views_of_real_ones(copied: Run) -> None:
+    """The reliable refiner takes each view alone; with an enhancer it goes in passes, and nothing is real any more."""
+    ended = refine(copied, "--refiner", "reliable", "--enhance", "see3d-sr", "--weights", "tiny", "--views", 2)
+    assert ended.code == 0, ended.output
+    folder = copied.folder / "refined/round_1-reliable-see3d-sr/round_1"
+    report = json.loads((folder / "report.json").read_text())
+    assert len(report["views"]) == 2 and report["made_with"]["generates"]
+    for view in report["views"].values():
+        assert view["refiner"] == "reliable+see3d-sr" and view["generates"] and view["references"]
+        assert view["notes"]["enhance"] == "see3d-sr" and view["notes"]["enhance_change"] > 0
+
+
+# A training with it
+
+
+ANYTHING_GOES = {
+    "pipeline__gate__max_psnr_drop": 1000,
+    "pipeline__gate__max_low_frequency_difference": 10,
+    "pipeline__acceptance__enabled": False,
+}
+"""Random towers refine nothing: so that rounds train on generated views, the gate and the trial let them through."""
+
+
+def test_a_training_with_see3d_is_killed_and_goes_on_to_its_end(capture: Path, tmp_path: Path) -> None:
+    options: dict[str, object] = {
+        "pipeline__refiner__kind": "see3d",
+        "pipeline__refiner__see3d__weights": "tiny",
+        "pipeline__refiner__see3d__steps": 2,
+        "pipeline__refiner__see3d__frames": 4,
+        **ANYTHING_GOES,
+    }
+    victim = run_of(tmp_path, "killed")
+    with forked("ns-train", *train_arguments(capture, tmp_path, "killed", **options), cwd=tmp_path) as (process, log):
+        deadline = time.monotonic() + 200
+        while not list(victim.rounds.glob("round_1/views/[!.]*.json")) and time.monotonic() < deadline:
+            assert process.is_alive(), log.read_text()
+            time.sleep(0.002)
+        process.kill()
+        process.join()
+    decided = victim.decided()
+    views = {Path(name).stem for name in decided if "/views/" in name}
+    assert 1 <= len(views) < PLANNED
+    ended = fork(
+        "ns-train", *train_arguments(capture, tmp_path, "resumed", load_dir=victim.models, **options), cwd=tmp_path
+    )
+    assert ended.code == 0, ended.output
+    run = run_of(tmp_path, "resumed")
+    kept = {name: content for name, content in decided.items() if "/round_1" in f"/{name}" and Path(name).stem in views}
+    assert kept and kept.items() <= run.decided().items()
+    for number in (1, 2):
+        report = run.json(f"round_{number}", "report.json")
+        assert report["made_with"]["generates"] and "see3d, weights tiny" in report["made_with"]["refiner"]
+        assert len(report["views"]) == PLANNED and report["verdict"]["accepted"]
+        for view in report["views"].values():
+            assert view["accepted"] and view["generates"] and view["frames"] <= 4 and view["references"]
+            assert {"weights", "evaluations", "known_share"} <= view["notes"].keys()
+    assert "see3d (invents)" in (run.rounds / "report.html").read_text()
+    assert run.state()["step"] == 60 + 2 * 12 - 1
 
 
 # Bad input: in this process, since nothing is loaded before it is refused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from typing import Any, cast
 
@@ -67,6 +68,27 @@ def test_what_cannot_run_is_refused_before_anything_is_trained(monkeypatch: pyte
     for config in (RefinerConfig(kind=cast(Any, "magic")), RefinerConfig(enhance=EnhancerConfig(cast(Any, "magic")))):
         with pytest.raises(CloseupError, match="unknown .* 'magic': choose"):
             check_refiner(config, "cpu")
+
+
+def test_options_that_contradict_each_other_are_refused_as_early() -> None:
+    with pytest.raises(RefinerError, match="frames is 1"):
+        check_refiner(RefinerConfig(kind="see3d", see3d=See3DRefinerConfig("tiny", frames=1)), "cpu")
+
+
+def test_no_refiner_imports_anything_heavy_before_it_refines() -> None:
+    """ns-viewer, ns-eval and ns-render ask a refiner whether it generates; they need none of its packages."""
+    program = """
+import sys
+from closeup_ns.refine.refiner import ENHANCERS, KINDS, RefinerConfig, build_refiner
+from closeup_ns.refine.enhance.options import EnhancerConfig
+for kind in KINDS:
+    for enhancer in ENHANCERS:
+        refiner, _ = build_refiner(RefinerConfig(kind=kind, enhance=EnhancerConfig(enhancer)), "cpu")
+        assert refiner.generates == (kind in ("see3d", "difix", "command") or enhancer != "none"), (kind, enhancer)
+print(sorted({"diffusers", "transformers", "accelerate", "huggingface_hub", "nerfstudio"} & sys.modules.keys()))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ended.stdout.strip() == "[]", ended.stdout + ended.stderr
 
 
 def test_nothing_is_imported_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:

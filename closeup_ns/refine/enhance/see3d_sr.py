@@ -17,7 +17,8 @@ from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.refine.enhance.options import See3DSRConfig
 from closeup_ns.refine.enhance.pictures import MULTIPLE, OVERLAP, brought_back, planes, size_fault
 from closeup_ns.refine.guides import contained
-from closeup_ns.refine.published import free, in_one_line, torch_dtype
+from closeup_ns.refine.libraries import torch_dtype
+from closeup_ns.refine.published import free, in_one_line
 from closeup_ns.refine.refiner import GuideImage
 from closeup_ns.refine.see3d import layout
 from closeup_ns.refine.seeds import seeded

@@ -13,7 +13,8 @@ from torch import Tensor
 from closeup_ns.errors import RefinerError
 from closeup_ns.refine.enhance.options import SDX4Config, SDXLConfig
 from closeup_ns.refine.enhance.pictures import brought_back, planes
-from closeup_ns.refine.published import Published, free, torch_dtype
+from closeup_ns.refine.libraries import torch_dtype
+from closeup_ns.refine.published import Published, free
 from closeup_ns.refine.refiner import GuideImage
 from closeup_ns.refine.seeds import seeded
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from closeup_ns.refine.masks import mask_picture
 from closeup_ns.refine.options import See3DRefinerConfig
 from closeup_ns.refine.refiner import GuideImage
 from closeup_ns.refine.see3d.references import reference_crops, surface_points
+from closeup_ns.refine.seeds import seeded
 from closeup_ns.refine.sizes import CELL, Tile, blend, cut, tiles
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.view import View
@@ -121,7 +121,7 @@ def refine_jointly(
             torch.stack([one.mask for one in shown]),
             steps=config.steps,
             guidance=config.guidance,
-            generator=[_generator(seed, name, f"tile {index}") for name in names],
+            generator=[seeded(seed, name, f"tile {index}") for name in names],
             latents=torch.stack([_of_tile(start, tile) for start in starts]).to(points.device),
             batched_guidance=config.batched_guidance,
             progress=lambda done, total, before=index: progress(before * total + done, len(windows) * total),
@@ -170,18 +170,12 @@ def _inside(image: Tensor, tile: Tile) -> Tensor:
     return image[:, tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
 
 
-def _generator(seed: int, *words: str) -> torch.Generator:
-    """A CPU generator for this purpose and no other; the same in every process."""
-    digest = hashlib.sha256("\0".join([str(seed), *words]).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
 def _start_noise(name: str, windows: Sequence[Tile], seed: int) -> Float[Tensor, "4 h w"]:
     """Normal noise for every latent cell that the tiles of a view reach."""
     rows = max(tile.top + tile.height for tile in windows)
     columns = max(tile.left + tile.width for tile in windows)
     shape = (LATENT_CHANNELS, math.ceil(rows / CELL), math.ceil(columns / CELL))
-    return torch.randn(shape, generator=_generator(seed, name, "start"))
+    return torch.randn(shape, generator=seeded(seed, name, "start"))
 
 
 def _of_tile(noise: Float[Tensor, "4 h w"], tile: Tile) -> Float[Tensor, "4 y x"]:

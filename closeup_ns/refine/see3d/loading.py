@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from closeup_ns.errors import CloseupError, RefinerError
+from closeup_ns.refine.libraries import quiet
 from closeup_ns.refine.options import SEE3D_REVISION
 from closeup_ns.refine.see3d import layout
 from closeup_ns.refine.see3d.layout import UNetName
@@ -91,7 +91,7 @@ def _load(
     folder: Path, unet: UNetName, dtype: torch.dtype, device: torch.device, image_encoder_dtype: torch.dtype
 ) -> Components:
     # Some releases of the libraries draw random values before they load: the caller's stay as they were.
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet(), torch.random.fork_rng(devices=[]):
         components = Components(
             unet=_part(load_unet, folder / layout.unet_folder(unet), dtype, device),
             vae=_part(_load_vae, folder / layout.VAE, dtype, device),
@@ -203,23 +203,3 @@ def _part(load: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
     except Exception as problem:  # the libraries raise whatever the broken file made their readers raise
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise RefinerError(f"{folder} cannot be loaded: {reason}") from problem
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' progress bars and reports: what matters in them is raised as an error."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    before = [(library, library.get_verbosity()) for library in (diffusers_logging, transformers_logging)]
-    bars = transformers_logging.is_progress_bar_enabled()
-    try:
-        for library, _ in before:
-            library.set_verbosity(library.CRITICAL)
-        transformers_logging.disable_progress_bar()
-        yield
-    finally:
-        for library, verbosity in before:
-            library.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

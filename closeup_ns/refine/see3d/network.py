@@ -6,18 +6,12 @@ from typing import Literal
 
 import torch
 
+from closeup_ns.refine.libraries import torch_dtype
 from closeup_ns.refine.options import See3DRefinerConfig
 from closeup_ns.refine.see3d import layout
 from closeup_ns.refine.see3d.joint import JointModel
 
 Network = Literal["sparse", "single"]
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-def precision(config: See3DRefinerConfig, device: torch.device) -> tuple[str, torch.dtype]:
-    """Name and type of the network's numbers: half where a GPU has units for them, full on a CPU."""
-    name = config.dtype if config.dtype != "auto" else ("fp16" if device.type == "cuda" else "fp32")
-    return name, _DTYPES[name]
 
 
 def choose_network(config: See3DRefinerConfig, references: int) -> Network:
@@ -51,7 +45,7 @@ def load_network(config: See3DRefinerConfig, network: Network, device: torch.dev
         config.weights,
         unet=network,
         revision=config.revision,
-        dtype=precision(config, device)[1],
+        dtype=torch_dtype(config.dtype, device),
         device="cpu" if offload else device,
     )
     pipeline.set_progress_bar_config(disable=True)

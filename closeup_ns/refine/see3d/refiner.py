@@ -20,10 +20,11 @@ from torch import Tensor
 from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.refine import progress
 from closeup_ns.refine.chunking import covering
+from closeup_ns.refine.libraries import precision_name
 from closeup_ns.refine.options import See3DRefinerConfig
 from closeup_ns.refine.refiner import GuideImage, RefinedView, RefineRequest
 from closeup_ns.refine.see3d.joint import Joint, JointModel, Target, refine_jointly
-from closeup_ns.refine.see3d.network import Network, choose_network, load_network, precision
+from closeup_ns.refine.see3d.network import Network, choose_network, load_network
 from closeup_ns.refine.see3d.references import SOLID_ALPHA, shown_share, surface_points
 from closeup_ns.refine.sizes import Tile
 
@@ -225,7 +226,7 @@ class See3DRefiner:
             "frames": len(targets) + references,
             "evaluations": run.joint.evaluations,
             "network": self._network or "",
-            "dtype": precision(self.config, self.device)[0],
+            "dtype": precision_name(self.config.dtype, self.device),
         }
         if run.peak_memory_mb is not None:
             notes["peak_memory_mb"] = run.peak_memory_mb

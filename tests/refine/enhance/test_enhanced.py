@@ -209,8 +209,12 @@ def test_a_refiner_that_does_not_fit_is_tried_without_the_enhancer() -> None:
     asked = stand_ins.request(2)
     refiner, sharpener = Refined(), Sharpener()
     refiner.errors = [RefinerOutOfMemory("no room")]
-    results = EnhancedRefiner(refiner, sharpener).refine(asked)
+    made = EnhancedRefiner(refiner, sharpener)
+    results = made.refine(asked)
     assert sharpener.closed == 1 and all("enhance" in view.notes for view in results)
+    refiner.errors = [RefinerOutOfMemory("not even alone")]
+    with pytest.raises(RefinerOutOfMemory, match="not even alone"):
+        made.refine(asked)
     refiner.errors = [RefinerOutOfMemory("no room"), RefinerOutOfMemory("still none")]
     with pytest.raises(RefinerOutOfMemory, match="still none"):
         EnhancedRefiner(refiner, sharpener).refine(asked)

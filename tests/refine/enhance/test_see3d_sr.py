@@ -32,7 +32,7 @@ def images(*sizes: tuple[int, int]) -> list[torch.Tensor]:
 
 def test_tiny_towers_enhance_views_together() -> None:
     assert See3DSRConfig(weights="tiny").why_not(CPU) is None
-    made = enhancer()
+    made = enhancer(size=64)
     assert (made.name, made.frames, made.guided) == ("see3d-sr", 8, True)
     given = [*images((40, 52), (40, 52), (52, 40))]
     guides = stand_ins.request().anchors

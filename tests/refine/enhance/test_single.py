@@ -198,7 +198,11 @@ def test_tiles_go_back_where_they_came_from() -> None:
     assert float(back.min()) >= 0 and float(back.max()) <= 1
 
 
-def test_no_watermark_is_drawn_into_the_scene(models: dict[str, Path]) -> None:
+def test_no_watermark_is_drawn_into_the_scene(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    # With the package that draws it installed, diffusers' default is to draw it.
+    module = "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img"
+    monkeypatch.setattr(f"{module}.is_invisible_watermark_available", lambda: True)
+    monkeypatch.setattr(f"{module}.StableDiffusionXLWatermarker", object, raising=False)
     enhancer = SDXLConfig(model=str(models["base"])).setup(CPU)
     assert isinstance(enhancer, SingleEnhancer)
     assert enhancer._loaded().watermark is None

@@ -1,0 +1,59 @@
+"""`closeup-gs refine`: its short options, and the table that it prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tyro
+
+from closeup_ns.cli.refine import RefineAgain, print_views
+from closeup_ns.errors import CloseupError
+from closeup_ns.refine.refiner import RefinerConfig
+
+
+def configured(*words: str) -> RefinerConfig:
+    return tyro.cli(RefineAgain, args=["--load-config", "RUN", *words]).configuration()
+
+
+def test_short_options_are_laid_over_those_of_ns_train() -> None:
+    config = configured(
+        "--refiner", "see3d", "--weights", "FOLDER", "--steps", "7", "--enhance", "see3d-sr",
+        "--pipeline.refiner.see3d.guidance", "1.5", "--pipeline.refiner.enhance.see3d-sr.frames", "5",
+    )  # fmt: skip
+    assert (config.kind, config.enhance.kind) == ("see3d", "see3d-sr")
+    for options in (config.see3d, config.enhance.see3d_sr):
+        assert (options.weights, options.steps) == ("FOLDER", 7)
+    assert (config.see3d.guidance, config.see3d.size, config.enhance.see3d_sr.frames) == (1.5, 512, 5)
+    long = configured("--pipeline.refiner.kind", "command", "--pipeline.refiner.command.run", "fix {input} {output}")
+    assert (long.kind, long.command.run) == ("command", "fix {input} {output}")
+    assert configured() == RefinerConfig()
+
+
+def test_tiny_weights_take_few_small_steps_unless_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
+    config = configured("--refiner", "see3d", "--weights", "tiny")
+    assert (config.enhance.see3d_sr.size, config.enhance.see3d_sr.steps) == (128, 2)
+    assert (config.see3d.size, config.see3d.steps) == (128, 2) and "2 steps at 128 pixels" in capsys.readouterr().out
+    for words in (("--steps", "9"), ("--pipeline.refiner.see3d.size", "256")):
+        config = configured("--refiner", "see3d", "--weights", "tiny", *words)
+        assert (config.see3d.size, config.see3d.steps) in ((512, 9), (256, 50)) and not capsys.readouterr().out
+
+
+def test_options_of_a_part_that_was_not_chosen_are_refused() -> None:
+    with pytest.raises(CloseupError, match="--weights and --steps are for --refiner see3d"):
+        configured("--refiner", "difix", "--weights", "x", "--steps", "3")
+    assert (
+        configured("--refiner", "reliable", "--enhance", "see3d-sr", "--weights", "x").enhance.see3d_sr.weights == "x"
+    )
+
+
+def test_the_table_says_what_became_of_each_view(capsys: pytest.CaptureFixture[str]) -> None:
+    view: dict[str, Any] = {
+        "accepted": True, "verdict": "accepted", "reason": "agrees", "psnr_before": 20.0, "psnr_after": 21.5,
+        "pass_number": 2, "frames": 7, "seconds": 3.25,
+    }  # fmt: skip
+    failed = {**view, "accepted": False, "verdict": "rejected", "reason": "NaN [from] the network", "psnr_after": None}
+    print_views({"t0_update_00": view, "t0_update_01": failed}, "round 1: see3d [tiny]")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "round 1: see3d [tiny]" in said and "20.00 -> 21.50" in said and "2, 7 pictures" in said
+    assert "20.00 -> -" in said and "t0_update_01: NaN [from] the network" in said and "agrees" not in said
