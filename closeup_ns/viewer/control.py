@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import viser
 from nerfstudio.utils.rich_utils import CONSOLE
+from nerfstudio.viewer.render_state_machine import RenderAction
 from nerfstudio.viewer.utils import CameraState
 from nerfstudio.viewer.viewer_elements import ViewerControl
 
@@ -83,7 +84,7 @@ class CloseupViewerControl(ViewerControl):
         )
         self.frames = Frames(
             self._pipeline, self.store, self._config, self.worker, self.render, self._lock,
-            viewer._trigger_rerender, lambda words: say(self.panel.overlay, words),
+            self._rerender, lambda words: say(self.panel.overlay, words),
         )  # fmt: skip
         self.viser_server.on_client_connect(self._attach)
         self.worker.start()
@@ -97,6 +98,13 @@ class CloseupViewerControl(ViewerControl):
         """Render the current model with training and other renders kept away meanwhile."""
         with self._lock():
             return self._pipeline.model.render_view(view.to(self._pipeline.device))
+
+    def _rerender(self) -> None:
+        """Have every client's frame rendered anew. nerfstudio's own way fails where a client leaves meanwhile."""
+        for number, client in self.viser_server.get_clients().items():
+            machine = self.viewer.render_statemachines.get(number)
+            if machine is not None and self.viewer.ready:
+                machine.action(RenderAction("move", self.viewer.get_camera_state(client)))
 
     def _attach(self, client: viser.ClientHandle) -> None:
         """Have a client's frames decorated before they are sent. Runs after nerfstudio's own callback."""
@@ -159,7 +167,8 @@ class CloseupViewerControl(ViewerControl):
             self._marker_zoom = self._zoom
             self.scene.draw_target(self.target, self._zoom)
         if self._pipeline.rounds is not None:
-            say(self.panel.progress, progress(self._pipeline.rounds))
+            words = (progress(self._pipeline.rounds), why_no_rounds(self._pipeline, self.viewer.trainer))
+            say(self.panel.progress, "  \n".join(filter(None, words)))
 
     def _greet(self) -> None:
         """Who has just come sees what the photographs see: viser's own first view lies somewhere in the scene."""
@@ -253,7 +262,7 @@ class CloseupViewerControl(ViewerControl):
         self._marker_zoom = self._zoom
         self.scene.draw_target(target, self._zoom)
         say(self.panel.target, describe(target))
-        self.viewer._trigger_rerender()
+        self._rerender()
 
     def _note_zoom(self, position: torch.Tensor) -> None:
         self._eye = position
@@ -287,7 +296,7 @@ class CloseupViewerControl(ViewerControl):
     def choose_model(self, shown: str) -> None:
         if shown == REFINED:
             self.frames.model = shown
-            self.viewer._trigger_rerender()
+            self._rerender()
         else:
             self.worker.submit("base model", lambda: self._show_base(shown))
 
@@ -299,17 +308,17 @@ class CloseupViewerControl(ViewerControl):
             say(self.panel.overlay, f"⚠ {error}")
             return
         self.frames.model = shown
-        self.viewer._trigger_rerender()
+        self._rerender()
 
     def toggle_overlay(self) -> None:
         self.frames.reliable, self.frames.provenance = self.panel.reliable.value, self.panel.provenance.value
-        self.viewer._trigger_rerender()
+        self._rerender()
 
     # ---- rounds and paths
 
     def run_round(self) -> None:
         target = self.target if self._chosen else None
-        say(self.panel.progress, wish(self._pipeline, self.viewer.trainer, self.store, target))
+        say(self.panel.wished, wish(self._pipeline, self.viewer.trainer, self.store, target))
 
     def save_path(self, client: viser.ClientHandle | None) -> None:
         client, name = self._client(client), self.panel.path_name.value.strip()

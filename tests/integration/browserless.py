@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +16,8 @@ import viser.transforms as vtf
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.integration.serving import serving
+
 PATIENCE = 120.0
 
 
@@ -21,6 +25,7 @@ class Browser:
     """One client of a running viewer."""
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self.socket = connect(f"ws://127.0.0.1:{port}", max_size=None, open_timeout=60)
         self.elements: dict[str, dict[str, Any]] = {}
         self.nodes: dict[str, dict[str, Any]] = {}
@@ -113,6 +118,10 @@ class Browser:
         """Everything that Markdown elements say."""
         return "\n".join(str(e.get("markdown", "")) for e in list(self.elements.values()))
 
+    def target(self) -> str:
+        """Where the panel says that the target is."""
+        return self.texts().split("**Target** (")[1].split(")")[0]
+
     def wait_for_text(self, part: str) -> str:
         return self.wait(lambda: self.texts() if part in self.texts() else "", f"text {part!r}")
 
@@ -128,3 +137,20 @@ class Browser:
     def distance_to(self, point: np.ndarray) -> float:
         """Of the camera, in nerfstudio's world."""
         return math.dist(np.asarray(self.camera["position"]) / 10, point)
+
+
+@contextmanager
+def browsing(name: str, *arguments: object, cwd: Path) -> Iterator[Browser]:
+    """A command with a viewer, and a client of it."""
+    with serving(name, *arguments, cwd=cwd) as port:
+        browser = Browser(port)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def pick(browser: Browser, column: float, row: float) -> None:
+    browser.press("Set target by a click")
+    browser.wait_for_text("Click on the object")
+    browser.click(column, row)

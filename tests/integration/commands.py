@@ -24,6 +24,7 @@ ENTRY_POINTS = {
     "ns-render": "nerfstudio.scripts.render:entrypoint",
     "ns-viewer": "nerfstudio.scripts.viewer.run_viewer:entrypoint",
     "closeup-gs": "closeup_ns.cli.main:main",
+    "watched-train": "tests.integration.watched:train",
 }
 TIMEOUT = 280.0
 

@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.integration.browserless import Browser
+from tests.integration.browserless import Browser, browsing, pick
 from tests.integration.runs import Run, run_of, train_arguments
-from tests.integration.serving import serving
 
 pytestmark = pytest.mark.integration
-
-
-@contextmanager
-def browsing(name: str, *arguments: object, cwd: Path) -> Iterator[Browser]:
-    """A command with a viewer, and a client of it."""
-    with serving(name, *arguments, cwd=cwd) as port:
-        browser = Browser(port)
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 def looks(browser: Browser, run: Run) -> np.ndarray:
@@ -38,12 +24,6 @@ def looks(browser: Browser, run: Run) -> np.ndarray:
     browser.look(np.array(plan["anchors"][0]["view"]["c2w"]), away=3.0)
     browser.wait(lambda: browser.frames, "a frame")
     return np.array(plan["target"])
-
-
-def pick(browser: Browser, column: float, row: float) -> None:
-    browser.press("Set target by a click")
-    browser.wait_for_text("Click on the object")
-    browser.click(column, row)
 
 
 def test_a_finished_run_is_seen_and_steered(finished: Run, capture: Path, tmp_path: Path) -> None:
@@ -78,9 +58,9 @@ def sees_the_rounds(browser: Browser, run: Run) -> None:
 
 
 def takes_clicks(browser: Browser) -> None:
-    before = browser.texts().split("**Target**")[1].split(")")[0]
+    before = browser.target()
     pick(browser, 0.4, 0.45)
-    browser.wait(lambda: browser.texts().split("**Target**")[1].split(")")[0] != before, "another target")
+    browser.wait(lambda: browser.target() != before, "another target")
     assert "reliability" in browser.texts() and "/closeup/target" in browser.nodes
     away = np.eye(4)
     away[:3, 3] = [500.0, 0.0, 0.0]
@@ -90,8 +70,7 @@ def takes_clicks(browser: Browser) -> None:
 
 
 def comes_closer(browser: Browser) -> None:
-    place = browser.texts().split("**Target** (")[1].split(")")[0]
-    target = np.array([float(value) for value in place.split(",")])
+    target = np.array([float(value) for value in browser.target().split(",")])
     away = float(browser.texts().split("from the photographs that see it")[0].split()[-1])
     browser.set("Closer", 1.0)
     browser.wait(lambda: abs(browser.distance_to(target) / (away / 3) - 1) < 0.05, "the camera to come closer")

@@ -1,0 +1,147 @@
+"""The viewer's panel on runs of every kind: with a diffusion model, of an older version, without rounds, for two."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.integration.browserless import Browser, browsing, pick
+from tests.integration.commands import TIMEOUT, fork, forked
+from tests.integration.runs import Run, run_of, train_arguments
+from tests.integration.serving import free_port, wait_until_it_answers
+from tests.integration.test_resume import as_splatfacto
+from tests.integration.watched import IMPORTED
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_diffusion_model_is_loaded_by_a_round_and_by_nothing_before_it(capture: Path, tmp_path: Path) -> None:
+    """Attached, a target, every overlay, a path: no import. Then the button."""
+    arguments = train_arguments(
+        capture, tmp_path, vis="viewer", pipeline__schedule__base_steps=3000, pipeline__refiner__kind="see3d",
+        pipeline__refiner__see3d__weights="tiny", pipeline__refiner__see3d__steps=2,
+    )  # fmt: skip
+    with browsing("watched-train", *arguments, cwd=tmp_path) as browser:
+        log = next(tmp_path.glob("watched-train-*.log"))
+        browser.look(np.eye(4), away=3.0)
+        browser.wait_for_text("Base phase: step")
+        pick(browser, 0.5, 0.5)
+        browser.wait_for_text("**Target**")
+        for overlay in ("reliable pixels", "real or generated"):
+            browser.set(overlay, True)
+        browser.wait_for_text("measured at")
+        browser.set("Model", "base | refined")
+        browser.wait_for_text("the base model is not here")
+        browser.set("Name", "no_diffusion")
+        browser.press("Save camera path")
+        browser.wait_for_text("no_diffusion.json` to")
+        (capture / "camera_paths" / "no_diffusion.json").unlink()
+        assert IMPORTED not in log.read_text()
+        browser.press("Run the next round from here")
+        browser.wait(lambda: IMPORTED in log.read_text(), "the refiner")
+
+
+def test_two_people_see_one_target(copied: Run, tmp_path: Path) -> None:
+    """On a run of an older version. One picks; the other sees it, and stays when the first has left."""
+    older(copied.config)
+    with browsing("ns-viewer", "--load-config", copied.config, cwd=tmp_path) as first:
+        second = Browser(first.port)
+        for browser in (first, second):
+            browser.look(np.eye(4), away=3.0)
+            browser.wait(lambda browser=browser: browser.frames and browser.moves, "a frame of the first view")
+            browser.wait_for_text("**Target**")
+        before = [browser.target() for browser in (first, second)]
+        assert before[0] == before[1]
+        pick(first, 0.4, 0.45)
+        for browser, old in zip((first, second), before, strict=True):
+            browser.wait(lambda browser=browser, old=old: browser.target() != old, "another target")
+        marker = [browser.nodes["/closeup/target"]["position"] for browser in (first, second)]
+        assert first.target() == second.target() and marker[0] == marker[1]
+        first.close()
+        chosen = second.target()
+        pick(second, 0.6, 0.5)
+        second.wait(lambda: second.target() != chosen, "a target of the one who stayed")
+        second.close()
+
+
+def older(config: Path) -> None:
+    """Make a run's config.yml what a version without panel and generators wrote."""
+    root = yaml.compose(config.read_text())
+    pipeline = _inner(root, "pipeline")
+    _drop(pipeline, "viewer")
+    for name in ("see3d", "difix", "command", "enhance"):
+        _drop(_inner(pipeline, "refiner"), name)
+    config.write_text(yaml.serialize(root))
+
+
+def _inner(node: yaml.Node, name: str) -> yaml.MappingNode:
+    found = next(value for key, value in node.value if key.value == name)
+    assert isinstance(found, yaml.MappingNode)
+    return found
+
+
+def _drop(node: yaml.MappingNode, name: str) -> None:
+    kept = [(key, value) for key, value in node.value if key.value != name]
+    assert len(kept) == len(node.value) - 1, name
+    node.value = kept
+
+
+def test_a_run_of_an_older_version_is_read_by_every_command(copied: Run, finished: Run, tmp_path: Path) -> None:
+    older(copied.config)
+    assert "ViewerPanelConfig" not in copied.config.read_text() and "See3D" not in copied.config.read_text()
+    page, path, scores = tmp_path / "report.html", tmp_path / "path.json", tmp_path / "eval.json"
+    for name, *arguments in (
+        ("ns-eval", "--output-path", scores),
+        ("closeup-gs", "report", "--output", page),
+        ("closeup-gs", "path", "--output", path, "--frames", 3),
+    ):
+        subcommand = arguments[:1] if name == "closeup-gs" else []
+        rest = arguments[len(subcommand) :]
+        ended = fork(name, *subcommand, "--load-config", copied.config, *rest, cwd=tmp_path)
+        assert ended.code == 0, ended.output
+    reported = finished.json("round_2", "report.json")["evaluation_psnr"]["after"]
+    assert json.loads(scores.read_text())["results"]["psnr"] == pytest.approx(reported, abs=0.05)
+    assert "Round 2" in page.read_text() and len(json.loads(path.read_text())["camera_path"]) == 3
+
+
+def test_a_run_without_rounds_says_so_and_ends_by_itself(capture: Path, tmp_path: Path) -> None:
+    """`closeup-splatfacto`, with somebody who looks at it when it is over."""
+    port, method = free_port(), "closeup-splatfacto"
+    arguments = train_arguments(
+        capture, tmp_path, method=method, vis="viewer+tensorboard", viewer__quit_on_train_completion=True,
+        viewer__websocket_port=port, viewer__websocket_host="127.0.0.1", pipeline__schedule__base_steps=400,
+        pipeline__schedule__rounds=0, pipeline__schedule__round_steps=0,
+    )  # fmt: skip
+    with forked("ns-train", *arguments, cwd=tmp_path) as (process, log):
+        wait_until_it_answers(port, process, log)
+        browser = Browser(port)
+        browser.look(np.eye(4), away=3.0)
+        for words in ("No target yet.", "This run has no rounds yet.", "Base phase: step", "trains without rounds"):
+            browser.wait_for_text(words)
+        assert browser.element("Run the next round from here")["disabled"]
+        process.join(TIMEOUT)
+        browser.close()
+        text = log.read_text(errors="replace")
+        assert process.exitcode == 0 and "Traceback" not in text, text
+    run = run_of(tmp_path, method=method)
+    assert run.checkpoints() and list(run.folder.glob("events.out.tfevents*"))
+
+
+def test_the_rounds_of_a_splatfacto_run_are_seen(capture: Path, finished: Run, tmp_path: Path) -> None:
+    checkpoint = as_splatfacto(finished, tmp_path / "step-000000007.ckpt")
+    arguments = train_arguments(
+        capture, tmp_path, vis="viewer", load_checkpoint=checkpoint, pipeline__schedule__rounds=1
+    )
+    with browsing("ns-train", *arguments, cwd=tmp_path) as browser:
+        browser.look(np.eye(4), away=3.0)
+        browser.wait_for_text("All 1 rounds are over")
+        browser.wait(lambda: any(name.startswith("/closeup/round_1/") for name in browser.nodes), "the round's cameras")
+        browser.wait_for_text("**Target**")
+        browser.wait(lambda: browser.frames, "a frame")
+        refined, frames = browser.frame, browser.frames
+        browser.set("Model", "base")
+        browser.wait(lambda: browser.frames > frames and browser.frame != refined, "a frame of splatfacto's own")
