@@ -273,7 +273,7 @@ class CloseupViewerControl(ViewerControl):
 
     def come_closer(self, stops: float, client: viser.ClientHandle | None) -> None:
         client, target = self._client(client), self.target
-        if client is None:
+        if client is None or not math.isfinite(stops):  # a lone minus sign in the slider's box is NaN
             return
         if target is None:
             self._say("⚠ There is no target to come closer to: set one by a click first.")
