@@ -134,8 +134,9 @@ def test_a_run_without_rounds_says_so_and_ends_by_itself(capture: Path, tmp_path
 def test_the_rounds_of_a_splatfacto_run_are_seen(capture: Path, finished: Run, tmp_path: Path) -> None:
     checkpoint = as_splatfacto(finished, tmp_path / "step-000000007.ckpt")
     arguments = train_arguments(
-        capture, tmp_path, vis="viewer", load_checkpoint=checkpoint, pipeline__schedule__rounds=1
-    )
+        capture, tmp_path, vis="viewer", load_checkpoint=checkpoint, pipeline__schedule__rounds=1,
+        save_only_latest_checkpoint=False,
+    )  # fmt: skip
     with browsing("ns-train", *arguments, cwd=tmp_path) as browser:
         browser.look(np.eye(4), away=3.0)
         browser.wait_for_text("All 1 rounds are over")
