@@ -46,9 +46,8 @@ class FakeHub:
         return str(lfs["oid"] if isinstance(lfs, dict) else found["oid"])
 
 
-@contextmanager
-def serving(hub: FakeHub) -> Iterator[FakeHub]:
-    """Answers on a free port of this machine until the block ends."""
+def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
+    """What answers for ``hub``."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -98,7 +97,14 @@ def serving(hub: FakeHub) -> Iterator[FakeHub]:
         def log_message(self, format: str, *args: object) -> None:
             """Says nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    return Handler
+
+
+@contextmanager
+def serving(hub: FakeHub) -> Iterator[FakeHub]:
+    """Answers on a free port of this machine until the block ends."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

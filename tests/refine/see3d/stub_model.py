@@ -1,0 +1,123 @@
+"""A stand-in for See3D's network, and requests of a scene in closed form."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from closeup_ns.refine.options import See3DRefinerConfig
+from closeup_ns.refine.refiner import GuideImage, RefineRequest
+from closeup_ns.refine.see3d.refiner import See3DRefiner
+from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.reliability import ReliablePixels
+from closeup_ns.views.view import View
+from tests.refine.scene import WALL, camera, seen
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Call:
+    """One joint pass as the model got it."""
+
+    references: Tensor
+    renders: Tensor
+    masks: Tensor
+    latents: Tensor
+    noise: Tensor
+    """The first number of each picture's generator."""
+    options: dict[str, Any]
+
+
+@dataclass
+class Answer:
+    images: Tensor
+    evaluations: int
+
+
+@dataclass
+class Stub:
+    """A model that gives back what ``paint`` makes of the renders."""
+
+    paint: Callable[[Call], Tensor] = lambda call: call.renders
+    most: int = 1000
+    """Frames that fit into its memory."""
+    error: Callable[[], Exception] = lambda: torch.cuda.OutOfMemoryError("CUDA out of memory")
+    calls: list[Call] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
+
+    def __call__(
+        self,
+        references: Tensor,
+        renders: Tensor,
+        masks: Tensor,
+        *,
+        generator: Sequence[torch.Generator],
+        steps: int | None = None,
+        guidance: float | None = None,
+        latents: Tensor | None = None,
+        batched_guidance: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Answer:
+        assert latents is not None and progress is not None and steps is not None
+        assert len(generator) == len(references) + len(renders)
+        noise = torch.stack([torch.randn((), generator=one) for one in generator])
+        options = {"steps": steps, "guidance": guidance, "batched_guidance": batched_guidance}
+        call = Call(references, renders, masks, latents, noise, options)
+        self.calls.append(call)
+        if len(generator) > self.most:
+            raise self.error()
+        for done in range(steps):
+            progress(done + 1, steps)
+        return Answer(self.paint(call), steps)
+
+    def load(self, config: See3DRefinerConfig, network: str, device: torch.device) -> Stub:
+        self.loaded.append(network)
+        return self
+
+
+def refiner(stub: Stub, output: io.StringIO | None = None, **options: Any) -> See3DRefiner:
+    config = dataclasses.replace(See3DRefinerConfig(weights="tiny", size=64, feather=16, steps=4), **options)
+    return See3DRefiner(config, CPU, stub.load, Console(file=output or io.StringIO(), width=200))
+
+
+@functools.cache
+def close(index: int, width: int = 96, height: int = 72) -> tuple[View, Rendered]:
+    view = camera(0.1 * index - 0.3, 0.3, WALL - 1.0, width, height)
+    color, depth = seen(view, 1)
+    return view, Rendered(color.permute(1, 2, 0).contiguous(), depth, torch.ones_like(depth))
+
+
+@functools.cache
+def photograph(index: int) -> GuideImage:
+    view = camera(0.15 * index - 0.3, 0.2, 0.0, 160, 120)
+    return GuideImage(f"train/{index}", view, seen(view, 1)[0].permute(1, 2, 0), True)
+
+
+def guides(count: int) -> list[GuideImage]:
+    return [photograph(index) for index in range(count)]
+
+
+def known(dense: Tensor) -> ReliablePixels:
+    empty = torch.zeros(3, *dense.shape)
+    return ReliablePixels(dense, torch.zeros_like(dense), empty, empty, dense.long())
+
+
+def request(count: int = 3, references: int = 2, seed: int = 7, **changes: Any) -> RefineRequest:
+    views, renders = zip(*[close(index) for index in range(count)], strict=True) if count else ((), ())
+    masks = [known(torch.ones(view.height, view.width, dtype=torch.bool)) for view in views]
+    names = [f"t0_update_{index:02d}" for index in range(count)]
+    asked = RefineRequest(list(views), list(renders), masks, [], seed, names, guides(references))
+    return dataclasses.replace(asked, **changes)
+
+
+def with_masks(asked: RefineRequest, dense: Tensor) -> RefineRequest:
+    return dataclasses.replace(asked, masks=[known(dense.clone()) for _ in asked.views])
