@@ -77,7 +77,7 @@ class Rounds:
         if step == int(self.config.model.supersample_from * self.schedule.base_steps):
             self.pipeline.model.start_supersampling()
         if step == self._kernel_step() and self.pipeline.datamanager.held_out:
-            self._choose_kernel(step)
+            self._choose_kernel(step, self.schedule.base_steps)
         number = self.schedule.round_at(step)
         if number and step == self.schedule.round_start(number):
             self._begin(number, step)
@@ -85,12 +85,16 @@ class Rounds:
     def after_step(self, step: int) -> None:
         """Called after step ``step`` was trained."""
         self.lines.done(step)
+        number = self.schedule.round_at(step)
+        last = number > 0 and self.schedule.round_at(step + 1) != number
+        if last:
+            self.stage = f"round {number}: writing its report"  # before the step counts: the round is not over yet
         self.next_step = step + 1
         if self.next_round.granted and self.next_step >= self.schedule.total_steps:
             self.trainer.stop_training = True  # the base phase was cut short: the trainer's loop would go on
-        number = self.schedule.round_at(step)
-        if number and self.schedule.round_at(step + 1) != number:
+        if last:
             self._finish(number)
+            self.stage = ""
 
     def _catch_up(self, step: int) -> None:
         """Bring back what a run that starts at ``step`` would have in memory: judges, and earlier rounds' views."""
@@ -111,8 +115,8 @@ class Rounds:
     def _kernel_step(self) -> int:
         return int(self.config.kernel_search.at * self.schedule.base_steps)
 
-    def _choose_kernel(self, step: int) -> None:
-        steps = max(int(self.config.kernel_search.trial_steps * self.schedule.base_steps), 1)
+    def _choose_kernel(self, step: int, base_steps: int) -> None:
+        steps = max(int(self.config.kernel_search.trial_steps * base_steps), 1)
         search_kernel(self.trainer, step, self.config.kernel_search, steps)
         self.pipeline.datamanager.hold_out([])
 
@@ -122,7 +126,7 @@ class Rounds:
             self.pipeline.model.start_supersampling()
         if self.pipeline.datamanager.held_out:
             self.stage = "choosing the pixel kernel"
-            self._choose_kernel(step)
+            self._choose_kernel(step, base_steps=step)
         self.pipeline.model.base_steps = step
 
     # ---- one round

@@ -44,9 +44,9 @@ def wish(pipeline: CloseupPipeline, trainer: Trainer | None, store: RoundStore, 
 
 def progress(rounds: Rounds) -> str:
     """How far the run is, in words."""
-    if rounds.stage:
-        return f"**{rounds.stage}** ..."
     schedule, step = rounds.schedule, rounds.next_step
+    if rounds.stage:  # read after the step: the training thread sets it before the last step of a round counts
+        return f"**{rounds.stage}** ..."
     asked = "Asked for the next round.  \n" if rounds.next_round.wanted else ""
     number = schedule.round_at(step)
     if number:

@@ -51,13 +51,13 @@ class Browser:
     def _take(self, message: dict[str, Any]) -> None:
         kind = message["type"]
         if kind.startswith("GuiAdd"):
-            self.elements[message["id"]] = dict(message)
+            self._element(message["id"], message)
         elif kind == "GuiUpdateMessage":
-            self.elements.setdefault(message["id"], {}).update(message["updates"])
+            self._element(message["id"], message["updates"])
         elif kind == "SetPositionMessage":
-            self.nodes.setdefault(message["name"], {})["position"] = message["position"]
+            self._node(message["name"], {"position": message["position"]})
         elif kind == "SetSceneNodeVisibilityMessage":
-            self.nodes.setdefault(message["name"], {})["visible"] = message["visible"]
+            self._node(message["name"], {"visible": message["visible"]})
         elif kind == "SetCameraPositionMessage":
             self.camera["position"] = list(message["position"])
             self.moves += 1
@@ -67,7 +67,15 @@ class Browser:
             self.frame = bytes(message.get("rgb_bytes") or message.get("rgb_data") or b"")
             self.frames += 1
         elif "name" in message:
-            self.nodes.setdefault(message["name"], {}).update(message)
+            self._node(message["name"], message)
+
+    # New dictionaries, because the test goes through the old ones meanwhile.
+
+    def _element(self, name: str, values: dict[str, Any]) -> None:
+        self.elements = {**self.elements, name: {**self.elements.get(name, {}), **values}}
+
+    def _node(self, name: str, values: dict[str, Any]) -> None:
+        self.nodes = {**self.nodes, name: {**self.nodes.get(name, {}), **values}}
 
     def send(self, kind: str, **content: Any) -> None:
         self.socket.send(msgspec.msgpack.encode({"type": kind, **content}))
@@ -93,7 +101,6 @@ class Browser:
     def set(self, label: str, value: Any) -> None:
         """Set an element; press it where it is a button."""
         element = self.element(label)
-        element["value"] = value
         self.send("GuiUpdateMessage", id=element["id"], updates={"value": value})
 
     def press(self, label: str) -> None:
@@ -116,7 +123,7 @@ class Browser:
 
     def texts(self) -> str:
         """Everything that Markdown elements say."""
-        return "\n".join(str(e.get("markdown", "")) for e in list(self.elements.values()))
+        return "\n".join(str(e.get("markdown", "")) for e in self.elements.values())
 
     def target(self) -> str:
         """Where the panel says that the target is."""

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 def test_a_diffusion_model_is_loaded_by_a_round_and_by_nothing_before_it(capture: Path, tmp_path: Path) -> None:
     """Attached, a target, every overlay, a path: no import. Then the button."""
     arguments = train_arguments(
-        capture, tmp_path, vis="viewer", pipeline__schedule__base_steps=3000, pipeline__refiner__kind="see3d",
+        capture, tmp_path, vis="viewer", pipeline__schedule__base_steps=100_000, pipeline__refiner__kind="see3d",
         pipeline__refiner__see3d__weights="tiny", pipeline__refiner__see3d__steps=2,
     )  # fmt: skip
     with browsing("watched-train", *arguments, cwd=tmp_path) as browser:

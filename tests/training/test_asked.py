@@ -13,6 +13,7 @@ import pytest
 from closeup_ns.training.asked import NextRound, adopt_schedule, give_way, next_round_step
 from closeup_ns.training.schedule import ScheduleConfig
 from closeup_ns.training.store import RoundStore
+from closeup_ns.viewer.next_round import progress
 from tests.training.conftest import MakeTrainer
 
 
@@ -89,7 +90,8 @@ def test_a_run_starts_its_round_early_and_ends_when_it_is_over(make_trainer: Mak
 
     rounds = trainer.pipeline.rounds
     assert rounds is not None
-    rounds._begin, rounds._finish = note, lambda number: None
+    said: list[str] = []
+    rounds._begin, rounds._finish = note, lambda number: said.append(progress(rounds))
     after = rounds.after_step
 
     def after_step(step: int) -> None:
@@ -103,6 +105,9 @@ def test_a_run_starts_its_round_early_and_ends_when_it_is_over(make_trainer: Mak
     trainer.train()
     assert began == [(1, 20), (2, 26)]
     assert rounds.next_step == 32 == trainer.schedule.total_steps
+    # A round is over when its report is there, and not a moment before: who waits for these words reads the report.
+    assert said == ["**round 1: writing its report** ...", "**round 2: writing its report** ..."]
+    assert progress(rounds) == "All 2 rounds are over."
     assert (trainer.checkpoint_dir / "step-000000031.ckpt").exists()
     assert rounds.store.load_schedule() == {"base_steps": 20, "rounds": 2, "round_steps": 6}
 
