@@ -74,9 +74,16 @@ class RunFacts:
     config: dict[str, Any]
     targets: list[dict[str, Any]]
     rounds: list[RoundFacts]
-    wanted_rounds: int
-    """How many rounds the run was asked for."""
+    schedule: dict[str, Any]
+    """``base_steps``, ``rounds`` and ``round_steps``: the command line's, or since rounds were asked for in the viewer
+    the changed ones."""
     problems: list[str]
+
+    @property
+    def wanted_rounds(self) -> int:
+        """How many rounds the run was asked for."""
+        rounds = self.schedule.get("rounds")
+        return rounds if isinstance(rounds, int) else 0
 
     @property
     def finished(self) -> int:
@@ -95,15 +102,22 @@ def read_run(config_path: Path) -> RunFacts:
     root = folder / "rounds"
     matches = [ROUND_NAME.fullmatch(path.name) for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
     targets = _read_json(root / "targets.json", problems).get("targets")
-    wanted = option(config, "pipeline.schedule.rounds")
     return RunFacts(
         folder=folder,
         config=config,
         targets=[item for item in targets or [] if isinstance(item, dict)],
         rounds=[_read_round(root, number) for number in sorted(int(match[1]) for match in matches if match)],
-        wanted_rounds=wanted if isinstance(wanted, int) else 0,
+        schedule=_schedule(config, _read_json(root / "schedule.json", problems)),
         problems=problems,
     )
+
+
+def _schedule(config: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+    """What the run goes by, as `adopt_schedule` has it: more rounds on the command line are not taken back."""
+    schedule = {**(option(config, "pipeline.schedule") or {}), **changed}
+    asked = (part.get("rounds") for part in (option(config, "pipeline.schedule") or {}, changed))
+    schedule["rounds"] = max((rounds for rounds in asked if isinstance(rounds, int)), default=0)
+    return schedule
 
 
 def _read_round(root: Path, number: int) -> RoundFacts:

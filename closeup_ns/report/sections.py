@@ -87,7 +87,6 @@ def made_with(run: RunFacts) -> Markup:
     config, last = run.config, next((item.report for item in reversed(run.rounds) if item.report), {})
     made = last.get("made_with") or {}
     kernel = last.get("kernel") or {}
-    schedule = option(config, "pipeline.schedule") or {}
     versions = ", ".join(f"{name} {value}" for name, value in (made.get("versions") or {}).items())
     step = number(option(config, "pipeline.planner.zoom"), 0)
     targets = [
@@ -101,8 +100,8 @@ def made_with(run: RunFacts) -> Markup:
         ("target", [tag("div", item) for item in targets]),
         (
             "schedule",
-            f"{schedule.get('base_steps', '–')} steps on photographs alone, then {run.wanted_rounds} rounds of "
-            f"{schedule.get('round_steps', '–')}, each {step} times closer",
+            f"{run.schedule.get('base_steps', '–')} steps on photographs alone, then {run.wanted_rounds} rounds of "
+            f"{run.schedule.get('round_steps', '–')}, each {step} times closer",
         ),
         ("device", made.get("device") or f"{option(config, 'machine.device_type')} (as configured)"),
         ("refiner", made.get("refiner") or f"{option(config, 'pipeline.refiner.kind')} (as configured)"),

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from closeup_ns.training.rounds import Rounds
 
 
+_FRAME_SECONDS = 5.0
+"""A viewer's frame takes less."""
+
+
 class NextRound:
     """The wish for a round, and what becomes of the schedule when it is granted."""
 
@@ -83,6 +87,17 @@ def give_way(trainer: Trainer) -> None:
     if not getattr(viewer, "render_statemachines", None) or not trainer.train_lock.locked():
         return
     trainer.train_lock.release()
-    # Python's locks are not fair: whoever releases one and asks for it at once gets it again.
-    time.sleep(0.002)
-    trainer.train_lock.acquire()
+    try:
+        # Python's locks are not fair: whoever releases one and asks for it at once gets it again.
+        time.sleep(0.002)
+    finally:
+        _take_back(trainer.train_lock)
+
+
+def _take_back(lock: threading.Lock) -> None:
+    """Hold the lock again, also where Ctrl+C ends the wait: the training loop releases it on its way out."""
+    try:
+        lock.acquire()
+    except KeyboardInterrupt:
+        lock.acquire(timeout=_FRAME_SECONDS)  # no longer: the interrupt may have come when the lock was ours already
+        raise

@@ -14,6 +14,7 @@ from closeup_ns.cli.main import main
 from closeup_ns.errors import CheckpointError, CloseupError, DataError
 from closeup_ns.report.markup import VOID
 from closeup_ns.report.write import default_output, write_report
+from closeup_ns.training.store import RoundStore
 from tests.report.made_up import damage, write_config, write_round, write_run
 
 
@@ -217,3 +218,18 @@ def test_the_command_says_where_the_page_is(finished: Path, tmp_path: Path, caps
     main(["report", "--load-config", str(finished / "config.yml"), "--output", str(tmp_path / "deep/r.html")])
     assert str(tmp_path / "deep/r.html") in capsys.readouterr().out
     assert (tmp_path / "deep/r.html").read_text(encoding="utf8").startswith("<!doctype html>")
+
+
+def test_rounds_that_were_asked_for_in_the_viewer_are_told_as_they_were(tmp_path: Path) -> None:
+    """config.yml has what the command line said: 60 steps of base, two rounds."""
+    config = write_run(tmp_path / "run", rounds=2)
+    store = RoundStore(config.parent / "rounds")
+    store.save_schedule({"base_steps": 23, "rounds": 3, "round_steps": 12})
+    text = page_of(config).text
+    assert "23 steps on photographs alone, then 3 rounds of 12" in text
+    assert "Still training, or stopped: 2 of 3 rounds are finished" in text
+    store.save_schedule({"base_steps": 23, "rounds": 1, "round_steps": 12})
+    assert "then 2 rounds of 12" in page_of(config).text, "a resumed run is given more"
+    (config.parent / "rounds" / "schedule.json").write_text("[1")
+    text = page_of(config).text
+    assert "schedule.json cannot be read" in text and "60 steps on photographs alone, then 2 rounds" in text

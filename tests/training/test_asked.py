@@ -131,6 +131,49 @@ def test_a_viewer_that_waits_gets_its_frame() -> None:
     assert rendered.is_set() and lock.locked()
 
 
+class Interrupted:
+    """A lock at which Ctrl+C ends the first wait; it is the viewer that has it then, for one frame."""
+
+    def __init__(self) -> None:
+        self.held, self.asked = True, 0
+
+    def locked(self) -> bool:
+        return self.held
+
+    def release(self) -> None:
+        assert self.held
+        self.held = False
+
+    def acquire(self, timeout: float = -1) -> bool:
+        self.asked += 1
+        if self.asked == 1:
+            raise KeyboardInterrupt
+        self.held = True
+        return True
+
+
+def test_ctrl_c_while_a_viewer_renders_leaves_the_lock_held() -> None:
+    """The training loop releases it on its way out: another's lock, or nobody's, would be another error."""
+    lock = Interrupted()
+    viewer = SimpleNamespace(render_statemachines={0: object()})
+    with pytest.raises(KeyboardInterrupt):
+        give_way(cast(Any, SimpleNamespace(train_lock=lock, viewer_state=viewer)))
+    assert lock.held
+
+
+def test_ctrl_c_before_the_wait_leaves_the_lock_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    lock = threading.Lock()
+    lock.acquire()
+    viewer = SimpleNamespace(render_statemachines={0: object()})
+    monkeypatch.setattr("closeup_ns.training.asked.time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        give_way(cast(Any, SimpleNamespace(train_lock=lock, viewer_state=viewer)))
+    assert lock.locked()
+
+
 @pytest.mark.parametrize("viewer", [None, SimpleNamespace(render_statemachines={})])
 def test_where_nobody_watches_the_lock_stays(viewer: object) -> None:
     lock = threading.Lock()
