@@ -28,7 +28,7 @@ from closeup_ns.training.store import RoundStore
 from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.frames import Frames
 from closeup_ns.viewer.frustums import CameraMark, known_marks, round_marks, state_of, thumbnail
-from closeup_ns.viewer.next_round import progress, why_no_rounds, wish
+from closeup_ns.viewer.next_round import asked_round, progress, waits, why_no_rounds, wish
 from closeup_ns.viewer.panel import ALL_ROUNDS, REFINED, VIEWPORT, Panel, markdown_image, say
 from closeup_ns.viewer.paths import path_from, write_path
 from closeup_ns.viewer.scene import Scene, jump
@@ -43,6 +43,7 @@ from closeup_ns.viewer.viewport import (
     viewport_view,
     zoom_of,
 )
+from closeup_ns.viewer.words import plain
 from closeup_ns.viewer.worker import Worker
 from closeup_ns.views.view import View
 
@@ -63,6 +64,7 @@ class CloseupViewerControl(ViewerControl):
         self._pipeline, self._config = pipeline, config
         self.target: Target | None = None
         self._chosen = False
+        self._asked: int | None = None
         self._names: list[str] = []
         self._views: list[View] = []
         self._picking = False
@@ -84,7 +86,7 @@ class CloseupViewerControl(ViewerControl):
         )
         self.frames = Frames(
             self._pipeline, self.store, self._config, self.worker, self.render, self._lock,
-            self._rerender, lambda words: say(self.panel.overlay, words),
+            self._rerender, lambda words: say(self.panel.overlay, plain(words)),
         )  # fmt: skip
         self.viser_server.on_client_connect(self._attach)
         self.worker.start()
@@ -129,9 +131,10 @@ class CloseupViewerControl(ViewerControl):
 
     def _failed(self, job: str, error: Exception) -> None:
         """An error belongs where the person looks; one that is not ours goes to the console too."""
-        self._say(f"⚠ {error}" if isinstance(error, CloseupError) else f"⚠ {job}: {type(error).__name__}: {error}")
+        words = str(error) if isinstance(error, CloseupError) else f"{job}: {type(error).__name__}: {error}"
+        self._say(f"⚠ {plain(words)}")
         if not isinstance(error, CloseupError):
-            CONSOLE.log(f"viewer, {job}: {type(error).__name__}: {error}")
+            CONSOLE.log(f"viewer, {words}", markup=False)
 
     def _say(self, words: str) -> None:
         say(self.panel.message, words)
@@ -166,9 +169,17 @@ class CloseupViewerControl(ViewerControl):
         if self.target is not None and abs(math.log(self._zoom / self._marker_zoom)) > math.log(_MARKER_STEP):
             self._marker_zoom = self._zoom
             self.scene.draw_target(self.target, self._zoom)
-        if self._pipeline.rounds is not None:
-            words = (progress(self._pipeline.rounds), why_no_rounds(self._pipeline, self.viewer.trainer))
-            say(self.panel.progress, "  \n".join(filter(None, words)))
+        self._say_progress()
+
+    def _say_progress(self) -> None:
+        rounds, trainer = self._pipeline.rounds, self.viewer.trainer
+        if rounds is None:
+            return
+        words = (progress(rounds), waits(rounds, trainer), why_no_rounds(self._pipeline, trainer))
+        say(self.panel.progress, "  \n".join(filter(None, words)))
+        if self._asked is not None and rounds.next_step >= rounds.schedule.round_start(self._asked + 1):
+            self._asked = None
+            say(self.panel.wished, "")  # the round is over
 
     def _greet(self) -> None:
         """Who has just come sees what the photographs see: viser's own first view lies somewhere in the scene."""
@@ -211,7 +222,7 @@ class CloseupViewerControl(ViewerControl):
 
     def _show_camera(self, mark: CameraMark, client: viser.ClientHandle) -> None:
         jump(client, mark.view, mark.distance)
-        note = f"**{mark.title}**  \n{mark.note}"
+        note = f"**{plain(mark.title)}**  \n{plain(mark.note)}"
         say(self.panel.camera, note)
         picture = mark.picture
         if picture is not None:
@@ -252,8 +263,9 @@ class CloseupViewerControl(ViewerControl):
         if not self._views:
             raise CloseupError("the photographs are not loaded yet: try again in a moment")
         self._chosen = True
-        self._set_target(target_from_click(view, screen, self._views, self.render))
-        self._say("")
+        target = target_from_click(view, screen, self._views, self.render)
+        self._say("")  # before it is seen: whoever picks the next one at once is told to click, and that must stay
+        self._set_target(target)
 
     def _set_target(self, target: Target) -> None:
         self.target, self.frames.target = target, target.point
@@ -305,7 +317,7 @@ class CloseupViewerControl(ViewerControl):
             self.frames.load_base()
         except CloseupError as error:
             self.panel.model.value = REFINED
-            say(self.panel.overlay, f"⚠ {error}")
+            say(self.panel.overlay, f"⚠ {plain(str(error))}")
             return
         self.frames.model = shown
         self._rerender()
@@ -317,7 +329,9 @@ class CloseupViewerControl(ViewerControl):
     # ---- rounds and paths
 
     def run_round(self) -> None:
-        target = self.target if self._chosen else None
+        target, rounds = self.target if self._chosen else None, self._pipeline.rounds
+        if rounds is not None:
+            self._asked = asked_round(rounds.schedule, rounds.next_step)
         say(self.panel.wished, wish(self._pipeline, self.viewer.trainer, self.store, target))
 
     def save_path(self, client: viser.ClientHandle | None) -> None:
@@ -336,4 +350,4 @@ class CloseupViewerControl(ViewerControl):
             saved = write_path(content, name, self.viewer.datapath, self.store.root.parent)
             say(self.panel.saved, saved.describe())
         except CloseupError as error:
-            say(self.panel.saved, f"⚠ {error}")
+            say(self.panel.saved, f"⚠ {plain(str(error))}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from closeup_ns.planning.target import Target
 from closeup_ns.training.asked import next_round_step
+from closeup_ns.training.schedule import ScheduleConfig
 from closeup_ns.training.store import RoundStore
 
 if TYPE_CHECKING:
@@ -30,16 +31,39 @@ def wish(pipeline: CloseupPipeline, trainer: Trainer | None, store: RoundStore, 
     rounds = pipeline.rounds
     if reason is not None or rounds is None or trainer is None:
         return reason or "Training has not begun yet: try again in a moment."
-    words = ["Asked for: it starts between two steps."]
+    words = [_when(rounds)]
     if target is not None and store.load_targets() is None and not rounds.targets:
         x, y, z = (float(value) for value in target.point)
         pipeline.config.target.xyz, pipeline.config.target.pixel = ((x, y, z),), ()
     elif target is not None:
         words.append("⚠ The rounds go on with the target they were begun with; another one needs a new run.")
     rounds.next_round.ask()
-    if trainer.training_state == "paused":
-        words.append("⚠ Training is paused: resume it.")
     return "  \n".join(words)
+
+
+def _when(rounds: Rounds) -> str:
+    """When the round starts that is asked for now. It stays on the panel, so it is true later as well."""
+    step = rounds.next_step
+    number = rounds.schedule.round_at(step)
+    if number == 0:
+        return f"Asked for at step {step}: it starts before the next step."
+    if number < rounds.schedule.rounds:
+        return f"Round {number + 1} is on the schedule already: it starts when round {number} is over."
+    return f"Asked for at step {step}: it starts when round {number} is over."
+
+
+def asked_round(schedule: ScheduleConfig, step: int) -> int:
+    """Which round it is that is asked for before ``step``."""
+    if step < schedule.base_steps:
+        return 1
+    return (schedule.round_at(step) or schedule.rounds) + 1
+
+
+def waits(rounds: Rounds, trainer: Trainer | None) -> str | None:
+    """Why a round that was asked for does not start, in words; None where it does, or where nobody asked."""
+    if rounds.next_round.wanted and trainer is not None and trainer.training_state == "paused":
+        return "⚠ Training is paused: resume it."
+    return None
 
 
 def progress(rounds: Rounds) -> str:

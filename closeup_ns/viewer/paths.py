@@ -18,6 +18,7 @@ from closeup_ns.planning.target import Target
 from closeup_ns.rendering.types import Renderer
 from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.viewport import is_behind
+from closeup_ns.viewer.words import plain
 from closeup_ns.views.view import View
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")
@@ -36,7 +37,8 @@ class SavedPath:
     def describe(self) -> str:
         """In words, as Markdown."""
         where = "Render tab: Load Path" if self.listed else "the data folder cannot be written: it is in the run's"
-        lines = [f"Saved `{self.file}` to {self.zoom:.1f}x ({where})", *(f"⚠ {warning}" for warning in self.warnings)]
+        warnings = (f"⚠ {plain(warning)}" for warning in self.warnings)
+        lines = [f"Saved {plain(str(self.file))} to {self.zoom:.1f}x ({where})", *warnings]
         return "  \n".join(lines)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from closeup_ns.errors import PlanningError
 from closeup_ns.planning.target import Target, TargetConfig, target_from_pixel
 from closeup_ns.rendering.types import Rendered, Renderer
+from closeup_ns.viewer.words import plain
 from closeup_ns.views.view import View
 
 
@@ -51,6 +52,6 @@ def describe(target: Target) -> str:
     lines = [
         f"**Target** ({place})",
         f"{target.distance:.3g} from the photographs that see it, reliability {target.reliability:.0%}",
-        *(f"⚠ {warning}" for warning in target.warnings),
+        *(f"⚠ {plain(warning)}" for warning in target.warnings),
     ]
     return "  \n".join(lines)

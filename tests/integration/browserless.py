@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -122,8 +123,9 @@ class Browser:
         )  # fmt: skip
 
     def texts(self) -> str:
-        """Everything that Markdown elements say."""
-        return "\n".join(str(e.get("markdown", "")) for e in self.elements.values())
+        """Everything that Markdown elements say, as it is read: without what escapes a name and breaks a long one."""
+        said = "\n".join(str(e.get("markdown", "")) for e in self.elements.values())
+        return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", re.sub(r"</?span[^>]*>", "", said))
 
     def target(self) -> str:
         """Where the panel says that the target is."""

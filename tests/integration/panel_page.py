@@ -27,6 +27,9 @@ _TRACK = f"""{_FIND}
     return [box.left, box.top, box.width, box.height]"""
 _OPTION = "return [...document.querySelectorAll('[role=option]')].find(o => o.innerText.trim() == arguments[0])"
 _TAB = "return [...document.querySelectorAll('[role=tab]')].find(t => t.innerText.trim() == arguments[0])"
+_FITS = """
+    const columns = [...document.querySelectorAll('.mantine-ScrollArea-viewport')].filter(c => c.offsetParent);
+    return columns.length > 0 && columns.every(column => column.scrollWidth <= column.clientWidth)"""
 _CANVAS = """
     const scene = document.querySelector('canvas[data-engine]').getBoundingClientRect();
     return [scene.left, scene.top, scene.width, scene.height]"""
@@ -58,6 +61,10 @@ class PanelPage:
     def wait_until_gone(self, part: str) -> None:
         self.window.wait_for("return !document.body.innerText.includes(arguments[0])", part)
 
+    def fits(self) -> bool:
+        """Whether nothing of the panel is cut off at its right."""
+        return self.window.run(_FITS)
+
     # ---- what one does
 
     def press(self, label: str) -> None:
@@ -70,7 +77,7 @@ class PanelPage:
 
     def tick(self, label: str) -> None:
         """Tick a box, or take the tick away."""
-        self.window.click_element(_FIELD, label)
+        self.window.run(f"{_FIELD}.click()".replace("return ", ""), label)  # a scroll bar may lie over it for a while
 
     def slide(self, label: str, share: float) -> None:
         """Click at a share of a slider's track. Arrow keys would turn viser's camera too, whatever has the focus."""

@@ -94,7 +94,7 @@ def saves_a_path(browser: Browser, capture: Path) -> None:
     file = capture / "camera_paths" / "closeup.json"
     try:
         browser.press("Save camera path")
-        browser.wait_for_text("Saved `")
+        browser.wait_for_text("Saved ")
         content = json.loads(file.read_text())
         assert len(content["camera_path"]) == 240 and content["closeup"]["zoom"] > 3
     finally:

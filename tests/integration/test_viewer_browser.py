@@ -51,6 +51,7 @@ def drives_the_panel(page: PanelPage, capture: Path) -> None:
     sets_a_target(page)
     sees_the_cameras(page)
     sees_what_backs_the_pixels(page)
+    is_told_what_is_wrong_with_a_name(page)
     saves_a_path_and_loads_it(page, capture)
 
 
@@ -168,6 +169,14 @@ def sees_what_backs_the_pixels(page: PanelPage) -> None:
     page.tick("real or generated")
 
 
+def is_told_what_is_wrong_with_a_name(page: PanelPage) -> None:
+    """Though viser's Markdown would run it, or show nothing of it."""
+    for name in ("a{document.title = 'b'}", "<c"):
+        page.type("Name", name)
+        page.press("Save camera path")
+        page.wait_for(f"{name!r} is no name for a path")
+
+
 def saves_a_path_and_loads_it(page: PanelPage, capture: Path) -> None:
     """In nerfstudio's own Render tab."""
     file = capture / "camera_paths" / "from-the-browser.json"
@@ -176,6 +185,7 @@ def saves_a_path_and_loads_it(page: PanelPage, capture: Path) -> None:
         page.press("Save camera path")
         page.wait_for("Saved ")
         assert str(file) in page.text().replace("\n", "")
+        assert page.fits(), "the path's name made the panel wider than its column"
         saved = json.loads(file.read_text())
         page.window.screenshot("viewer-path-saved")
         page.press_tab("Render")

@@ -38,7 +38,7 @@ def test_a_diffusion_model_is_loaded_by_a_round_and_by_nothing_before_it(capture
         browser.wait_for_text("the base model is not here")
         browser.set("Name", "no_diffusion")
         browser.press("Save camera path")
-        browser.wait_for_text("no_diffusion.json` to")
+        browser.wait_for_text("no_diffusion.json to")
         (capture / "camera_paths" / "no_diffusion.json").unlink()
         assert IMPORTED not in log.read_text()
         browser.press("Run the next round from here")

@@ -74,7 +74,7 @@ def test_no_callback_waits_for_a_render(tmp_path: Path) -> None:
             hung = [name for name, call in calls.items() if not returns(call)]
         assert hung == []
         at.may_render.set()
-        assert "Saved `" in at.browser.wait_for_text("Saved `")  # what was asked for is done when its turn comes
+        assert "Saved " in at.browser.wait_for_text("Saved ")  # what was asked for is done when its turn comes
 
 
 def test_a_frame_goes_out_before_its_overlay_is_measured(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_path_longer_than_the_scene_allows_is_said(tmp_path: Path) -> None:
     with attached(tmp_path, SHEET, TARGET) as at:
         at.browser.wait_for_text("**Target**")
         at.browser.press("Save camera path")
-        words = at.browser.wait_for_text("Saved `")
+        words = at.browser.wait_for_text("Saved ")
         assert "⚠ geometry is in the way: the path stops at" in words and "instead of 27x" in words
 
 
@@ -150,6 +150,20 @@ def test_what_is_said_about_the_next_round_stays(tmp_path: Path, each: int, word
         rounds.next_step = 8
         at.browser.wait_for_text("Base phase: step 8")
         assert words in at.browser.texts()
+
+
+def test_what_was_said_about_a_round_goes_when_it_is_over(tmp_path: Path) -> None:
+    schedule = ScheduleConfig(100, 2, 10)
+    rounds = SimpleNamespace(next_round=NextRound(), targets=[], stage="", schedule=schedule, next_step=103)
+    with attached(tmp_path, WALL, TARGET, rounds, cast(Any, SimpleNamespace(training_state="training"))) as at:
+        at.browser.wait_for_text("Round 1 of 2: step 3")
+        at.browser.press("Run the next round from here")
+        at.browser.wait_for_text("Round 2 is on the schedule already")
+        rounds.next_step = 119
+        at.browser.wait_for_text("Round 2 of 2: step 9")
+        assert "Round 2 is on the schedule already" in at.browser.texts()
+        rounds.next_step = 120
+        at.browser.wait(lambda: "on the schedule already" not in at.browser.texts(), "the old words to go")
 
 
 def test_a_client_that_has_just_left_is_no_error(tmp_path: Path) -> None:

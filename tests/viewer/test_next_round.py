@@ -14,7 +14,7 @@ from closeup_ns.training.asked import NextRound
 from closeup_ns.training.schedule import ScheduleConfig
 from closeup_ns.training.store import RoundStore
 from closeup_ns.training.targets import TargetConfig
-from closeup_ns.viewer.next_round import progress, why_no_rounds, wish
+from closeup_ns.viewer.next_round import asked_round, progress, waits, why_no_rounds, wish
 
 TARGET = Target(torch.tensor([0.5, -1.0, 4.0]), 4.0, 0.9, "a click")
 TRAINING = cast(Any, SimpleNamespace(training_state="training"))
@@ -36,7 +36,7 @@ def test_a_finished_run_says_why_not_and_what_to_do() -> None:
 def test_the_wish_takes_the_target_that_was_clicked(tmp_path: Path) -> None:
     pipeline = a_pipeline()
     words = wish(pipeline, TRAINING, RoundStore(tmp_path), TARGET)
-    assert pipeline.rounds.next_round.wanted and "between two steps" in words
+    assert pipeline.rounds.next_round.wanted and words == "Asked for at step 0: it starts before the next step."
     assert pipeline.config.target.xyz == ((0.5, -1.0, 4.0),) and pipeline.config.target.pixel == ()
 
 
@@ -52,8 +52,35 @@ def test_without_training_nothing_is_wished_for(tmp_path: Path) -> None:
     pipeline = a_pipeline()
     assert "Only while training" in wish(pipeline, None, RoundStore(tmp_path), TARGET)
     assert not pipeline.rounds.next_round.wanted
-    paused = cast(Any, SimpleNamespace(training_state="paused"))
-    assert "paused" in wish(pipeline, paused, RoundStore(tmp_path), None)
+
+
+def test_a_pause_is_said_for_as_long_as_a_round_waits_for_its_end() -> None:
+    rounds, trainer = a_pipeline().rounds, cast(Any, SimpleNamespace(training_state="paused"))
+    assert waits(rounds, trainer) is None
+    rounds.next_round.ask()
+    assert "paused: resume it" in str(waits(rounds, trainer))
+    trainer.training_state = "training"
+    assert waits(rounds, trainer) is None and waits(rounds, None) is None
+
+
+@pytest.mark.parametrize(
+    "step, words, number",
+    [
+        (40, "Asked for at step 40: it starts before the next step.", 1),
+        (103, "Round 2 is on the schedule already: it starts when round 1 is over.", 2),
+        (117, "Asked for at step 117: it starts when round 2 is over.", 3),
+        (120, "Asked for at step 120: it starts before the next step.", 3),
+    ],
+)
+def test_when_a_round_starts_that_is_asked_for(tmp_path: Path, step: int, words: str, number: int) -> None:
+    """In the base phase, in round 1 of 2, in the last, and when all are over; as it is granted then."""
+    pipeline = a_pipeline(step=step)
+    schedule, store = pipeline.rounds.schedule, RoundStore(tmp_path)
+    assert wish(pipeline, TRAINING, store, None) == words and asked_round(schedule, step) == number
+    pipeline.rounds.store, pipeline.rounds.end_base_phase = store, lambda step: None
+    pipeline.rounds.next_round.grant(pipeline.rounds, step)
+    start = schedule.round_start(number)
+    assert schedule.round_at(start) == number and (start == step) == ("next step" in words)
 
 
 @pytest.mark.parametrize(
