@@ -140,7 +140,7 @@ def decide(verdict: RoundVerdict, config: AcceptanceConfig, generates: bool) -> 
     gain = verdict.photographs_round - verdict.photographs_control
     needed = -config.generated_tolerance if generates else config.min_gain
     said = f"held-out photographs {gain:+.3f} dB against as many steps on real photographs alone"
-    if gain < needed:
+    if not gain >= needed:  # NaN, too: judges of which nothing counts prove nothing
         return replace(verdict, accepted=False, reason=f"{said}: {needed:+.2f} dB are needed")
     if verdict.reliable_round is not None and verdict.reliable_control is not None:
         change = verdict.reliable_round - verdict.reliable_control

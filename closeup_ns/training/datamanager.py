@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
@@ -58,6 +59,8 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
         self.injected_probability = 0.0
         self.current_share = 0.7
         self.injection_generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
+        self.background = torch.zeros(3)
+        """What shows through transparent pixels of photographs; the pipeline sets the model's own."""
 
     # ---- photographs
 
@@ -73,13 +76,35 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
         self.train_unseen_cameras = self.sample_train_cameras()
 
     def photograph(self, index: int) -> Float[Tensor, "H W 3"]:
-        """Training photograph ``index`` as it is trained on (undistorted), in [0, 1]."""
-        return _unit_range(self.cached_train[index]["image"]).to(self.device)
+        """Training photograph ``index`` as it is trained on (undistorted), in [0, 1], before the background."""
+        return _before(self.cached_train[index]["image"].to(self.device), self.background)
 
-    def eval_photographs(self) -> list[tuple[View, Float[Tensor, "H W 3"]]]:
-        """The evaluation split, for reports; nothing that trains or decides may call this."""
+    def counted(self, index: int) -> Bool[Tensor, "H W"] | None:
+        """Pixels of training photograph ``index`` that its mask lets count; None without a mask: all."""
+        return _counted(self.cached_train[index], self.device)
+
+    def shown(self, index: int) -> Bool[Tensor, "H W"] | None:
+        """Pixels of training photograph ``index`` whose colour is the scene's; None: all.
+
+        They are inside the mask and opaque, and so are their neighbours, into which whoever samples between pixels
+        reaches. What a mask hides, or lies under transparency, never is a real colour of a close-up.
+        """
+        cached = self.cached_train[index]
+        parts = [_counted(cached, self.device), _opaque(cached["image"].to(self.device))]
+        found = [part for part in parts if part is not None]
+        return _without_border(torch.stack(found).all(0)) if found else None
+
+    def eval_photographs(self) -> list[tuple[View, Float[Tensor, "H W 3"], Bool[Tensor, "H W"] | None]]:
+        """The evaluation split with the pixels that count (None: all), for reports.
+
+        Nothing that trains or decides may call this.
+        """
         return [
-            (view_of(camera, 0).to(self.device), _unit_range(batch["image"]).to(self.device))
+            (
+                view_of(camera, 0).to(self.device),
+                _before(batch["image"].to(self.device), self.background),
+                _counted(batch, self.device),
+            )
             for camera, batch in self.fixed_indices_eval_dataloader
         ]
 
@@ -122,6 +147,24 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
         return cameras_of(injected.view).to(self.device), batch
 
 
-def _unit_range(image: Tensor) -> Float[Tensor, "H W 3"]:
+def _before(image: Tensor, background: Float[Tensor, "3"]) -> Float[Tensor, "H W 3"]:
+    """A photograph [H, W, 3 or 4] in [0, 1], its transparent pixels before ``background``."""
     image = image.float() / 255 if image.dtype == torch.uint8 else image
-    return image[..., :3]
+    colour, alpha = image[..., :3], image[..., 3:]
+    return alpha * colour + (1 - alpha) * background.to(colour) if alpha.shape[-1] else colour
+
+
+def _counted(batch: dict[str, Any], device: torch.device | str) -> Bool[Tensor, "H W"] | None:
+    return batch["mask"][..., 0].to(device).bool() if "mask" in batch else None
+
+
+def _opaque(image: Tensor) -> Bool[Tensor, "H W"] | None:
+    """Where a photograph lets nothing through; None where it has no alpha channel."""
+    if image.shape[-1] < 4:
+        return None
+    return image[..., 3] >= (255 if image.dtype == torch.uint8 else 1.0)
+
+
+def _without_border(mask: Bool[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
+    """``mask`` without the pixels that touch one outside of it."""
+    return F.max_pool2d((~mask).float()[None, None], 3, stride=1, padding=1)[0, 0] == 0

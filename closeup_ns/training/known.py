@@ -29,7 +29,8 @@ def _nothing() -> None:
 def observations(pipeline: CloseupPipeline, between: Callable[[], None] = _nothing) -> list[Observation]:
     """The photographs at the model's own exposure, each with the model's z-depth from where it was taken.
 
-    ``between`` is called before each of them.
+    Pixels that show no scene (masked, transparent) have no depth: they back nothing. ``between`` is called before each
+    photograph.
     """
     model, data = pipeline.model, pipeline.datamanager
     result = []
@@ -38,7 +39,9 @@ def observations(pipeline: CloseupPipeline, between: Callable[[], None] = _nothi
         view, photograph = data.train_view(index), data.photograph(index)
         if model.exposure is not None:
             photograph = model.exposure.undo(photograph, index)
-        result.append(Observation(view, photograph.permute(2, 0, 1).contiguous(), model.render_view(view).depth))
+        depth, shown = model.render_view(view).depth, data.shown(index)
+        depth = depth if shown is None else torch.where(shown, depth, 0.0)
+        result.append(Observation(view, photograph.permute(2, 0, 1).contiguous(), depth))
     return result
 
 

@@ -312,6 +312,14 @@ class CloseupModel(SplatfactoModel):
         absgrad = self.training and self.strategy.absgrad and self.strategy.listens(self.step)
         return rasterization(**scene, absgrad=absgrad, rasterize_mode=self.config.rasterize_mode)
 
+    def evaluation_background(self) -> Float[Tensor, "3"]:
+        """What `render_view` shows where there is no Gaussian; training draws its own at random."""
+        was_training, self.training = self.training, False
+        try:
+            return self._get_background_color()
+        finally:
+            self.training = was_training
+
     @torch.no_grad()
     def render_view(self, view: View) -> Rendered:
         """Render a view for planning, refinement or a report: no gradients, evaluation background."""

@@ -78,6 +78,7 @@ class CloseupPipeline(VanillaPipeline):
     def __init__(self, config: CloseupPipelineConfig, device: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, device, *args, **kwargs)
         self.model.base_steps = config.schedule.base_steps
+        self.datamanager.background = self.model.evaluation_background()
         self.rounds: Rounds | None = None
         # nerfstudio's viewer looks for attributes of this type; without a viewer it does nothing.
         self.viewer_control = CloseupViewerControl(self, config.viewer)
@@ -90,9 +91,9 @@ class CloseupPipeline(VanillaPipeline):
             return
         generator = torch.Generator().manual_seed(self.config.seed)
         photographs = [data.photograph(index) for index in range(len(data.train_dataset))]
-        points = frustum_points(
-            data.train_views(), photographs, outputs.metadata.get("bounds"), self.config.model.num_random, generator
-        )
+        shown = [data.shown(index) for index in range(len(photographs))]
+        bounds, count = outputs.metadata.get("bounds"), self.config.model.num_random
+        points = frustum_points(data.train_views(), photographs, bounds, count, generator, shown)
         self.model.start_from(*points)
 
     def get_training_callbacks(

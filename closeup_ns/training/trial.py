@@ -115,7 +115,10 @@ def run_steps(trainer: Trainer, first_step: int, steps: int, label: str) -> None
 
 @torch.no_grad()
 def photograph_psnr(pipeline: CloseupPipeline, indices: Sequence[int]) -> float:
-    """Mean PSNR in dB of training photographs ``indices``, at the model's own exposure."""
+    """Mean PSNR in dB of training photographs ``indices`` at the model's own exposure, on the pixels that count.
+
+    One whose mask leaves nothing says nothing; NaN where none says anything.
+    """
     model, data = pipeline.model, pipeline.datamanager
     scores = []
     for index in indices:
@@ -123,8 +126,8 @@ def photograph_psnr(pipeline: CloseupPipeline, indices: Sequence[int]) -> float:
         if model.exposure is not None:
             photograph = model.exposure.undo(photograph, index)
         rendered = model.render_view(data.train_view(index))
-        scores.append(psnr(rendered.color, photograph))
-    return sum(scores) / max(len(scores), 1)
+        scores.append(psnr(rendered.color, photograph, data.counted(index)))
+    return _mean(scores)
 
 
 def psnr(image: Tensor, reference: Tensor, mask: Tensor | None = None) -> float:
@@ -143,5 +146,12 @@ def eval_psnr(pipeline: CloseupPipeline) -> float | None:
     data = pipeline.datamanager
     if len(data.eval_dataset) == 0:
         return None
-    scores = [psnr(pipeline.model.render_view(view).color, image) for view, image in data.eval_photographs()]
-    return sum(scores) / len(scores)
+    return _mean(
+        [psnr(pipeline.model.render_view(view).color, image, mask) for view, image, mask in data.eval_photographs()]
+    )
+
+
+def _mean(scores: Sequence[float]) -> float:
+    """Mean of the scores that are numbers; NaN of none."""
+    finite = [score for score in scores if not math.isnan(score)]
+    return sum(finite) / len(finite) if finite else math.nan

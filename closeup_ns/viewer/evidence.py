@@ -52,7 +52,10 @@ def gather_evidence(
         if model.exposure is not None:
             photograph = model.exposure.undo(photograph, index)
         view = data.train_view(index).resized(long_side)
-        photographs.append(Observation(view, shrunk(photograph, view).permute(2, 0, 1), render(view).depth))
+        depth, shown = render(view).depth, data.shown(index)
+        if shown is not None:
+            depth = torch.where(shrunk(shown.float()[..., None], view)[..., 0] > 0.999, depth, 0.0)
+        photographs.append(Observation(view, shrunk(photograph, view).permute(2, 0, 1), depth))
     generated = []
     for number in store.rounds():
         verdict = store.load_verdict(number)

@@ -37,7 +37,7 @@ class Observation:
     color: Float[Tensor, "3 H W"]
     """The photograph, in [0, 1]."""
     depth: Float[Tensor, "H W"]
-    """The current model's z-depth rendered from ``view``; 0 where nothing is rendered."""
+    """The current model's z-depth rendered from ``view``; 0 where nothing is rendered or no scene is photographed."""
 
     def __post_init__(self) -> None:
         size = (self.view.height, self.view.width)

@@ -97,4 +97,4 @@ def test_photographs_are_in_the_unit_range_and_match_their_views(data: CloseupDa
     assert image.dtype == torch.float32 and image.shape == (view.height, view.width, 3)
     assert 0 <= float(image.min()) < float(image.max()) <= 1
     assert len(data.train_views()) == len(data.photograph_names()) == 10
-    assert all(tuple(i.shape[:2]) == (v.height, v.width) for v, i in data.eval_photographs())
+    assert all(tuple(i.shape[:2]) == (v.height, v.width) for v, i, _ in data.eval_photographs())

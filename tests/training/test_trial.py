@@ -158,5 +158,5 @@ def test_the_evaluation_split_is_what_is_reported(trainer: CloseupTrainer) -> No
     pipeline = trainer.pipeline
     pairs = pipeline.datamanager.eval_photographs()
     assert len(pairs) == 2
-    expected = [psnr(pipeline.model.render_view(view).color, image) for view, image in pairs]
+    expected = [psnr(pipeline.model.render_view(view).color, image) for view, image, _ in pairs]
     assert eval_psnr(pipeline) == pytest.approx(sum(expected) / 2)
