@@ -1,4 +1,5 @@
-"""How the diffusion libraries are used by everything that generates: the precision of their numbers, and their silence.
+"""How the diffusion libraries are used by everything that generates: the precision of their numbers, their silence, and
+what they say when memory runs out.
 
 diffusers and transformers are imported inside: choosing a refiner must not.
 """
@@ -12,7 +13,18 @@ from typing import Literal
 
 import torch
 
+from closeup_ns.errors import RefinerOutOfMemory
+
 Precision = Literal["auto", "fp16", "bf16", "fp32"]
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "ALLOC_FAILED",
+    "unable to find an engine to execute this computation",
+    "Unable to find a valid cuDNN algorithm",
+)
+"""What PyTorch says where it has no class of its own for it: main memory, other accelerators, the workspaces of cuBLAS
+and of cuDNN, whose convolutions find no algorithm that fits into what is left."""
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -26,6 +38,12 @@ def precision_name(precision: Precision, device: torch.device) -> Literal["fp16"
 def torch_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """The type of a network's numbers."""
     return _DTYPES[precision_name(precision, device)]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that something did not fit into memory, whoever raised it: with less it might go on."""
+    known = isinstance(error, (torch.cuda.OutOfMemoryError, RefinerOutOfMemory, MemoryError))
+    return known or (isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY))
 
 
 @contextmanager

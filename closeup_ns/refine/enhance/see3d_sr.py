@@ -17,7 +17,7 @@ from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.refine.enhance.options import See3DSRConfig
 from closeup_ns.refine.enhance.pictures import MULTIPLE, OVERLAP, brought_back, planes, size_fault
 from closeup_ns.refine.guides import contained
-from closeup_ns.refine.libraries import torch_dtype
+from closeup_ns.refine.libraries import out_of_memory, torch_dtype
 from closeup_ns.refine.published import free, in_one_line
 from closeup_ns.refine.refiner import GuideImage
 from closeup_ns.refine.see3d import layout
@@ -136,6 +136,8 @@ class See3DSREnhancer:
                 guidance=self.config.guidance,
                 generator=generators,
             )
-        except torch.cuda.OutOfMemoryError as problem:
+        except (RuntimeError, MemoryError) as problem:
+            if not out_of_memory(problem):
+                raise
             raise RefinerOutOfMemory(f"See3D's SR stage: {in_one_line(problem)}") from problem
         return output.images.float().cpu()

@@ -15,7 +15,8 @@ from typing import Literal, get_args
 import torch
 
 from closeup_ns.errors import RefinerError
-from closeup_ns.refine.see3d.unet import check_unet
+from closeup_ns.refine.see3d.schedule import SCHEDULER_FILE, check_scheduler
+from closeup_ns.refine.see3d.unet import check_unet, read_config
 from closeup_ns.weights.files import fault_of
 from closeup_ns.weights.hub import cached_file
 
@@ -147,6 +148,7 @@ def why_not(config: object, device: torch.device) -> str | None:
         unet = needed_unet(config, folder)
         check(folder, [unet])
         check_unet(folder / unet_folder(unet))
+        check_scheduler(read_config(folder / SCHEDULER_FILE))
     except RefinerError as problem:
         return str(problem)
     return None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from closeup_ns.errors import CloseupError, RefinerError
-from closeup_ns.refine.libraries import quiet
+from closeup_ns.errors import CloseupError, RefinerError, RefinerOutOfMemory
+from closeup_ns.refine.libraries import out_of_memory, quiet
 from closeup_ns.refine.options import SEE3D_REVISION
 from closeup_ns.refine.see3d import layout
 from closeup_ns.refine.see3d.layout import UNetName
@@ -28,6 +29,9 @@ LATENT_SCALE = 8
 """Pixels of an image along a pixel of its latent."""
 
 _TINY_SEED = 0
+
+_TELLS_SIZES: dict[str, Any] = {"ignore_mismatched_sizes": True}
+"""For transformers, which otherwise raises without the tensor's name, and leaves that to a report that is silenced."""
 
 
 @dataclass
@@ -72,6 +76,7 @@ def load_components(
 
     Raises:
         RefinerError: packages, files or tensors are missing, broken or of another model. It names them.
+        RefinerOutOfMemory: the memory does not suffice.
     """
     layout.require_packages()
     device = torch.device(device)
@@ -102,6 +107,8 @@ def _load(
             scheduler_config=read_config(folder / layout.SCHEDULER / "scheduler_config.json"),
         )
     _check_fit(components, folder)
+    _part(lambda place: _check_prompt(components), folder / layout.TOKENIZER)
+    _part(lambda place: _check_picture(components), folder / layout.IMAGE_ENCODER)
     return components
 
 
@@ -115,7 +122,7 @@ def _load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> Autoenc
 def _load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> CLIPTextModel:
     from transformers import CLIPTextModel
 
-    return _complete(CLIPTextModel, folder, dtype, device, harmless=("position_ids",))
+    return _complete(CLIPTextModel, folder, dtype, device, harmless=("position_ids",), **_TELLS_SIZES)
 
 
 def _load_image_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> CLIPVisionModelWithProjection:
@@ -128,7 +135,8 @@ def _load_image_encoder(folder: Path, dtype: torch.dtype, device: torch.device) 
     # The file is a whole CLIP's, whose config says the width at its top level and may say another in the vision part.
     config.projection_dim = projection.shape[0]
     others = ("text_model.", "text_projection.", "logit_scale", "position_ids")
-    return _complete(CLIPVisionModelWithProjection, folder, dtype, device, harmless=others, config=config)
+    kind = CLIPVisionModelWithProjection
+    return _complete(kind, folder, dtype, device, harmless=others, config=config, **_TELLS_SIZES)
 
 
 def _complete(
@@ -144,12 +152,20 @@ def _complete(
         folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True, **more
     )
     for fault in ("missing", "mismatched", "unexpected"):
-        names = sorted(str(name) for name in info.get(f"{fault}_keys", ()))
+        names = sorted(_told(key) for key in info.get(f"{fault}_keys", ()))
         names = [name for name in names if not any(part in name for part in harmless)]
         if names:
             rest = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise RefinerError(f"{fault} tensor {names[0]!r}{rest}")
+            raise RefinerError(f"{fault} tensor {names[0]}{rest}")
     return model.to(device).eval().requires_grad_(False)
+
+
+def _told(key: str | tuple[str, Sequence[int], Sequence[int]]) -> str:
+    """A key of the loading report: a tensor's name; of one of another size with that of the file and the config's."""
+    if isinstance(key, str):
+        return repr(key)
+    name, stored, configured = key
+    return f"{name!r} (stored as {list(stored)}, {list(configured)} by the config)"
 
 
 def _load_tokenizer(folder: Path) -> CLIPTokenizer:
@@ -177,6 +193,9 @@ def _check_fit(components: Components, folder: Path) -> None:
             f"{folder / layout.VAE} makes latents of {vae['latent_channels']} channels at 1/{scale} of the size; "
             f"See3D's are of {LATENT_CHANNELS} at 1/{LATENT_SCALE}"
         )
+    factor = vae["scaling_factor"]
+    if not isinstance(factor, (int, float)) or not 0 < factor < math.inf:
+        raise RefinerError(f"{folder / layout.VAE} has the scaling_factor {factor!r}, which is no positive number")
     widths = {
         layout.TEXT_ENCODER: components.text_encoder.config.hidden_size,
         layout.IMAGE_ENCODER: components.image_encoder.config.projection_dim,
@@ -186,20 +205,53 @@ def _check_fit(components: Components, folder: Path) -> None:
             raise RefinerError(f"{folder / part} gives tokens {width} wide, the UNet reads tokens {context} wide")
 
 
+def _check_prompt(components: Components) -> None:
+    """Whether the text encoder has what the tokenizer makes of the empty prompt.
+
+    On a GPU a token beyond the vocabulary would not be an error but the end of the process' work on that GPU.
+
+    Raises:
+        RefinerError: it has not.
+    """
+    tokenizer, reader = components.tokenizer, components.text_encoder.config
+    if tokenizer.model_max_length > reader.max_position_embeddings:
+        raise RefinerError(
+            f"it makes prompts of {tokenizer.model_max_length} tokens (model_max_length), the text encoder reads "
+            f"{reader.max_position_embeddings}"
+        )
+    largest = max(tokenizer("", padding="max_length", max_length=tokenizer.model_max_length).input_ids)
+    if largest >= reader.vocab_size:
+        raise RefinerError(f"it makes token {largest}, the text encoder knows {reader.vocab_size}: another model's?")
+
+
+def _check_picture(components: Components) -> None:
+    """Whether the image encoder reads what its preprocessing makes.
+
+    Raises:
+        RefinerError: it does not.
+    """
+    picture = torch.zeros(3, 64, 64)
+    made = components.feature_extractor(images=picture, do_rescale=False, return_tensors="pt")["pixel_values"]
+    side = components.image_encoder.config.image_size
+    if tuple(made.shape) != (1, 3, side, side):
+        raise RefinerError(
+            f"preprocessor_config.json makes pictures of {list(made.shape[1:])}, the image encoder reads "
+            f"{[3, side, side]}"
+        )
+
+
 def _part(load: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
     """Calls a loader, and says which folder it was if it fails.
 
     Raises:
-        RefinerError: whatever went wrong, in one line.
+        RefinerError: whatever went wrong, in one line; RefinerOutOfMemory where the memory did not suffice.
     """
     try:
         return load(folder, *arguments)
-    except torch.cuda.OutOfMemoryError as problem:
-        raise RefinerError(
-            f"{folder} does not fit into the GPU's memory; cpu_offload keeps less of it there"
-        ) from problem
     except CloseupError as problem:
         raise problem if str(folder) in str(problem) else RefinerError(f"{folder}: {problem}") from problem
     except Exception as problem:  # the libraries raise whatever the broken file made their readers raise
         reason = " ".join(str(problem).split()) or type(problem).__name__
+        if out_of_memory(problem):
+            raise RefinerOutOfMemory(f"{folder} does not fit into memory: {reason}") from problem
         raise RefinerError(f"{folder} cannot be loaded: {reason}") from problem

@@ -20,7 +20,7 @@ from torch import Tensor
 from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.refine import progress
 from closeup_ns.refine.chunking import covering
-from closeup_ns.refine.libraries import precision_name
+from closeup_ns.refine.libraries import out_of_memory, precision_name
 from closeup_ns.refine.options import See3DRefinerConfig
 from closeup_ns.refine.refiner import GuideImage, RefinedView, RefineRequest
 from closeup_ns.refine.see3d.joint import Joint, JointModel, Target, refine_jointly
@@ -29,8 +29,6 @@ from closeup_ns.refine.see3d.references import SOLID_ALPHA, shown_share, surface
 from closeup_ns.refine.sizes import Tile
 
 Load = Callable[[See3DRefinerConfig, Network, torch.device], JointModel]
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-"""What PyTorch says where it has no class of its own for it: main memory, other accelerators, cuBLAS's workspace."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +125,8 @@ class See3DRefiner:
         self.close()
         try:
             self._model = self._load(self.config, network, self.device)
-        except RuntimeError as error:
-            if not _out_of_memory(error):
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
                 raise
             raise RefinerOutOfMemory(
                 f"See3D's {network} network does not fit into the memory of {self.device}: try cpu_offload, or "
@@ -211,8 +209,8 @@ class See3DRefiner:
             torch.cuda.reset_peak_memory_stats(self.device)
         try:
             joint = refine_jointly(model, targets, guides, self.config, seed, advance)
-        except RuntimeError as error:
-            if not _out_of_memory(error):
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
                 raise
             return None
         peak = torch.cuda.max_memory_allocated(self.device) / 2**20 if measured else None
@@ -251,11 +249,6 @@ def _targets(request: RefineRequest) -> list[Target]:
 def _even_share(count: int, room: int) -> int:
     """How many of ``count`` go next, so that passes of at most ``room`` are of about one size."""
     return math.ceil(count / math.ceil(count / max(1, room)))
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    known = isinstance(error, (torch.cuda.OutOfMemoryError, RefinerOutOfMemory))
-    return known or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _too_large(device: torch.device) -> str:

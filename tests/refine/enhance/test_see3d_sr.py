@@ -93,6 +93,12 @@ def test_nan_costs_one_picture_and_memory_the_pass(tmp_path: Path) -> None:
     assert isinstance(second, str) and "NaN" in second
     with pytest.raises(RefinerOutOfMemory, match="SR stage"):
         stubbed(crowded).enhance(images((40, 52)), guides, 0)
+
+    def cramped(*pictures: Any, **options: Any) -> Any:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    with pytest.raises(RefinerOutOfMemory, match="SR stage"):
+        stubbed(cramped).enhance(images((40, 52)), guides, 0)
     with pytest.raises(RefinerError, match="at least one reference"):
         enhancer().enhance(images((40, 52)), [], 0)
     for options, says in [

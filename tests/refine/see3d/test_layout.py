@@ -153,6 +153,13 @@ def test_another_models_weights_are_known_by_their_header(folder: Path) -> None:
     assert "reads 4 channels" in str(layout.why_not(See3DRefinerConfig(weights=str(folder)), CPU))
 
 
+def test_a_scheduler_that_diverges_is_said_before_the_base_training(folder: Path) -> None:
+    path = folder / layout.BELOW / "scheduler" / "scheduler_config.json"
+    path.write_text(path.read_text().replace("v_prediction", "epsilon"))
+    assert "prediction_type 'epsilon'" in str(layout.why_not(See3DRefinerConfig(weights=str(folder)), CPU))
+    assert "prediction_type 'epsilon'" in str(layout.why_not(See3DSRConfig(weights=str(folder)), CPU))
+
+
 def test_missing_packages_come_first_and_with_their_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else found(name))

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from closeup_ns.errors import RefinerError
+from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.refine.options import SEE3D_HUB, SEE3D_REVISION
-from closeup_ns.refine.see3d import layout
+from closeup_ns.refine.see3d import layout, loading
 from closeup_ns.refine.see3d.layout import IMAGE_ENCODER, UNETS, UNetName
 from closeup_ns.refine.see3d.loading import Components, load_components
 from closeup_ns.refine.see3d.tiny import write_tiny_weights
@@ -42,6 +42,12 @@ def change_tensors(path: Path, change: Callable[[dict[str, Tensor]], Any]) -> No
 
 def change_json(path: Path, **settings: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+
+def add_a_thousand(path: Path) -> None:
+    """To the number of each entry of a vocabulary but of the one that pads."""
+    entries = json.loads(path.read_text(encoding="utf8")).items()
+    path.write_text(json.dumps({entry: number + 1000 * (entry != "!") for entry, number in entries}), encoding="utf8")
 
 
 def all_tensors(components: Components) -> dict[str, Tensor]:
@@ -176,7 +182,29 @@ def test_code_among_the_weights_is_not_run(folder: Path) -> None:
             lambda p: change_tensors(p, lambda t: t.pop("text_model.final_layer_norm.weight")),
             "text_encoder: missing tensor '.*final_layer_norm.weight'",
         ),
-        ("text_encoder/config.json", lambda p: change_json(p, vocab_size=5), "text_encoder cannot be loaded"),
+        (
+            "text_encoder/config.json",
+            lambda p: change_json(p, vocab_size=5),
+            r"text_encoder: mismatched tensor '.*token_embedding.weight' \(stored as \[516, 32\], \[5, 32\] by the c",
+        ),
+        (
+            f"{IMAGE_ENCODER}/config.json",
+            lambda p: change_json(p, vision_config={**json.loads(p.read_text())["vision_config"], "patch_size": 7}),
+            "CLIP-ViT-H.* mismatched tensor '.*patch_embedding.weight' .*and 1 more",
+        ),
+        ("vae/config.json", lambda p: change_json(p, scaling_factor=None), "vae has the scaling_factor None"),
+        ("vae/config.json", lambda p: change_json(p, scaling_factor=0), "vae has the scaling_factor 0"),
+        (
+            f"{IMAGE_ENCODER}/preprocessor_config.json",
+            lambda p: change_json(p, size=56, crop_size=56),
+            r"CLIP-ViT-H.*preprocessor_config.json makes pictures of \[3, 56, 56\], .* reads \[3, 28, 28\]",
+        ),
+        ("tokenizer/vocab.json", add_a_thousand, "tokenizer: it makes token 1515, the text encoder knows 516"),
+        (
+            "tokenizer/tokenizer_config.json",
+            lambda p: change_json(p, model_max_length=100),
+            "tokenizer: it makes prompts of 100 tokens .* reads 77",
+        ),
         (
             f"{IMAGE_ENCODER}/model.safetensors",
             lambda p: change_tensors(p, lambda t: t.pop("visual_projection.weight")),
@@ -200,6 +228,23 @@ def test_a_broken_part_is_named_with_its_reason(
     with pytest.raises(RefinerError, match=message) as raised:
         load_components(folder, "sparse")
     assert "\n" not in str(raised.value) and str(folder) in str(raised.value)
+
+
+@pytest.mark.parametrize("part", ["load_unet", "_load_vae", "_load_text_encoder"])
+@pytest.mark.parametrize(
+    "error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: out of memory")]
+)
+def test_a_part_that_does_not_fit_is_for_want_of_memory(
+    original: Path, monkeypatch: pytest.MonkeyPatch, part: str, error: Exception
+) -> None:
+    """So that the refiner fails its views, and an enhancer makes room, where RefinerError would end the training."""
+
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(loading, part, full)
+    with pytest.raises(RefinerOutOfMemory, match="does not fit into memory"):
+        load_components(original, "sparse")
 
 
 def test_incomplete_files_are_listed_before_anything_is_loaded(folder: Path) -> None:

@@ -80,6 +80,7 @@ ERRORS = [
     lambda: torch.cuda.OutOfMemoryError("CUDA out of memory"),
     lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     lambda: RefinerOutOfMemory("too large"),
+    lambda: RuntimeError("GET was unable to find an engine to execute this computation"),
 ]
 
 
