@@ -68,8 +68,7 @@ class WritePath:
             from closeup_ns.planning.target import target_from_xyz
 
             target = target_from_xyz(self.target, run.train_views, run.renderer)
-        names = [Path(name).name for name in run.train_names]
-        start, notes = choose_start(run.train_views, names, self.start_view, target.point, run.renderer)
+        start, notes = choose_start(run.train_views, run.train_names, self.start_view, target.point, run.renderer)
         path = save_path(
             self.kind, start, target.point, run.renderer, options, self.output,
             reference_distance=target.distance, known=run.train_views, fps=self.fps, long_side=self.long_side,

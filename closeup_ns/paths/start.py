@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from closeup_ns.data.names import find_photograph
 from closeup_ns.errors import CloseupError, PlanningError
 from closeup_ns.paths.clearance import hides_target
 from closeup_ns.paths.geometry import has_in_image
@@ -28,10 +29,10 @@ def choose_start(
         PlanningError: no view has the target in its image.
     """
     if wanted is not None:
-        if wanted not in names:
-            some = ", ".join(list(names)[:5])
-            raise CloseupError(f"--start-view: no training image is called {wanted!r}; there are {some}, ...")
-        return views[list(names).index(wanted)], []
+        try:
+            return views[find_photograph(names, wanted)], []
+        except LookupError as error:
+            raise CloseupError(f"--start-view: of the training images {error}") from None
     aimed = sorted((_off_axis(view, target), index) for index, view in enumerate(views) if has_in_image(view, target))
     if not aimed:
         raise PlanningError("no training image has the target in it; choose another target")

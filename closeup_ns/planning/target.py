@@ -15,7 +15,7 @@ from closeup_ns.planning.survey import sight, survey
 from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.overlap import DepthViews, center_weights
 from closeup_ns.views.view import View
-from closeup_ns.views.warp import unproject
+from closeup_ns.views.warp import inside, project, unproject
 
 
 @dataclass
@@ -84,8 +84,7 @@ def target_from_xyz(
     """
     _require_known(known)
     xyz = torch.as_tensor(point, dtype=known[0].c2w.dtype, device=known[0].device)
-    if tuple(xyz.shape) != (3,) or not bool(torch.isfinite(xyz).all()):
-        raise PlanningError(f"a target is three finite world coordinates, not {torch.as_tensor(point).tolist()}")
+    _require_point(xyz)
     config = config or TargetConfig()
     return _assess(xyz, "world coordinates", survey(known, render, config.depth_size, config.alpha), config, [])
 
@@ -163,16 +162,37 @@ def _require_known(known: Sequence[View]) -> None:
         raise PlanningError("a target needs at least one known view; the data set has no training views")
 
 
+def require_in_frame(point: Float[Tensor, "3"], known: Sequence[View]) -> None:
+    """Refuse what is in no known view's image; says nothing of what hides it, and needs no model.
+
+    Raises:
+        PlanningError: not three finite numbers, no known view, or the point is in nobody's image.
+    """
+    _require_known(known)
+    _require_point(point)
+    if not any(bool(inside(view, *project(view, point.to(view.c2w)))) for view in known):
+        raise PlanningError(_in_no_image(point, len(known)))
+
+
+def _require_point(point: Tensor) -> None:
+    if tuple(point.shape) != (3,) or not bool(torch.isfinite(point).all()):
+        raise PlanningError(f"a target is three finite world coordinates, not {point.tolist()}")
+
+
+def _in_no_image(point: Tensor, known: int) -> str:
+    place = ", ".join(f"{value:.4g}" for value in point.tolist())
+    return (
+        f"none of the {known} known views has the target ({place}) in its image: it is behind or beside every camera. "
+        "Check that it is in the model's coordinates (nerfstudio recentres and scales a scene), or pick a pixel"
+    )
+
+
 def _assess(point: Tensor, source: str, views: DepthViews, config: TargetConfig, warnings: list[str]) -> Target:
     """Measure distance and reliability of ``point`` from the known views, and refuse what cannot be planned for."""
     seen = sight(views, point)
     place = ", ".join(f"{value:.4g}" for value in point.tolist())
     if not bool(seen.in_frame.any()):
-        raise PlanningError(
-            f"none of the {len(views)} known views has the target ({place}) in its image: it is behind or beside every "
-            "camera. Check that it is in the model's coordinates (nerfstudio recentres and scales a scene), or "
-            "pick a pixel"
-        )
+        raise PlanningError(_in_no_image(point, len(views)))
     sees = seen.in_frame & ~seen.hidden(config.hidden_rel)
     if not bool(sees.any()):
         raise PlanningError(

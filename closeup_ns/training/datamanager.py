@@ -16,6 +16,7 @@ from torch import Tensor
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.dataset import CloseupDataset
+from closeup_ns.data.names import photograph_names
 from closeup_ns.training.cameras import cameras_of, view_of
 from closeup_ns.training.losses import InjectedTarget
 from closeup_ns.views.view import View
@@ -109,8 +110,8 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
         ]
 
     def photograph_names(self) -> list[str]:
-        """File names of the training photographs, in index order."""
-        return [path.name for path in self.train_dataset.image_filenames]
+        """Names of the training photographs, in index order: of their files, with folders where those repeat."""
+        return photograph_names(self.train_dataset.image_filenames)
 
     def train_view(self, index: int) -> View:
         """View of training photograph ``index``, after undistortion."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from nerfstudio.engine.trainer import Trainer
 from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 
 from closeup_ns.data.eval_cameras import read_cameras
 from closeup_ns.errors import PlanningError
@@ -178,7 +179,7 @@ class Rounds:
                 watched = watching(render, advance)
                 plan = plan_round(number, target, known, watched, planner, generator, previous, given)
             for warning in plan.warnings:
-                CONSOLE.print(f"[yellow]Plan: {warning}")
+                CONSOLE.print(f"[yellow]Plan: {escape(warning)}")
             plans.append(plan)
         content = {"plans": [plan.to_dict() for plan in plans], "known": [view.to_dict() for view in known]}
         self.store.save_plan(number, content)

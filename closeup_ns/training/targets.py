@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 
+from closeup_ns.data.names import find_photograph
 from closeup_ns.errors import PlanningError
-from closeup_ns.planning.target import Target, target_automatic, target_from_pixel, target_from_xyz
+from closeup_ns.planning.target import Target, require_in_frame, target_automatic, target_from_pixel, target_from_xyz
 from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.view import View
 
@@ -44,7 +47,7 @@ def resolve_targets(
         place = ", ".join(f"{value:.3f}" for value in target.point.tolist())
         CONSOLE.print(f"Target: ({place}) from {target.source}, {target.distance:.3f} from the cameras that see it")
         for warning in target.warnings:
-            CONSOLE.print(f"[yellow]Target: {warning}")
+            CONSOLE.print(f"[yellow]Target: {escape(warning)}")
         if target.reliability < config.min_reliability:
             CONSOLE.print(
                 f"[yellow]Target: only {target.reliability:.0%} reliable: the model is unsure what is there. "
@@ -53,21 +56,33 @@ def resolve_targets(
     return targets
 
 
+def check_targets(config: TargetConfig, names: Sequence[str], views: Sequence[View]) -> None:
+    """Find out before the training, and not after its base phase, what no training can make right.
+
+    Raises:
+        PlanningError: a pixel names no photograph or lies outside it, or a point is in nobody's image.
+    """
+    for text in config.pixel:
+        _parse_pixel(text, names, views)
+    for point in config.xyz:
+        require_in_frame(torch.tensor(point), views)
+
+
 def _parse_pixel(text: str, names: Sequence[str], views: Sequence[View]) -> tuple[int, float, float]:
-    name, _, rest = text.partition(":")
+    name, *rest = text.rsplit(":", 2)
     try:
-        column, row = (float(part) for part in rest.split(":"))
+        column, row = (float(part) for part in rest)
     except ValueError:
         raise PlanningError(
             f"--pipeline.target.pixel {text}: write it as NAME:COLUMN:ROW, e.g. {names[0]}:120:80"
         ) from None
-    if name not in names:
-        known = ", ".join(list(names)[:5])
+    try:
+        index = find_photograph(names, name)
+    except LookupError as error:
         raise PlanningError(
-            f"--pipeline.target.pixel {text}: no training photograph is called {name} (there are {known}, ...)"
-        )
-    index = list(names).index(name)
+            f"--pipeline.target.pixel {text} (NAME:COLUMN:ROW): of the training photographs {error}"
+        ) from None
     view = views[index]
     if not (0 <= column < view.width and 0 <= row < view.height):
-        raise PlanningError(f"--pipeline.target.pixel {text}: {name} is {view.width}x{view.height} pixels")
+        raise PlanningError(f"--pipeline.target.pixel {text}: {names[index]} is {view.width}x{view.height} pixels")
     return index, column, row

@@ -16,6 +16,7 @@ from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from closeup_ns.data.eval_cameras import read_cameras
 from closeup_ns.errors import CheckpointError
 from closeup_ns.refine.refiner import check_refiner
 from closeup_ns.rendering.backend import describe_backend
@@ -26,6 +27,7 @@ from closeup_ns.training.pipeline import CloseupPipeline, CloseupPipelineConfig
 from closeup_ns.training.progress import shows_bars
 from closeup_ns.training.schedule import bind_schedule
 from closeup_ns.training.store import RoundStore
+from closeup_ns.training.targets import check_targets
 from closeup_ns.training.trial import photograph_psnr
 
 SPLATFACTO_KERNEL = PixelKernel.of(0.3)
@@ -77,6 +79,16 @@ class CloseupTrainer(Trainer):
             inherit_rounds(self.config.load_dir, self.base_dir)
             self._adopt_schedule()
         super().setup(test_mode)
+        if self.schedule.rounds > 0:
+            self._check_rounds()
+
+    def _check_rounds(self) -> None:
+        """Refuse now, too, what the first round would refuse after the whole base phase."""
+        config, data = self.pipeline.config, self.pipeline.datamanager
+        if config.frontier_cameras is not None:
+            read_cameras(config.frontier_cameras)
+        if RoundStore(self.base_dir / "rounds").load_targets() is None:
+            check_targets(config.target, data.photograph_names(), data.train_views())
 
     def _adopt_schedule(self) -> None:
         """Go on by the schedule of the run that is resumed, where rounds were asked for in the viewer."""

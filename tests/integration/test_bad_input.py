@@ -70,7 +70,7 @@ def test_a_target_behind_every_camera(finished: Run, copied: Run, capture: Path,
 
 def test_a_pixel_of_no_photograph(copied: Run, capture: Path, tmp_path: Path) -> None:
     ended = resumed(copied, capture, tmp_path, pipeline__target__pixel="nothing.png:3:4")
-    assert "no training photograph is called nothing.png" in last_line(ended)
+    assert "none is called nothing.png" in last_line(ended)
 
 
 @pytest.mark.parametrize("option", ["candidates", "anchors", "updates"])

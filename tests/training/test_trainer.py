@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from closeup_ns.errors import CheckpointError, RefinerError
+from closeup_ns.errors import CheckpointError, DataError, PlanningError, RefinerError
 from closeup_ns.training.trainer import CloseupTrainer, _read_checkpoint, inherit_rounds
 from tests.training.conftest import MakeTrainer
 
@@ -159,3 +159,26 @@ def test_a_refiner_that_cannot_run_is_refused_before_the_first_step(make_trainer
 
 def test_a_run_without_rounds_needs_no_refiner(make_trainer: MakeTrainer) -> None:
     make_trainer(pipeline__refiner__kind="command", pipeline__schedule__rounds=0)
+
+
+# What would otherwise be found out after the base phase
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error", "words"),
+    [
+        ("target__xyz", ((0.0, 0.0, 60.0),), PlanningError, "behind or beside every camera"),
+        ("target__pixel", ("nothing.png:3:4",), PlanningError, "none is called nothing.png; there are frame_00000.png"),
+        ("target__pixel", ("frame_00000.png:64:4",), PlanningError, "frame_00000.png is 64x48 pixels"),
+        ("frontier_cameras", Path("nowhere.json"), DataError, "cannot read the cameras of nowhere.json"),
+    ],
+)
+def test_what_no_training_can_make_right_is_refused_before_it(
+    option: str, value: Any, error: type[Exception], words: str, make_trainer: MakeTrainer
+) -> None:
+    with pytest.raises(error, match=words):
+        make_trainer(**{f"pipeline__{option}": value})
+
+
+def test_a_run_without_rounds_needs_no_target(make_trainer: MakeTrainer) -> None:
+    make_trainer(pipeline__target__pixel=("nothing.png:3:4",), pipeline__schedule__rounds=0)
