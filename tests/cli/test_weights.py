@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from closeup_ns.cli import doctor
 from closeup_ns.cli.main import main
@@ -207,6 +208,21 @@ def test_a_local_folder_offline_is_judged_by_its_headers(
     main(["weights", "see3d", "--folder", str(published_folder), "--offline"])
     printed = capsys.readouterr().out
     assert "held against their own headers" in printed and "as published" not in printed
+
+
+def test_another_models_network_is_found_out_without_the_hub(
+    published_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whole files, but of a network with four channels, and of a schedule that diverges."""
+    folder = Path(shutil.copytree(published_folder, tmp_path / "mine"))
+    path = folder / layout.BELOW / layout.unet_folder("sparse") / "diffusion_pytorch_model.safetensors"
+    save_file({"input_blocks.0.0.weight": torch.zeros(32, 4, 3, 3), "out.2.weight": torch.zeros(4, 32, 3, 3)}, path)
+    schedule = folder / layout.BELOW / "scheduler" / "scheduler_config.json"
+    schedule.write_text(schedule.read_text().replace("v_prediction", "epsilon"))
+    arguments = ("see3d", "--folder", str(folder), "--offline")
+    printed = leaves_with("2 of 15 files are missing or wrong", *arguments, capsys=capsys)
+    assert "reads 4 channels" in printed and "prediction_type 'epsilon'" in printed
+    assert "Traceback" not in printed
 
 
 def test_a_record_of_another_revision_is_not_believed(

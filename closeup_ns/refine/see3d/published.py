@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from closeup_ns.errors import RefinerError
 from closeup_ns.refine.see3d import layout
 from closeup_ns.refine.see3d.layout import BELOW, OPTIONAL_FILES, UNetName
+from closeup_ns.refine.see3d.schedule import SCHEDULER_FILE, check_scheduler
+from closeup_ns.refine.see3d.unet import CONFIG_FILE, WEIGHTS_FILE, check_unet, read_config
 from closeup_ns.weights import hub
 from closeup_ns.weights.files import (
     MANIFEST,
@@ -75,8 +78,8 @@ def fetch(repository: str, revision: str, unets: Sequence[UNetName], say: Callab
     ordered = {name: published[name] for name in sorted(published, key=lambda name: published[name].size)}
     hub.fetch(repository, revision, ordered, done, say)
     folder = layout.find(repository, revision)
-    states = tuple(replace(found[name], name=name) for name in (*wanted, *OPTIONAL_FILES) if name in found)
-    inspection = Inspection(folder, states, "the hub's sizes and checksums")
+    states = [replace(found[name], name=name) for name in (*wanted, *OPTIONAL_FILES) if name in found]
+    inspection = Inspection(folder, _judged(folder, states, unets), "the hub's sizes and checksums")
     _record(inspection, repository, revision)
     return inspection
 
@@ -119,11 +122,30 @@ def verify(folder: Path, repository: str, revision: str, unets: Sequence[UNetNam
             sources.append(f"their own headers, since {problem}")
     elif unknown:
         sources.append("their own headers")
-    states = tuple(inspect(folder, name, expected.get(name)) for name in names)
-    inspection = Inspection(folder, states, "; ".join(sources))
+    states = [inspect(folder, name, expected.get(name)) for name in names]
+    inspection = Inspection(folder, _judged(folder, states, unets), "; ".join(sources))
     if asked and inspection.complete:
         _record(inspection, repository, revision)
     return inspection
+
+
+def _judged(folder: Path, states: Sequence[FileState], unets: Sequence[UNetName]) -> tuple[FileState, ...]:
+    """The states, with what makes a file that is whole one of another model: what the loader would say of it."""
+    checks: dict[str, Callable[[], None]] = {
+        f"{layout.unet_folder(unet)}/{WEIGHTS_FILE}": partial(check_unet, folder / layout.unet_folder(unet))
+        for unet in unets
+    }
+    checks[SCHEDULER_FILE] = lambda: check_scheduler(read_config(folder / SCHEDULER_FILE))
+    whole = {state.name for state in states if state.fault is None}
+    faults: dict[str, str] = {}
+    for name, check in checks.items():
+        parts = {name, name.replace(WEIGHTS_FILE, CONFIG_FILE)}
+        try:
+            if parts <= whole:
+                check()
+        except RefinerError as problem:
+            faults[name] = str(problem).removeprefix(f"{folder / name}: ")
+    return tuple(replace(state, fault=state.fault or faults.get(state.name)) for state in states)
 
 
 def licence(folder: Path) -> str:
