@@ -41,8 +41,8 @@ def contact_sheet(rows: Sequence[SheetRow], title: str = "", cell_width: int = 2
     """Draws a row per view: render, mask, reliable, refined, after fine-tuning, with the gate's verdict below.
 
     mask is the dense mask (white: geometry agrees with a photograph), tinted blue where the refined colour is a real
-    photograph's. reliable shows the sparse real colours that enter the loss. Every picture is drawn from the tensors
-    that training read.
+    photograph's. reliable shows the sparse real colours that enter the loss. The last column is there where anything
+    was fine-tuned. Every picture is drawn from the tensors that training read.
 
     Args:
         rows: may be empty, which gives the headings alone.
@@ -50,16 +50,17 @@ def contact_sheet(rows: Sequence[SheetRow], title: str = "", cell_width: int = 2
         cell_width: width of each picture in pixels; heights follow the views.
     """
     heights = [max(1, round(cell_width * row.stored.view.height / row.stored.view.width)) for row in rows]
-    width = GAP + len(COLUMNS) * (cell_width + GAP)
+    columns = COLUMNS if not rows or any(row.after is not None for row in rows) else COLUMNS[:-1]
+    width = GAP + len(columns) * (cell_width + GAP)
     sheet = Image.new("RGB", (width, 2 * HEADING + sum(height + CAPTION for height in heights) + GAP), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default()
     draw.text((GAP, 5), title or "contact sheet", fill=INK, font=font)
-    for column, heading in enumerate(COLUMNS):
+    for column, heading in enumerate(columns):
         draw.text((GAP + column * (cell_width + GAP), HEADING + 4), heading, fill=INK, font=font)
     top = 2 * HEADING
     for row, height in zip(rows, heights, strict=True):
-        for column, picture in enumerate(_pictures(row)):
+        for column, picture in enumerate(_pictures(row)[: len(columns)]):
             place = (GAP + column * (cell_width + GAP), top)
             if picture is None:
                 draw.rectangle((*place, place[0] + cell_width - 1, top + height - 1), fill=NOTHING)

@@ -73,8 +73,17 @@ def test_each_picture_in_its_column() -> None:
 
 
 def test_a_missing_after_is_shown_as_missing() -> None:
-    picture = cell(contact_sheet([SheetRow("update_00", painted())], "", CELL), 4, 2 * HEADING, 42)
+    rows = [SheetRow("update_00", painted()), SheetRow("update_01", painted(), torch.full((14, 20, 3), 0.5))]
+    picture = cell(contact_sheet(rows, "", CELL), 4, 2 * HEADING, 42)
     assert (picture[-1] == NOTHING).all()
+
+
+def test_no_column_where_nothing_was_fine_tuned() -> None:
+    """A round that is refined again trains nothing."""
+    rows = [SheetRow("update_00", painted()), SheetRow("update_01", painted())]
+    sheet = contact_sheet(rows, "", CELL)
+    assert sheet.width == GAP + (len(COLUMNS) - 1) * (CELL + GAP)
+    assert (cell(sheet, len(COLUMNS) - 2, 2 * HEADING, 42) == (0, 255, 0)).all()
 
 
 @pytest.mark.parametrize("verdict", ["accepted", "reliable_only", "rejected"])
@@ -107,7 +116,7 @@ def test_rows_of_different_shapes_and_figures_that_are_missing() -> None:
 
 def test_the_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "contact_sheet.png"
-    save_contact_sheet(path, [SheetRow("update_00", painted())], "round 1", CELL)
+    save_contact_sheet(path, [SheetRow("update_00", painted(), torch.zeros(14, 20, 3))], "round 1", CELL)
     before = path.read_bytes()
     with Image.open(path) as picture:
         assert picture.width == GAP + len(COLUMNS) * (CELL + GAP)
