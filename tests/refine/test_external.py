@@ -150,13 +150,16 @@ def test_an_output_folder_that_is_gone_or_a_link_leads_nowhere(tmp_path: Path, p
 def test_an_upscaler_may_give_whole_multiples(tmp_path: Path) -> None:
     body = "\n".join(
         f"Image.new('RGB', {size}).save(sink / '{name}.png')"
-        for name, size in {"one": (8, 6), "two": (16, 12), "odd": (12, 9), "bent": (16, 6), "less": (4, 3)}.items()
-    )
-    names = [f"{name}.png" for name in ("one", "two", "odd", "bent", "less")]
+        for name, size in {
+            "one": (8, 6), "two": (16, 12), "eight": (64, 48), "odd": (12, 9), "bent": (16, 6), "less": (4, 3),
+            "vast": (800, 600),
+        }.items()
+    )  # fmt: skip
+    names = [f"{name}.png" for name in ("one", "two", "eight", "odd", "bent", "less", "vast")]
     made = script(tmp_path, body).treat({}, dict.fromkeys(names, (6, 8)), True)
     shapes = [tuple(value.shape[:2]) if isinstance(value, torch.Tensor) else value for value in made.values()]
-    assert shapes[:2] == [(6, 8), (12, 16)]
-    assert all(isinstance(shape, str) and "whole multiple" in shape for shape in shapes[2:])
+    assert shapes[:3] == [(6, 8), (12, 16), (48, 64)]
+    assert all(isinstance(shape, str) and "whole multiple of it, at most 8" in shape for shape in shapes[3:])
 
 
 def test_a_failing_program_is_quoted(tmp_path: Path) -> None:
@@ -186,6 +189,21 @@ def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) -> Non
         while _alive(pid) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not _alive(pid)
+
+
+def test_what_it_prints_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program prints until it finds that what it printed was cut; the end is still there for the message."""
+    monkeypatch.setattr("closeup_ns.refine.external.LOG_BYTES", 10_000)
+    monkeypatch.setattr("closeup_ns.refine.external.LOG_SECONDS", 0.02)
+    program = script(
+        tmp_path,
+        "import time\nlargest, end = 0, time.monotonic() + 10\n"
+        "while time.monotonic() < end and os.fstat(1).st_size >= largest:\n"
+        "    largest = os.fstat(1).st_size\n    print('x' * 5000, flush=True)\n    time.sleep(0.005)\n"
+        "sys.exit('cut' if os.fstat(1).st_size < largest else 'never cut')",
+    )
+    with pytest.raises(RefinerError, match=r"\ncut$"):
+        program.treat({}, {}, False)
 
 
 def _alive(pid: int) -> bool:
