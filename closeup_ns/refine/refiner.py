@@ -85,6 +85,8 @@ class RefinedView:
     """What the refiner has to say about this view, for the report. JSON-able, finite."""
     failure: str | None = None
     """Why there is no refined image, in one sentence; ``image`` is then the render and ``weight`` 0."""
+    generated: bool | None = None
+    """Whether anything in this very picture may be invented; None: as the refiner says of itself."""
 
 
 @runtime_checkable

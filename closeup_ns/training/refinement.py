@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 
 from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.planning.plan import RoundPlan
@@ -108,7 +109,8 @@ def _refine_pass(
     taken = time.perf_counter() - began
     for name, view, rendered, mask, refined in zip(todo, request.views, request.renders, real, results, strict=True):
         began = time.perf_counter()
-        decision = judge(refined, rendered, mask, work.pipeline.config.gate, work.refiner.generates)
+        generated = work.refiner.generates if refined.generated is None else refined.generated
+        decision = judge(refined, rendered, mask, work.pipeline.config.gate, generated)
         refined = _presentable(refined, rendered, mask)
         stored = StoredView(
             view=view,
@@ -120,7 +122,7 @@ def _refine_pass(
             decision=decision,
             seconds=taken / len(todo) + time.perf_counter() - began,
             notes=refined.notes,
-            record=_record(work.refiner, index, len(todo), references, peak),
+            record=_record(work.refiner, generated, index, len(todo), references, peak),
         )
         work.store.save_view(work.number, name, stored)
         advance()
@@ -194,10 +196,12 @@ def _presentable(refined: RefinedView, rendered: Rendered, mask: ReliablePixels)
     return dataclasses.replace(refined, real=refined.real & mask.dense)
 
 
-def _record(refiner: Refiner, index: int, targets: int, references: tuple[str, ...], peak: Peak) -> PassRecord:
+def _record(
+    refiner: Refiner, generated: bool, index: int, targets: int, references: tuple[str, ...], peak: Peak
+) -> PassRecord:
     return PassRecord(
         refiner=refiner.name,
-        generates=refiner.generates,
+        generates=generated,
         pass_number=index,
         frames=targets + len(references),
         references=references,
@@ -215,5 +219,5 @@ def _say_failures(work: Refinement, names: list[str]) -> None:
     if refused:
         CONSOLE.print(
             f"[yellow]Round {work.number}: {len(refused)} of {len(names)} refined views are not used as refined "
-            f"(the first: {refused[0]['reason']})"
+            f"(the first: {escape(refused[0]['reason'])})"
         )

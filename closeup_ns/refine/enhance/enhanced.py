@@ -57,7 +57,7 @@ class EnhancedRefiner:
                 continue  # with less
             if isinstance(made, RefinerError):
                 for index in waiting:
-                    results[index] = _kept(refined[index], str(made))
+                    results[index] = self._kept(refined[index], str(made))
                 break
             for index, picture in zip(chunk, made, strict=True):
                 results[index] = self._merged(request, index, refined[index], picture)
@@ -65,6 +65,7 @@ class EnhancedRefiner:
                     # What is finished keeps what follows consistent with it.
                     guides.append(GuideImage(names[index], request.views[index], results[index].image, False))
             waiting = waiting[len(chunk) :]
+        self._say_kept(results)
         return results
 
     def close(self) -> None:
@@ -134,9 +135,9 @@ class EnhancedRefiner:
     def _merged(self, request: RefineRequest, index: int, view: RefinedView, picture: Tensor | str) -> RefinedView:
         """The enhanced view with the refined one's colours; or the refined one, with the reason."""
         if isinstance(picture, str):
-            return _kept(view, picture)
+            return self._kept(view, picture)
         if picture.shape != view.image.shape or not bool(picture.isfinite().all()):
-            return _kept(view, f"{self.enhancer.name} gave a picture of another size, or NaN or infinite pixels")
+            return self._kept(view, f"{self.enhancer.name} gave a picture of another size, or NaN or infinite pixels")
         before = view.image.permute(2, 0, 1)
         after = match_wavelet(picture.to(view.image).permute(2, 0, 1), before).clamp(0, 1)
         # A refiner that invents nothing says 0 where it knows nothing beyond the render; now there is something.
@@ -153,7 +154,13 @@ class EnhancedRefiner:
             },
         )
 
+    def _kept(self, view: RefinedView, why: str) -> RefinedView:
+        """The refined view as it is: no more generated than its refiner made it."""
+        return replace(view, notes={**view.notes, "enhance_failure": why}, generated=self.refiner.generates)
 
-def _kept(view: RefinedView, why: str) -> RefinedView:
-    """The refined view as it is."""
-    return replace(view, notes={**view.notes, "enhance_failure": why})
+    def _say_kept(self, views: Sequence[RefinedView]) -> None:
+        """One line where views are not enhanced: nothing is left out silently."""
+        faults = [str(view.notes["enhance_failure"]) for view in views if "enhance_failure" in view.notes]
+        if faults:
+            why = " ".join(faults[0].split())
+            say(f"{self.enhancer.name}: {len(faults)} of {len(views)} views stay as they were refined ({why})")

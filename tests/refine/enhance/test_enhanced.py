@@ -157,7 +157,7 @@ def test_a_picture_that_fails_leaves_the_refined_view_with_a_note(bad: Any, says
     assert torch.equal(second.image, plain[1].image)  # nothing changed, bit for bit
 
 
-def test_an_enhancer_that_cannot_work_costs_no_view() -> None:
+def test_an_enhancer_that_cannot_work_costs_no_view(capsys: pytest.CaptureFixture[str]) -> None:
     def broken(images: Sequence[Tensor]) -> list[Any]:
         raise RefinerError("its weights are gone")
 
@@ -165,10 +165,19 @@ def test_an_enhancer_that_cannot_work_costs_no_view() -> None:
     sharpener = Sharpener(answer=broken)
     results = EnhancedRefiner(Refined(fails=[0]), sharpener).refine(asked)
     assert len(sharpener.calls) == 1  # not asked in vain again
+    assert "sd-x4: 2 of 3 views stay as they were refined (its weights are gone)" in capsys.readouterr().out
     assert "enhance_failure" not in results[0].notes
     for view, before in zip(results[1:], Refined().refine(asked)[1:], strict=True):
         assert view.notes["enhance_failure"] == "its weights are gone"
         assert torch.equal(view.image, before.image) and torch.equal(view.real, before.real)
+
+
+@pytest.mark.parametrize("generates", [True, False])
+def test_a_view_that_is_not_enhanced_is_no_more_generated_than_it_was(generates: bool) -> None:
+    """Else real colours would weigh as invented ones, and a round without a new detail would densify."""
+    sharpener = Sharpener("command", 4, answer=lambda images: ["no picture", images[1]])
+    first, second = EnhancedRefiner(Refined(generates=generates), sharpener).refine(stand_ins.request(2))
+    assert first.generated is generates and second.generated in (None, True)
 
 
 def test_too_little_memory_first_frees_the_refiner_then_takes_fewer_pictures(
