@@ -16,6 +16,7 @@ from torch import Tensor
 
 from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.refine.color import match_wavelet
+from closeup_ns.refine.filters import opened
 from closeup_ns.refine.guides import contained, guide_distances
 from closeup_ns.refine.libraries import torch_dtype
 from closeup_ns.refine.options import DifixRefinerConfig
@@ -66,7 +67,8 @@ class DifixRefiner:
         self._pipeline: Any = None
 
     def refine(self, request: RefineRequest) -> list[RefinedView]:
-        """One fixed render per view, with the render's own low frequencies, so that no colour moves.
+        """One fixed render per view, with the render's own low frequencies where photographs back them: no colour
+        moves there, and what is wrong elsewhere may be mended at every scale.
 
         What the pipeline cannot do with a view is that view's failure.
 
@@ -145,7 +147,8 @@ class DifixRefiner:
             sizes = f"{picture.shape[2]} x {picture.shape[1]} for {shown.shape[2]} x {shown.shape[1]}"
             return failed(render, f"{type(pipeline).__name__} gave {sizes} pixels")
         fixed = resized(crop(picture).clamp(0, 1), original.shape[1], original.shape[2])
-        image = match_wavelet(fixed, original).clamp(0, 1).permute(1, 2, 0).contiguous()
+        known = opened(request.masks[index].dense.cpu())
+        image = match_wavelet(fixed, original, trusted=known).clamp(0, 1).permute(1, 2, 0).contiguous()
         notes: dict[str, float | str] = {"network_size": f"{shown.shape[2]} x {shown.shape[1]}"}
         if guide is not None:
             notes["reference"] = guide.name

@@ -252,6 +252,19 @@ def test_large_views_are_shrunk_in_proportion_and_brought_back() -> None:
     assert float((result.image - asked.renders[0].color).abs().max()) < 0.02
 
 
+def test_colours_are_held_where_photographs_back_them_and_mended_elsewhere() -> None:
+    """A fixer that repaints half of the view, as it must where the render is mush or a hole."""
+    asked = stand_ins.request(1, 192, 64)
+    known = torch.zeros(64, 192, dtype=torch.bool)
+    known[:, :96] = True
+    asked = dataclasses.replace(asked, masks=[dataclasses.replace(asked.masks[0], dense=known)])
+    made = asked.renders[0].color.clone()
+    made[:, 96:] = torch.tensor([1.0, 0.0, 0.0])
+    (result,) = stubbed(lambda image: SimpleNamespace(images=[made.permute(2, 0, 1)])).refine(asked)
+    assert float((result.image - asked.renders[0].color)[:, :64].abs().max()) < 1e-3
+    assert float((result.image - made)[:, 128:].abs().max()) < 0.02
+
+
 def test_the_nearest_reference_looks_from_nearby_into_the_same_direction() -> None:
     view = camera(0, 0, 1)
     ones = torch.ones(2, 2)
