@@ -10,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from nerfstudio.cameras.cameras import CameraType
 
+from closeup_ns.data.lenses import check_lens
 from closeup_ns.errors import DataError
 
 COLMAP_TO_NERFSTUDIO = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 0.0]])
 """[3, 4] world transform of nerfstudio's own COLMAP parser: COLMAP guesses gravity along -y, nerfstudio's up is +z."""
 
 ORTHONORMAL_TOLERANCE = 1e-2
+STRAY = 50.0
+"""So many times farther out than nine tenths of a cloud's points, a point is none of the scene."""
 LARGEST_NUMBER = 1e30
 """Beyond this a number in a file is damage, and float32 would make it infinite."""
 
@@ -38,13 +41,16 @@ class Intrinsics:
     camera_type: CameraType = CameraType.PERSPECTIVE
 
     def check(self, where: str) -> Intrinsics:
-        """Return self; raise DataError when a number is not finite or a size or focal length not positive."""
+        """Return self; raise DataError when a number is not finite, a size or focal length not positive, or the lens of
+        a kind that cannot be undistorted.
+        """
         numbers = np.array([self.fx, self.fy, self.cx, self.cy, *self.distortion])
         if not (np.abs(numbers) < LARGEST_NUMBER).all() or min(self.width, self.height, self.fx, self.fy) <= 0:
             raise DataError(
                 f"{where}: the camera intrinsics are not usable (size {self.width}x{self.height}, focal {self.fx}, "
                 f"{self.fy}, centre {self.cx}, {self.cy}). Export the cameras again."
             )
+        check_lens(self.camera_type, self.distortion, where)
         return self
 
 
@@ -63,6 +69,15 @@ class PointCloud:
     def finite(self) -> PointCloud:
         """The points without those that have a NaN or infinite coordinate."""
         keep = (np.abs(self.xyz) < LARGEST_NUMBER).all(axis=1)
+        return PointCloud(self.xyz[keep], self.rgb[keep], self.source)
+
+    def without_strays(self, center: npt.NDArray[np.float64]) -> PointCloud:
+        """The points without those absurdly far from ``center`` [3]: mismatches, whose Gaussians would fill the scene.
+
+        A Gaussian starts as large as the distance to its neighbours, so a lone point far out covers every image.
+        """
+        distance = np.linalg.norm(self.xyz - center, axis=1)
+        keep = distance <= STRAY * np.quantile(distance, 0.9) if len(distance) else np.zeros(0, bool)
         return PointCloud(self.xyz[keep], self.rgb[keep], self.source)
 
 

@@ -21,10 +21,24 @@ from rich.markup import escape
 
 from closeup_ns.data.capture import Capture
 from closeup_ns.data.colmap import SPARSE_FOLDERS, find_model, read_colmap
-from closeup_ns.data.images import ImageChoice, check_aspect, choose_images, downscaled_twin, image_size
+from closeup_ns.data.images import (
+    ImageChoice,
+    check_aspect,
+    choose_images,
+    downscaled_twin,
+    exif_orientation,
+    image_size,
+)
+from closeup_ns.data.lenses import noticed
 from closeup_ns.data.llff import POSES_FILE, check_same_size, read_llff
 from closeup_ns.data.transforms import read_transforms
 from closeup_ns.errors import DataError
+
+BLENDER_FILE = "transforms_train.json"
+ONE_PLACE = 1e-9
+"""Cameras closer together than this share of their coordinates are in one place: the rest is rounding."""
+REMOTE = 1000.0
+"""Cameras whose coordinates are so many times larger than the room between them are centred before float32."""
 
 LayoutName = Literal["auto", "transforms", "llff", "colmap"]
 
@@ -97,16 +111,10 @@ class CloseupDataParser(DataParser):
             self._loaded = load_capture(self.config)
             _report(self.config, *self._loaded)
         capture, images = self._loaded
-        poses = torch.from_numpy(np.stack([frame.c2w for frame in capture.frames]).astype(np.float32))
-        poses, transform = camera_utils.auto_orient_and_center_poses(
-            poses,
-            method=capture.orientation_method or self.config.orientation_method,  # type: ignore[arg-type]
-            center_method=self.config.center_method,
-        )
+        poses, transform = _oriented(self.config, capture)
         scale = self.config.scale_factor
-        reach = float(poses[:, :3, 3].abs().max())
-        if self.config.auto_scale_poses and reach > 0:
-            scale /= reach
+        if self.config.auto_scale_poses and not in_one_place(capture):
+            scale /= float(poses[:, :3, 3].abs().max())
         poses[:, :3, 3] *= scale
 
         indices = split_indices(self.config, capture, split)
@@ -137,6 +145,11 @@ def find_layout(data: Path) -> Literal["transforms", "llff", "colmap"]:
         return "llff"
     if find_model(data) is not None:
         return "colmap"
+    if (data / BLENDER_FILE).is_file():
+        raise DataError(
+            f"{data} is laid out like Blender's synthetic scenes ({BLENDER_FILE}): end the command with blender-data, "
+            f"the parser for those, as in 'ns-train closeup-gs --data {data} blender-data'."
+        )
     models = " or ".join(SPARSE_FOLDERS)
     there = ", ".join(sorted(path.name + "/" * path.is_dir() for path in data.iterdir())[:10]) or "nothing"
     raise DataError(
@@ -169,7 +182,43 @@ def load_capture(config: CloseupDataParserConfig) -> tuple[Capture, ImageChoice]
     for path, file_size, full_size in zip(images.paths, images.file_sizes, full_sizes, strict=True):
         check_aspect(file_size, full_size, path)
     _check_masks(capture, images)
+    _leave_strays_out(capture)
+    capture.notes += _warnings(capture, images)
     return capture, images
+
+
+def _leave_strays_out(capture: Capture) -> None:
+    """Drop sparse points that are none of the scene, and say how many."""
+    if capture.points is None:
+        return
+    center = np.mean([frame.c2w[:3, 3] for frame in capture.frames], axis=0)
+    kept = capture.points.without_strays(center)
+    if (strays := len(capture.points.xyz) - len(kept.xyz)) > 0:
+        capture.notes.append(f"{strays} sparse points are far out of the scene and are left out")
+        capture.points = kept
+
+
+def in_one_place(capture: Capture) -> bool:
+    """Whether the cameras only turn: where they stand is the same but for rounding."""
+    centers = np.stack([frame.c2w[:3, 3] for frame in capture.frames])
+    return bool(np.ptp(centers, axis=0).max() <= ONE_PLACE * np.abs(centers).max())
+
+
+def _warnings(capture: Capture, images: ImageChoice) -> list[str]:
+    """What a user should know of a capture that can be read, one sentence each."""
+    notes = []
+    if in_one_place(capture):
+        notes.append(
+            "all cameras stand in one place and only turn, so nothing tells how far away things are: close-ups will "
+            "show a guess. Photograph the object from several places"
+        )
+    turned = sum(exif_orientation(path) != 1 for path in images.paths)
+    if turned:
+        notes.append(
+            f"{turned} of {len(images.paths)} images say in their EXIF data that they are to be turned; they are "
+            "trained on as they are stored, which is right where the camera poses were computed from the stored pixels"
+        )
+    return notes
 
 
 def split_indices(config: CloseupDataParserConfig, capture: Capture, split: str) -> list[int]:
@@ -208,7 +257,7 @@ def _cameras(capture: Capture, images: ImageChoice, poses: torch.Tensor, indices
         width, height = images.sizes[i]
         sx, sy = width / k.width, height / k.height
         rows.append((k.fx * sx, k.fy * sy, k.cx * sx, k.cy * sy, width, height))
-        distortion.append(k.distortion)
+        distortion.append(noticed(k.camera_type, k.distortion))
         types.append(k.camera_type)
     if len({len(params) for params in distortion}) > 1:
         raise DataError(f"{capture.root}: the frames have different numbers of distortion parameters.")
@@ -231,13 +280,34 @@ def _cameras(capture: Capture, images: ImageChoice, poses: torch.Tensor, indices
     )
 
 
+def _oriented(config: CloseupDataParserConfig, capture: Capture) -> tuple[torch.Tensor, torch.Tensor]:
+    """The capture's poses [n, 3, 4] float32 in nerfstudio's world before scaling, and what leads there [3, 4] float64.
+
+    nerfstudio does this in float32, of which nothing is left where a capture comes with coordinates of a map
+    (millions of metres). Such a capture is centred in float64 first; others keep nerfstudio's very numbers.
+    """
+    poses = np.stack([frame.c2w for frame in capture.frames])
+    center = poses[:, :3, 3].mean(0)
+    remote = np.abs(center).max() > REMOTE * np.ptp(poses[:, :3, 3], axis=0).max()
+    center *= remote and config.center_method != "none"
+    poses[:, :3, 3] -= center
+    oriented, transform = camera_utils.auto_orient_and_center_poses(
+        torch.from_numpy(poses.astype(np.float32)),
+        method=capture.orientation_method or config.orientation_method,  # type: ignore[arg-type]
+        center_method=config.center_method,
+    )
+    transform = transform.double()
+    transform[:, 3] -= transform[:, :3] @ torch.from_numpy(center)
+    return oriented, transform
+
+
 def _whole_transform(capture: Capture, transform: torch.Tensor) -> torch.Tensor:
     """[3, 4] from the original data's world to nerfstudio's, before scaling; what dataparser_transforms.json holds."""
     if capture.applied_transform is None:
-        return transform
+        return transform.float()
     applied = torch.eye(4, dtype=transform.dtype)
     applied[:3] = torch.from_numpy(capture.applied_transform).to(transform.dtype)
-    return transform @ applied
+    return (transform @ applied).float()
 
 
 def _metadata(
@@ -254,7 +324,7 @@ def _metadata(
         "mask_color": config.mask_color,
     }
     if config.load_3D_points and capture.points is not None:
-        cloud = capture.points.transformed(transform.double().numpy())
+        cloud = capture.points.transformed(transform.numpy())
         metadata["points3D_xyz"] = torch.from_numpy(cloud.xyz * scale).float()
         metadata["points3D_rgb"] = torch.from_numpy(cloud.rgb.copy())
     bounds = [capture.frames[i].bounds for i in indices]

@@ -71,7 +71,10 @@ def _decode(path: Path, keep_colour: bool) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             if image.mode not in EIGHT_BIT_MODES:
-                raise DataError(f"The image {path} is of the kind {image.mode}; only 8-bit images can be used.")
+                raise DataError(
+                    f"The image {path} is of the kind {image.mode}; only 8-bit images can be used. Convert the images "
+                    "and keep their sizes, e.g. with 'mogrify -depth 8'."
+                )
             if not keep_colour:
                 return np.array(image.convert("L"))
             has_alpha = "A" in image.mode or "transparency" in image.info

@@ -11,6 +11,8 @@ from PIL import Image, UnidentifiedImageError
 
 from closeup_ns.errors import DataError
 
+ORIENTATION_TAG = 0x112
+"""EXIF's."""
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 Size = tuple[int, int]
@@ -40,6 +42,21 @@ def image_size(path: Path) -> Size:
         raise DataError(
             f"The image {path} cannot be read ({error}). Copy it again from the camera, or remove it with its camera."
         ) from error
+
+
+def exif_orientation(path: Path) -> int:
+    """How a JPEG says that it is to be turned for looking at it: 1 as it is, 3 upside down, 6 and 8 on its side.
+
+    1 for other kinds of files, too: cameras write JPEG, and a PNG would have to be decoded to find out.
+    """
+    if path.suffix.lower() not in (".jpg", ".jpeg"):
+        return 1
+    try:
+        with Image.open(path) as image:
+            orientation = image.getexif().get(ORIENTATION_TAG, 1)
+    except (OSError, ValueError, SyntaxError):
+        return 1  # whoever loads the picture says what is wrong with it
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -174,6 +191,8 @@ def check_aspect(file_size: Size, camera_size: Size, path: Path) -> None:
     if abs(expected - height) > slack:
         turned = abs(height * camera_size[1] / camera_size[0] - width) < slack
         hint = " It looks rotated by 90 degrees." if turned else ""
+        if turned and exif_orientation(path) > 4:
+            hint += " Its EXIF orientation says so, too: store the turned pixels ('mogrify -auto-orient')."
         raise DataError(
             f"The image {path} is {width}x{height}, but its camera was calibrated for "
             f"{camera_size[0]}x{camera_size[1]}, which has another shape.{hint} Use the images that the camera poses "

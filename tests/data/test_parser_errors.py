@@ -137,12 +137,47 @@ def test_rotated_images(layout: str, tmp_path: Path) -> None:
     assert "rotated" in message(tmp_path, downscale_factor=1)
 
 
+def save_turned(path: Path, orientation: int) -> None:
+    """The picture at ``path`` as a JPEG turned by 90 degrees that says so."""
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path.with_suffix(".jpg"), exif=exif)
+
+
+def as_jpeg(frames: list[dict[str, Any]]) -> None:
+    for frame in frames:
+        frame["file_path"] = frame["file_path"].replace(".png", ".jpg")
+
+
+def test_images_whose_exif_data_turns_them(tmp_path: Path) -> None:
+    folders.make_transforms(tmp_path)
+    change_frames(tmp_path, as_jpeg)
+    for path in sorted((tmp_path / "images").iterdir()):
+        save_turned(path, 6)
+    assert "rotated by 90 degrees" in (text := message(tmp_path)) and "mogrify -auto-orient" in text
+
+
+def test_exif_data_that_is_not_obeyed_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Cameras of the stored pixels, as COLMAP makes them: right, but whoever looked at the photographs may wonder."""
+    folders.make_transforms(tmp_path, size=(48, 48))
+    change_frames(tmp_path, as_jpeg)
+    for index, path in enumerate(sorted((tmp_path / "images").iterdir())):
+        save_turned(path, 6 if index < 2 else 1)
+    load(tmp_path)
+    assert "2 of 6 images say in their EXIF data" in " ".join(capsys.readouterr().out.split())
+
+
+def test_blenders_layout_names_its_parser(tmp_path: Path) -> None:
+    (tmp_path / "transforms_train.json").write_text("{}")
+    assert "blender-data" in message(tmp_path)
+
+
 def test_sixteen_bit_images(tmp_path: Path) -> None:
     folders.make_transforms(tmp_path)
     folders.save_image(tmp_path / "images/frame_00001.png", np.full((48, 64), 40_000, np.uint16))
     text = message(tmp_path)
     assert "frame_00001.png" in text
-    assert "8-bit" in text
+    assert "8-bit" in text and "-depth 8" in text
 
 
 def test_mask_of_the_wrong_size(tmp_path: Path) -> None:
@@ -313,6 +348,10 @@ def test_json_without_frames(content: str, tmp_path: Path) -> None:
         ({"w": 1e300}, "'w'"),
         ({"camera_model": "PERISCOPE"}, "PERISCOPE"),
         ({"camera_model": []}, "unknown"),
+        ({"camera_model": "EQUIRECTANGULAR"}, "ns-process-data images --camera-type equirectangular"),
+        ({"camera_model": "ORTHOPHOTO"}, "only pinhole and fisheye"),
+        ({"k4": 0.1}, "k4 is 0.1"),
+        ({"distortion_params": [0.1, 0.0, 0.0, 0.0]}, "4 distortion parameters; PERSPECTIVE has 6"),
         ({"distortion_params": 3}, "distortion_params"),
         ({"distortion_params": [0.0, 0.0]}, "distortion parameters"),
         ({"mask_path": "masks/none.png"}, "does not exist"),
