@@ -45,7 +45,9 @@ class RefineAgain:
     """Refine only so many of the round's views; all by default."""
     output: Path | None = None
     """Folder for the views; RUN/refined/round_N-REFINER by default."""
-    options: Annotated[RefinerConfig, tyro.conf.arg(name="pipeline.refiner")] = field(default_factory=RefinerConfig)
+    options: Annotated[tyro.conf.FlagConversionOff[RefinerConfig], tyro.conf.arg(name="pipeline.refiner")] = field(
+        default_factory=RefinerConfig
+    )
     """Every option of every refiner and enhancer."""
 
     def main(self) -> None:

@@ -30,6 +30,14 @@ def test_short_options_are_laid_over_those_of_ns_train() -> None:
     assert configured() == RefinerConfig()
 
 
+def test_yes_and_no_are_said_as_to_ns_train() -> None:
+    """As the error messages and the documentation say them."""
+    config = configured(
+        "--pipeline.refiner.difix.trust-remote-code", "True", "--pipeline.refiner.see3d.batched-guidance", "False",
+    )  # fmt: skip
+    assert config.difix.trust_remote_code and not config.see3d.batched_guidance
+
+
 def test_tiny_weights_take_few_small_steps_unless_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
     config = configured("--refiner", "see3d", "--weights", "tiny")
     assert (config.enhance.see3d_sr.size, config.enhance.see3d_sr.steps) == (128, 2)
