@@ -110,8 +110,20 @@ def problems(folder: Path, unets: Sequence[UNetName]) -> list[str]:
     for name in files_for(unets):
         fault = fault_of(folder / name)
         if fault:
-            found.append(f"{name} ({fault})")
+            found.append(f"{name} ({fault}{_beside(folder / name)})")
     return found
+
+
+def _beside(path: Path) -> str:
+    """What is there in place of a missing weight file, in words: other releases of models are published so."""
+    if path.suffix != ".safetensors" or path.exists():
+        return ""
+    pickled = [path.with_suffix(".bin"), path.with_name("pytorch_model.bin")]
+    others = [*path.parent.glob(f"{path.stem}*.safetensors*"), *(other for other in pickled if other.is_file())]
+    if not others:
+        return ""
+    hint = "pickled files are not loaded" if others[0].suffix == ".bin" else "rename or merge it"
+    return f"; {others[0].name} is there: {hint}"
 
 
 def check(folder: Path, unets: Sequence[UNetName]) -> None:
@@ -147,7 +159,10 @@ def why_not(config: object, device: torch.device) -> str | None:
         folder = find(source, str(getattr(config, "revision", "")))
         unet = needed_unet(config, folder)
         check(folder, [unet])
-        check_unet(folder / unet_folder(unet))
+        # Which of two whole networks "auto" takes depends on a pass' references: both have to be See3D's.
+        either = getattr(config, "unet", "SR") == "auto" and unet == "sparse" and not problems(folder, ["single"])
+        for name in (unet, "single") if either else (unet,):
+            check_unet(folder / unet_folder(name))
         check_scheduler(read_config(folder / SCHEDULER_FILE))
     except RefinerError as problem:
         return str(problem)

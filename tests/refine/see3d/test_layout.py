@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -114,6 +115,22 @@ def test_everything_that_is_wrong_is_listed_at_once(folder: Path) -> None:
     assert all(line in str(raised.value) for line in [*expected, f"--folder {root}", str(root)])
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("diffusion_pytorch_model.bin", ".bin is there: pickled files are not loaded)"),
+        ("diffusion_pytorch_model.fp16.safetensors", ".fp16.safetensors is there: rename or merge it)"),
+        ("diffusion_pytorch_model-00001-of-00002.safetensors", "-00001-of-00002.safetensors is there: rename"),
+        ("something.else", "diffusion_pytorch_model.safetensors (missing)"),
+    ],
+)
+def test_what_stands_in_a_missing_files_place_is_said(folder: Path, name: str, message: str) -> None:
+    path = folder / layout.BELOW / layout.VAE / "diffusion_pytorch_model.safetensors"
+    path.rename(path.with_name(name))
+    (fault,) = layout.problems(folder / layout.BELOW, ["sparse"])
+    assert message in fault
+
+
 def test_only_the_named_networks_are_wanted(folder: Path) -> None:
     root = folder / layout.BELOW
     shutil.rmtree(root / "unet" / "single")
@@ -151,6 +168,16 @@ def test_another_models_weights_are_known_by_their_header(folder: Path) -> None:
     path = folder / layout.BELOW / layout.unet_folder("sparse") / "diffusion_pytorch_model.safetensors"
     save_file({"input_blocks.0.0.weight": torch.zeros(32, 4, 3, 3), "out.2.weight": torch.zeros(4, 32, 3, 3)}, path)
     assert "reads 4 channels" in str(layout.why_not(See3DRefinerConfig(weights=str(folder)), CPU))
+    assert layout.why_not(See3DRefinerConfig(weights=str(folder), unet="single"), CPU) is None
+
+
+def test_auto_may_take_either_network_so_both_are_looked_at(folder: Path) -> None:
+    single = folder / layout.BELOW / layout.unet_folder("single")
+    (single / "config.json").write_text(json.dumps({"context_dim": 7}))
+    assert "single/ema" in str(layout.why_not(See3DRefinerConfig(weights=str(folder)), CPU))
+    assert layout.why_not(See3DRefinerConfig(weights=str(folder), unet="sparse"), CPU) is None
+    (single / "config.json").unlink()  # then auto does not take it
+    assert layout.why_not(See3DRefinerConfig(weights=str(folder)), CPU) is None
 
 
 def test_a_scheduler_that_diverges_is_said_before_the_base_training(folder: Path) -> None:
