@@ -10,6 +10,7 @@ import torch
 from nerfstudio.data.datamanagers.base_datamanager import DataManagerConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from closeup_ns.planning.plan import PlannerConfig
@@ -28,6 +29,9 @@ from closeup_ns.training.targets import TargetConfig
 from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.control import CloseupViewerControl
 from closeup_ns.views.reliability import ReliabilityConfig
+
+FEWEST_POINTS = 100
+"""A sparse cloud of fewer points is no start: what it leaves empty stays empty for long."""
 
 
 @dataclass
@@ -84,17 +88,22 @@ class CloseupPipeline(VanillaPipeline):
         self.viewer_control = CloseupViewerControl(self, config.viewer)
 
     def seed_without_points(self) -> None:
-        """Start the Gaussians in the cameras' frusta where the capture has no points; before the optimizers are."""
+        """Start the Gaussians in the cameras' frusta where the capture has hardly a point; before the optimizers."""
         data = self.datamanager
         outputs = data.train_dataparser_outputs
-        if "points3D_xyz" in outputs.metadata or self.config.model.random_init:
+        cloud: Tensor | None = outputs.metadata.get("points3D_xyz")
+        few = 0 if cloud is None else len(cloud)
+        if few >= FEWEST_POINTS or self.config.model.random_init:
             return
         generator = torch.Generator().manual_seed(self.config.seed)
         photographs = [data.photograph(index) for index in range(len(data.train_dataset))]
         shown = [data.shown(index) for index in range(len(photographs))]
         bounds, count = outputs.metadata.get("bounds"), self.config.model.num_random
-        points = frustum_points(data.train_views(), photographs, bounds, count, generator, shown)
-        self.model.start_from(*points)
+        xyz, rgb = frustum_points(data.train_views(), photographs, bounds, count, generator, shown)
+        if cloud is not None and few:
+            CONSOLE.print(f"{few} sparse points are too few to start from: {count} random ones beside them")
+            xyz, rgb = torch.cat([cloud.cpu(), xyz]), torch.cat([outputs.metadata["points3D_rgb"].cpu(), rgb])
+        self.model.start_from(xyz, rgb)
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes

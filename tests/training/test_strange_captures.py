@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
 from closeup_ns.training.store import RoundStore
+from tests.data.folders import write_ply
 from tests.integration.captures import write_transforms
 from tests.training.conftest import MakeTrainer
 
@@ -37,3 +41,18 @@ def test_photographs_of_one_name_in_two_folders(tmp_path: Path, make_trainer: Ma
     plan = RoundStore(trainer.base_dir / "rounds").load_plan(1)
     assert plan is not None
     assert {anchor["name"].removeprefix("train/") for anchor in plan["plans"][0]["anchors"]} <= set(names)
+
+
+@pytest.mark.parametrize("points", [20, 100])
+def test_a_handful_of_points_is_not_all_that_there_is_to_start_from(
+    points: int, tmp_path: Path, make_trainer: MakeTrainer
+) -> None:
+    scene = write_transforms(tmp_path)
+    write_ply(tmp_path / "sparse_pc.ply", scene.xyz[:points], scene.rgb[:points])
+    trainer = make_trainer(data=tmp_path, output=tmp_path / "out", pipeline__model__num_random=300)
+    model, data = trainer.pipeline.model, trainer.pipeline.datamanager
+    cloud = data.train_dataparser_outputs.metadata["points3D_xyz"]
+    assert model.num_points == (320 if points == 20 else 100)
+    assert torch.equal(model.means.detach()[:points], cloud)
+    optimized = trainer.optimizers.optimizers["means"].param_groups[0]["params"]
+    assert optimized[0] is model.gauss_params["means"]
