@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,10 +77,7 @@ class WritePath:
         for warning in [*target.warnings, *notes, *path.warnings]:
             print(f"warning: {warning}", file=sys.stderr)
         print(f"{self.output}: {described(path)}. Render it with:")
-        print(
-            f"ns-render camera-path --load-config {self.load_config} --camera-path-filename {self.output} "
-            f"--output-path {self.output.with_suffix('.mp4')}"
-        )
+        print(render_command(self.load_config, self.output))
 
     def options(self) -> PathOptions:
         """What the path's planner takes.
@@ -87,6 +85,8 @@ class WritePath:
         Raises:
             CloseupError: an option is out of its range.
         """
+        if self.long_side < 0:
+            raise CloseupError(f"--long-side {self.long_side} is no size: pixels, or 0 for the training image's own")
         return PathOptions(
             zoom=self.zoom,
             distance=self.distance,
@@ -97,6 +97,12 @@ class WritePath:
             within_coverage=self.within_coverage,
             beyond=self.beyond,
         )
+
+
+def render_command(config: Path, path: Path) -> str:
+    """The command that renders a path, to be pasted into a shell: names may have blanks."""
+    words = ["ns-render", "camera-path", "--load-config", config, "--camera-path-filename", path]
+    return shlex.join([*map(str, words), "--output-path", str(path.with_suffix(".mp4"))])
 
 
 def described(path: PlannedPath) -> str:

@@ -59,8 +59,9 @@ def load_run(config_path: Path, step: int | None = None) -> LoadedRun:
 
     def at_step(config: TrainerConfig) -> TrainerConfig:
         config.load_step = step
-        if step is not None:  # whoever named it saw it here, wherever the run was trained
-            config.relative_model_dir = checkpoint_folder(config_path).resolve()
+        own = checkpoint_folder(config_path)
+        if own.is_dir():  # nerfstudio looks where the run was trained; it may have been moved or copied since
+            config.relative_model_dir = own.resolve()
         return config
 
     _, pipeline, _, _ = eval_setup(config_path, test_mode="test", update_config_callback=at_step)

@@ -132,8 +132,9 @@ class CloseupViewerControl(ViewerControl):
     def _failed(self, job: str, error: Exception) -> None:
         """An error belongs where the person looks; one that is not ours goes to the console too."""
         words = str(error) if isinstance(error, CloseupError) else f"{job}: {type(error).__name__}: {error}"
+        new = self.panel.message.content != f"⚠ {plain(words)}"
         self._say(f"⚠ {plain(words)}")
-        if not isinstance(error, CloseupError):
+        if new and not isinstance(error, CloseupError):
             CONSOLE.log(f"viewer, {words}", markup=False)
 
     def _say(self, words: str) -> None:
@@ -189,9 +190,18 @@ class CloseupViewerControl(ViewerControl):
                 jump(client, *first_view(self._names, self._views, self.target, self.render))
 
     def _take_saved_target(self) -> None:
-        saved = self.store.load_targets()
-        if saved and not self._chosen:
-            self._set_target(Target.from_dict(saved[0]))
+        if self._chosen:
+            return
+        try:
+            saved = self.store.load_targets()
+            target = Target.from_dict(saved[0]) if saved else None
+        except (CloseupError, KeyError, TypeError, ValueError) as error:
+            self._chosen = True  # by nobody yet; but this one is not asked for again
+            why = str(error) if isinstance(error, CloseupError) else f"targets.json: {error!r}"
+            say(self.panel.target, f"⚠ The run's target cannot be read: set one by a click. {plain(why)}")
+            return
+        if target is not None:
+            self._set_target(target)
 
     def _draw_rounds(self) -> None:
         for number, views, over in state_of(self.store):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -46,6 +46,8 @@ class CameraMark:
     """The refined image; None where there is none."""
     note: str = ""
     """What the gate said of it."""
+    problem: RoundStorageError | None = None
+    """Why its picture and note cannot be shown."""
 
 
 def known_marks(names: Sequence[str], views: Sequence[View], distance: float) -> list[CameraMark]:
@@ -59,8 +61,10 @@ def known_marks(names: Sequence[str], views: Sequence[View], distance: float) ->
 def round_marks(store: RoundStore, number: int) -> list[CameraMark]:
     """Anchors, to-be-updated and frontier views of a round; those refined so far with their image.
 
+    A damaged file of one view is that view's ``problem``.
+
     Raises:
-        RoundStorageError: the round's files are damaged.
+        RoundStorageError: the plan is damaged.
     """
     saved = store.load_plan(number)
     if saved is None:
@@ -76,9 +80,9 @@ def round_marks(store: RoundStore, number: int) -> list[CameraMark]:
         for kind, views in groups:
             for position, view in enumerate(views):
                 name = f"t{index}_{kind}_{position:02d}"
-                picture, note = _refined(store, number, name) if name in refined else (None, "not refined")
                 title = f"{WORDS[kind]} {position}, {plan.zoom_total:.3g}x"
-                marks.append(_mark(number, kind, name, view, plan, title, picture, note))
+                mark = _mark(number, kind, name, view, plan, title)
+                marks.append(_refined(mark, store, name) if name in refined else replace(mark, note="not refined"))
     return marks
 
 
@@ -114,9 +118,17 @@ def thumbnail(path: Path, long_side: int) -> np.ndarray:
         raise RoundStorageError(f"{path} cannot be read ({error}); resume the run to refine it again") from error
 
 
-def _refined(store: RoundStore, number: int, name: str) -> tuple[Path, str]:
-    decision = store.header(number, name)["decision"]
-    return store.picture(number, name), f"{str(decision['verdict']).replace('_', ' ')}: {decision['reason']}"
+def _refined(mark: CameraMark, store: RoundStore, name: str) -> CameraMark:
+    number = mark.round_index
+    try:
+        decision = store.header(number, name)["decision"]
+        note = f"{str(decision['verdict']).replace('_', ' ')}: {decision['reason']}"
+        return replace(mark, picture=store.picture(number, name), note=note)
+    except (KeyError, TypeError) as error:
+        problem = RoundStorageError(f"views/{name}.json of round {number} is not one of ours: it lacks {error}")
+        return replace(mark, note=str(problem), problem=problem)
+    except RoundStorageError as problem:
+        return replace(mark, note=str(problem), problem=problem)
 
 
 def _mark(
@@ -126,9 +138,7 @@ def _mark(
     view: View,
     plan: RoundPlan,
     title: str,
-    picture: Path | None = None,
-    note: str = "",
 ) -> CameraMark:
     away = float((view.position - view.position.new_tensor(plan.target)).norm())
     path = f"/closeup/round_{number}/{kind}/{name}"
-    return CameraMark(path, kind, number, view, f"round {number}, {title}", away, picture, note)
+    return CameraMark(path, kind, number, view, f"round {number}, {title}", away)

@@ -8,6 +8,7 @@ import numpy as np
 import viser
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 
+from closeup_ns.errors import RoundStorageError
 from closeup_ns.planning.target import Target
 from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.frustums import COLORS, CameraMark, frustum_scale, thumbnail
@@ -28,22 +29,37 @@ class Scene:
         self.frustums: dict[str, tuple[CameraMark, viser.CameraFrustumHandle]] = {}
 
     def draw(self, marks: Iterable[CameraMark]) -> None:
-        """Draw cameras, in the stead of what had the same name. They are hidden until `show` is called."""
+        """Draw cameras, in the stead of what had the same name. They are hidden until `show` is called.
+
+        Raises:
+            RoundStorageError: the picture or the note of one is damaged; it is drawn without, and so are the others.
+        """
+        problem = None
         for mark in marks:
             pose = pose_of(mark.view)
+            image, found = self._picture(mark)
+            problem = problem or found
             handle = self.server.scene.add_camera_frustum(
                 mark.path,
                 fov=vertical_fov(mark.view),
                 aspect=mark.view.width / mark.view.height,
                 scale=frustum_scale(mark, self.config.frustum_size) * VISER_NERFSTUDIO_SCALE_RATIO,
                 color=COLORS[mark.kind],
-                image=thumbnail(mark.picture, self.config.thumbnail) if mark.picture else None,
+                image=image,
                 wxyz=pose.wxyz,
                 position=pose.position,
                 visible=False,
             )
             handle.on_click(self._on_click(mark))
             self.frustums[mark.path] = (mark, handle)
+        if problem is not None:
+            raise problem
+
+    def _picture(self, mark: CameraMark) -> tuple[np.ndarray | None, RoundStorageError | None]:
+        try:
+            return thumbnail(mark.picture, self.config.thumbnail) if mark.picture else None, mark.problem
+        except RoundStorageError as error:
+            return None, error
 
     def _on_click(self, mark: CameraMark) -> Callable[[viser.SceneNodePointerEvent], None]:
         def told(event: viser.SceneNodePointerEvent) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 
 import pytest
 
-from closeup_ns.cli.path import WritePath, described, frame_count
+from closeup_ns.cli.path import WritePath, described, frame_count, render_command
 from closeup_ns.errors import CloseupError
 from closeup_ns.paths.options import PlannedPath
 from tests.paths.rig import TARGET, view_from
@@ -39,6 +40,22 @@ def test_frames_asked_for_are_checked_too(frames: int, fps: float) -> None:
 def test_bad_options_are_said_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(CloseupError, match="zoom must be more than 1"):
         WritePath(load_config=tmp_path / "nowhere.yml", zoom=0.5).main()
+
+
+def test_a_long_side_below_zero_is_no_size(tmp_path: Path) -> None:
+    with pytest.raises(CloseupError, match="--long-side -4 is no size"):
+        WritePath(load_config=tmp_path / "nowhere.yml", long_side=-4).main()
+
+
+def test_the_command_to_render_with_can_be_pasted() -> None:
+    """Whatever the folders are called."""
+    config, path = Path("my run/config.yml"), Path("a 'dive' $HOME.json")
+    words = shlex.split(render_command(config, path))
+    assert words[:2] == ["ns-render", "camera-path"]
+    assert dict(zip(words[2::2], words[3::2])) == {
+        "--load-config": str(config), "--camera-path-filename": str(path), "--output-path": "a 'dive' $HOME.mp4",
+    }  # fmt: skip
+    assert "'" not in render_command(Path("run/config.yml"), Path("dive.json"))
 
 
 def test_a_path_in_a_few_words() -> None:

@@ -190,6 +190,17 @@ def test_the_viewer_answers(finished: Run, tmp_path: Path) -> None:
         viewer.wait()
 
 
+def test_a_copied_run_is_loaded_from_where_it_is(copied: Run, tmp_path: Path) -> None:
+    """Its rounds lie there as well; where it was trained there may be another one by now, or nothing."""
+    copied.checkpoints()[-1].unlink()
+    ended = fork(
+        "closeup-gs", "path", "--load-config", copied.config, "--frames", 3, "--output", tmp_path / "p.json",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.code == 0, ended.output
+    assert str(copied.checkpoints()[-1]) in ended.output.replace("\n", "")
+
+
 def test_a_run_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     ended = fork("closeup-gs", "path", "--load-config", tmp_path / "nowhere.yml", cwd=tmp_path)
     assert ended.code == 1 and "nowhere.yml" in ended.text and "Traceback" not in ended.output

@@ -9,7 +9,7 @@ import pytest
 import torch
 from nerfstudio.cameras.camera_paths import get_path_from_json
 
-from closeup_ns.errors import PlanningError
+from closeup_ns.errors import CloseupError, PlanningError
 from closeup_ns.paths.options import Kind, PathOptions
 from closeup_ns.paths.save import save_path
 from tests.paths.rig import BALL, TARGET, view_from
@@ -34,6 +34,13 @@ def test_every_kind_is_written_and_read_back_by_nerfstudio(kind: Kind, tmp_path:
         torch.testing.assert_close(opengl[:, 3], view.position, atol=1e-6, rtol=0)
         torch.testing.assert_close(-opengl[:, 2], view.forward, atol=1e-6, rtol=0)
         assert float(cameras.fy[index]) == pytest.approx(float(view.K[1, 1]), rel=1e-5)
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for file in (tmp_path, tmp_path / "file" / "path.json"):
+        with pytest.raises(CloseupError, match=f"cannot write {file}: .* Name a file"):
+            save_path("dive", view_from(0.3, 0.1, 0.0), TARGET, BALL, SMALL, file)
 
 
 def test_where_there_is_no_path_no_file_appears(tmp_path: Path) -> None:

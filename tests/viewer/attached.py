@@ -64,7 +64,8 @@ def attached(
     browser = Browser(port)
     try:
         browser.look(VIEWS[0].c2w.numpy(), away=3.0)
-        browser.wait_for_text("This run has no rounds yet.")
+        begun = RoundStore(folder / "run" / "rounds").rounds()
+        browser.wait_for_text("Click on a frustum" if begun else "This run has no rounds yet.")
         browser.wait(lambda: browser.moves, "the first view")
         yield Attached(control, browser, lock, may_render, viewer.render_statemachines)
     finally:

@@ -17,12 +17,16 @@ from nerfstudio.viewer.utils import CameraState
 from closeup_ns.planning.target import Target
 from closeup_ns.training.asked import NextRound
 from closeup_ns.training.schedule import ScheduleConfig
+from closeup_ns.training.store import RoundStore
 from closeup_ns.viewer.evidence import Evidence
 from closeup_ns.viewer.frustums import known_marks
 from closeup_ns.viewer.panel import BASE, REFINED, VIEWPORT, Actions
 from closeup_ns.views.view import aim_at
+from tests.integration.browserless import pick
 from tests.scenes import analytic_renderer
+from tests.training.stored import a_view
 from tests.viewer.attached import VIEWS, Attached, attached
+from tests.viewer.test_frustums import a_plan
 
 TARGET = Target(torch.tensor([0.0, 0.0, 4.0]), 4.0, 0.9, "made up")
 WALL = analytic_renderer(boxes=())
@@ -164,6 +168,36 @@ def test_what_was_said_about_a_round_goes_when_it_is_over(tmp_path: Path) -> Non
         assert "Round 2 is on the schedule already" in at.browser.texts()
         rounds.next_step = 120
         at.browser.wait(lambda: "on the schedule already" not in at.browser.texts(), "the old words to go")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"targets": [{}]}', '{"targets": 3}'])
+def test_a_damaged_target_is_said_and_costs_nothing_else(tmp_path: Path, content: str) -> None:
+    """`attached` waits for the first view and for what is said of the rounds; another target can be set."""
+    saved = tmp_path / "run" / "rounds" / "targets.json"
+    saved.parent.mkdir(parents=True)
+    saved.write_text(content)
+    with attached(tmp_path, WALL) as at:
+        assert "The run's target cannot be read: set one by a click." in at.browser.texts()
+        assert "targets.json" in at.browser.texts() and "⚠ refresh" not in at.browser.texts()
+        pick(at.browser, 0.5, 0.5)
+        at.browser.wait_for_text("**Target**")
+
+
+def test_a_damaged_view_of_a_round_is_said_and_the_other_cameras_are_drawn(tmp_path: Path) -> None:
+    store = RoundStore(tmp_path / "run" / "rounds")
+    for number in (1, 2):
+        store.save_plan(number, {"plans": [a_plan(number).to_dict()]})
+        for name in ("t0_update_00", "t0_update_01"):
+            store.save_view(number, name, a_view(number))
+    store.picture(1, "t0_update_00").write_bytes(b"no image")
+    (store.folder(2) / "views" / "t0_update_00.json").write_text("{}")
+    with attached(tmp_path, WALL, TARGET) as at:
+        nodes = [name for name in at.browser.nodes if name.startswith("/closeup/round_")]
+        assert len(nodes) == 8, nodes
+        at.browser.wait_for_text("views/t0_update_00.json of round 2 is not one of ours")
+        at.browser.click_node(next(name for name in nodes if name.endswith("round_1/update/t0_update_00")))
+        at.browser.wait_for_text("round 1, to be updated 0")
+        at.browser.wait_for_text("images/t0_update_00.png cannot be read")
 
 
 def test_a_client_that_has_just_left_is_no_error(tmp_path: Path) -> None:

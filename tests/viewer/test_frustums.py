@@ -107,5 +107,19 @@ def test_photographs_are_grey() -> None:
 def test_paths_out_of_the_round_are_refused(store: RoundStore) -> None:
     header = store.folder(1) / "views" / "t0_update_00.json"
     header.write_text(header.read_text().replace("images/t0_update_00.png", "../../../secret.png"))
-    with pytest.raises(RoundStorageError, match="leads out"):
-        round_marks(store, 1)
+    assert "leads out" in str(only_problem(store))
+
+
+def only_problem(store: RoundStore) -> RoundStorageError:
+    """Of the first to-be-updated view of the first round, which is shown all the same, as the others are."""
+    marks = round_marks(store, 1)
+    assert len(marks) == 4 and [mark.problem is None for mark in marks] == [True, False, True, True]
+    problem = marks[1].problem
+    assert problem is not None and marks[1].picture is None and marks[1].note == str(problem)
+    return problem
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"decision": 3}'])
+def test_a_damaged_view_costs_its_own_picture_alone(store: RoundStore, content: str) -> None:
+    (store.folder(1) / "views" / "t0_update_00.json").write_text(content)
+    assert "t0_update_00.json" in str(only_problem(store))
