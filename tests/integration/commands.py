@@ -25,6 +25,8 @@ ENTRY_POINTS = {
     "ns-viewer": "nerfstudio.scripts.viewer.run_viewer:entrypoint",
     "closeup-gs": "closeup_ns.cli.main:main",
     "watched-train": "tests.integration.watched:train",
+    "killed-train": "tests.integration.watched:train_killed",
+    "killed-refine": "tests.integration.watched:refine_killed",
 }
 TIMEOUT = 280.0
 

@@ -47,10 +47,10 @@ def sees_the_rounds(browser: Browser, run: Run) -> None:
     assert len(cameras) == sum(len(names[kind]) for kind in ("anchors", "updates", "frontier"))
     assert sum(node.startswith("/closeup/known/") for node in browser.nodes) == 10
     assert browser.nodes[cameras[-1]]["color"] == (45 << 16) + (110 << 8) + 255
-    browser.set("Round", "round 2")
-    browser.wait(lambda: browser.nodes[cameras[0]].get("visible") is False, "round 1 to hide")
-    browser.set("Round", "all rounds")
     name = next(node for node in cameras if "update" in node)
+    for chosen, visible in (("all rounds", True), ("round 2", False), ("all rounds", True)):
+        browser.set("Round", chosen)
+        browser.wait(lambda visible=visible: browser.nodes[name].get("visible") is visible, f"round 1, {chosen}")
     browser.click_node(name)
     text = browser.wait_for_text("data:image/jpeg")
     assert "round 1, to be updated" in text and "accepted" in text

@@ -109,12 +109,12 @@ def test_a_run_of_an_older_version_is_read_by_every_command(copied: Run, finishe
 
 
 def test_a_run_without_rounds_says_so_and_ends_by_itself(capture: Path, tmp_path: Path) -> None:
-    """`closeup-splatfacto`, with somebody who looks at it when it is over."""
+    """`closeup-splatfacto`, paused until somebody has looked at it: it may be over in a second."""
     port, method = free_port(), "closeup-splatfacto"
     arguments = train_arguments(
         capture, tmp_path, method=method, vis="viewer+tensorboard", viewer__quit_on_train_completion=True,
-        viewer__websocket_port=port, viewer__websocket_host="127.0.0.1", pipeline__schedule__base_steps=400,
-        pipeline__schedule__rounds=0, pipeline__schedule__round_steps=0,
+        viewer__websocket_port=port, viewer__websocket_host="127.0.0.1", pipeline__schedule__base_steps=40,
+        pipeline__schedule__rounds=0, pipeline__schedule__round_steps=0, start_paused=True,
     )  # fmt: skip
     with forked("ns-train", *arguments, cwd=tmp_path) as (process, log):
         wait_until_it_answers(port, process, log)
@@ -123,6 +123,7 @@ def test_a_run_without_rounds_says_so_and_ends_by_itself(capture: Path, tmp_path
         for words in ("No target yet.", "This run has no rounds yet.", "Base phase: step", "trains without rounds"):
             browser.wait_for_text(words)
         assert browser.element("Run the next round from here")["disabled"]
+        browser.press("Resume Training")
         process.join(TIMEOUT)
         browser.close()
         text = log.read_text(errors="replace")
