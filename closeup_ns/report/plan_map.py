@@ -21,6 +21,8 @@ RADIUS = 146.0
 CORE = 18.0
 """Ring of the nearest camera: nothing but the target is closer to the centre."""
 TICK = 11.0
+LABEL_ROOM = 22.0
+"""Between the middle of a ring's label and that of a camera."""
 LABELS = {"known": "known", "anchor": "anchors", "update": "to-be-updated", "frontier": "frontier"}
 
 
@@ -115,6 +117,11 @@ def _free_bearing(cameras: Sequence[Camera]) -> float:
     return middle + min(apart + 0.3, math.pi)
 
 
+def _clear_of(bearing: float, radius: float) -> float:
+    """``bearing``, turned on for a small ring: the same angle is a shorter way there, and marks are as large."""
+    return bearing + max(LABEL_ROOM / radius - 0.3, 0.0)
+
+
 def _window(cameras: Sequence[Camera], scale: _Scale, bearing: float) -> str:
     """viewBox: the square that holds cameras, target and labels, so that a forward-facing capture fills the map."""
     places = [_place(camera, scale) for camera in cameras] + [(CENTRE, CENTRE), _polar(RADIUS, bearing)]
@@ -136,7 +143,7 @@ def _place(camera: Camera, scale: _Scale) -> tuple[float, float]:
 
 def _ring(scale: _Scale, base: float, zoom: int, bearing: float) -> Markup:
     radius = scale.radius(base / zoom)
-    x, y = _polar(radius, bearing)
+    x, y = _polar(radius, _clear_of(bearing, radius))
     text = tag("text", f"{zoom}x", x=f"{x:.1f}", y=f"{y + 3:.1f}")
     return tag("g", tag("circle", cx=CENTRE, cy=CENTRE, r=f"{radius:.1f}"), text, class_="ring")
 

@@ -57,6 +57,18 @@ def test_equal_steps_of_zoom_are_equal_steps_on_the_map() -> None:
     assert [math.hypot(*place[:2]) for place in frontier] == pytest.approx([rings[-1]] * 2, abs=0.2)
 
 
+def test_the_rings_labels_lie_beside_the_cameras_of_a_forward_facing_capture() -> None:
+    plan = a_plan(1).to_dict()
+    plan["frontier"] = [camera(4.0 / 3, bearing).to_dict() for bearing in (-3.0, 3.0)]
+    plan["updates"] = [camera(2.0, 1.0).to_dict()]
+    plan["anchors"] = [{"name": "a", "view": camera(4.0, 5.0).to_dict(), "real": True}]
+    svg = ElementTree.fromstring(re.findall(r"<svg.*?</svg>", plan_map(plan, [], "Plan"), re.DOTALL)[0])
+    labels = [(float(t.get("x") or "nan") - SIZE / 2, SIZE / 2 - float(t.get("y") or "nan")) for t in svg.iter("text")]
+    places = [place[:2] for place in marks(svg).values()]
+    assert len(labels) == 2 and len(places) == 4
+    assert min(math.dist(label, place) for label in labels for place in places) > 14
+
+
 def test_a_camera_above_the_target_or_at_it_has_a_place() -> None:
     plan = a_plan(1).to_dict()
     plan["updates"] = [camera(1.0, 0.0, rise=1.0).to_dict()]
