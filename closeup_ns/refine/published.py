@@ -160,7 +160,7 @@ def ask(pipeline: Any, **keywords: Any) -> Float[Tensor, "3 h w"] | str:
     """
     kind = type(pipeline).__name__
     try:
-        with torch.no_grad():
+        with torch.no_grad(), quiet():
             answer = pipeline(**keywords)
         images = answer.images if hasattr(answer, "images") else answer[0]
         picture = _as_tensor(images[0])

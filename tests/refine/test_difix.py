@@ -237,6 +237,21 @@ def test_whatever_form_a_pipeline_answers_in(kind: str) -> None:
         assert float((result.image - render.color).abs().max()) < 1 / 255
 
 
+def test_the_libraries_are_silent_while_they_are_asked() -> None:
+    """SDXL's pipeline warns at every tile, of something that is none of the user's business."""
+    from diffusers.utils import logging
+
+    seen: list[int] = []
+
+    def call(image: Any) -> Any:
+        seen.append(logging.get_verbosity())
+        return SimpleNamespace(images=[image])
+
+    before = logging.get_verbosity()
+    assert stubbed(call).refine(stand_ins.request(1))[0].failure is None
+    assert seen == [logging.CRITICAL] and logging.get_verbosity() == before < logging.CRITICAL
+
+
 def test_large_views_are_shrunk_in_proportion_and_brought_back() -> None:
     seen: list[Any] = []
 
