@@ -28,6 +28,7 @@ def a_pipeline(photographs: int = 4) -> Any:
         train_view=lambda index: views[index],
         train_views=lambda: views,
         photograph=lambda index: render(views[index]).color,
+        shown=lambda index: None,
         photograph_names=lambda: [f"{index}.png" for index in range(photographs)],
     )
     config = SimpleNamespace(
