@@ -118,6 +118,11 @@ def photo_names(count: int) -> list[str]:
     return [f"far_{i:03d}.jpg" for i in range(count)]
 
 
+def photographed(world: World, view: View, distance: float, photo: PhotoModel) -> NDArray[np.uint8]:
+    """What a noiseless camera at ``view`` shows [H, W, 3], as in truth/; ``distance`` is its scale's."""
+    return photo.develop(_expose(world, view, distance, photo, _TRUTH_SAMPLES, seed=0))
+
+
 def _expose(
     world: World, view: View, distance: float, photo: PhotoModel, samples: int, seed: int
 ) -> NDArray[np.float32]:

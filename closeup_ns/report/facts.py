@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
+from closeup_ns.refine.footprint import as_photographed
 from closeup_ns.report.config_file import option, read_config
 
 VIEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -158,17 +160,20 @@ def _read_view(folder: Path, name: str, over: bool, problems: list[str]) -> View
 
 
 def _reliable_psnr(exact: Path, picture: Path, problems: list[str]) -> float | None:
-    """PSNR in dB of ``picture`` against the real colours on the view's reliable pixels."""
+    """PSNR in dB of ``picture``, seen as photographs see it, against their colours on the view's reliable pixels."""
     shown = _read_picture(picture, "RGB", problems)
     if shown is None:
         return None
     try:
         with np.load(exact, allow_pickle=False) as archive:
             sparse, color = archive["sparse"], archive["color"]
+            footprint = archive["footprint"] if "footprint" in archive else np.ones(sparse.shape, np.float32)
         if not sparse.any():
             return None
         truth = color.transpose(1, 2, 0)[sparse] / 65535.0
-        error = float(np.square(shown[sparse] / 255.0 - truth).mean())
+        levels = torch.from_numpy(shown.transpose(2, 0, 1) / 255.0)
+        seen = as_photographed(levels, torch.from_numpy(footprint).to(levels)).permute(1, 2, 0).numpy()
+        error = float(np.square(seen[sparse] - truth).mean())
     except Exception as error:  # a damaged archive raises what zlib, zipfile, numpy or the disk please
         problems.append(f"{exact.parent.name}/{exact.name} cannot be read ({error})")
         return None

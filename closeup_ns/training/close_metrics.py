@@ -17,11 +17,11 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from closeup_ns.errors import PlanningError
-from closeup_ns.metrics.full_reference import psnr
 from closeup_ns.metrics.metric import Metric, MetricOptions
 from closeup_ns.metrics.reference import choose_reference
 from closeup_ns.metrics.shot import scale_label
 from closeup_ns.metrics.suite import build_metrics
+from closeup_ns.refine.gate import reliable_psnr
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.training.known import observations
 from closeup_ns.training.progress import track
@@ -59,7 +59,8 @@ class CloseMetricsConfig:
 def close_metrics(pipeline: CloseupPipeline, config: CloseMetricsConfig) -> tuple[dict[str, float], dict[str, str]]:
     """Means per scale and over all close-ups, and what is missing -> why.
 
-    ``close_reliable_psnr``: the render against real colours, on pixels where photographs agree on geometry and colour.
+    ``close_reliable_psnr``: the render, seen as the photographs see it, against their colours, on pixels where they
+    agree on geometry and colour.
     ``close_reliable_share``: the share of such pixels. Then the configured metrics.
     """
     schedule, zoom = pipeline.config.schedule, pipeline.config.planner.zoom
@@ -124,9 +125,8 @@ def _score(
 ) -> dict[str, float]:
     mask = reliable_pixels(view, rendered.depth, rendered.alpha, photographs, pipeline.config.reliability)
     values = {"reliable_share": float(mask.sparse.float().mean())}
-    real = mask.color.permute(1, 2, 0)
     if int(mask.sparse.sum()) >= _FEWEST_PIXELS:
-        values["reliable_psnr"] = psnr(rendered.color[mask.sparse], real[mask.sparse])
+        values["reliable_psnr"] = reliable_psnr(rendered.color, mask)
     depth = rendered.depth * (rendered.alpha > 0.5)
     found = choose_reference(view, depth, [p.view for p in photographs], [p.depth for p in photographs])
     image = (rendered.color.clamp(0, 1) * 255).round() / 255

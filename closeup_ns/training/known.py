@@ -10,6 +10,7 @@ import torch
 from closeup_ns.errors import PlanningError
 from closeup_ns.refine.gate import masked_psnr
 from closeup_ns.refine.refiner import GuideImage
+from closeup_ns.training.injection import with_real_colors
 from closeup_ns.training.progress import track
 from closeup_ns.training.store import RoundStore
 from closeup_ns.views.reliability import Observation
@@ -110,8 +111,5 @@ def stored_guide(store: RoundStore, number: int, name: str, called: str, device:
     reliable pixels' real colours.
     """
     stored = store.load_view(number, name)
-    image = stored.image
-    if not stored.decision.accepted:
-        real = stored.reliable.color.permute(1, 2, 0)
-        image = torch.where(stored.reliable.sparse[..., None], real, stored.render)
+    image = stored.image if stored.decision.accepted else with_real_colors(stored)
     return GuideImage(called, stored.view.to(device), image.to(device), is_real=False)

@@ -22,11 +22,18 @@ class InjectedTarget:
     sparse: Bool[Tensor, "H W"]
     """Reliable pixels: real colour on which real views agree."""
     sparse_color: Float[Tensor, "H W 3"]
-    """Their colour."""
+    """Their colour: an average over ``footprint`` pixels, so for judging only; ``image`` agrees with it there."""
+    footprint: Float[Tensor, "H W"]
+    """How many pixels of the view a photograph's pixel covers there, in each direction."""
     sparse_weight: float
     """Weight of the reliable pixels' own L1 term."""
     ssim_weight: float
     """Weight of the structural term; above 0 only where a generator added detail to fit."""
+
+
+def real_share(footprint: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
+    """How much of a reliable pixel is real: a photograph's one sample is shared by the pixels of its footprint."""
+    return footprint.clamp_min(1) ** -2
 
 
 def injected_view_loss(rgb: Float[Tensor, "H W 3"], target: InjectedTarget) -> dict[str, Tensor]:
@@ -38,9 +45,11 @@ def injected_view_loss(rgb: Float[Tensor, "H W 3"], target: InjectedTarget) -> d
     error = (rgb - target.image).abs().mean(-1)
     losses = {"injected": (error * target.weight).mean()}
     if target.sparse_weight > 0:
-        sparse_error = (rgb - target.sparse_color).abs().mean(-1)
-        losses["reliable"] = target.sparse_weight * torch.where(target.sparse, sparse_error, 0.0).mean()
+        share = torch.where(target.sparse, real_share(target.footprint), 0.0)
+        losses["reliable"] = target.sparse_weight * (error * share).mean()
     if target.ssim_weight > 0:
         trust = target.weight.mean()
-        losses["injected_ssim"] = target.ssim_weight * trust * (1 - ssim(rgb, target.image))
+        # Where nothing is trusted the structure is the render's own: a window knows no weights.
+        shown = torch.where(target.weight[..., None] > 0, target.image, rgb.detach())
+        losses["injected_ssim"] = target.ssim_weight * trust * (1 - ssim(rgb, shown))
     return losses

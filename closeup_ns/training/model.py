@@ -58,7 +58,7 @@ class CloseupModelConfig(SplatfactoModelConfig):
     exposure_weight: float = 1.0
     """How strongly the mean exposure is tied to the identity."""
     max_gaussians: int = 0
-    """Most Gaussians that densification may reach; 0 means no limit."""
+    """Most Gaussians that densification may reach in the base phase; 0 means no limit. Rounds: ``fine_tune.growth``."""
     footprint_every: int = 100
     """Steps between two measurements of the finest pixel that sees each Gaussian."""
 

@@ -21,7 +21,7 @@ from closeup_ns.training.acceptance import RoundVerdict, try_round
 from closeup_ns.training.asked import NextRound, give_way
 from closeup_ns.training.cameras import to_model_frame
 from closeup_ns.training.datamanager import InjectedView
-from closeup_ns.training.injection import FineTuneConfig, fine_tuning_strategy, injected_view
+from closeup_ns.training.injection import FineTuneConfig, fine_tuning_strategy, injected_view, teaches
 from closeup_ns.training.kernel_search import judges, search_kernel
 from closeup_ns.training.known import believed_views, observations
 from closeup_ns.training.progress import StepLines, bar, stage_over, watching
@@ -326,7 +326,7 @@ class Rounds:
         views = []
         for name in self.store.views(number):
             stored = self.store.load_view(number, name)
-            if stored.decision.verdict == "rejected":
+            if not teaches(stored, self.config.fine_tune):
                 continue
             plan_index = int(name.split("_")[0][1:])
             views.append(

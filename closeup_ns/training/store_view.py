@@ -109,12 +109,14 @@ def read_exact(path: Path, header: Mapping[str, Any]) -> StoredView:
     """
     with np.load(path, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
+    if "footprint" not in arrays:  # an earlier version, which compared pixel by pixel
+        arrays["footprint"] = np.ones(arrays["weight"].shape, np.float32)
     view = View.from_dict(header["view"])
     size = (view.height, view.width)
     if arrays["image"].shape != (*size, 3) or arrays["weight"].shape != size:
         raise ValueError(f"its image is {arrays['image'].shape[:2]}, but the view is {size} (height, width)")
     blank = torch.zeros(0)
-    nothing = ReliablePixels(blank.bool(), blank.bool(), blank, blank, blank.int())
+    nothing = ReliablePixels(blank.bool(), blank.bool(), blank, blank, blank.int(), blank)
     template = StoredView(
         view=view,
         image=blank,
@@ -172,6 +174,7 @@ def _to_arrays(stored: StoredView) -> dict[str, np.ndarray]:
         "sparse": _mask(known.sparse),
         "color": _levels(known.color),
         "blended": _levels(known.blended),
+        "footprint": known.footprint.detach().float().cpu().numpy(),
         "support": known.support.detach().clamp(0, LEVELS).cpu().numpy().astype(np.uint16),
     }
 
@@ -184,6 +187,7 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], rest: StoredView) -> StoredVi
         color=_values(arrays["color"]),
         blended=_values(arrays["blended"]),
         support=torch.from_numpy(arrays["support"].astype(np.int32)),
+        footprint=torch.from_numpy(arrays["footprint"]),
     )
     return dataclasses.replace(
         rest,

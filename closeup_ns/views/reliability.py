@@ -82,6 +82,9 @@ class ReliablePixels:
     """Robust blend of the real colours of all agreeing photographs where ``dense``; 0 elsewhere."""
     support: Int[Tensor, "H W"]
     """Number of photographs whose geometry agrees."""
+    footprint: Float[Tensor, "H W"]
+    """Where ``sparse``, how many pixels of the view one pixel of the photograph covers in each direction (about the
+    zoom): ``color`` is an average over as many, and says nothing about finer detail. 1 elsewhere."""
 
 
 def reliable_pixels(
@@ -132,6 +135,7 @@ def reliable_pixels(
         color=splat.color * sparse,
         blended=blended.reshape(3, *size) * dense,
         support=support,
+        footprint=torch.where(sparse, splat.footprint * _focal(view).to(depth) / depth, 1.0),
     )
 
 
@@ -143,6 +147,8 @@ class _Splat:
     depth: Float[Tensor, "H W"]
     color: Float[Tensor, "3 H W"]
     source: Int[Tensor, "H W"]
+    footprint: Float[Tensor, "H W"]
+    """Side of the photograph's pixel on the surface, world units."""
 
 
 def _splat(view: View, observations: Sequence[Observation], config: ReliabilityConfig, like: Tensor) -> _Splat:
@@ -176,7 +182,9 @@ def _splat(view: View, observations: Sequence[Observation], config: ReliabilityC
         source[won] = index
     size = (view.height, view.width)
     hit = torch.isfinite(front) & (source >= 0)
-    return _Splat(hit.reshape(size), front.reshape(size), color.reshape(3, *size), source.reshape(size))
+    return _Splat(
+        hit.reshape(size), front.reshape(size), color.reshape(3, *size), source.reshape(size), best.reshape(size)
+    )
 
 
 def _landed(view: View, observation: Observation, config: ReliabilityConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -226,7 +226,7 @@ def known(view: View, share: float = 1.0) -> ReliablePixels:
     dense = torch.zeros(size, dtype=torch.bool)
     dense[: round(size[0] * share)] = True
     empty = torch.zeros(3, *size)
-    return ReliablePixels(dense, torch.zeros_like(dense), empty, empty, dense.long())
+    return ReliablePixels(dense, torch.zeros_like(dense), empty, empty, dense.long(), torch.ones(dense.shape))
 
 
 def request(count: int = 2, width: int = 72, height: int = 50, seed: int = 0, **options: Any) -> RefineRequest:

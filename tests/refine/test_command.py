@@ -55,6 +55,7 @@ def request(count: int = 3, names: tuple[str, ...] = tuple(NAMES)) -> RefineRequ
             torch.zeros(3, 8, view.width),
             torch.zeros(3, 8, view.width),
             torch.zeros(8, view.width, dtype=torch.int64),
+            torch.ones(8, view.width),
         )
         for view in views
     ]

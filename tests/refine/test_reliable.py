@@ -41,7 +41,8 @@ def says(view: View, blended: Tensor, dense: Tensor | None = None, support: int 
     size = (view.height, view.width)
     dense = torch.ones(size, dtype=torch.bool) if dense is None else dense
     count = torch.full(size, support) * dense
-    return ReliablePixels(dense, torch.zeros(size, dtype=torch.bool), torch.zeros(3, *size), blended * dense, count)
+    nothing = torch.zeros(size, dtype=torch.bool)
+    return ReliablePixels(dense, nothing, torch.zeros(3, *size), blended * dense, count, torch.ones(size))
 
 
 def observation(view: View) -> Observation:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from closeup_ns.refine.footprint import as_photographed
 from closeup_ns.report.facts import read_run
 from closeup_ns.report.images import Embedded, embed, embed_mark, embed_sheet
 from tests.report.made_up import write_run
@@ -47,11 +48,12 @@ def test_the_mark_covers_what_is_not_real_and_nothing_else(tmp_path: Path) -> No
 
 
 def test_quality_after_the_round_is_that_of_the_pictures_on_disk(tmp_path: Path) -> None:
-    """Against the reliable colours of the stored view, float64, straight from the made-up tensors."""
+    """Against the reliable colours of the stored view, at the photographs' scale, straight from the made-up tensors."""
     run = read_run(write_run(tmp_path, rounds=1))
     for index, view in enumerate(run.rounds[0].views):
         stored = a_view(index, 60, 42)
-        after, mask = (1 - stored.render).double(), stored.reliable.sparse
-        error = (after[mask] - stored.reliable.color.permute(1, 2, 0)[mask].double()).square().mean()
+        after, mask = (1 - stored.render).double().permute(2, 0, 1), stored.reliable.sparse
+        seen = as_photographed(after, stored.reliable.footprint.double())
+        error = (seen - stored.reliable.color.double())[:, mask].square().mean()
         assert view.psnr_after == pytest.approx(-10 * float(error.log10()), abs=0.02)
         assert view.real_share == pytest.approx(float(stored.real.float().mean()))

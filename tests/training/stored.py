@@ -28,6 +28,7 @@ def a_view(seed: int = 0, width: int = 20, height: int = 14, verdict: Verdict = 
         color=random(3, height, width) * sparse,
         blended=random(3, height, width),
         support=(random(height, width) * 9).int(),
+        footprint=torch.where(sparse, 1 + 3 * random(height, width), 1.0),
     )
     return StoredView(
         view=View(K, c2w, width, height),

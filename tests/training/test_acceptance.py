@@ -97,7 +97,8 @@ def verdict(photographs: float, reliable: float | None) -> RoundVerdict:
         (-0.1, None, False, False),
         (-0.15, 0.0, True, True),  # invented detail may cost a little
         (-0.25, 1.0, True, False),
-        (-0.15, -0.2, True, False),
+        (-0.15, -2.0, True, True),  # detail that no photograph holds is off where geometry carries photographs
+        (-0.15, -3.1, True, False),
     ],
 )
 def test_the_rule(photographs: float, reliable: float | None, generates: bool, accepted: bool) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from closeup_ns.training.injection import FineTuneConfig, fine_tuning_strategy, injected_view
+from closeup_ns.refine.footprint import as_photographed
+from closeup_ns.training.injection import FineTuneConfig, fine_tuning_strategy, injected_view, with_real_colors
 from closeup_ns.training.store_view import PassRecord, StoredView
 from closeup_ns.training.strategy import NEVER
 from tests.training.conftest import MakeTrainer
@@ -23,21 +24,51 @@ def unrecorded(**options: Any) -> StoredView:
     return dataclasses.replace(a_view(**options), record=None)
 
 
+def nearby(stored: StoredView) -> StoredView:
+    """The same, as close as the photographs are: a photograph's pixel is one of the view's."""
+    one = torch.ones_like(stored.reliable.footprint)
+    return dataclasses.replace(stored, reliable=dataclasses.replace(stored.reliable, footprint=one))
+
+
 @pytest.mark.parametrize("generates", [True, False])
 def test_each_pixel_weighs_what_its_origin_is_worth(generates: bool) -> None:
-    stored = unrecorded()
+    stored = nearby(unrecorded())
     target = injected_view(2, "update_00", stored, FAR, 1.0, CONFIG, generates, "cpu").target
     for row in range(14):
         for column in range(20):
             worth = 0.9 if stored.real[row, column] or not generates else 0.3
             expected, color = worth * float(stored.weight[row, column]), stored.image[row, column]
-            if generates and stored.reliable.sparse[row, column]:  # I_c = M real + (1 - M) generated
-                expected, color = 0.9, stored.reliable.color[:, row, column]
+            if stored.reliable.sparse[row, column]:  # I_c = M real + (1 - M) refined
+                expected, color = 0.9 if generates else expected, stored.reliable.color[:, row, column]
             assert float(target.weight[row, column]) == pytest.approx(expected)
-            assert torch.equal(target.image[row, column], color)
+            assert torch.allclose(target.image[row, column], color, atol=1e-6)
     assert torch.equal(target.sparse_color, stored.reliable.color.permute(1, 2, 0))
     assert torch.equal(target.sparse, stored.reliable.sparse)
     assert target.ssim_weight == (0.2 if generates else 0.0) and target.sparse_weight == 0.4
+
+
+def test_up_close_a_reliable_pixel_is_as_real_as_its_share_of_the_photographs_pixel() -> None:
+    stored = unrecorded()
+    target = injected_view(1, "a", stored, FAR, 1.0, CONFIG, True, "cpu").target
+    real = torch.where(stored.real, 0.9, 0.3) * stored.weight
+    share = torch.where(stored.reliable.sparse, stored.reliable.footprint**-2, 0.0)
+    assert torch.allclose(target.weight, real + share * (0.9 - real))
+    known = stored.reliable
+
+    def off(image: torch.Tensor) -> float:
+        seen = as_photographed(image.permute(2, 0, 1), known.footprint)
+        return float((seen - known.color)[:, known.sparse].abs().mean())
+
+    # Made-up colours contradict each other within a footprint, so they cannot all be met.
+    assert off(target.image) < 0.7 * off(stored.image), "photographs would see their own colours in it"
+    assert torch.equal(target.footprint, stored.reliable.footprint)
+
+
+def test_what_the_gate_refused_teaches_the_photographs_colours_on_the_render() -> None:
+    stored = nearby(unrecorded(verdict="reliable_only"))
+    image, sparse = with_real_colors(stored), stored.reliable.sparse
+    assert torch.allclose(image[~sparse], stored.render[~sparse])
+    assert torch.allclose(image[sparse], stored.reliable.color.permute(1, 2, 0)[sparse], atol=1e-6)
 
 
 def test_a_view_that_the_gate_mistrusts_teaches_only_reliable_pixels() -> None:
@@ -88,6 +119,5 @@ def test_a_rounds_strategy_is_fresh(make_trainer: MakeTrainer, generates: bool) 
     assert strategy.refine_stop_iter == (1080 if generates else 0)
     assert strategy.reset_every == NEVER
     assert strategy.grow_scale3d == pytest.approx(base.grow_scale3d / 9)
-    assert strategy.max_gaussians == 700  # the run's own ceiling is lower than twice 576
-    unlimited = make_trainer(pipeline__model__max_gaussians=0).pipeline.model
-    assert fine_tuning_strategy(unlimited, FineTuneConfig(growth=2.0), 0, 9, 1.0, True).max_gaussians == 1152
+    assert base.max_gaussians == 700
+    assert strategy.max_gaussians == 1152, "twice 576: a full base leaves room for what a generator shows"

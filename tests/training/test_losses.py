@@ -22,6 +22,7 @@ def a_target(generator: torch.Generator, **changes: object) -> InjectedTarget:
         weight=random(HEIGHT, WIDTH),
         sparse=random(HEIGHT, WIDTH) < 0.3,
         sparse_color=random(HEIGHT, WIDTH, 3),
+        footprint=1 + 2 * random(HEIGHT, WIDTH),
         sparse_weight=0.5,
         ssim_weight=0.0,
     )
@@ -36,8 +37,9 @@ def test_every_pixel_counts_in_the_mean(generator: torch.Generator) -> None:
         for column in range(WIDTH):
             pixel, weight = rgb[row, column], float(target.weight[row, column])
             trusted += weight * float((pixel - target.image[row, column]).abs().sum()) / 3
-            if target.sparse[row, column]:
-                reliable += float((pixel - target.sparse_color[row, column]).abs().sum()) / 3
+            if target.sparse[row, column]:  # one real sample in footprint x footprint pixels
+                error = float((pixel - target.image[row, column]).abs().sum()) / 3
+                reliable += error / float(target.footprint[row, column]) ** 2
     losses = injected_view_loss(rgb, target)
     assert set(losses) == {"injected", "reliable"}
     assert float(losses["injected"]) == pytest.approx(trusted / (HEIGHT * WIDTH), rel=1e-5)
@@ -49,7 +51,7 @@ def test_a_view_that_knows_a_tenth_weighs_a_tenth() -> None:
     known = torch.zeros(10, 10, dtype=torch.bool)
     known[0] = True
     black, white = torch.zeros(10, 10, 3), torch.ones(10, 10, 3)
-    few = InjectedTarget(white, known.float(), known, white, 0.5, 0.0)
+    few = InjectedTarget(white, known.float(), known, white, torch.ones(10, 10), 0.5, 0.0)
     losses = injected_view_loss(black, few)
     assert {name: float(loss) for name, loss in losses.items()} == pytest.approx({"injected": 0.1, "reliable": 0.05})
 
@@ -84,6 +86,22 @@ def test_structure_counts_only_where_a_generator_made_some(generator: torch.Gene
     expected = 0.2 * float(target.weight.mean()) * (1 - float(structure))
     assert float(injected_view_loss(rgb, target)["injected_ssim"]) == pytest.approx(expected, rel=1e-3)
     assert "injected_ssim" not in injected_view_loss(rgb, a_target(generator))
+
+
+def test_structure_that_nobody_trusts_is_not_learnt(generator: torch.Generator) -> None:
+    """What lies where the weight is 0 (a hole, or set aside for a trial) changes neither the term nor its gradient."""
+    target = a_target(generator, ssim_weight=0.2)
+    target.weight[4:12, 5:15] = 0
+    other = dataclasses.replace(target, image=target.image.clone())
+    other.image[4:12, 5:15] = 1 - other.image[4:12, 5:15]
+    rgb = torch.rand(HEIGHT, WIDTH, 3, generator=generator)
+    found = []
+    for each in (target, other):
+        shown = rgb.clone().requires_grad_()
+        loss = injected_view_loss(shown, each)["injected_ssim"]
+        loss.backward()
+        found.append((loss.detach(), shown.grad))
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
 
 
 def test_a_weight_of_zero_leaves_the_term_out(generator: torch.Generator) -> None:

@@ -79,6 +79,7 @@ def an_injected_view(view: View, round_index: int = 1, seed: int = 0, densifies:
         weight=torch.ones(size),
         sparse=torch.rand(size, generator=generator) < 0.25,
         sparse_color=torch.rand(*size, 3, generator=generator),
+        footprint=torch.ones(size),
         sparse_weight=0.5,
         ssim_weight=0.0,
     )

@@ -108,7 +108,7 @@ def guides(count: int) -> list[GuideImage]:
 
 def known(dense: Tensor) -> ReliablePixels:
     empty = torch.zeros(3, *dense.shape)
-    return ReliablePixels(dense, torch.zeros_like(dense), empty, empty, dense.long())
+    return ReliablePixels(dense, torch.zeros_like(dense), empty, empty, dense.long(), torch.ones(dense.shape))
 
 
 def request(count: int = 3, references: int = 2, seed: int = 7, **changes: Any) -> RefineRequest:
