@@ -13,29 +13,9 @@ import pytest
 from PIL import Image
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
-from closeup_ns.data.dataset import CloseupDataset
 from closeup_ns.errors import DataError
 from tests.data import folders
-
-
-def message(path: Path, **options: Any) -> str:
-    """The message of the DataError that reading ``path`` ends in, loading the images included."""
-    with pytest.raises(DataError) as caught:
-        load(path, **options)
-    return str(caught.value)
-
-
-def load(path: Path, **options: Any) -> None:
-    config = CloseupDataParserConfig(data=path, train_on_all=True, **options)
-    dataset = CloseupDataset(config.setup().get_dataparser_outputs())
-    for index in range(len(dataset)):
-        dataset.get_data(index, "uint8")
-
-
-def damage(path: Path, keep: float) -> None:
-    """Cut the file off after this share of its bytes."""
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * keep)])
+from tests.data.bad_input import damage, load, message
 
 
 def change_frames(path: Path, change: Callable[[list[dict[str, Any]]], Any]) -> None:
@@ -384,48 +364,3 @@ def test_unusable_file(change: dict[str, Any], word: str, tmp_path: Path) -> Non
     folders.edit_json(tmp_path / "transforms.json", **change)
     with pytest.raises(DataError, match=word):
         CloseupDataParserConfig(data=tmp_path).setup().get_dataparser_outputs()
-
-
-# --------------------------------------------------------------------------------------------------------------- COLMAP
-
-
-@pytest.mark.parametrize("name", ["cameras.bin", "images.bin", "points3D.bin"])
-@pytest.mark.parametrize("keep", [0.0, 0.1, 0.95])
-@pytest.mark.parametrize("layout", ["llff", "colmap"])
-def test_truncated_model(name: str, keep: float, layout: str, tmp_path: Path) -> None:
-    if layout == "llff":
-        folders.make_llff(tmp_path, images_bin=True)
-    else:
-        folders.make_colmap(tmp_path)
-    damage(tmp_path / "sparse/0" / name, keep)
-    text = message(tmp_path)
-    assert name in text
-    assert "truncated" in text
-
-
-@pytest.mark.parametrize("name", ["cameras.txt", "images.txt", "points3D.txt"])
-def test_damaged_text_model(name: str, tmp_path: Path) -> None:
-    folders.make_colmap(tmp_path, text=True)
-    path = tmp_path / "sparse/0" / name
-    path.write_text(path.read_text() + "\n7 this is no COLMAP line\n")
-    assert name in message(tmp_path)
-
-
-def test_camera_model_that_nerfstudio_lacks(tmp_path: Path) -> None:
-    folders.make_colmap(tmp_path, text=True)
-    (tmp_path / "sparse/0/cameras.txt").write_text("1 FOV 64 48 57 57 32 24 0.9\n")
-    text = message(tmp_path)
-    assert "FOV" in text
-    assert "image_undistorter" in text
-
-
-def test_image_of_an_unknown_camera(tmp_path: Path) -> None:
-    folders.make_colmap(tmp_path, text=True)
-    (tmp_path / "sparse/0/cameras.txt").write_text("2 PINHOLE 64 48 57 57 32 24\n")
-    assert "camera 1" in message(tmp_path)
-
-
-def test_model_without_images(tmp_path: Path) -> None:
-    scene = folders.make_colmap(tmp_path)
-    folders.write_model(tmp_path / "sparse/0", scene, [])
-    assert "registers no image" in message(tmp_path)
