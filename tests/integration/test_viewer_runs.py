@@ -29,6 +29,7 @@ def test_a_diffusion_model_is_loaded_by_a_round_and_by_nothing_before_it(capture
         log = next(tmp_path.glob("watched-train-*.log"))
         browser.look(np.eye(4), away=3.0)
         browser.wait_for_text("Base phase: step")
+        browser.wait(lambda: browser.moves, "the first view of whoever comes")  # before it, a click meets empty sky
         pick(browser, 0.5, 0.5)
         browser.wait_for_text("**Target**")
         for overlay in ("reliable pixels", "real or generated"):
