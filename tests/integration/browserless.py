@@ -107,6 +107,19 @@ class Browser:
     def press(self, label: str) -> None:
         self.set(label, True)
 
+    def press_for_text(self, label: str, part: str, again: float = 20.0) -> None:
+        """Press, and as a person would once more where nothing is said: viser's last message once came late."""
+        pressed = -math.inf
+
+        def said() -> bool:
+            nonlocal pressed
+            if time.monotonic() > pressed + again:
+                pressed = time.monotonic()
+                self.press(label)
+            return part in self.texts()
+
+        self.wait(said, f"text {part!r}")
+
     def click(self, column: float, row: float) -> None:
         """A click in the scene, at shares of the viewport."""
         origin = self.camera["position"]

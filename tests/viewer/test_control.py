@@ -116,8 +116,7 @@ def test_a_target_behind_the_camera_is_said(tmp_path: Path) -> None:
         at.browser.wait_for_text("**Target**")
         behind(at)
         at.browser.set("Start from", VIEWPORT)
-        at.browser.press("Save camera path")
-        at.browser.wait_for_text("⚠ the target is behind the camera")
+        at.browser.press_for_text("Save camera path", "⚠ the target is behind the camera")
         at.browser.set("Closer", 1.0)
         at.browser.wait_for_text("The target was behind the camera: turned to it.")
 
