@@ -9,16 +9,16 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
+from closeup_ns.model.model import CloseupModelConfig
+from closeup_ns.model.model_2d import Closeup2dgsModelConfig
+from closeup_ns.model.optimizers import FusedAdamConfig
+from closeup_ns.rounds.kernel_search import KernelSearchConfig
+from closeup_ns.rounds.schedule import RestartingDecaySchedulerConfig, ScheduleConfig
+from closeup_ns.studio.compatibility import allow_nerfstudio_checkpoints
+from closeup_ns.studio.datamanager import CloseupDatamanagerConfig
+from closeup_ns.studio.pipeline import CloseupPipelineConfig
+from closeup_ns.studio.trainer import CloseupTrainerConfig
 from closeup_ns.tools import ensure_ffmpeg_on_path
-from closeup_ns.training.compat import allow_nerfstudio_checkpoints
-from closeup_ns.training.datamanager import CloseupDatamanagerConfig
-from closeup_ns.training.kernel_search import KernelSearchConfig
-from closeup_ns.training.model import CloseupModelConfig
-from closeup_ns.training.model_2d import Closeup2dgsModelConfig
-from closeup_ns.training.optimizers import FusedAdamConfig
-from closeup_ns.training.pipeline import CloseupPipelineConfig
-from closeup_ns.training.schedule import RestartingDecaySchedulerConfig, ScheduleConfig
-from closeup_ns.training.trainer import CloseupTrainerConfig
 
 allow_nerfstudio_checkpoints()
 ensure_ffmpeg_on_path()  # ns-render looks for one before anything of ours runs

@@ -61,7 +61,7 @@ class WritePath:
         options = self.options()
         if not self.load_config.is_file():
             raise CloseupError(f"there is no {self.load_config}; --load-config takes the config.yml of a run")
-        from closeup_ns.training.load import load_run
+        from closeup_ns.studio.loading import load_run
 
         run = load_run(self.load_config)
         target = run.target

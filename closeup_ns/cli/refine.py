@@ -59,7 +59,7 @@ class RefineAgain:
         config = self.configuration()
         if self.views is not None and self.views < 1:
             raise CloseupError(f"--views {self.views} refines nothing: give 1 or more, or leave it out for all")
-        from closeup_ns.training.again import refine_again
+        from closeup_ns.studio.again import refine_again
 
         path = self.load_config / "config.yml" if self.load_config.is_dir() else self.load_config
         done = refine_again(path, self.round, config, self.output, self.views)

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.errors import CheckpointError
+from closeup_ns.model.cameras import cameras_of, from_model_frame, to_model_frame, views_of
 from closeup_ns.rendering.types import Rendered
-from closeup_ns.training.cameras import cameras_of, from_model_frame, to_model_frame, views_of
-from closeup_ns.training.compat import allow_nerfstudio_checkpoints, lazy_lpips
+from closeup_ns.studio.compatibility import allow_nerfstudio_checkpoints, lazy_lpips
 from closeup_ns.views.view import View
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from closeup_ns.errors import CheckpointError
-from closeup_ns.training.model import CloseupModel
+from closeup_ns.model.model import CloseupModel
 
 _PREFIX = "_model."
 

@@ -24,7 +24,7 @@ from closeup_ns.errors import CloseupError
 from closeup_ns.paths.options import Kind
 from closeup_ns.planning.target import Target
 from closeup_ns.rendering.types import Rendered
-from closeup_ns.training.store import RoundStore
+from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.frames import Frames
 from closeup_ns.viewer.frustums import CameraMark, known_marks, round_marks, state_of, thumbnail
@@ -50,7 +50,7 @@ from closeup_ns.views.view import View
 if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
 
-    from closeup_ns.training.pipeline import CloseupPipeline
+    from closeup_ns.studio.pipeline import CloseupPipeline
 
 _PICK_SIZE, _WAY_SIZE, _VIDEO_SIZE, _SHOWN_SIZE = 512, 96, 960, 220
 _MARKER_STEP = 1.3

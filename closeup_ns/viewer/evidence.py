@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.rendering.types import Renderer
-from closeup_ns.training.store import RoundStore
+from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.overlays import GeneratedView
 from closeup_ns.views.reliability import Observation
 from closeup_ns.views.view import View
 
 if TYPE_CHECKING:
-    from closeup_ns.training.pipeline import CloseupPipeline
+    from closeup_ns.studio.pipeline import CloseupPipeline
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,9 @@ import torch
 from nerfstudio.viewer.utils import CameraState, get_camera
 from torch import Tensor
 
+from closeup_ns.model.cameras import view_of
 from closeup_ns.rendering.types import Renderer
-from closeup_ns.training.cameras import view_of
-from closeup_ns.training.store import RoundStore
+from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.base_model import BaseModel, base_checkpoint
 from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.evidence import Evidence, gather_evidence
@@ -28,7 +28,7 @@ from closeup_ns.viewer.worker import Worker
 from closeup_ns.views.view import View
 
 if TYPE_CHECKING:
-    from closeup_ns.training.pipeline import CloseupPipeline
+    from closeup_ns.studio.pipeline import CloseupPipeline
 
 _KEPT = 16
 _STALE_STEPS = 500

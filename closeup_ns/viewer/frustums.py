@@ -12,7 +12,7 @@ from PIL import Image
 
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.planning.plan import RoundPlan
-from closeup_ns.training.store import RoundStore
+from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.views.view import View
 
 CameraKind = Literal["known", "anchor", "update", "frontier"]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from closeup_ns.planning.target import Target
-from closeup_ns.training.asked import next_round_step
-from closeup_ns.training.schedule import ScheduleConfig
-from closeup_ns.training.store import RoundStore
+from closeup_ns.rounds.next_round import next_round_step
+from closeup_ns.rounds.schedule import ScheduleConfig
+from closeup_ns.rounds.store.rounds import RoundStore
 
 if TYPE_CHECKING:
     from nerfstudio.engine.trainer import Trainer
 
-    from closeup_ns.training.pipeline import CloseupPipeline
-    from closeup_ns.training.rounds import Rounds
+    from closeup_ns.rounds.loop import Rounds
+    from closeup_ns.studio.pipeline import CloseupPipeline
 
 
 def why_no_rounds(pipeline: CloseupPipeline, trainer: Trainer | None) -> str | None:

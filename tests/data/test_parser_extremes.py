@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
-from closeup_ns.training.datamanager import CloseupDatamanagerConfig
+from closeup_ns.studio.datamanager import CloseupDatamanagerConfig
 from tests.data import folders
 from tests.data.test_parser_geometry import parse
 

@@ -9,7 +9,7 @@ import torch
 
 from closeup_ns.errors import CheckpointError
 from closeup_ns.evaluation.run import open_run
-from closeup_ns.training.cameras import from_model_frame, to_model_frame
+from closeup_ns.model.cameras import from_model_frame, to_model_frame
 from closeup_ns.views.warp import project
 from tests.scenes import facing_views
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from closeup_ns.training.kernel import PixelKernel
+from closeup_ns.model.kernel import PixelKernel
 from tests.integration.captures import write_colmap, write_llff
 from tests.integration.commands import Finished, fork
 from tests.integration.runs import PLANNED, ROUNDS, Run, run_of, train_arguments

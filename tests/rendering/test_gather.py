@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from closeup_ns.model.kernel import PixelKernel, blur_reach, gaussian_taps
 from closeup_ns.rendering.backend import kernels_available
 from closeup_ns.rendering.gather import can_gather, gather_pixels
-from closeup_ns.training.kernel import PixelKernel, blur_reach, gaussian_taps
 
 pytestmark = pytest.mark.skipif(not kernels_available()[0], reason=kernels_available()[1])
 

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 
 from closeup_ns.planning.plan import KnownView, RoundPlan
-from closeup_ns.training.contact_sheet import SheetRow, save_contact_sheet
-from closeup_ns.training.store import RoundStore
+from closeup_ns.rounds.contact_sheet import SheetRow, save_contact_sheet
+from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.views.view import View, look_at
-from tests.training.stored import a_view
+from tests.stored import a_view
 
 TARGET = [1.0, 2.0, 0.5]
-CONFIG = """!!python/object:closeup_ns.training.trainer.CloseupTrainerConfig
-_target: !!python/name:closeup_ns.training.trainer.CloseupTrainer ''
+CONFIG = """!!python/object:closeup_ns.studio.trainer.CloseupTrainerConfig
+_target: !!python/name:closeup_ns.studio.trainer.CloseupTrainer ''
 data: &id001 !!python/object/apply:pathlib.PosixPath
 - /
 - captures
@@ -27,14 +27,14 @@ machine: !!python/object:nerfstudio.configs.base_config.MachineConfig
   device_type: cpu
   seed: 42
 method_name: closeup-gs-quick
-pipeline: !!python/object:closeup_ns.training.pipeline.CloseupPipelineConfig
-  datamanager: !!python/object:closeup_ns.training.datamanager.CloseupDatamanagerConfig
+pipeline: !!python/object:closeup_ns.studio.pipeline.CloseupPipelineConfig
+  datamanager: !!python/object:closeup_ns.studio.datamanager.CloseupDatamanagerConfig
     data: *id001
   planner: !!python/object:closeup_ns.planning.config.PlannerConfig
     zoom: 3.0
   refiner: !!python/object:closeup_ns.refine.refiner.RefinerConfig
     kind: auto
-  schedule: !!python/object:closeup_ns.training.schedule.ScheduleConfig
+  schedule: !!python/object:closeup_ns.rounds.schedule.ScheduleConfig
     base_steps: 60
     round_steps: 12
     rounds: {rounds}

@@ -12,7 +12,7 @@ HARMFUL = "pipeline: !!python/object/apply:os.system ['touch {}']\n"
 
 def test_objects_become_plain_values(tmp_path: Path) -> None:
     config = read_config(write_config(tmp_path, rounds=3))
-    assert config["_target"] == "closeup_ns.training.trainer.CloseupTrainer"
+    assert config["_target"] == "closeup_ns.studio.trainer.CloseupTrainer"
     assert config["data"] == "/captures/flower & <friends>"
     assert option(config, "pipeline.datamanager.data") == config["data"]
     assert option(config, "pipeline.schedule.rounds") == 3
@@ -27,7 +27,7 @@ def test_nothing_that_the_file_names_is_run(tmp_path: Path) -> None:
 
 def test_a_config_that_nerfstudio_wrote_is_read(tmp_path: Path) -> None:
     from closeup_ns.method_config import closeup_gs
-    from tests.training.tiny import tiny_config
+    from tests.tiny import tiny_config
 
     config = tiny_config(tmp_path / "data", tmp_path, closeup_gs)
     config.save_config()

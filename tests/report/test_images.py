@@ -14,7 +14,7 @@ from closeup_ns.refine.footprint import as_photographed
 from closeup_ns.report.facts import read_run
 from closeup_ns.report.images import Embedded, embed, embed_mark, embed_sheet
 from tests.report.made_up import write_run
-from tests.training.stored import a_view
+from tests.stored import a_view
 
 
 def decoded(embedded: Embedded) -> np.ndarray:

@@ -14,7 +14,7 @@ from closeup_ns.cli.main import main
 from closeup_ns.errors import CheckpointError, CloseupError, DataError
 from closeup_ns.report.markup import VOID
 from closeup_ns.report.write import default_output, write_report
-from closeup_ns.training.store import RoundStore
+from closeup_ns.rounds.store.rounds import RoundStore
 from tests.report.made_up import damage, write_config, write_round, write_run
 
 
@@ -115,7 +115,7 @@ def test_what_files_say_is_text_and_never_markup(finished: Path) -> None:
 
 
 def test_the_share_of_real_pixels_is_that_of_the_masks(finished: Path) -> None:
-    from tests.training.stored import a_view
+    from tests.stored import a_view
 
     real = sum(float(a_view(i, 60, 42).real.float().mean()) for i in range(2)) / 2
     text = page_of(finished / "config.yml").text

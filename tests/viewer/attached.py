@@ -15,7 +15,7 @@ import viser
 
 from closeup_ns.planning.target import Target
 from closeup_ns.rendering.types import Rendered, Renderer
-from closeup_ns.training.store import RoundStore
+from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.control import CloseupViewerControl
 from closeup_ns.views.reliability import ReliabilityConfig

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.training.conftest import capture, make_trainer, trainer
+from tests.trainers import capture, make_trainer, trainer
 
 __all__ = ["capture", "make_trainer", "trainer"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from closeup_ns.errors import CheckpointError
-from closeup_ns.training.trainer import CloseupTrainer
+from closeup_ns.studio.trainer import CloseupTrainer
 from closeup_ns.viewer.base_model import BaseModel, base_checkpoint
 
 

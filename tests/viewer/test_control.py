@@ -15,16 +15,16 @@ from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.viewer.utils import CameraState
 
 from closeup_ns.planning.target import Target
-from closeup_ns.training.asked import NextRound
-from closeup_ns.training.schedule import ScheduleConfig
-from closeup_ns.training.store import RoundStore
+from closeup_ns.rounds.next_round import NextRound
+from closeup_ns.rounds.schedule import ScheduleConfig
+from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.evidence import Evidence
 from closeup_ns.viewer.frustums import known_marks
 from closeup_ns.viewer.panel import BASE, REFINED, VIEWPORT, Actions
 from closeup_ns.views.view import aim_at
 from tests.integration.browserless import pick
 from tests.scenes import analytic_renderer
-from tests.training.stored import a_view
+from tests.stored import a_view
 from tests.viewer.attached import VIEWS, Attached, attached
 from tests.viewer.test_frustums import a_plan
 

@@ -11,11 +11,11 @@ import torch
 
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.planning.plan import KnownView, RoundPlan
-from closeup_ns.training.store import RoundStore
+from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.frustums import COLORS, frustum_scale, known_marks, round_marks, state_of, thumbnail
 from closeup_ns.viewer.viewport import vertical_fov
 from tests.scenes import facing_views
-from tests.training.stored import a_view
+from tests.stored import a_view
 
 VIEWS = facing_views(6, dtype=torch.float32)
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from closeup_ns.planning.target import Target
-from closeup_ns.training.asked import NextRound
-from closeup_ns.training.schedule import ScheduleConfig
-from closeup_ns.training.store import RoundStore
-from closeup_ns.training.targets import TargetConfig
+from closeup_ns.planning.targets import TargetConfig
+from closeup_ns.rounds.next_round import NextRound
+from closeup_ns.rounds.schedule import ScheduleConfig
+from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.next_round import asked_round, progress, waits, why_no_rounds, wish
 
 TARGET = Target(torch.tensor([0.5, -1.0, 4.0]), 4.0, 0.9, "a click")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.viewer.utils import CameraState, get_camera
 
+from closeup_ns.model.cameras import view_of
 from closeup_ns.planning.target import Target
-from closeup_ns.training.cameras import view_of
 from closeup_ns.viewer.viewport import (
     come_closer,
     is_behind,

@@ -1,0 +1,1 @@
+"""The splats: splatfacto's subclass, its pixel, losses, regularisers and densification."""

@@ -1,0 +1,362 @@
+"""The model: splatfacto with the camera's own pixel, held from degenerating, on any device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, UInt8
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.models.splatfacto import RGB2SH, SplatfactoModel, SplatfactoModelConfig, random_quat_tensor
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from closeup_ns.model.cameras import cameras_of, view_of
+from closeup_ns.model.exposure import ExposureCompensation
+from closeup_ns.model.kernel import PixelKernel
+from closeup_ns.model.losses import injected_view_loss
+from closeup_ns.model.regularize import anisotropy_penalty, finest_footprint, smooth_3d
+from closeup_ns.model.strategy import NEVER, CloseupStrategy
+from closeup_ns.rendering.rasterize import rasterization
+from closeup_ns.rendering.request import RenderMode
+from closeup_ns.rendering.ssim import ssim
+from closeup_ns.rendering.types import Rendered
+from closeup_ns.studio.compatibility import lazy_lpips
+from closeup_ns.views.view import View
+
+GAUSSIAN_PARAMETERS = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
+
+
+@dataclass
+class CloseupModelConfig(SplatfactoModelConfig):
+    """Splatfacto, made for close-ups."""
+
+    _target: type = field(default_factory=lambda: CloseupModel)
+    rasterize_mode: Literal["classic", "antialiased"] = "antialiased"
+    """Antialiased keeps energy at every distance; classic grows needles up close."""
+    pixel_variance: float = 0.2
+    """How far a pixel of the capture blurs, in pixels squared: lens, sensor and resizing together. Where
+    ``kernel_search`` is on, this is only the value training starts with. gsplat's own is 0.3, an ideal area 0.08."""
+    eps2d: float = 0.1
+    """The part of it, in squared pixels as rendered, that each Gaussian is widened by, as gsplat does; what is left
+    blurs the composited image, as a lens does. 1 widens the Gaussians by all of it."""
+    supersample: int = 2
+    """Render this many times larger per axis, average, and compare: the pixel as an area and not a point."""
+    supersample_from: float = 0.5
+    """Share of the base phase after which supersampling starts; coarse Gaussians gain nothing from it."""
+    anisotropy_weight: float = 0.0
+    """Weight of the penalty on needles; 0 switches it off."""
+    anisotropy_ratio: float = 3.0
+    """A Gaussian whose longest axis exceeds its second by more than this is a needle."""
+    scale_floor: float = 0.3
+    """Smallest allowed size of a Gaussian's two longer axes, in widths of the finest pixel that sees it; 0 is off."""
+    filter_3d: float = 0.0
+    """Variance of Mip-Splatting's 3D filter in squared widths of the finest pixel (Mip-Splatting: 0.2); 0 is off."""
+    exposure_compensation: bool = False
+    """Learn a colour gain and offset per photograph. For captures with auto-exposure."""
+    exposure_weight: float = 1.0
+    """How strongly the mean exposure is tied to the identity."""
+    max_gaussians: int = 0
+    """Most Gaussians that densification may reach in the base phase; 0 means no limit. Rounds: ``fine_tune.growth``."""
+    footprint_every: int = 100
+    """Steps between two measurements of the finest pixel that sees each Gaussian."""
+
+
+class FusedSsim(nn.Module):
+    """Drop-in for ``pytorch_msssim.SSIM`` on one image, by our fused kernel. Gradient for the second image only."""
+
+    def forward(self, reference: Float[Tensor, "1 3 H W"], image: Float[Tensor, "1 3 H W"]) -> Tensor:
+        return ssim(image[0].permute(1, 2, 0), reference[0].permute(1, 2, 0))
+
+
+class PlainPsnr(nn.Module):
+    """PSNR in dB of images in [0, 1]. torchmetrics' keeps a running state and a graph, at every training step."""
+
+    @torch.no_grad()
+    def forward(self, image: Tensor, reference: Tensor) -> Float[Tensor, ""]:
+        return -10 * torch.log10(nn.functional.mse_loss(image, reference))
+
+
+class CloseupModel(SplatfactoModel):
+    """A `SplatfactoModel`, so that the viewer, the exporter and depth compositing keep working."""
+
+    config: CloseupModelConfig
+    exposure: ExposureCompensation | None
+    screen_kernel: Tensor
+    footprint: Tensor
+
+    def populate_modules(self) -> None:
+        points = self.seed_points
+        if points is not None:
+            # Without colours the parent takes its branch that calls no .cuda(); the colours are set below.
+            self.seed_points = (points[0], points[1][:0])
+        with lazy_lpips():
+            super().populate_modules()
+        if points is not None and not self.config.random_init and len(points[1]):
+            colors = points[1].float() / 255
+            start = RGB2SH(colors) if self.config.sh_degree > 0 else torch.logit(colors, eps=1e-10)
+            self.gauss_params["features_dc"].data.copy_(start)
+        self.ssim, self.psnr = FusedSsim(), PlainPsnr()
+        self.full_resolution = False  # rounds train at full resolution, whatever the base phase's schedule says
+        self.base_steps = 0  # what "a share of the base phase" is a share of; the pipeline sets it
+        self.register_buffer("screen_kernel", torch.zeros(3))
+        start = self.config.supersample if self.config.supersample_from <= 0 else 1
+        self.kernel = PixelKernel.of(self.config.pixel_variance, start, self.config.eps2d)
+        self.register_buffer("footprint", torch.zeros(0))  # [N] once measured: what the 3D filter was trained with
+        self.footprint_views: list[View] = []
+        self.exposure = ExposureCompensation(self.num_train_data) if self.config.exposure_compensation else None
+        self.strategy = self.base_strategy()
+        self.strategy_state = self.strategy.initialize_state(scene_scale=1.0)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+
+    @torch.no_grad()
+    def start_from(self, xyz: Float[Tensor, "N 3"], rgb: UInt8[Tensor, "N 3"]) -> None:
+        """Replace the initial Gaussians by ones at ``xyz``, each as large as its distance to its three neighbours."""
+        distances, _ = self.k_nearest_sklearn(xyz, 3)
+        size = torch.from_numpy(distances).mean(-1, keepdim=True).clamp_min(1e-7).log().repeat(1, 3)
+        start = {
+            "means": xyz,
+            "scales": size,
+            "quats": random_quat_tensor(len(xyz)),
+            "features_dc": RGB2SH(rgb.float() / 255)
+            if self.config.sh_degree > 0
+            else torch.logit(rgb / 255, eps=1e-10),
+            "features_rest": xyz.new_zeros(len(xyz), *self.features_rest.shape[1:]),
+            "opacities": torch.logit(xyz.new_full((len(xyz), 1), 0.1)),
+        }
+        for name, values in start.items():
+            self.gauss_params[name].data = values.to(self.device)
+
+    def base_strategy(self) -> CloseupStrategy:
+        """The densification of the base phase: the parent's settings, with a ceiling."""
+        settings = dict(vars(self.strategy))
+        settings.update(verbose=False, max_gaussians=self.config.max_gaussians)
+        if self.config.reset_alpha_every <= 0:
+            settings["reset_every"] = NEVER
+        return CloseupStrategy(**settings)
+
+    # ---- the pixel kernel: belongs to the capture, is saved with the run, is used by every command
+
+    @property
+    def kernel(self) -> PixelKernel:
+        """The pixel that this model was trained with."""
+        eps2d, supersample, lens_blur = self.screen_kernel.tolist()
+        return PixelKernel(eps2d, int(supersample), lens_blur)
+
+    @kernel.setter
+    def kernel(self, kernel: PixelKernel) -> None:
+        self.screen_kernel.copy_(self.screen_kernel.new_tensor([kernel.eps2d, kernel.supersample, kernel.lens_blur]))
+
+    def start_supersampling(self) -> None:
+        """From now on the pixel is an area."""
+        self.kernel = PixelKernel.of(self.kernel.variance, self.config.supersample, self.config.eps2d)
+
+    # ---- loading
+
+    def load_state_dict(self, dict: dict[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
+        """Load a closeup-gs or splatfacto checkpoint.
+
+        Parameters are resized in place. The parent puts new ones in their stead, which orphans the optimizers:
+        its resumed training changes nothing (nerfstudio issue 3554).
+        """
+        self.step = 30000
+        for name in GAUSSIAN_PARAMETERS:
+            if name in dict:  # names of checkpoints from before nerfstudio 1.1
+                dict[f"gauss_params.{name}"] = dict.pop(name)
+        count = dict["gauss_params.means"].shape[0]
+        for parameter in self.gauss_params.values():
+            parameter.data = parameter.data.new_zeros((count, *parameter.shape[1:]))
+        self.footprint = self.means.new_zeros(dict["footprint"].shape if "footprint" in dict else 0)
+        return nn.Module.load_state_dict(self, dict, **kwargs)
+
+    # ---- training hooks
+
+    def _get_downscale_factor(self) -> int:
+        return 1 if self.full_resolution else super()._get_downscale_factor()
+
+    def get_param_groups(self) -> dict[str, list[Parameter]]:
+        groups = super().get_param_groups()
+        if self.exposure is not None:
+            groups["exposure"] = list(self.exposure.parameters())
+        return groups
+
+    def step_cb(self, optimizers: Any, step: int) -> None:
+        super().step_cb(optimizers, step)
+        if self.training and step % self.config.footprint_every == 0:
+            self.measure_footprint()
+
+    def step_post_backward(self, step: int) -> None:
+        before = self.num_points
+        super().step_post_backward(step)
+        if self.num_points != before:
+            self.measure_footprint()
+        if self.config.scale_floor > 0 and len(self.footprint) == self.num_points:
+            self._hold_scale_floor()
+
+    @torch.no_grad()
+    def measure_footprint(self) -> None:
+        """Measure the finest pixel that sees each Gaussian, where an option needs it."""
+        if (self.config.filter_3d > 0 or self.config.scale_floor > 0) and self.footprint_views:
+            self.footprint = finest_footprint(self.means.detach(), self.footprint_views)
+
+    @torch.no_grad()
+    def _hold_scale_floor(self) -> None:
+        floor = torch.log((self.config.scale_floor * self.footprint).clamp_min(1e-12))[:, None]
+        scales = self.gauss_params["scales"].data
+        x, y, z = scales.unbind(-1)
+        x_shortest = (x <= y) & (x <= z)
+        y_shortest = ~x_shortest & (y <= z)
+        shortest = torch.stack([x_shortest, y_shortest, ~(x_shortest | y_shortest)], -1)
+        # The normal of a flat disc may stay thin. (argmin says the same and takes 2 ms of each step.)
+        scales.copy_(torch.where(shortest, scales, torch.maximum(scales, floor)))
+
+    # ---- rendering
+
+    @property
+    def scales(self) -> Tensor:
+        """Log scales [N, 3]. Outside training with the 3D filter in, so that ns-export writes what is rendered."""
+        scales = self.gauss_params["scales"]
+        return scales if self.training or not self._filters else torch.log(self.effective_gaussians()["scales"])
+
+    @property
+    def opacities(self) -> Tensor:
+        """Logit opacities [N, 1]. Outside training with the 3D filter in, as `scales`."""
+        opacities = self.gauss_params["opacities"]
+        if self.training or not self._filters:
+            return opacities
+        return torch.logit(self.effective_gaussians()["opacities"], eps=1e-7)[:, None]
+
+    @property
+    def _filters(self) -> bool:
+        return self.config.filter_3d > 0 and len(self.footprint) == self.num_points
+
+    def effective_gaussians(self) -> dict[str, Tensor]:
+        """What is rasterised: linear scales [N, 3], opacities [N] in (0, 1), with the 3D filter where it is on."""
+        scales, opacities = self.gauss_params["scales"], self.gauss_params["opacities"]
+        if self.config.filter_3d > 0 and len(self.footprint) != self.num_points:
+            self.measure_footprint()
+        if self._filters:
+            scales, opacities = self._smooth(scales, opacities)
+            return {"scales": scales, "opacities": opacities}
+        return {"scales": torch.exp(scales), "opacities": torch.sigmoid(opacities[:, 0])}
+
+    def _smooth(self, log_scales: Tensor, logit_opacities: Tensor) -> tuple[Tensor, Tensor]:
+        return smooth_3d(log_scales, logit_opacities, self.footprint, self.config.filter_3d)
+
+    def get_outputs(self, camera: Cameras) -> dict[str, Any]:
+        """Render ``camera`` (one camera). Same keys as the parent's."""
+        c2w = self.camera_optimizer.apply_to_camera(camera) if self.training else camera.camera_to_worlds
+        view = view_of(camera.reshape((1,)) if camera.shape == () else camera, 0)
+        factor = self._get_downscale_factor()
+        if factor > 1:
+            view = view.scaled_to(view.width // factor, view.height // factor)
+        background = self._get_background_color().to(self.device)
+        inside = None
+        if self.crop_box is not None and not self.training:
+            inside = self.crop_box.within(self.means).reshape(-1)
+            if not inside.any():
+                return self.get_empty_outputs(view.width, view.height, background)  # type: ignore[return-value]
+        with_depth = self._wants_depth()
+        viewmat = _viewmat_of(c2w[:1])
+        render, alpha = self._rasterize(view, viewmat, "RGB+ED" if with_depth else "RGB", inside)
+        rgb = (render[..., :3] + (1 - alpha) * background).clamp(0.0, 1.0)
+        rgb = self._as_photographed(rgb, camera)
+        depth = None
+        if with_depth:
+            depth = render[..., 3:4]
+            depth = torch.where(alpha > 0, depth, depth.detach().max())
+        if not self.training:
+            background = background.expand(view.height, view.width, 3)
+        return {"rgb": rgb, "depth": depth, "accumulation": alpha, "background": background}
+
+    def _as_photographed(self, rgb: Float[Tensor, "H W 3"], camera: Cameras) -> Float[Tensor, "H W 3"]:
+        """The render as this photograph's exposure recorded it; generated views have no ``cam_idx`` and no exposure."""
+        index = (camera.metadata or {}).get("cam_idx")
+        if not self.training or index is None:
+            return rgb
+        if self.config.use_bilateral_grid:
+            rgb = self._apply_bilateral_grid(rgb[None], index, *rgb.shape[:2])[0]
+        if self.exposure is not None:
+            rgb = self.exposure(rgb, index)
+        return rgb
+
+    def _wants_depth(self) -> bool:
+        """Whether the next render needs depth."""
+        return self.config.output_depth_during_training or not self.training
+
+    def _rasterize(
+        self, view: View, viewmat: Float[Tensor, "1 4 4"], mode: RenderMode, inside: Tensor | None
+    ) -> tuple[Float[Tensor, "H W C"], Float[Tensor, "H W 1"]]:
+        kernel = self.kernel
+        width, height = view.width * kernel.supersample, view.height * kernel.supersample
+        K = view.scaled_to(width, height).K.to(self.device)
+        colors = torch.cat((self.features_dc[:, None, :], self.features_rest), dim=1)
+        degree: int | None = min(self.step // self.config.sh_degree_interval, self.config.sh_degree)
+        if self.config.sh_degree == 0:
+            colors, degree = torch.sigmoid(colors).squeeze(1), None
+        gaussians = {"means": self.means, "quats": self.quats, "colors": colors, **self.effective_gaussians()}
+        if inside is not None:
+            gaussians = {name: tensor[inside] for name, tensor in gaussians.items()}
+        camera = {"viewmats": viewmat, "Ks": K[None], "width": width, "height": height, "eps2d": kernel.eps2d}
+        render, alpha, self.info = self._draw({**gaussians, **camera, "sh_degree": degree, "render_mode": mode})
+        if self.training and torch.is_grad_enabled():
+            self.strategy.step_pre_backward(
+                self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info
+            )
+        # The adjoint of squeeze is a view; that of an index fills a whole image with zeros first.
+        return kernel.gather(render.squeeze(0), alpha.squeeze(0))
+
+    def _draw(self, scene: dict[str, Any]) -> tuple[Float[Tensor, "1 sH sW C"], Float[Tensor, "1 sH sW 1"], dict]:
+        """Rasterise ``scene``, the arguments that all rasterisers share: channels, opacity, information."""
+        absgrad = self.training and self.strategy.absgrad and self.strategy.listens(self.step)
+        return rasterization(**scene, absgrad=absgrad, rasterize_mode=self.config.rasterize_mode)
+
+    def evaluation_background(self) -> Float[Tensor, "3"]:
+        """What `render_view` shows where there is no Gaussian; training draws its own at random."""
+        was_training, self.training = self.training, False
+        try:
+            return self._get_background_color()
+        finally:
+            self.training = was_training
+
+    @torch.no_grad()
+    def render_view(self, view: View) -> Rendered:
+        """Render a view for planning, refinement or a report: no gradients, evaluation background."""
+        was_training = self.training
+        self.eval()
+        outputs = self.get_outputs_for_camera(cameras_of(view))
+        self.train(was_training)
+        alpha = outputs["accumulation"][..., 0]
+        depth = torch.where(alpha > 0, outputs["depth"][..., 0], 0.0)
+        return Rendered(color=outputs["rgb"], depth=depth, alpha=alpha)
+
+    # ---- losses and metrics
+
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        if "injected" in batch:
+            losses = injected_view_loss(outputs["rgb"], batch["injected"])
+        else:
+            losses = super().get_loss_dict(outputs, batch, metrics_dict)
+        if self.config.anisotropy_weight > 0:
+            penalty = anisotropy_penalty(self.gauss_params["scales"], self.config.anisotropy_ratio)
+            losses["anisotropy"] = self.config.anisotropy_weight * penalty
+        if self.exposure is not None and self.training:
+            losses["exposure"] = self.config.exposure_weight * self.exposure.drift()
+        return losses
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """The parent's metrics; one whose weights are missing is absent, never zero."""
+        metrics, images = super().get_image_metrics_and_images(outputs, batch)
+        return {name: value for name, value in metrics.items() if value == value}, images
+
+
+def _viewmat_of(c2w: Float[Tensor, "1 3 4"]) -> Float[Tensor, "1 4 4"]:
+    """World-to-camera in OpenCV axes of an OpenGL camera; differentiable, for the camera optimizer."""
+    rotation = (c2w[0, :, :3] * c2w.new_tensor([1.0, -1.0, -1.0])).T
+    upper = torch.cat([rotation, -rotation @ c2w[0, :, 3:]], dim=1)
+    return torch.cat([upper, upper.new_tensor([[0.0, 0.0, 0.0, 1.0]])])[None]

@@ -1,0 +1,141 @@
+"""From refined views to training: what each pixel weighs, and what may densify (4.3.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from closeup_ns.model.losses import InjectedTarget, real_share
+from closeup_ns.model.strategy import NEVER, CloseupStrategy
+from closeup_ns.refine.footprint import consistent
+from closeup_ns.rounds.store.view import StoredView
+from closeup_ns.studio.datamanager import InjectedView
+
+if TYPE_CHECKING:
+    from closeup_ns.model.model import CloseupModel
+
+
+@dataclass
+class FineTuneConfig:
+    """How a round is trained."""
+
+    probability: float = 0.5
+    """Share of a round's steps that train on an injected view; the others train on photographs."""
+    current_share: float = 0.7
+    """Of those, the share for the round's own views rather than earlier rounds'."""
+    refine_frontier: bool = True
+    """Refine and train on the frontier views too (Fig. 2c), not only on the to-be-updated views."""
+    real_weight: float = 1.0
+    """Weight of pixels whose colour comes from photographs."""
+    generated_weight: float = 0.3
+    """Weight of pixels that a generator made. Views that contradict each other a little train worse at 1 (-0.3 dB)."""
+    sparse_weight: float = 0.0
+    """Weight of the reliable pixels' own L1 term; above 0 their real colours are also laid into the refined image. The
+    photographs that they come from are trained on anyway; carried into a close-up they are off by what the geometry is
+    off, and cost 0.2 to 1.6 dB (docs/quality.md). The paper's Table 3 has them, so they can be had."""
+    ssim_weight: float = 0.2
+    """Weight of the structural term, where a generator added detail. Without one there is nothing to fit but noise."""
+    densify: bool = True
+    """Densify from close views, where a generator added detail to fit. Without one it hurt in every run."""
+    densify_within: float = 1 / 3
+    """Only views at most this share of the original distance from the target densify."""
+    growth: float = 1.5
+    """A round whose views densify may multiply the number of Gaussians by at most this, whatever
+    ``pipeline.model.max-gaussians`` allowed the base phase."""
+
+
+def injected_view(
+    number: int,
+    name: str,
+    stored: StoredView,
+    target: Tensor,
+    base_distance: float,
+    config: FineTuneConfig,
+    generates: bool,
+    device: torch.device | str,
+) -> InjectedView:
+    """What a stored view teaches. ``reliable_only`` views (gate) teach only their reliable pixels.
+
+    Reliable pixels get their real colours, M real + (1 - M) refined (papers.md 6.3 #18), where "real" is an average
+    over the photograph's pixel: the refined picture is moved until it has that average and keeps its own detail. What
+    is between a photograph's samples weighs as generated: of ``footprint`` squared pixels one is real.
+
+    Args:
+        generates: whether the run's refiner invents; a view that says itself how it was refined knows better.
+    """
+    generates = stored.record.generates if stored.record is not None else generates
+    weight = torch.where(stored.real, config.real_weight, config.generated_weight if generates else config.real_weight)
+    weight, image = weight * stored.weight, stored.image
+    sparse = stored.reliable.sparse
+    if config.sparse_weight > 0:
+        image = with_real_colors(stored)
+    if generates and config.sparse_weight > 0:
+        share = torch.where(sparse, real_share(stored.reliable.footprint), 0.0)
+        weight = torch.lerp(weight, torch.full_like(weight, config.real_weight), share)
+    if not stored.decision.accepted:
+        weight = torch.zeros_like(weight)
+    distance = float((stored.view.position - target.to(stored.view.position)).norm())
+    return InjectedView(
+        name=f"round{number}/{name}",
+        round_index=number,
+        view=stored.view.to(device),
+        target=InjectedTarget(
+            image=image.to(device),
+            weight=weight.to(device),
+            sparse=sparse.to(device),
+            sparse_color=stored.reliable.color.permute(1, 2, 0).contiguous().to(device),
+            footprint=stored.reliable.footprint.to(device),
+            sparse_weight=config.sparse_weight,
+            ssim_weight=config.ssim_weight if generates else 0.0,
+        ),
+        densifies=(
+            config.densify
+            and generates
+            and stored.decision.accepted
+            and distance <= config.densify_within * base_distance * 1.05
+        ),
+    )
+
+
+def teaches(stored: StoredView, config: FineTuneConfig) -> bool:
+    """Whether a stored view has anything to say: as it was refined, or by its reliable pixels where those count."""
+    return stored.decision.accepted or (stored.decision.verdict == "reliable_only" and config.sparse_weight > 0)
+
+
+def with_real_colors(stored: StoredView) -> Float[Tensor, "H W 3"]:
+    """The view as it was refined, or its render where the gate refused that, with the photographs' colours at the
+    photographs' scale.
+    """
+    base = stored.image if stored.decision.accepted else stored.render
+    known = stored.reliable
+    return consistent(base.permute(2, 0, 1), known.color, known.sparse, known.footprint).permute(1, 2, 0).contiguous()
+
+
+def fine_tuning_strategy(
+    model: CloseupModel, config: FineTuneConfig, start: int, steps: int, radius_ratio: float, generates: bool
+) -> CloseupStrategy:
+    """A fresh strategy for one round: no opacity reset, sizes in proportion to the round's radius.
+
+    gsplat's own would return early (its last step is past) or reset all opacities in the middle of a short
+    fine-tuning; and at a close-up's scale everything is "small", so it would duplicate and never split.
+    """
+    base = model.base_strategy()
+    settings = dict(vars(base))
+    settings.update(
+        refine_start_iter=start,
+        refine_stop_iter=start + int(0.8 * steps) if config.densify and generates else 0,
+        reset_every=NEVER,
+        pause_refine_after_reset=0,
+        refine_scale2d_stop_iter=0,
+        grow_scale3d=base.grow_scale3d * radius_ratio,
+        prune_scale3d=NEVER,
+        prune_opa=0.005,
+        # Not the base phase's ceiling: a base that has reached it would leave no Gaussian for what the generator shows.
+        max_gaussians=int(model.num_points * config.growth),
+        counts_this_step=False,
+    )
+    return CloseupStrategy(**settings)

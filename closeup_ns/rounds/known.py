@@ -1,0 +1,115 @@
+"""What a refiner may look at beside a view itself: photographs, and generated views that are believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from closeup_ns.errors import PlanningError
+from closeup_ns.progress import track
+from closeup_ns.refine.gate import masked_psnr
+from closeup_ns.refine.refiner import GuideImage
+from closeup_ns.rounds.injection import with_real_colors
+from closeup_ns.rounds.store.rounds import RoundStore
+from closeup_ns.views.reliability import Observation
+
+if TYPE_CHECKING:
+    from closeup_ns.studio.pipeline import CloseupPipeline
+
+LEARNT_PSNR = 20.0
+"""A generated view that the model, trained on it, shows at less than this many dB contradicts the others (#26)."""
+
+
+def _nothing() -> None:
+    """What is done between two views where nobody waits."""
+
+
+@torch.no_grad()
+def observations(pipeline: CloseupPipeline, between: Callable[[], None] = _nothing) -> list[Observation]:
+    """The photographs at the model's own exposure, each with the model's z-depth from where it was taken.
+
+    Pixels that show no scene (masked, transparent) have no depth: they back nothing. ``between`` is called before each
+    photograph.
+    """
+    model, data = pipeline.model, pipeline.datamanager
+    result = []
+    for index in track(range(len(data.train_dataset)), "depth of photographs"):
+        between()
+        view, photograph = data.train_view(index), data.photograph(index)
+        if model.exposure is not None:
+            photograph = model.exposure.undo(photograph, index)
+        depth, shown = model.render_view(view).depth, data.shown(index)
+        depth = depth if shown is None else torch.where(shown, depth, 0.0)
+        result.append(Observation(view, photograph.permute(2, 0, 1).contiguous(), depth))
+    return result
+
+
+@torch.no_grad()
+def believed_views(
+    pipeline: CloseupPipeline, store: RoundStore, number: int, between: Callable[[], None] = _nothing
+) -> dict[str, Observation]:
+    """Refined views of rounds before ``number``, by their names in a plan, that a generator may build on.
+
+    Their round was kept, the gate accepted them, and the model that was trained on them shows what they show
+    (papers.md 6.3 #17 and #26). Their colours are refined, not photographs': they say where geometry is known, and are
+    references, but never real.
+    """
+    found: dict[str, Observation] = {}
+    for earlier in (index for index in store.rounds() if index < number):
+        if not (store.load_verdict(earlier) or {}).get("accepted"):
+            continue
+        for name in store.views(earlier):
+            if store.header(earlier, name)["decision"]["verdict"] != "accepted":
+                continue
+            between()
+            stored = store.load_view(earlier, name)
+            view = stored.view.to(pipeline.device)
+            rendered, image = pipeline.model.render_view(view), stored.image.to(pipeline.device)
+            everywhere = torch.ones_like(rendered.alpha, dtype=torch.bool)
+            if masked_psnr(torch.nan_to_num(rendered.color), image, everywhere) > LEARNT_PSNR:
+                found[f"round{earlier}/{name}"] = Observation(view, image.permute(2, 0, 1), rendered.depth)
+    return found
+
+
+def anchor_images(
+    names: Sequence[str], photographs: dict[str, Observation], earlier: RoundStore, device: torch.device | str
+) -> list[GuideImage]:
+    """The pictures of a plan's anchors: photographs, and views that earlier rounds refined.
+
+    Args:
+        names: as in the plan: "train/FILE" or "roundN/VIEW".
+        photographs: the capture's, by file name, at the model's exposure.
+        earlier: the store that holds the earlier rounds.
+
+    Raises:
+        PlanningError: one of them is not there.
+    """
+    return [_anchor_image(name, photographs, earlier, device) for name in names]
+
+
+def _anchor_image(
+    name: str, photographs: dict[str, Observation], earlier: RoundStore, device: torch.device | str
+) -> GuideImage:
+    kind, _, rest = name.partition("/")
+    if kind == "train" and rest in photographs:
+        found = photographs[rest]
+        return GuideImage(name, found.view, found.color.permute(1, 2, 0), is_real=True)
+    number = int(kind.removeprefix("round")) if kind.removeprefix("round").isdecimal() else 0
+    if number < 1 or rest not in earlier.views(number):
+        raise PlanningError(
+            f"the plan's anchor {name} is neither one of the {len(photographs)} photographs nor a refined view in "
+            f"{earlier.root}: the plan was made for another capture, or rounds were removed since. Restore them, or "
+            "delete the round's folder to plan it again"
+        )
+    return stored_guide(earlier, number, rest, name, device)
+
+
+def stored_guide(store: RoundStore, number: int, name: str, called: str, device: torch.device | str) -> GuideImage:
+    """A refined view as a reference: as it was refined, or, where the gate did not accept that, its render with the
+    reliable pixels' real colours.
+    """
+    stored = store.load_view(number, name)
+    image = stored.image if stored.decision.accepted else with_real_colors(stored)
+    return GuideImage(called, stored.view.to(device), image.to(device), is_real=False)

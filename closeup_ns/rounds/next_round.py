@@ -1,0 +1,103 @@
+"""A round that a person asks for while the run trains. Asked from any thread, granted between two steps."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from closeup_ns.rounds.schedule import ScheduleConfig
+from closeup_ns.rounds.store.rounds import RoundStore
+
+if TYPE_CHECKING:
+    from nerfstudio.engine.trainer import Trainer
+
+    from closeup_ns.rounds.loop import Rounds
+
+
+_FRAME_SECONDS = 5.0
+"""A viewer's frame takes less."""
+
+
+class NextRound:
+    """The wish for a round, and what becomes of the schedule when it is granted."""
+
+    def __init__(self) -> None:
+        self._wanted = threading.Event()
+        self.granted = False
+        """Whether the schedule is no longer the one that this process started with."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for a round."""
+        return self._wanted.is_set()
+
+    def ask(self) -> None:
+        """Wish for the next round; from any thread."""
+        self._wanted.set()
+
+    def grant(self, rounds: Rounds, step: int) -> None:
+        """Change the schedule so that the wish comes true; ``step`` is the next to be trained.
+
+        In the base phase the first round starts at ``step``. Later, the round after the present one is on the schedule
+        already, or is added at its end.
+        """
+        if not self.wanted or step < 1:
+            return
+        self._wanted.clear()
+        schedule = rounds.schedule
+        if step < schedule.base_steps:
+            rounds.end_base_phase(step)
+            schedule.base_steps = step
+            schedule.rounds = max(schedule.rounds, 1)
+        elif schedule.round_at(step) in (0, schedule.rounds):
+            schedule.rounds += 1
+        else:
+            CONSOLE.print(f"The next round is on the schedule already: step {next_round_step(schedule, step)}")
+            return
+        self.granted = True
+        rounds.store.save_schedule(asdict(schedule))
+        CONSOLE.print(f"A round was asked for: it starts at step {next_round_step(schedule, step)}")
+
+
+def next_round_step(schedule: ScheduleConfig, step: int) -> int:
+    """The first step of the round that starts at ``step`` or after it."""
+    starts = (schedule.round_start(number) for number in range(1, schedule.rounds + 1))
+    return next((start for start in starts if start >= step), schedule.total_steps)
+
+
+def adopt_schedule(store: RoundStore, schedule: ScheduleConfig) -> None:
+    """A run that is resumed, or shown, goes by the schedule that it had since rounds were asked for."""
+    saved = store.load_schedule()
+    if saved is not None:
+        schedule.base_steps, schedule.round_steps = saved["base_steps"], saved["round_steps"]
+        schedule.rounds = max(schedule.rounds, saved["rounds"])
+
+
+def give_way(trainer: Trainer) -> None:
+    """Let a viewer that waits for the training lock render one frame; called between two renders of a long stage.
+
+    Without it, a round's planning and refinement would freeze the viewer for minutes. The caller holds the lock, as all
+    training callbacks do; where nobody is connected, nothing happens.
+    """
+    viewer = getattr(trainer, "viewer_state", None)
+    if not getattr(viewer, "render_statemachines", None) or not trainer.train_lock.locked():
+        return
+    trainer.train_lock.release()
+    try:
+        # Python's locks are not fair: whoever releases one and asks for it at once gets it again.
+        time.sleep(0.002)
+    finally:
+        _take_back(trainer.train_lock)
+
+
+def _take_back(lock: threading.Lock) -> None:
+    """Hold the lock again, also where Ctrl+C ends the wait: the training loop releases it on its way out."""
+    try:
+        lock.acquire()
+    except KeyboardInterrupt:
+        lock.acquire(timeout=_FRAME_SECONDS)  # no longer: the interrupt may have come when the lock was ours already
+        raise

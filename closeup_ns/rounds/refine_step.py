@@ -1,0 +1,223 @@
+"""Render and refine a round's views, pass by pass, each view on disk before the next pass (4.2, 4.3.3)."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
+
+from closeup_ns.errors import RefinerError, RefinerOutOfMemory
+from closeup_ns.peak_memory import Peak, measured
+from closeup_ns.planning.plan import RoundPlan
+from closeup_ns.progress import bar, in_words
+from closeup_ns.refine.gate import judge, refined_is_finite
+from closeup_ns.refine.refiner import RefinedView, Refiner, RefineRequest
+from closeup_ns.refine.results import failed
+from closeup_ns.rendering.types import Rendered
+from closeup_ns.rounds.known import anchor_images, stored_guide
+from closeup_ns.rounds.passes import RoundPass, planned_views, round_passes
+from closeup_ns.rounds.store.rounds import RoundStore
+from closeup_ns.rounds.store.view import PassRecord, StoredView
+from closeup_ns.views.reliability import Observation, ReliablePixels, reliable_pixels
+from closeup_ns.views.view import View
+
+if TYPE_CHECKING:
+    from closeup_ns.studio.pipeline import CloseupPipeline
+
+
+def _nothing() -> None:
+    """What is done between two views where nobody waits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Refinement:
+    """A round that is refined: the model, where views come from and go to, and what may be looked at."""
+
+    pipeline: CloseupPipeline
+    """Renders the views; its config has the thresholds and the seed."""
+    refiner: Refiner
+    number: int
+    """The round, from 1."""
+    store: RoundStore
+    """Where the refined views belong."""
+    earlier: RoundStore
+    """Where earlier rounds' views are; the same store in a training."""
+    photographs: Sequence[Observation]
+    """All photographs with the model's depth, in the capture's order (`known.observations`)."""
+    believed: Sequence[Observation] = field(default_factory=tuple)
+    """Earlier rounds' refined views that say where geometry is known (`known.believed_views`): for generators."""
+    between: Callable[[], None] = _nothing
+    """Called before each render."""
+
+    def render(self, view: View) -> Rendered:
+        """The model's view."""
+        self.between()
+        return self.pipeline.model.render_view(view)
+
+
+@torch.no_grad()
+def refine_round(work: Refinement, plans: Sequence[RoundPlan], limit: int | None = None) -> None:
+    """Refine every view of ``plans`` that the store does not hold; a view once stored is never refined again.
+
+    Args:
+        limit: refine only so many of the views, in the plans' order; None for all.
+
+    Raises:
+        RefinerError: the refiner cannot work at all. What was refined before is stored.
+        PlanningError: a plan's anchor is not there any more.
+    """
+    with_frontier = work.pipeline.config.fine_tune.refine_frontier
+    named = [planned_views(plan, index, with_frontier) for index, plan in enumerate(plans)]
+    chosen = [name for views in named for name in views][:limit]
+    named = [{name: view for name, view in views.items() if name in chosen} for views in named]
+    views = {name: view for some in named for name, view in some.items()}
+    done = set(work.store.views(work.number))
+    missing = [name for name in views if name not in done]
+    if not missing:
+        return
+    passes = round_passes(work.store, work.number, plans, named, work.refiner, work.render, work.pipeline.device)
+    with bar("refining close-ups", len(missing)) as advance:
+        for index, item in enumerate(passes, start=1):
+            todo = {name: views[name] for name in item.targets if name not in done}
+            if not todo:
+                continue
+            began = time.perf_counter()
+            _refine_pass(work, index, item, todo, advance)
+            if work.refiner.frames > 1:
+                said = f"pass {index} of {len(passes)}, {len(todo)} of {item.frames} pictures refined"
+                CONSOLE.print(
+                    f"Round {work.number}: {said} in {in_words(time.perf_counter() - began)}", highlight=False
+                )
+    _say_failures(work, list(views))
+
+
+def _refine_pass(
+    work: Refinement, index: int, item: RoundPass, todo: dict[str, View], advance: Callable[[], None]
+) -> None:
+    """Refine the missing views of one pass together, judge each and store it. Nothing of the pass is kept."""
+    began = time.perf_counter()
+    with measured(work.pipeline.device) as peak:
+        request, real = _request(work, item, todo)
+        results = _refined(work.refiner, request)
+    references = tuple(guide.name for guide in (*request.anchors, *request.neighbours))
+    taken = time.perf_counter() - began
+    for name, view, rendered, mask, refined in zip(todo, request.views, request.renders, real, results, strict=True):
+        began = time.perf_counter()
+        generated = work.refiner.generates if refined.generated is None else refined.generated
+        decision = judge(refined, rendered, mask, work.pipeline.config.gate, generated)
+        refined = _presentable(refined, rendered, mask)
+        stored = StoredView(
+            view=view,
+            image=refined.image,
+            render=rendered.color,
+            reliable=mask,
+            real=refined.real,
+            weight=refined.weight,
+            decision=decision,
+            seconds=taken / len(todo) + time.perf_counter() - began,
+            notes=refined.notes,
+            record=_record(work.refiner, generated, index, len(todo), references, peak),
+        )
+        work.store.save_view(work.number, name, stored)
+        advance()
+
+
+def _request(work: Refinement, item: RoundPass, todo: dict[str, View]) -> tuple[RefineRequest, list[ReliablePixels]]:
+    """What the refiner is given, and what is known of each view from photographs alone."""
+    pipeline, device = work.pipeline, work.pipeline.device
+    views = [view.to(device) for view in todo.values()]
+    renders = [work.render(view) for view in views]
+    config = pipeline.config.reliability
+    real = [
+        reliable_pixels(view, rendered.depth, rendered.alpha, work.photographs, config)
+        for view, rendered in zip(views, renders, strict=True)
+    ]
+    names = pipeline.datamanager.photograph_names()
+    photographs = dict(zip(names, work.photographs, strict=True))
+    finished = [name for name in (*item.neighbours, *item.targets) if name not in todo]
+    stored = set(work.store.views(work.number))
+    request = RefineRequest(
+        views=views,
+        renders=renders,
+        masks=[_shown(work, *known) for known in zip(views, renders, real, strict=True)],
+        references=list(work.photographs),
+        seed=pipeline.config.seed,
+        names=list(todo),
+        anchors=anchor_images(item.anchors, photographs, work.earlier, device),
+        neighbours=[
+            stored_guide(work.store, work.number, name, name, device)
+            for name in finished
+            if name in stored and work.store.header(work.number, name)["decision"]["verdict"] == "accepted"
+        ],
+    )
+    return request, real
+
+
+def _shown(work: Refinement, view: View, rendered: Rendered, real: ReliablePixels) -> ReliablePixels:
+    """The mask that a generator is given: also known is what believed generated views agree on (papers.md 6.3 #17).
+
+    Only the dense mask grows. The sparse pixels, their colours and their support stay those of photographs.
+    """
+    if not work.refiner.generates or not work.believed:
+        return real
+    config = work.pipeline.config.reliability
+    known = reliable_pixels(view, rendered.depth, rendered.alpha, work.believed, config)
+    return dataclasses.replace(real, dense=real.dense | known.dense)
+
+
+def _refined(refiner: Refiner, request: RefineRequest) -> list[RefinedView]:
+    """What the refiner makes of the pass; failures where it did not fit into memory.
+
+    Raises:
+        RefinerError: it cannot work, or does not keep to its side of the protocol.
+    """
+    try:
+        results = refiner.refine(request)
+    except RefinerOutOfMemory as error:
+        return [failed(rendered, str(error)) for rendered in request.renders]
+    sizes = [tuple(rendered.color.shape) for rendered in request.renders]
+    found = [tuple(refined.image.shape) for refined in results]
+    if found != sizes:
+        raise RefinerError(f"the refiner {refiner.name} gave back images of {found}, but was asked for {sizes}")
+    return results
+
+
+def _presentable(refined: RefinedView, rendered: Rendered, mask: ReliablePixels) -> RefinedView:
+    """What is stored: the render with no weight where there is no usable image, and real only what photographs see."""
+    if refined.failure or not refined_is_finite(refined):
+        nothing = failed(rendered, refined.failure or "NaN or infinite pixels")
+        return dataclasses.replace(nothing, notes=refined.notes)
+    return dataclasses.replace(refined, real=refined.real & mask.dense)
+
+
+def _record(
+    refiner: Refiner, generated: bool, index: int, targets: int, references: tuple[str, ...], peak: Peak
+) -> PassRecord:
+    return PassRecord(
+        refiner=refiner.name,
+        generates=generated,
+        pass_number=index,
+        frames=targets + len(references),
+        references=references,
+        peak_memory_mb=peak.megabytes,
+        memory_of=peak.of,
+    )
+
+
+def _say_failures(work: Refinement, names: list[str]) -> None:
+    """One line where the gate could not accept views, with the first reason: a round that taught little says why."""
+    refused = [
+        decision for name in names
+        if (decision := work.store.header(work.number, name)["decision"])["verdict"] != "accepted"
+    ]  # fmt: skip
+    if refused:
+        CONSOLE.print(
+            f"[yellow]Round {work.number}: {len(refused)} of {len(names)} refined views are not used as refined "
+            f"(the first: {escape(refused[0]['reason'])})"
+        )

@@ -1,0 +1,124 @@
+"""What a round did: report.json, the views after fine-tuning, the contact sheet, the run's page, tensorboard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from nerfstudio.utils import writer
+from nerfstudio.utils.rich_utils import CONSOLE
+from PIL import Image
+from rich.markup import escape
+
+from closeup_ns.evaluation.provenance import provenance
+from closeup_ns.peak_memory import gpu_peak_mb, process_peak_mb
+from closeup_ns.planning.plan import RoundPlan
+from closeup_ns.refine.refiner import build_refiner
+from closeup_ns.rendering.backend import describe_backend
+from closeup_ns.rounds.acceptance import RoundVerdict
+from closeup_ns.rounds.contact_sheet import SheetRow, save_contact_sheet
+from closeup_ns.rounds.store.rounds import RoundStore
+from closeup_ns.rounds.store.view import in_figures
+
+if TYPE_CHECKING:
+    from closeup_ns.studio.pipeline import CloseupPipeline
+
+
+def write_round_report(
+    pipeline: CloseupPipeline,
+    store: RoundStore,
+    number: int,
+    plans: list[RoundPlan],
+    verdict: RoundVerdict,
+    seconds: dict[str, float],
+    psnr_before: float | None,
+    psnr_after: float | None,
+) -> None:
+    """Write what round ``number`` did; the report, written last, marks the round as over."""
+    rows = []
+    for name in store.views(number):
+        stored = store.load_view(number, name)
+        after = pipeline.model.render_view(stored.view.to(pipeline.device)).color
+        store.save_after(number, name, after)
+        rows.append(SheetRow(name, stored, after))
+    zoom = pipeline.config.planner.zoom**number
+    kept = "kept" if verdict.accepted else "NOT kept"
+    save_contact_sheet(store.contact_sheet(number), rows, f"round {number}, {zoom:g}x closer, {kept}: {verdict.reason}")
+    report: dict[str, Any] = {
+        "round": number,
+        "zoom": zoom,
+        "radii": [plan.radius for plan in plans],
+        "verdict": verdict.to_dict(),
+        "views": {row.name: in_figures(row.stored) for row in rows},
+        "warnings": [warning for plan in plans for warning in plan.warnings],
+        "gaussians": pipeline.model.num_points,
+        "kernel": asdict(pipeline.model.kernel),
+        "evaluation_psnr": {
+            "before": psnr_before,
+            "after": psnr_after,
+            "note": "evaluation split; reported only, never used to decide",
+        },
+        "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
+        "peak_memory_mb": process_peak_mb(),
+        "made_with": made_with(pipeline),
+    }
+    if torch.device(pipeline.device).type == "cuda":
+        report["peak_gpu_memory_mb"] = gpu_peak_mb(pipeline.device)
+    store.finish_round(number, report)
+    show_round(pipeline, store, report, rows)
+
+
+def made_with(pipeline: CloseupPipeline) -> dict[str, Any]:
+    """Versions, device and refiner: what another person needs to get the same figures."""
+    refiner, description = build_refiner(pipeline.config.refiner, pipeline.device)
+    about = provenance()
+    ours = f"{about['closeup_ns']} ({about['commit']})" if about["commit"] else about["closeup_ns"]
+    others = {name: version(name) for name in ("nerfstudio", "gsplat", "torch")}
+    return {
+        "device": describe_backend(pipeline.device),
+        "refiner": description.removeprefix("refiner: "),
+        "generates": refiner.generates,
+        "versions": {"closeup-ns": ours, **others},
+        "command": about["command"],
+    }
+
+
+def show_round(pipeline: CloseupPipeline, store: RoundStore, report: dict[str, Any], rows: Sequence[SheetRow]) -> None:
+    """The console's lines, tensorboard's scalars and images, and the page about the run so far."""
+    number, step, far = report["round"], pipeline.model.step, report["evaluation_psnr"]
+    used = [row.stored.real.float().mean() for row in rows if row.stored.decision.verdict != "rejected"]
+    scalars: dict[str, float | None] = {
+        "accepted": float(report["verdict"]["accepted"]),
+        "evaluation PSNR before": far["before"],
+        "evaluation PSNR after": far["after"],
+        "held-out PSNR, control": report["verdict"]["photographs_control"],
+        "held-out PSNR, round": report["verdict"]["photographs_round"],
+        "share of real pixels": float(torch.stack(used).mean()) if used else None,
+        "share of generated pixels": 1 - float(torch.stack(used).mean()) if used else None,
+        "share of views used": len(used) / len(rows) if rows else None,
+    }
+    for name, value in scalars.items():
+        if value is not None:
+            writer.put_scalar(name=f"Rounds/{name}", scalar=value, step=step)
+    with Image.open(store.contact_sheet(number)) as sheet:
+        pixels = torch.from_numpy(np.asarray(sheet.convert("RGB")).astype(np.float32) / 255)
+    writer.put_image(name=f"Rounds/{number} contact sheet", image=pixels, step=step)
+    if far["before"] is not None and far["after"] is not None:
+        before, after = far["before"], far["after"]
+        CONSOLE.print(f"Round {number}: evaluation photographs {before:.2f} -> {after:.2f} dB (report only)")
+    CONSOLE.print(f"Round {number}: see {store.contact_sheet(number)}")
+    write_page(store)
+
+
+def write_page(store: RoundStore) -> None:
+    """``rounds/report.html``, from the files alone. Hours of training do not end for want of a page: it says why."""
+    from closeup_ns.report.write import write_report
+
+    try:
+        CONSOLE.print(f"Report: {write_report(store.root.parent / 'config.yml')}", soft_wrap=True)
+    except Exception as error:
+        CONSOLE.print(f"[yellow]The report is not written: {escape(str(error))}. Later: closeup-gs report")

@@ -1,0 +1,1 @@
+"""The glue to nerfstudio: pipeline, datamanager, trainer, loading."""

@@ -1,0 +1,151 @@
+"""Close-up metrics of a run that has no photographs of its close-ups: what ns-eval adds to nerfstudio's own keys.
+
+The cameras are training views moved closer to the target and turned a little around it, so that they are none of the
+poses that a round trained on (papers.md 6.3, point 6). Keys end in the scale: ``close_reliable_psnr_9x``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+
+from closeup_ns.errors import PlanningError
+from closeup_ns.metrics.metric import Metric, MetricOptions
+from closeup_ns.metrics.reference import choose_reference
+from closeup_ns.metrics.shot import scale_label
+from closeup_ns.metrics.suite import build_metrics
+from closeup_ns.planning.targets import resolve_targets
+from closeup_ns.progress import track
+from closeup_ns.refine.gate import reliable_psnr
+from closeup_ns.rendering.types import Rendered
+from closeup_ns.rounds.known import observations
+from closeup_ns.views.reliability import Observation, reliable_pixels
+from closeup_ns.views.view import View, aim_at, move_closer
+from closeup_ns.views.warp import inside, project
+
+if TYPE_CHECKING:
+    from closeup_ns.studio.pipeline import CloseupPipeline
+
+_FEWEST_PIXELS = 32
+"""Reliable pixels that a PSNR needs."""
+
+
+@dataclass
+class CloseMetricsConfig:
+    """What ns-eval says about close-ups."""
+
+    enabled: bool = True
+    """Render close-ups in ns-eval and score them."""
+    scales: tuple[float, ...] = ()
+    """How many times closer; not set: those of the run's rounds."""
+    views: int = 5
+    """Close-ups at each scale (the paper: 5)."""
+    turn: float = 8.0
+    """Largest angle in degrees, seen from the target, between a close-up and the training view it comes from."""
+    metrics: tuple[str, ...] = ("dino", "metaiqa")
+    """Metrics that need no photograph of the close-up; those whose weights are not here are named and left out."""
+    options: MetricOptions = field(default_factory=MetricOptions)
+    """Weights and backbones."""
+
+
+@torch.no_grad()
+def close_metrics(pipeline: CloseupPipeline, config: CloseMetricsConfig) -> tuple[dict[str, float], dict[str, str]]:
+    """Means per scale and over all close-ups, and what is missing -> why.
+
+    ``close_reliable_psnr``: the render, seen as the photographs see it, against their colours, on pixels where they
+    agree on geometry and colour.
+    ``close_reliable_share``: the share of such pixels. Then the configured metrics.
+    """
+    schedule, zoom = pipeline.config.schedule, pipeline.config.planner.zoom
+    scales = config.scales or tuple(zoom**t for t in range(1, schedule.rounds + 1))
+    photographs = observations(pipeline)
+    views = [photograph.view for photograph in photographs]
+    target = resolve_targets(pipeline.config.target, pipeline.datamanager.photograph_names(), views,
+                             pipeline.model.render_view)[0]  # fmt: skip
+    metrics, missing = build_metrics(config.metrics, config.options)
+    generator = torch.Generator().manual_seed(pipeline.config.seed)
+    values: dict[str, list[float]] = {}
+    work = [(scale, view) for scale in scales for view in turned_views(views, target.point, scale, config, generator)]
+    for scale, view in track(work, "close-ups"):
+        rendered = pipeline.model.render_view(view.to(pipeline.device, torch.float32))
+        for name, value in _score(pipeline, view, rendered, photographs, metrics).items():
+            for suffix in ("", f"_{scale_label(scale)}"):
+                values.setdefault(f"close_{name}{suffix}", []).append(value)
+    used = {name for metric in metrics for name in values if name == f"close_{metric.name}"}
+    missing |= {m.name: "no photograph sees the close-ups" for m in metrics if f"close_{m.name}" not in used}
+    return {name: math.fsum(found) / len(found) for name, found in values.items()}, missing
+
+
+def turned_views(
+    views: Sequence[View],
+    target: Float[Tensor, "3"],
+    scale: float,
+    config: CloseMetricsConfig,
+    generator: torch.Generator,
+) -> list[View]:
+    """Views moved ``scale`` times closer, turned around the target by up to ``config.turn`` degrees, aimed at it.
+
+    Raises:
+        PlanningError: no view has the target in its image.
+    """
+    candidates = []
+    for index, view in enumerate(views):
+        uv, z = project(view, target.to(view.c2w))
+        if bool(inside(view, uv, z)):
+            candidates.append((float((uv - uv.new_tensor([view.width / 2, view.height / 2])).norm()), index))
+    if not candidates:
+        raise PlanningError("no photograph has the target in it, so no close-up can be judged: give another target")
+    chosen = [views[index] for _, index in sorted(candidates)[: config.views]]
+    turned = []
+    for view in chosen:
+        closer = move_closer(view, target.to(view.c2w), scale)
+        axis = torch.randn(3, generator=generator, dtype=torch.float64)
+        angle = math.radians(config.turn) * float(torch.rand((), generator=generator))
+        rotation = _rotation(axis / axis.norm(), angle).to(view.c2w)
+        c2w = closer.c2w.clone()
+        c2w[:3, :3] = rotation @ closer.c2w[:3, :3]
+        c2w[:3, 3] = target.to(view.c2w) + rotation @ (closer.position - target.to(view.c2w))
+        turned.append(aim_at(View(closer.K, c2w, closer.width, closer.height), target.to(view.c2w)))
+    return turned
+
+
+def _score(
+    pipeline: CloseupPipeline,
+    view: View,
+    rendered: Rendered,
+    photographs: Sequence[Observation],
+    metrics: Sequence[Metric],
+) -> dict[str, float]:
+    mask = reliable_pixels(view, rendered.depth, rendered.alpha, photographs, pipeline.config.reliability)
+    values = {"reliable_share": float(mask.sparse.float().mean())}
+    if int(mask.sparse.sum()) >= _FEWEST_PIXELS:
+        values["reliable_psnr"] = reliable_psnr(rendered.color, mask)
+    depth = rendered.depth * (rendered.alpha > 0.5)
+    found = choose_reference(view, depth, [p.view for p in photographs], [p.depth for p in photographs])
+    image = (rendered.color.clamp(0, 1) * 255).round() / 255
+    for metric in metrics:
+        if metric.needs == "nothing":
+            values[metric.name] = metric(image, None)
+        elif metric.needs == "reference" and found is not None:
+            values[metric.name] = metric(image, photographs[found.index].color.permute(1, 2, 0))
+    return values
+
+
+def _rotation(axis: Float[Tensor, "3"], angle: float) -> Float[Tensor, "3 3"]:
+    """Rotation by ``angle`` radians around a unit ``axis`` (Rodrigues)."""
+    x, y, z = axis.tolist()
+    cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=axis.dtype)
+    return torch.eye(3, dtype=axis.dtype) + math.sin(angle) * cross + (1 - math.cos(angle)) * (cross @ cross)
+
+
+def say_missing(missing: dict[str, Any]) -> None:
+    """One line for each metric that could not be computed."""
+    for name, reason in sorted(missing.items()):
+        CONSOLE.print(f"close-up metric {name} is missing: {reason}", style="yellow", markup=False, soft_wrap=True)

@@ -1,0 +1,171 @@
+"""Real photographs, some of which can be held out for a while, and injected views beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
+from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
+from torch import Tensor
+
+from closeup_ns.data.dataparser import CloseupDataParserConfig
+from closeup_ns.data.dataset import CloseupDataset
+from closeup_ns.data.names import photograph_names
+from closeup_ns.model.cameras import cameras_of, view_of
+from closeup_ns.model.losses import InjectedTarget
+from closeup_ns.views.view import View
+
+
+@dataclass
+class CloseupDatamanagerConfig(FullImageDatamanagerConfig):
+    """Full images, by default from whatever kind of capture the folder holds."""
+
+    _target: type = field(default_factory=lambda: CloseupDatamanager)
+    dataparser: AnnotatedDataParserUnion = field(default_factory=CloseupDataParserConfig)
+    """How the capture is read."""
+    cache_images: Literal["cpu", "gpu"] = "gpu"
+    """Where images are kept: "gpu" means the training device; "cpu" pins memory and needs a GPU to exist."""
+    cache_images_type: Literal["uint8", "float32"] = "uint8"
+    """uint8 saves memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class InjectedView:
+    """A rendered and refined view that the model trains on beside the photographs."""
+
+    name: str
+    round_index: int
+    view: View
+    target: InjectedTarget
+    densifies: bool
+    """Whether its gradients count for densification (4.3.4)."""
+
+
+class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
+    """Photographs as upstream serves them; injected views live beside the data set and not in it."""
+
+    config: CloseupDatamanagerConfig
+    held_out: frozenset[int] = frozenset()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.injected: list[InjectedView] = []
+        self.current_round = 0
+        self.injected_probability = 0.0
+        self.current_share = 0.7
+        self.injection_generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
+        self.background = torch.zeros(3)
+        """What shows through transparent pixels of photographs; the pipeline sets the model's own."""
+
+    # ---- photographs
+
+    def sample_train_cameras(self) -> list[int]:
+        return [index for index in super().sample_train_cameras() if index not in self.held_out]
+
+    def hold_out(self, indices: Iterable[int]) -> None:
+        """Keep these photographs out of training until told otherwise; an empty set releases all."""
+        held_out = frozenset(indices)
+        if len(held_out) >= len(self.train_dataset):
+            raise ValueError(f"cannot hold out {len(held_out)} of {len(self.train_dataset)} photographs: none is left")
+        self.held_out = held_out
+        self.train_unseen_cameras = self.sample_train_cameras()
+
+    def photograph(self, index: int) -> Float[Tensor, "H W 3"]:
+        """Training photograph ``index`` as it is trained on (undistorted), in [0, 1], before the background."""
+        return _before(self.cached_train[index]["image"].to(self.device), self.background)
+
+    def counted(self, index: int) -> Bool[Tensor, "H W"] | None:
+        """Pixels of training photograph ``index`` that its mask lets count; None without a mask: all."""
+        return _counted(self.cached_train[index], self.device)
+
+    def shown(self, index: int) -> Bool[Tensor, "H W"] | None:
+        """Pixels of training photograph ``index`` whose colour is the scene's; None: all.
+
+        They are inside the mask and opaque, and so are their neighbours, into which whoever samples between pixels
+        reaches. What a mask hides, or lies under transparency, never is a real colour of a close-up.
+        """
+        cached = self.cached_train[index]
+        parts = [_counted(cached, self.device), _opaque(cached["image"].to(self.device))]
+        found = [part for part in parts if part is not None]
+        return _without_border(torch.stack(found).all(0)) if found else None
+
+    def eval_photographs(self) -> list[tuple[View, Float[Tensor, "H W 3"], Bool[Tensor, "H W"] | None]]:
+        """The evaluation split with the pixels that count (None: all), for reports.
+
+        Nothing that trains or decides may call this.
+        """
+        return [
+            (
+                view_of(camera, 0).to(self.device),
+                _before(batch["image"].to(self.device), self.background),
+                _counted(batch, self.device),
+            )
+            for camera, batch in self.fixed_indices_eval_dataloader
+        ]
+
+    def photograph_names(self) -> list[str]:
+        """Names of the training photographs, in index order: of their files, with folders where those repeat."""
+        return photograph_names(self.train_dataset.image_filenames)
+
+    def train_view(self, index: int) -> View:
+        """View of training photograph ``index``, after undistortion."""
+        _ = self.cached_train  # undistortion rewrites the intrinsics
+        return view_of(self.train_dataset.cameras, index).to(self.device)
+
+    def train_views(self) -> list[View]:
+        """Views of all training photographs, after undistortion."""
+        return [self.train_view(index) for index in range(len(self.train_dataset))]
+
+    # ---- injected views
+
+    def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
+        """The next photograph, or with ``injected_probability`` an injected view.
+
+        An injected view's camera carries no ``cam_idx``; its batch carries ``injected``, its loss target.
+        """
+        if self.injected and self.injected_probability > 0 and self._chance() < self.injected_probability:
+            return self._injected_batch(self._draw_injected())
+        return super().next_train(step)
+
+    def _chance(self) -> float:
+        return float(torch.rand((), generator=self.injection_generator))
+
+    def _draw_injected(self) -> InjectedView:
+        """One of the current round's views most of the time, else one of any earlier round."""
+        current = [view for view in self.injected if view.round_index == self.current_round]
+        earlier = [view for view in self.injected if view.round_index != self.current_round]
+        pool = current if not earlier or (current and self._chance() < self.current_share) else earlier
+        return pool[int(torch.randint(len(pool), (), generator=self.injection_generator))]
+
+    def _injected_batch(self, injected: InjectedView) -> tuple[Cameras, dict[str, Any]]:
+        batch = {"image": injected.target.image, "injected": injected.target, "densifies": injected.densifies}
+        return cameras_of(injected.view).to(self.device), batch
+
+
+def _before(image: Tensor, background: Float[Tensor, "3"]) -> Float[Tensor, "H W 3"]:
+    """A photograph [H, W, 3 or 4] in [0, 1], its transparent pixels before ``background``."""
+    image = image.float() / 255 if image.dtype == torch.uint8 else image
+    colour, alpha = image[..., :3], image[..., 3:]
+    return alpha * colour + (1 - alpha) * background.to(colour) if alpha.shape[-1] else colour
+
+
+def _counted(batch: dict[str, Any], device: torch.device | str) -> Bool[Tensor, "H W"] | None:
+    return batch["mask"][..., 0].to(device).bool() if "mask" in batch else None
+
+
+def _opaque(image: Tensor) -> Bool[Tensor, "H W"] | None:
+    """Where a photograph lets nothing through; None where it has no alpha channel."""
+    if image.shape[-1] < 4:
+        return None
+    return image[..., 3] >= (255 if image.dtype == torch.uint8 else 1.0)
+
+
+def _without_border(mask: Bool[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
+    """``mask`` without the pixels that touch one outside of it."""
+    return F.max_pool2d((~mask).float()[None, None], 3, stride=1, padding=1)[0, 0] == 0

@@ -1,0 +1,142 @@
+"""The pipeline: builds model and data, and hands the trainer's steps to the rounds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from nerfstudio.data.datamanagers.base_datamanager import DataManagerConfig
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+
+from closeup_ns.model.model import CloseupModel, CloseupModelConfig
+from closeup_ns.model.seeding import frustum_points
+from closeup_ns.planning.plan import PlannerConfig
+from closeup_ns.planning.targets import TargetConfig
+from closeup_ns.refine.gate import GateConfig
+from closeup_ns.refine.options import LoadsOldRuns
+from closeup_ns.refine.refiner import RefinerConfig
+from closeup_ns.rounds.acceptance import AcceptanceConfig
+from closeup_ns.rounds.kernel_search import KernelSearchConfig
+from closeup_ns.rounds.loop import FineTuneConfig, Rounds
+from closeup_ns.rounds.schedule import ScheduleConfig
+from closeup_ns.studio.close_metrics import CloseMetricsConfig, close_metrics, say_missing
+from closeup_ns.studio.datamanager import CloseupDatamanager, CloseupDatamanagerConfig
+from closeup_ns.viewer.config import ViewerPanelConfig
+from closeup_ns.viewer.control import CloseupViewerControl
+from closeup_ns.views.reliability import ReliabilityConfig
+
+FEWEST_POINTS = 100
+"""A sparse cloud of fewer points is no start: what it leaves empty stays empty for long."""
+
+
+@dataclass
+class CloseupPipelineConfig(LoadsOldRuns, VanillaPipelineConfig):
+    """Base phase, then progressive rounds."""
+
+    _target: type = field(default_factory=lambda: CloseupPipeline)
+    datamanager: DataManagerConfig = field(default_factory=CloseupDatamanagerConfig)
+    """Photographs and injected views."""
+    model: CloseupModelConfig = field(default_factory=CloseupModelConfig)  # type: ignore[assignment]
+    """The Gaussians and how they are rendered."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """How long each phase lasts."""
+    kernel_search: KernelSearchConfig = field(default_factory=KernelSearchConfig)
+    """How the pixel kernel of the capture is chosen."""
+    target: TargetConfig = field(default_factory=TargetConfig)
+    """What the camera will come close to."""
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    """Which views a round uses (4.3.1, 4.3.2)."""
+    frontier_cameras: Path | None = None
+    """List of cameras, in the capture's frame, to take as the first round's frontier: transforms.json, whose frames
+    need no images. Not set: the planner finds its own."""
+    reliability: ReliabilityConfig = field(default_factory=ReliabilityConfig)
+    """Which pixels are known from real photographs (4.2)."""
+    refiner: RefinerConfig = field(default_factory=RefinerConfig)
+    """What makes a rendered view better (4.2)."""
+    gate: GateConfig = field(default_factory=GateConfig)
+    """Which refined views are used."""
+    fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
+    """How a round is trained (4.3.4)."""
+    acceptance: AcceptanceConfig = field(default_factory=AcceptanceConfig)
+    """Whether a round is kept."""
+    close_metrics: CloseMetricsConfig = field(default_factory=CloseMetricsConfig)
+    """What ns-eval says about close-ups."""
+    viewer: ViewerPanelConfig = field(default_factory=ViewerPanelConfig)
+    """The close-up panel of the viewer."""
+    seed: int = 0
+    """Seed of the rounds: same seed, same machine, same plan."""
+
+
+class CloseupPipeline(VanillaPipeline):
+    """`VanillaPipeline` with rounds. Nothing heavy is loaded here: ns-eval, ns-render and ns-viewer build it too."""
+
+    config: CloseupPipelineConfig
+    datamanager: CloseupDatamanager
+    model: CloseupModel
+
+    def __init__(self, config: CloseupPipelineConfig, device: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, device, *args, **kwargs)
+        self.model.base_steps = config.schedule.base_steps
+        self.datamanager.background = self.model.evaluation_background()
+        self.rounds: Rounds | None = None
+        # nerfstudio's viewer looks for attributes of this type; without a viewer it does nothing.
+        self.viewer_control = CloseupViewerControl(self, config.viewer)
+
+    def seed_without_points(self) -> None:
+        """Start the Gaussians in the cameras' frusta where the capture has hardly a point; before the optimizers."""
+        data = self.datamanager
+        outputs = data.train_dataparser_outputs
+        cloud: Tensor | None = outputs.metadata.get("points3D_xyz")
+        few = 0 if cloud is None else len(cloud)
+        if few >= FEWEST_POINTS or self.config.model.random_init:
+            return
+        generator = torch.Generator().manual_seed(self.config.seed)
+        photographs = [data.photograph(index) for index in range(len(data.train_dataset))]
+        shown = [data.shown(index) for index in range(len(photographs))]
+        bounds, count = outputs.metadata.get("bounds"), self.config.model.num_random
+        xyz, rgb = frustum_points(data.train_views(), photographs, bounds, count, generator, shown)
+        if cloud is not None and few:
+            CONSOLE.print(f"{few} sparse points are too few to start from: {count} random ones beside them")
+            xyz, rgb = torch.cat([cloud.cpu(), xyz]), torch.cat([outputs.metadata["points3D_rgb"].cpu(), rgb])
+        self.model.start_from(xyz, rgb)
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """The rounds' work comes before a step's own callbacks, so that it sees the model between two steps."""
+        self.rounds = Rounds(self, training_callback_attributes.trainer)  # type: ignore[arg-type]
+        self.model.footprint_views = self.datamanager.train_views()
+        before = TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self.rounds.before_step)
+        after = TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.rounds.after_step)
+        return [before, *super().get_training_callbacks(training_callback_attributes), after]
+
+    def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
+        """One step's loss. Densification listens to photographs in the base phase, to near generated views later."""
+        camera, batch = self.datamanager.next_train(step)
+        if self.config.schedule.round_at(step):
+            self.model.strategy.counts_this_step = bool(batch.get("densifies", False))
+        outputs = self._model(camera)
+        metrics = self.model.get_metrics_dict(outputs, batch)
+        return outputs, self.model.get_loss_dict(outputs, batch, metrics), metrics
+
+    @torch.no_grad()
+    def get_average_eval_image_metrics(
+        self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
+    ) -> dict[str, Any]:
+        """nerfstudio's own keys, the pixel kernel that the images were rendered with and, in ns-eval, close-up metrics.
+
+        ``missing`` says why a close-up metric is absent.
+        """
+        metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
+        metrics |= {f"kernel_{name}": float(value) for name, value in asdict(self.model.kernel).items()}
+        training = self.rounds is not None  # where it would cost seconds at every evaluation
+        if self.config.close_metrics.enabled and not training:
+            close, missing = close_metrics(self, self.config.close_metrics)
+            say_missing(missing)
+            metrics |= {**close, "missing": missing}
+        return metrics

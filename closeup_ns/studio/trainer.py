@@ -1,0 +1,265 @@
+"""The trainer: absolute schedule, checkpoints that appear whole, resumption that trains."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from nerfstudio.engine.optimizers import Optimizers
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from closeup_ns.data.eval_cameras import read_cameras
+from closeup_ns.errors import CheckpointError
+from closeup_ns.model.kernel import PixelKernel
+from closeup_ns.planning.targets import check_targets
+from closeup_ns.progress import shows_bars
+from closeup_ns.refine.refiner import check_refiner
+from closeup_ns.rendering.backend import describe_backend
+from closeup_ns.rounds.next_round import adopt_schedule
+from closeup_ns.rounds.schedule import bind_schedule
+from closeup_ns.rounds.store.rounds import RoundStore
+from closeup_ns.rounds.trial import photograph_psnr
+from closeup_ns.studio.memory import keep_freed_memory
+from closeup_ns.studio.pipeline import CloseupPipeline, CloseupPipelineConfig
+
+SPLATFACTO_KERNEL = PixelKernel.of(0.3)
+"""gsplat's own, with which every splatfacto checkpoint was trained."""
+
+
+CPU_STEPS = 10_000
+"""More steps than this deserve a warning where there is no GPU."""
+
+
+@dataclass
+class CloseupTrainerConfig(TrainerConfig):
+    """nerfstudio's trainer, with the number of steps taken from the schedule."""
+
+    _target: type = field(default_factory=lambda: CloseupTrainer)
+    max_num_iterations: int = 0
+    """Steps of the whole run, counted from its start also when it is resumed. 0: what ``pipeline.schedule`` adds up
+    to. A smaller number stops early."""
+    foreign_psnr: float = 12.0
+    """A loaded checkpoint that renders this capture's photographs below this many dB is of another scene."""
+
+
+class CloseupTrainer(Trainer):
+    """`Trainer` that can be killed at any instant and resumed."""
+
+    config: CloseupTrainerConfig
+    pipeline: CloseupPipeline
+
+    def __init__(self, config: CloseupTrainerConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self.schedule = _pipeline_config(config).schedule
+        if not shows_bars():
+            config.logging.local_writer.enable = False  # its table redraws itself; StepLines speaks for it
+        if config.max_num_iterations <= 0:
+            config.max_num_iterations = self.schedule.total_steps
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        CONSOLE.print(describe_backend(self.device))
+        if self.device == "cpu":
+            keep_freed_memory()
+        if self.device == "cpu" and self.config.max_num_iterations > CPU_STEPS:
+            CONSOLE.print(
+                f"[yellow]{self.config.max_num_iterations} steps without a GPU take hours; closeup-gs-quick: minutes"
+            )
+        if self.schedule.rounds > 0:
+            # Now, and not after the base phase: a refiner without its weights would be found out hours later.
+            check_refiner(_pipeline_config(self.config).refiner, self.device)
+        if self.config.load_dir is not None:
+            inherit_rounds(self.config.load_dir, self.base_dir)
+            self._adopt_schedule()
+        super().setup(test_mode)
+        if self.schedule.rounds > 0:
+            self._check_rounds()
+
+    def _check_rounds(self) -> None:
+        """Refuse now, too, what the first round would refuse after the whole base phase."""
+        config, data = self.pipeline.config, self.pipeline.datamanager
+        if config.frontier_cameras is not None:
+            read_cameras(config.frontier_cameras)
+        if RoundStore(self.base_dir / "rounds").load_targets() is None:
+            check_targets(config.target, data.photograph_names(), data.train_views())
+
+    def _adopt_schedule(self) -> None:
+        """Go on by the schedule of the run that is resumed, where rounds were asked for in the viewer."""
+        whole = self.config.max_num_iterations == self.schedule.total_steps
+        adopt_schedule(RoundStore(self.base_dir / "rounds"), self.schedule)
+        if whole:
+            self.config.max_num_iterations = self.schedule.total_steps
+
+    def setup_optimizers(self) -> Optimizers:
+        bind_schedule(self.config.optimizers, self.schedule)
+        self.pipeline.seed_without_points()
+        return super().setup_optimizers()
+
+    def train(self) -> None:
+        """Train to the end of the schedule, and on where a person asks for another round in the viewer."""
+        self._train_to(self.config.max_num_iterations)
+        while self._more_to_train():
+            self._start_step = self._next_step()
+            self.training_state = "training"
+            self._train_to(self.schedule.total_steps)
+
+    def _train_to(self, total: int) -> None:
+        """Train from the current step to step ``total``. Upstream would train as many steps once more."""
+        self.config.max_num_iterations = max(total - self._start_step, 0)
+        self.step = self._start_step
+        try:
+            super().train()
+        finally:
+            self.config.max_num_iterations = total
+
+    def _next_step(self) -> int:
+        """The step after the last that was trained."""
+        rounds = self.pipeline.rounds
+        return max(rounds.next_step if rounds is not None else 0, self._start_step)
+
+    def _more_to_train(self) -> bool:
+        """After the last step: whether somebody asked for a round since."""
+        rounds = self.pipeline.rounds
+        if rounds is not None and rounds.next_round.wanted:
+            rounds.next_round.grant(rounds, self._next_step())
+        # A run that --max-num-iterations ends early is over at its end, whatever the schedule says.
+        granted = rounds is not None and rounds.next_round.granted
+        return granted and self._next_step() < self.schedule.total_steps
+
+    def _after_train(self) -> None:
+        self.step = max(self._next_step() - 1, 0)  # upstream counts one on where the loop was ended early
+        super()._after_train()
+
+    def _train_complete_viewer(self) -> None:
+        """Upstream's waits for Ctrl+C; here a wish for another round goes on with the training as well."""
+        if self.viewer_state is None or self._more_to_train():
+            return
+        self.viewer_state.training_complete()
+        CONSOLE.print("Use ctrl+c to quit, or ask for the next round in the viewer", justify="center")
+        while not self._more_to_train():
+            time.sleep(0.1)
+
+    # ---- checkpoints
+
+    def save_checkpoint(self, step: int) -> None:
+        """Upstream's checkpoint, written beside its place and renamed: a kill or a full disk leaves the last one."""
+        folder = self.checkpoint_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        # Outside the folder of checkpoints: upstream's loaders take any name in there for a checkpoint.
+        with tempfile.TemporaryDirectory(prefix=".checkpoint-", dir=folder.parent) as temporary:
+            self.checkpoint_dir = Path(temporary)
+            try:
+                super().save_checkpoint(step)
+            finally:
+                self.checkpoint_dir = folder
+            for written in Path(temporary).glob("*.ckpt"):
+                with open(written, "rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(written, folder / written.name)
+        if self.config.save_only_latest_checkpoint:
+            for old in folder.glob("step-*.ckpt"):
+                if old.name != f"step-{step:09d}.ckpt":
+                    old.unlink()
+
+    def _load_checkpoint(self) -> None:
+        path = self._checkpoint_path()
+        if path is None:
+            super()._load_checkpoint()
+            return
+        state = _read_checkpoint(path)
+        own = "_model.screen_kernel" in state["pipeline"]
+        self._check_shapes(path, state["pipeline"])
+        super()._load_checkpoint()
+        if not own:
+            self._continue_from_splatfacto(path)
+        self._check_scene(path)
+
+    def _checkpoint_path(self) -> Path | None:
+        if self.config.load_dir is None:
+            return self.config.load_checkpoint
+        folder = self.config.load_dir
+        found = sorted(folder.glob("step-*.ckpt"))
+        if not found:
+            raise CheckpointError(
+                f"no checkpoint (step-*.ckpt) in {folder}: --load-dir wants the nerfstudio_models folder of a run"
+            )
+        return found[-1] if self.config.load_step is None else folder / f"step-{self.config.load_step:09d}.ckpt"
+
+    def _check_shapes(self, path: Path, state: Mapping[str, Any]) -> None:
+        """Refuse what torch would refuse later in words that help nobody."""
+        if "_model.gauss_params.means" not in state and "_model.means" not in state:
+            raise CheckpointError(f"{path} holds no Gaussians: it is not a splatfacto or closeup-gs checkpoint")
+        loaded = state.get("_model.gauss_params.features_rest")
+        own = self.pipeline.model.features_rest
+        if loaded is not None and loaded.shape[1:] != own.shape[1:]:
+            raise CheckpointError(
+                f"{path} has {loaded.shape[1]} spherical-harmonics coefficients per Gaussian, this run {own.shape[1]}: "
+                "set --pipeline.model.sh-degree as in the run that wrote it"
+            )
+        images = state.get("_model.exposure.log_gain")
+        if images is not None and len(images) != self.pipeline.model.num_train_data:
+            raise CheckpointError(
+                f"{path} was trained on {len(images)} photographs, this capture has "
+                f"{self.pipeline.model.num_train_data}: it is a checkpoint of another scene"
+            )
+
+    def _continue_from_splatfacto(self, path: Path) -> None:
+        """A splatfacto checkpoint stands for a finished base phase, whatever its own number of steps."""
+        self._start_step = self.schedule.base_steps
+        self.pipeline.model.kernel = SPLATFACTO_KERNEL
+        for scheduler in self.optimizers.schedulers.values():
+            scheduler.last_epoch = self._start_step - 1
+            scheduler.step()
+        CONSOLE.print(f"{path.name} is a splatfacto run: the base phase is skipped, the rounds start from it.")
+
+    def _check_scene(self, path: Path) -> None:
+        count = len(self.pipeline.datamanager.train_dataset)
+        sample = list(range(0, count, max(count // 3, 1)))[:3]
+        quality = photograph_psnr(self.pipeline, sample)
+        if quality < self.config.foreign_psnr and self._start_step >= min(1000, self.schedule.base_steps):
+            raise CheckpointError(
+                f"{path} renders the photographs of this capture at {quality:.1f} dB: it is a checkpoint of another "
+                f"scene, or of this one with other poses. Train from scratch, or lower --foreign-psnr to go on anyway."
+            )
+
+
+def _pipeline_config(config: TrainerConfig) -> CloseupPipelineConfig:
+    pipeline = config.pipeline
+    assert isinstance(pipeline, CloseupPipelineConfig), "a CloseupTrainer needs a CloseupPipelineConfig"
+    return pipeline
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise CheckpointError(f"checkpoint {path} does not exist")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): it is truncated or not a checkpoint") from error
+    if not isinstance(state, dict) or not {"pipeline", "step", "optimizers"} <= set(state):
+        raise CheckpointError(f"{path} is not a nerfstudio checkpoint: it lacks pipeline, step or optimizers")
+    return state
+
+
+def inherit_rounds(checkpoint_dir: Path, base_dir: Path) -> None:
+    """Bring the rounds of the run that is resumed into the new run's folder: nerfstudio starts a folder of its own.
+
+    The copy appears whole or not at all, and is made once.
+    """
+    source, destination = checkpoint_dir.parent / "rounds", base_dir / "rounds"
+    if not source.is_dir() or destination.exists() or source.resolve() == destination.resolve():
+        return
+    base_dir.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".rounds-", dir=base_dir))
+    try:
+        shutil.copytree(source, temporary / "rounds")
+        os.replace(temporary / "rounds", destination)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,198 @@
+"""The model: loads in place, saves its pixel and honours it, and every option trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from closeup_ns.model.kernel import PixelKernel, box_average
+from closeup_ns.model.model import CloseupModel
+from closeup_ns.model.regularize import finest_footprint
+from closeup_ns.rendering.rasterize import rasterization
+from closeup_ns.rounds.trial import run_steps
+from closeup_ns.studio.trainer import CloseupTrainer
+from tests.rounds.test_trial import assert_parameters_are_optimized, bits
+from tests.tiny import an_injected_view
+from tests.trainers import MakeTrainer
+
+
+def copy_of_state(model: CloseupModel, gaussians: int | None = None) -> dict[str, torch.Tensor]:
+    """A state to load, with another number of Gaussians where one is given."""
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if gaussians is not None:
+        for name in list(state):
+            if name.startswith("gauss_params."):
+                state[name] = state[name][:gaussians]
+    return state
+
+
+def test_loading_keeps_the_parameters_that_the_optimizers_hold(trainer: CloseupTrainer) -> None:
+    model = trainer.pipeline.model
+    state = copy_of_state(model, 300)
+    identities = {name: id(parameter) for name, parameter in model.gauss_params.items()}
+    model.load_state_dict(dict(state))
+    assert {name: id(parameter) for name, parameter in model.gauss_params.items()} == identities
+    assert model.num_points == 300
+    for name, parameter in model.gauss_params.items():
+        assert torch.equal(parameter, state[f"gauss_params.{name}"])
+    assert_parameters_are_optimized(trainer)
+    run_steps(trainer, 0, 2, "test")
+    assert not torch.equal(model.means, state["gauss_params.means"])
+
+
+def test_old_names_are_understood(trainer: CloseupTrainer) -> None:
+    model = trainer.pipeline.model
+    state = {name.removeprefix("gauss_params."): tensor for name, tensor in copy_of_state(model, 200).items()}
+    model.load_state_dict(state)
+    assert model.num_points == 200
+
+
+def test_the_pixel_is_saved_and_honoured(make_trainer: MakeTrainer) -> None:
+    first, second = make_trainer().pipeline.model, make_trainer().pipeline.model
+    view = make_trainer().pipeline.datamanager.train_view(0)
+    first.kernel = PixelKernel(0.2, 2, 0.5)
+    assert second.kernel != first.kernel
+    second.load_state_dict(copy_of_state(first))
+    assert second.kernel == first.kernel
+    ours, theirs = first.render_view(view), second.render_view(view)
+    assert torch.equal(ours.color, theirs.color) and torch.equal(ours.depth, theirs.depth)
+    for kernel in (PixelKernel(0.3, 2, 0.5), PixelKernel(0.2, 1, 0.5), PixelKernel(0.2, 2, 0.0)):
+        first.kernel = kernel
+        assert not torch.equal(first.render_view(view).color, ours.color), kernel
+
+
+def test_supersampling_is_a_larger_render_averaged(trainer: CloseupTrainer) -> None:
+    model = trainer.pipeline.model
+    view = trainer.pipeline.datamanager.train_view(0)
+    large = view.scaled_to(2 * view.width, 2 * view.height)
+    with torch.no_grad():
+        color, alpha, _ = rasterization(
+            means=model.means, quats=model.quats, **model.effective_gaussians(),
+            colors=torch.cat((model.features_dc[:, None, :], model.features_rest), 1),
+            viewmats=view.viewmat[None], Ks=large.K[None], width=large.width, height=large.height, eps2d=0.17,
+            sh_degree=0, rasterize_mode="antialiased",
+        )  # fmt: skip
+    model.kernel = PixelKernel(0.17, 2, 0.0)
+    rendered = model.eval().render_view(view)
+    torch.testing.assert_close(rendered.alpha, box_average(alpha[0], 2)[..., 0], atol=1e-5, rtol=0)
+    background = model._get_background_color()
+    expected = box_average(color[0], 2) + (1 - box_average(alpha[0], 2)) * background
+    torch.testing.assert_close(rendered.color, expected.clamp(0, 1), atol=1e-5, rtol=0)
+    assert rendered.color.shape == (view.height, view.width, 3)
+
+
+@pytest.mark.parametrize("supersample", [1, 2])
+def test_rendering_a_view_changes_nothing(trainer: CloseupTrainer, supersample: int) -> None:
+    model = trainer.pipeline.model
+    model.kernel = PixelKernel(0.1, supersample, 0.1)
+    model.train()
+    before = bits(model.state_dict())
+    rendered = model.render_view(trainer.pipeline.datamanager.train_view(0))
+    assert model.training and bits(model.state_dict()) == before
+    assert not rendered.color.requires_grad
+    assert (rendered.depth[rendered.alpha == 0] == 0).all()
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "supersample": {"supersample": 2, "supersample_from": 0.0},
+    "exposure": {"exposure_compensation": True},
+    "3D filter": {"filter_3d": 0.2},
+    "scale floor": {"scale_floor": 1.0},
+    "anisotropy": {"anisotropy_weight": 0.1},
+    "cameras": {"camera_optimizer.mode": "SO3xR3"},
+    "bilateral grid": {"use_bilateral_grid": True},
+    "no spherical harmonics": {"sh_degree": 0},
+    "random start": {"random_init": True},
+    "classic": {"rasterize_mode": "classic"},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_trains(make_trainer: MakeTrainer, name: str) -> None:
+    """Five steps, photographs and injected views, also where Gaussians are added."""
+    trainer = make_trainer(**{f"pipeline.model.{option}": value for option, value in OPTIONS[name].items()})
+    pipeline = trainer.pipeline
+    model, data = pipeline.model, pipeline.datamanager
+    data.injected, data.injected_probability = [an_injected_view(data.train_view(0))], 0.3
+    before = {key: value.detach().clone() for key, value in model.named_parameters()}
+    losses = []
+    for step in (0, 1, 2, 15, 16):
+        pipeline.train()
+        model.step_cb(trainer.optimizers, step)
+        loss, terms, _ = trainer.train_iteration(step)
+        model.step_post_backward(step)
+        losses.append(float(loss.detach()))
+        assert all(torch.isfinite(term).all() for term in terms.values()), terms
+    assert all(0 < loss < 10 for loss in losses)
+    for key, value in model.named_parameters():
+        assert torch.isfinite(value).all(), key
+    assert not torch.equal(before["gauss_params.means"], model.means)
+    view = data.train_view(1)
+    assert torch.isfinite(model.render_view(view).color).all()
+    prefix = {"exposure": "exposure.", "cameras": "camera_optimizer.", "bilateral grid": "bil_grids."}.get(name)
+    if prefix is not None:
+        moved = [k for k, v in model.named_parameters() if k.startswith(prefix) and not torch.equal(before[k], v)]
+        assert moved, f"{name} has no effect"
+
+
+def test_generated_views_touch_no_photographs_parameters(make_trainer: MakeTrainer) -> None:
+    """No ``cam_idx``: neither camera poses nor exposures of photographs may learn from a generated view."""
+    trainer = make_trainer(
+        pipeline__model__exposure_compensation=True, pipeline__model__camera_optimizer__mode="SO3xR3"
+    )
+    model, data = trainer.pipeline.model, trainer.pipeline.datamanager
+    model.config.exposure_weight = 0.0
+    data.injected, data.injected_probability, data.current_round = [an_injected_view(data.train_view(0))], 1.0, 1
+    model.step_cb(trainer.optimizers, 0)
+    trainer.pipeline.train()
+    _, losses, _ = trainer.pipeline.get_train_loss_dict(0)
+    losses["injected"].backward()
+    assert model.exposure is not None
+    for parameter in (*model.exposure.parameters(), *model.camera_optimizer.parameters()):
+        assert parameter.grad is None or not parameter.grad.any()
+    assert model.gauss_params["means"].grad is not None
+
+
+def test_the_scale_floor_holds_the_two_longer_axes(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(pipeline__model__scale_floor=1.0)
+    model, data = trainer.pipeline.model, trainer.pipeline.datamanager
+    model.gauss_params["scales"].data -= 8
+    run_steps(trainer, 0, 1, "test")
+    footprint = finest_footprint(model.means.detach(), data.train_views())
+    middle = model.gauss_params["scales"].detach().exp().sort(-1).values[:, 1]
+    assert (middle >= 0.9 * footprint).all()
+    shortest = model.gauss_params["scales"].detach().exp().amin(-1)
+    assert (shortest < 0.5 * footprint).any()  # the normal of a disc stays thin
+
+
+def test_the_3d_filter_is_rendered_saved_and_exported(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(pipeline__model__filter_3d=0.2)
+    model = trainer.pipeline.model
+    run_steps(trainer, 0, 2, "test")
+    effective = model.effective_gaussians()
+    assert (effective["scales"] > model.gauss_params["scales"].exp()).all()
+    again = make_trainer(pipeline__model__filter_3d=0.2).pipeline.model
+    again.footprint_views = []  # what ns-render has: a checkpoint and no views to measure by
+    again.load_state_dict(copy_of_state(model))
+    torch.testing.assert_close(again.effective_gaussians(), effective)
+    again.eval()
+    torch.testing.assert_close(again.scales.exp(), effective["scales"])
+    torch.testing.assert_close(again.opacities.sigmoid()[:, 0], effective["opacities"], atol=1e-6, rtol=1e-4)
+
+
+def test_the_evaluation_metrics_leave_out_what_cannot_be_computed(
+    trainer: CloseupTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LPIPS without weights is absent, and not zero."""
+    from closeup_ns.studio import compatibility as compat
+
+    def offline(**_: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(compat, "_real_lpips", offline)
+    metrics = trainer.pipeline.get_average_eval_image_metrics()
+    assert "lpips" not in metrics and metrics["psnr"] > 5 and metrics["ssim"] > 0
+    assert metrics["kernel_supersample"] == trainer.pipeline.model.kernel.supersample

@@ -1,0 +1,195 @@
+"""Which photographs judge a round, what the verdict is, and that a trial leaves nothing behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from closeup_ns.rounds import acceptance
+from closeup_ns.rounds.acceptance import (
+    SET_ASIDE_BLOCK,
+    AcceptanceConfig,
+    RoundVerdict,
+    decide,
+    evidence_photographs,
+    set_aside_mask,
+    try_round,
+)
+from closeup_ns.studio.trainer import CloseupTrainer
+from closeup_ns.views.view import View
+from tests.rounds.test_trial import state_of
+from tests.tiny import an_injected_view
+
+
+def views_at(distances: list[float]) -> list[View]:
+    """Views at these distances from the origin."""
+    views = []
+    for distance in distances:
+        c2w = torch.eye(4)
+        c2w[2, 3] = distance
+        views.append(View(torch.eye(3), c2w, 8, 6))
+    return views
+
+
+ORIGIN = torch.zeros(3)
+distinct = st.lists(st.floats(0.01, 100.0), max_size=40, unique=True)
+
+
+@given(distinct, st.floats(0.0, 1.0))
+def test_judges_are_the_closest_and_a_spread_and_never_all(distances: list[float], share: float) -> None:
+    views = views_at(distances)
+    judges = evidence_photographs(views, ORIGIN, share)
+    assert judges == sorted(set(judges)) == evidence_photographs(views, ORIGIN, share)
+    assert len(judges) <= len(views) // 2
+    if len(views) < 2:
+        assert judges == []
+        return
+    count = min(max(round(share * len(views)), 2), len(views) // 2)
+    assert len(judges) == count
+    closest = sorted(range(len(views)), key=lambda i: float(views[i].position.norm()))[: (count + 1) // 2]
+    assert set(closest) <= set(judges)
+
+
+def test_the_spread_reaches_both_ends() -> None:
+    """Forty photographs, the closest first: the far judges lie all over the rest, not in one corner."""
+    judges = evidence_photographs(views_at([float(i + 1) for i in range(40)]), ORIGIN, 0.2)
+    assert judges[:4] == [0, 1, 2, 3]
+    assert [4 <= judges[4] < 13, 13 <= judges[5] < 22, 22 <= judges[6] < 31, 31 <= judges[7] < 40] == [True] * 4
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_a_quarter_is_set_aside_in_whole_blocks(seed: int) -> None:
+    mask = set_aside_mask(400, 500, seed)
+    assert mask.shape == (400, 500) and mask.dtype == torch.bool
+    assert float(mask.float().mean()) == pytest.approx(0.25, abs=0.04)
+    blocks = mask.unfold(0, SET_ASIDE_BLOCK, SET_ASIDE_BLOCK).unfold(1, SET_ASIDE_BLOCK, SET_ASIDE_BLOCK)
+    assert torch.equal(blocks.float().mean((-1, -2)), blocks[..., 0, 0].float())
+    assert torch.equal(mask, set_aside_mask(400, 500, seed))
+    assert not torch.equal(mask, set_aside_mask(400, 500, seed + 1))
+
+
+def test_odd_sizes_are_covered() -> None:
+    assert set_aside_mask(13, 9, 0).shape == (13, 9)
+    assert set_aside_mask(1, 1, 0).shape == (1, 1)
+
+
+def verdict(photographs: float, reliable: float | None) -> RoundVerdict:
+    """A trial in which the control scored 20 dB on both."""
+    control = None if reliable is None else 20.0
+    changed = None if reliable is None else 20.0 + reliable
+    return RoundVerdict(False, "", 19.0, 20.0, 20.0 + photographs, control, changed, 0.5, 10)
+
+
+@pytest.mark.parametrize(
+    ("photographs", "reliable", "generates", "accepted"),
+    [
+        (0.1, 0.2, False, True),
+        (0.0, 0.0, False, True),  # as good as the control, and it knows more
+        (-0.01, 1.0, False, False),
+        (0.1, -0.05, False, True),
+        (0.1, -0.11, False, False),
+        (0.1, None, False, True),  # no reliable pixel was set aside
+        (-0.1, None, False, False),
+        (-0.15, 0.0, True, True),  # invented detail may cost a little
+        (-0.25, 1.0, True, False),
+        (-0.15, -2.0, True, True),  # detail that no photograph holds is off where geometry carries photographs
+        (-0.15, -3.1, True, False),
+    ],
+)
+def test_the_rule(photographs: float, reliable: float | None, generates: bool, accepted: bool) -> None:
+    before = verdict(photographs, reliable)
+    config = AcceptanceConfig(min_gain=0.0, generated_tolerance=0.2, max_reliable_loss=0.1)
+    after = decide(before, config, generates)
+    assert after.accepted is accepted
+    assert f"{photographs:+.3f} dB" in after.reason
+    assert after.photographs_round == before.photographs_round
+    assert RoundVerdict(**after.to_dict()) == after
+
+
+def test_a_gain_that_is_asked_for_is_needed() -> None:
+    assert not decide(verdict(0.1, 0.0), AcceptanceConfig(min_gain=0.2), False).accepted
+    assert decide(verdict(0.3, 0.0), AcceptanceConfig(min_gain=0.2), False).accepted
+
+
+class Recorder:
+    """What the two arms of a trial trained on."""
+
+    def __init__(self, trainer: CloseupTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.photographs: list[int] = []
+        self.injected: list[Any] = []
+        data = trainer.pipeline.datamanager
+        next_train = data.next_train
+
+        def recorded(step: int) -> Any:
+            camera, batch = next_train(step)
+            if "injected" in batch:
+                self.injected.append(batch["injected"])
+            else:
+                self.photographs.append(camera.metadata["cam_idx"])
+            return camera, batch
+
+        monkeypatch.setattr(data, "next_train", recorded)
+
+
+@pytest.fixture
+def prepared(trainer: CloseupTrainer) -> CloseupTrainer:
+    data = trainer.pipeline.datamanager
+    data.injected_probability, data.current_round = 0.5, 2
+    data.injected = [an_injected_view(data.train_view(3), round_index=1, seed=7)]
+    return trainer
+
+
+def test_a_trial_leaves_the_model_as_it_was(prepared: CloseupTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = prepared.pipeline.datamanager
+    views = [an_injected_view(data.train_view(index), round_index=2, seed=index) for index in (0, 1)]
+    recorder = Recorder(prepared, monkeypatch)
+    before, earlier = state_of(prepared), list(data.injected)
+    target = data.train_view(0).position
+    found = try_round(prepared, 60, 100, views, target, generates=False)
+    assert state_of(prepared) == before
+    assert data.held_out == frozenset() and data.injected == earlier
+    assert found.trial_steps == 20
+    assert found.photographs_control is not None and found.photographs_round != found.photographs_control
+    assert found.known_share == 1.0
+    # The judges were not trained on, and neither were the pixels set aside.
+    judges = evidence_photographs(data.train_views(), target, AcceptanceConfig().photographs)
+    assert not set(judges) & set(recorder.photographs) and len(recorder.photographs) > 10
+    held_back = [injected for injected in recorder.injected if injected is not earlier[0].target]
+    assert held_back
+    for injected in held_back:
+        seed = next(s for s, view in enumerate(views) if torch.equal(view.target.image, injected.image))
+        aside = set_aside_mask(48, 64, seed)
+        assert not injected.weight[aside].any() and not injected.sparse[aside].any()
+        assert injected.weight[~aside].all()
+
+
+def test_both_arms_train_on_the_same_photographs_first(
+    prepared: CloseupTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without injected views the arms are one and the same, so their scores are equal to the last bit."""
+    data = prepared.pipeline.datamanager
+    data.injected_probability = 0.0
+    views = [an_injected_view(data.train_view(0), round_index=2)]
+    found = try_round(prepared, 60, 40, views, data.train_view(0).position, generates=False)
+    assert found.photographs_control == found.photographs_round
+    assert found.reliable_control == found.reliable_round
+
+
+def test_nothing_to_train_on_and_nothing_to_judge_by(prepared: CloseupTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("no trial is needed")
+
+    monkeypatch.setattr(acceptance, "run_steps", never)
+    data = prepared.pipeline.datamanager
+    target = data.train_view(0).position
+    refused = try_round(prepared, 60, 40, [], target, False)
+    assert not refused.accepted and "no view" in refused.reason
+    prepared.pipeline.config.acceptance.enabled = False
+    view = an_injected_view(data.train_view(0), round_index=2)
+    kept = try_round(prepared, 60, 40, [view], target, False)
+    assert kept.accepted and "not judged" in kept.reason and kept.known_share == 1.0

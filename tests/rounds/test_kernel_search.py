@@ -1,0 +1,108 @@
+"""The pixel kernel: hill climbing finds the top, and the search changes nothing but the kernel."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from closeup_ns.model.kernel import PixelKernel
+from closeup_ns.rounds import kernel_search
+from closeup_ns.rounds.kernel_search import KernelSearchConfig, climb, judges, nearest, search_kernel
+from closeup_ns.studio.trainer import CloseupTrainer
+from tests.rounds.test_trial import state_of
+
+
+@given(
+    st.lists(st.floats(0.1, 5.0), max_size=8),
+    st.lists(st.floats(0.1, 5.0), max_size=8),
+    st.data(),
+    st.floats(0.0, 0.09),
+)
+def test_the_top_of_a_hill_is_found_from_anywhere(
+    up: list[float], down: list[float], data: st.DataObject, min_gain: float
+) -> None:
+    scores = [0.0]
+    for rise in up:
+        scores.append(scores[-1] + rise)
+    for fall in down:
+        scores.append(scores[-1] - fall)
+    start = data.draw(st.integers(0, len(scores) - 1))
+    asked: list[int] = []
+
+    def score(position: int) -> float:
+        asked.append(position)
+        return scores[position]
+
+    assert climb(start, len(scores), score, min_gain) == scores.index(max(scores)) == len(up)
+    assert all(0 <= position < len(scores) for position in asked)
+
+
+@given(st.lists(st.floats(0.0, 0.02), min_size=1, max_size=9), st.data())
+def test_noise_does_not_move_it(scores: list[float], data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(scores) - 1))
+    assert climb(start, len(scores), scores.__getitem__, 0.02) == start
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=9), st.data(), st.floats(0.0, 0.5))
+def test_of_equals_the_one_nearest_to_the_start_is_taken(
+    scores: list[float], data: st.DataObject, tolerance: float
+) -> None:
+    start = data.draw(st.integers(0, len(scores) - 1))
+    top = data.draw(st.integers(0, len(scores) - 1))
+    chosen = nearest(start, top, scores.__getitem__, tolerance)
+    assert scores[chosen] >= scores[top] - tolerance
+    low, high = sorted((start, top))
+    on_the_way = [position for position in range(low, high + 1) if scores[position] >= scores[top] - tolerance]
+    assert chosen in on_the_way and all(abs(position - start) >= abs(chosen - start) for position in on_the_way)
+
+
+@given(st.integers(0, 100), st.integers(1, 12), st.integers(0, 12))
+def test_judges_are_a_minority_or_none(count: int, every: int, least: int) -> None:
+    chosen = judges(count, KernelSearchConfig(held_out_every=every, min_photographs=least))
+    assert set(chosen) <= set(range(count))
+    if count < max(least, 2):
+        assert chosen == []
+    if every > 1:
+        assert len(chosen) < max(count, 1)
+    assert judges(count, KernelSearchConfig(enabled=False)) == []
+
+
+def test_the_default_spares_none_of_seven_photographs() -> None:
+    assert judges(7, KernelSearchConfig()) == []
+    assert judges(24, KernelSearchConfig()) == [4, 12, 20]
+
+
+def test_the_search_sets_the_best_kernel_and_nothing_else(
+    trainer: CloseupTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = trainer.pipeline.model, trainer.pipeline.datamanager
+    data.hold_out([4])
+    start = model.kernel
+    tried: list[float] = []
+
+    def score(*_: object) -> float:
+        tried.append(model.kernel.variance)
+        return -10 * (model.kernel.variance - 0.41) ** 2  # best at 0.45
+
+    monkeypatch.setattr(kernel_search, "photograph_psnr", score)
+    before = state_of(trainer)
+    config = KernelSearchConfig(candidates=(0.1, 0.3, 0.45, 0.6), min_gain=1e-6, tolerance=1e-6)
+    scores = search_kernel(trainer, 20, config, trial_steps=2)
+    assert model.kernel.variance == pytest.approx(0.45) and model.kernel.supersample == start.supersample
+    assert max(scores, key=lambda variance: scores[variance]) == 0.45
+    assert len(tried) == len(set(tried)) == len(scores)  # each kernel is tried once
+    model.kernel = start
+    assert state_of(trainer) == before
+    assert data.held_out == {4}
+
+
+def test_the_held_out_photographs_judge(trainer: CloseupTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[list[int]] = []
+    monkeypatch.setattr(kernel_search, "photograph_psnr", lambda _, indices: judged.append(list(indices)) or 1.0)
+    trainer.pipeline.datamanager.hold_out([6, 2])
+    trainer.pipeline.model.kernel = PixelKernel.of(0.1)
+    search_kernel(trainer, 20, KernelSearchConfig(candidates=(0.1, 0.3)), trial_steps=1)
+    assert judged == [[2, 6], [2, 6]]
+    assert torch.isfinite(trainer.pipeline.model.screen_kernel).all()

@@ -1,0 +1,287 @@
+"""A round is refined in joint passes: planned once, each view stored once, whatever fails said at its view."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from closeup_ns.errors import PlanningError, RefinerError, RefinerOutOfMemory
+from closeup_ns.planning.plan import RoundPlan
+from closeup_ns.refine.refiner import RefinedView, RefineRequest
+from closeup_ns.rounds.injection import with_real_colors
+from closeup_ns.rounds.known import believed_views, observations
+from closeup_ns.rounds.refine_step import Refinement, refine_round
+from closeup_ns.rounds.store.rounds import RoundStore
+from closeup_ns.views.overlap import DepthViews
+from closeup_ns.views.reliability import reliable_pixels
+from tests.passes import JointRefiner, a_pipeline, a_plan
+
+NAMES = ["t0_frontier_00", "t0_frontier_01", "t0_update_00", "t0_update_01"]
+
+
+def two_passes(targets: DepthViews, anchors: DepthViews, frames: int) -> list[Any]:
+    """Views 3 and 0 with the first anchor, then 1 and 2 with both anchors and the finished 0 and 3."""
+    assert targets.depth.shape[0] == 4 and anchors.depth.shape[0] == 2 and max(targets.depth.shape[1:]) <= 128
+    return [
+        SimpleNamespace(targets=(3, 0), neighbours=(), anchors=(0,)),
+        SimpleNamespace(targets=(1, 2), neighbours=(0, 3), anchors=(0, 1)),
+    ]
+
+
+@pytest.fixture(autouse=True)
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts how often passes are planned."""
+    calls: list[int] = []
+
+    def plan_passes(targets: DepthViews, anchors: DepthViews, frames: int) -> list[Any]:
+        calls.append(frames)
+        return two_passes(targets, anchors, frames)
+
+    monkeypatch.setitem(sys.modules, "closeup_ns.refine.chunking", SimpleNamespace(plan_passes=plan_passes))
+    return calls
+
+
+def work(folder: Path, refiner: Any, pipeline: Any = None, number: int = 1, believe: bool = False) -> Refinement:
+    pipeline, store = pipeline or a_pipeline(), RoundStore(folder)
+    believed = list(believed_views(pipeline, store, number).values()) if believe else []
+    return Refinement(pipeline, refiner, number, store, store, observations(pipeline), believed)
+
+
+def refined(folder: Path, refiner: Any, plans: Sequence[RoundPlan] = (), **options: Any) -> RoundStore:
+    task = work(folder, refiner, **options)
+    refine_round(task, plans or [a_plan()])
+    return task.store
+
+
+def test_a_pass_is_one_request_with_its_references(tmp_path: Path) -> None:
+    refiner = JointRefiner()
+    store = refined(tmp_path, refiner)
+    assert store.views(1) == NAMES
+    first, second = refiner.requests
+    assert (first.names, second.names) == (["t0_frontier_01", "t0_update_00"], ["t0_update_01", "t0_frontier_00"])
+    assert [guide.name for guide in first.anchors] == ["train/0.png"] and not first.neighbours
+    assert [guide.name for guide in second.anchors] == ["train/0.png", "train/1.png"]
+    pipeline = a_pipeline()
+    for index, guide in enumerate(second.anchors):
+        assert guide.is_real and torch.equal(guide.image, pipeline.datamanager.photograph(index))
+    assert [guide.name for guide in second.neighbours] == ["t0_update_00", "t0_frontier_01"]
+    for guide in second.neighbours:
+        assert torch.equal(guide.image, store.load_view(1, guide.name).image) and not guide.is_real
+    assert first.seed == second.seed == 7 and len(first.references) == 4
+
+
+def test_what_a_pass_was_is_written_at_each_of_its_views(tmp_path: Path) -> None:
+    store = refined(tmp_path, JointRefiner())
+    record = store.load_view(1, "t0_update_01").record
+    assert record is not None and (record.pass_number, record.frames, record.refiner) == (2, 6, "joint")
+    assert record.references == ("train/0.png", "train/1.png", "t0_update_00", "t0_frontier_01")
+    assert record.memory_of == "process" and record.peak_memory_mb > 50 and record.generates
+    assert store.load_view(1, "t0_frontier_00").seconds > 0
+    assert [store.load_view(1, name).record.frames for name in NAMES] == [6, 3, 3, 6]  # type: ignore[union-attr]
+
+
+def test_a_view_in_which_nothing_is_invented_is_not_called_generated(tmp_path: Path) -> None:
+    store = refined(tmp_path, JointRefiner(t0_update_00=lambda view: dataclasses.replace(view, generated=False)))
+    generated = {name: store.load_view(1, name).record.generates for name in NAMES}  # type: ignore[union-attr]
+    assert generated == {name: name != "t0_update_00" for name in NAMES}
+
+
+def test_a_killed_round_goes_on_with_the_same_passes(tmp_path: Path, planned: list[int]) -> None:
+    """Killed in the second pass after one of its views was stored: the other one is refined with it as a neighbour."""
+    whole = refined(tmp_path / "whole", JointRefiner())
+    cut = refined(tmp_path / "cut", JointRefiner())
+    (tmp_path / "cut/round_1/views/t0_frontier_00.json").unlink()
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "cut/round_1/exact").iterdir()}
+    refiner = JointRefiner()
+    refined(tmp_path / "cut", refiner)
+    (request,) = refiner.requests
+    assert request.names == ["t0_frontier_00"]
+    assert [guide.name for guide in request.neighbours] == ["t0_update_00", "t0_frontier_01", "t0_update_01"]
+    assert planned == [6, 6]  # once for each folder, not again
+    changed = {path.stem for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp}
+    assert changed == {"t0_frontier_00"}
+    assert cut.views(1) == NAMES
+    assert torch.equal(cut.load_view(1, NAMES[0]).image, whole.load_view(1, NAMES[0]).image)
+    refiner = JointRefiner()
+    refined(tmp_path / "cut", refiner)
+    assert not refiner.requests
+
+
+def test_other_frames_are_planned_anew(tmp_path: Path, planned: list[int]) -> None:
+    store = refined(tmp_path, JointRefiner(6))
+    (tmp_path / "round_1/views/t0_frontier_00.json").unlink()
+    refined(tmp_path, JointRefiner(5))
+    assert planned == [6, 5] and (store.load_passes(1) or {})["frames"] == 5
+
+
+def test_a_refiner_of_single_views_gets_each_alone(tmp_path: Path, planned: list[int]) -> None:
+    refiner = JointRefiner(frames=1)
+    store = refined(tmp_path, refiner)
+    assert [list(request.names) for request in refiner.requests] == [
+        ["t0_update_00"], ["t0_update_01"], ["t0_frontier_00"], ["t0_frontier_01"]
+    ]  # fmt: skip
+    assert all(len(request.anchors) == 2 and not request.neighbours for request in refiner.requests)
+    assert not planned and store.load_passes(1) is None
+
+
+def test_only_so_many_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refiner = JointRefiner(frames=1)
+    task = work(tmp_path, refiner)
+    refine_round(task, [a_plan()], limit=3)
+    assert task.store.views(1) == ["t0_frontier_00", "t0_update_00", "t0_update_01"]
+    refine_round(task, [a_plan()])
+    assert task.store.views(1) == NAMES and len(refiner.requests) == 4
+
+
+# What goes wrong
+
+
+def nan(view: RefinedView) -> RefinedView:
+    return dataclasses.replace(view, image=torch.full_like(view.image, torch.nan))
+
+
+def failing(view: RefinedView) -> RefinedView:
+    return dataclasses.replace(view, failure="out of memory even for one view [/of] them")
+
+
+def test_a_view_that_fails_falls_back_and_is_no_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refiner = JointRefiner(t0_update_00=failing, t0_frontier_01=nan)
+    store = refined(tmp_path, refiner)
+    assert not refiner.requests[1].neighbours
+    for name, reason in (("t0_update_00", "out of memory even for one view"), ("t0_frontier_01", "NaN")):
+        stored = store.load_view(1, name)
+        assert stored.decision.verdict == "reliable_only" and reason in stored.decision.reason
+        assert not stored.weight.any() and not stored.real.any() and stored.decision.psnr_after is None
+        assert torch.allclose(stored.image, stored.render)
+    assert store.load_view(1, "t0_update_01").decision.accepted
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Round 1: 2 of 4 refined views are not used as refined" in said and "one view [/of] them" in said
+
+
+def test_a_failed_view_without_reliable_pixels_is_rejected(tmp_path: Path) -> None:
+    pipeline = a_pipeline()
+    pipeline.config.gate.min_reliable_pixels = 10**6
+    store = refined(tmp_path, JointRefiner(t0_update_00=failing), pipeline=pipeline)
+    assert store.load_view(1, "t0_update_00").decision.verdict == "rejected"
+
+
+def test_a_pass_that_does_not_fit_into_memory_costs_its_views_alone(tmp_path: Path) -> None:
+    class Small(JointRefiner):
+        def refine(self, request: RefineRequest) -> list[RefinedView]:
+            if "t0_update_00" in request.names:
+                raise RefinerOutOfMemory("3 pictures do not fit into 1 GB")
+            return super().refine(request)
+
+    store = refined(tmp_path, Small())
+    assert [store.load_view(1, name).decision.accepted for name in NAMES] == [True, False, False, True]
+    assert "do not fit" in store.load_view(1, "t0_update_00").decision.reason
+
+
+def test_a_refiner_that_cannot_work_keeps_what_was_refined(tmp_path: Path) -> None:
+    class Breaking(JointRefiner):
+        def refine(self, request: RefineRequest) -> list[RefinedView]:
+            if self.requests:
+                raise RefinerError("the weights are gone")
+            return super().refine(request)
+
+    with pytest.raises(RefinerError, match="weights are gone"):
+        refined(tmp_path, Breaking())
+    assert RoundStore(tmp_path).views(1) == ["t0_frontier_01", "t0_update_00"]
+
+
+def test_fewer_images_than_asked_for_are_refused(tmp_path: Path) -> None:
+    class Stingy(JointRefiner):
+        def refine(self, request: RefineRequest) -> list[RefinedView]:
+            return super().refine(request)[:1]
+
+    with pytest.raises(RefinerError, match="joint gave back images of"):
+        refined(tmp_path, Stingy())
+
+
+@pytest.mark.parametrize("name", ["train/gone.png", "round1/t0_update_09", "roundX/a", "elsewhere"])
+def test_an_anchor_that_is_gone_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(PlanningError, match=f"anchor {name} is neither one of the 4 photographs nor a refined view"):
+        refined(tmp_path, JointRefiner(), [a_plan(["train/0.png", name])])
+
+
+# Real and generated
+
+
+def test_a_generated_colour_is_never_called_real(tmp_path: Path) -> None:
+    """The stub claims that every pixel is real; only where photographs see the surface may it say so."""
+    store = refined(tmp_path, JointRefiner())
+    for name in NAMES:
+        stored = store.load_view(1, name)
+        assert torch.equal(stored.real, stored.reliable.dense)
+
+
+def kept_round(folder: Path, accepted: bool = True) -> Any:
+    """A first round whose refined views are known to the second."""
+    pipeline = a_pipeline()
+    store = refined(folder, JointRefiner(), pipeline=pipeline)
+    store.save_verdict(1, {"accepted": accepted})
+    return pipeline
+
+
+def test_later_masks_know_what_accepted_views_show_and_the_loss_does_not(tmp_path: Path) -> None:
+    """Papers.md 6.3 #17, where the photographs' right halves have no depth."""
+    pipeline, refiner = kept_round(tmp_path), JointRefiner()
+    task = work(tmp_path, refiner, pipeline, number=2, believe=True)
+    for photograph in task.photographs:
+        photograph.depth[:, 16:] = 0
+    refine_round(task, [a_plan()])
+    grown = 0
+    for request in refiner.requests:
+        for name, shown, view, render in zip(request.names, request.masks, request.views, request.renders):
+            stored = task.store.load_view(2, name).reliable
+            alone = reliable_pixels(view, render.depth, render.alpha, task.photographs)
+            assert torch.equal(stored.dense, alone.dense) and torch.equal(stored.sparse, alone.sparse)
+            by_views = reliable_pixels(view, render.depth, render.alpha, task.believed)
+            assert torch.equal(shown.dense, alone.dense | by_views.dense)
+            assert torch.equal(shown.sparse, alone.sparse) and torch.equal(shown.support, alone.support)
+            grown += int((shown.dense & ~stored.dense).sum())
+    assert grown > 50
+
+
+def test_a_refiner_that_invents_nothing_builds_on_photographs_alone(tmp_path: Path) -> None:
+    pipeline, refiner = kept_round(tmp_path), JointRefiner()
+    refiner.generates = False
+    task = work(tmp_path, refiner, pipeline, number=2, believe=True)
+    refine_round(task, [a_plan()])
+    for request in refiner.requests:
+        for name, shown in zip(request.names, request.masks, strict=True):
+            assert torch.equal(shown.dense, task.store.load_view(2, name).reliable.dense)
+
+
+def test_views_of_a_round_that_was_not_kept_are_not_believed(tmp_path: Path) -> None:
+    pipeline = kept_round(tmp_path, accepted=False)
+    assert believed_views(pipeline, RoundStore(tmp_path), 2) == {}
+
+
+def test_a_view_that_the_model_did_not_learn_is_not_believed(tmp_path: Path) -> None:
+    """Papers.md 6.3 #26: below 20 dB it contradicts the rest."""
+    pipeline = kept_round(tmp_path)
+    assert list(believed_views(pipeline, RoundStore(tmp_path), 2)) == [f"round1/{name}" for name in NAMES]
+    assert believed_views(pipeline, RoundStore(tmp_path), 1) == {}
+    render = pipeline.model.render_view
+    pipeline.model.render_view = lambda view: dataclasses.replace(render(view), color=1 - render(view).color)
+    assert believed_views(pipeline, RoundStore(tmp_path), 2) == {}
+
+
+def test_an_earlier_rounds_view_can_be_an_anchor(tmp_path: Path) -> None:
+    """As it was refined where the gate accepted it, else its render with real colours on the reliable pixels."""
+    store = refined(tmp_path, JointRefiner(t0_frontier_01=nan))
+    refiner, names = JointRefiner(), ["round1/t0_frontier_00", "round1/t0_frontier_01"]
+    refined(tmp_path, refiner, [a_plan(names)], number=2)
+    good, bad = refiner.requests[1].anchors
+    assert [good.name, bad.name] == names and not good.is_real and not bad.is_real
+    assert torch.equal(good.image, store.load_view(1, "t0_frontier_00").image)
+    stored = store.load_view(1, "t0_frontier_01")
+    assert stored.reliable.sparse.any() and torch.equal(bad.image, with_real_colors(stored))

@@ -1,0 +1,100 @@
+"""Phases and learning rates: pure functions of the step, so a resumed run goes on as it would have."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
+
+from closeup_ns.rounds.schedule import RestartingDecaySchedulerConfig, ScheduleConfig, bind_schedule
+
+INITIAL, FINAL = 1.6e-4, 1.6e-6
+SCHEDULE = ScheduleConfig(base_steps=1000, rounds=3, round_steps=200)
+schedules = st.builds(ScheduleConfig, st.integers(0, 50), st.integers(0, 5), st.integers(0, 20))
+
+
+def rate(step: int, restart: float = 10.0, schedule: ScheduleConfig = SCHEDULE) -> float:
+    config = RestartingDecaySchedulerConfig(lr_final=FINAL, restart=restart, schedule=schedule)
+    return INITIAL * config.setup().factor(step, INITIAL)
+
+
+@given(schedules, st.integers(0, 200))
+def test_a_step_belongs_to_the_round_whose_span_holds_it(schedule: ScheduleConfig, step: int) -> None:
+    spans = {
+        number: range(schedule.round_start(number), schedule.round_start(number) + schedule.round_steps)
+        for number in range(1, schedule.rounds + 1)
+    }
+    holders = [number for number, span in spans.items() if step in span]
+    assert schedule.round_at(step) == (holders[0] if holders else 0)
+    assert sum(len(span) for span in spans.values()) + schedule.base_steps == schedule.total_steps
+
+
+def test_the_boundaries_of_the_default_schedule() -> None:
+    schedule = ScheduleConfig()
+    assert schedule.total_steps == 30000 + 3 * 5000
+    boundaries = {0: 0, 29999: 0, 30000: 1, 34999: 1, 35000: 2, 40000: 3, 44999: 3, 45000: 0}
+    assert {step: schedule.round_at(step) for step in boundaries} == boundaries
+
+
+def decayed(step: int, total: int = 1600) -> float:
+    return INITIAL ** (1 - step / total) * FINAL ** (step / total)
+
+
+@pytest.mark.parametrize("step", [0, 1, 250, 999])
+def test_the_base_phase_is_part_of_one_decay_over_the_whole_run(step: int) -> None:
+    assert rate(step) == pytest.approx(decayed(step), rel=1e-9)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("passed", [0, 100, 199])
+def test_each_round_starts_higher_and_comes_back_to_the_decay(number: int, passed: int) -> None:
+    first, share = SCHEDULE.round_start(number), passed / 200
+    start = max(10 * FINAL, decayed(first))
+    assert rate(first + passed) == pytest.approx(start ** (1 - share) * decayed(first + 200) ** share)
+
+
+@given(schedules, st.integers(0, 200))
+def test_without_a_restart_rounds_change_nothing(schedule: ScheduleConfig, step: int) -> None:
+    total = schedule.total_steps
+    if 0 < step <= total:
+        assert rate(step, restart=0.0, schedule=schedule) == pytest.approx(decayed(step, total), rel=1e-9)
+
+
+def test_the_ends() -> None:
+    assert rate(0) == pytest.approx(INITIAL)
+    assert rate(1600) == rate(10_000) == pytest.approx(FINAL)
+    assert rate(1000, restart=1e9) == pytest.approx(INITIAL)  # never above the first rate
+    assert rate(1000, schedule=ScheduleConfig(1000, 0, 0)) == pytest.approx(FINAL)
+    assert RestartingDecaySchedulerConfig().setup().factor(77, INITIAL) == 1.0
+
+
+@given(schedules, st.integers(0, 200))
+def test_a_python_float_between_its_ends(schedule: ScheduleConfig, step: int) -> None:
+    """numpy scalars in the scheduler's state make nerfstudio's own checkpoints unreadable for torch >= 2.6."""
+    config = RestartingDecaySchedulerConfig(lr_final=FINAL, schedule=schedule)
+    factor = config.setup().factor(step, INITIAL)
+    assert type(factor) is float
+    assert FINAL * (1 - 1e-9) <= INITIAL * factor <= INITIAL * (1 + 1e-9)
+
+
+def test_a_scheduler_that_is_stepped_has_the_closed_forms_rate() -> None:
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=INITIAL)
+    schedule = ScheduleConfig(20, 2, 5)
+    config = RestartingDecaySchedulerConfig(lr_final=FINAL, schedule=schedule)
+    scheduler = config.setup().get_scheduler(optimizer, INITIAL)
+    for step in range(schedule.total_steps + 3):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(rate(step, schedule=schedule), rel=1e-9)
+        optimizer.step()
+        scheduler.step()
+    assert all(type(value) is float and math.isfinite(value) for value in scheduler.state_dict()["_last_lr"])
+
+
+def test_the_run_schedule_reaches_every_scheduler() -> None:
+    restarting, exponential = RestartingDecaySchedulerConfig(), ExponentialDecaySchedulerConfig(max_steps=7)
+    bind_schedule({"a": {"scheduler": restarting}, "b": {"scheduler": exponential}, "c": {"scheduler": None}}, SCHEDULE)
+    assert restarting.schedule is SCHEDULE
+    assert exponential.max_steps == 1600

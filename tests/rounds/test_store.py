@@ -1,0 +1,373 @@
+"""The round store: exact bits, killed at every instant, full disks, other people's runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from closeup_ns.errors import RoundStorageError
+from closeup_ns.rounds.store.rounds import RoundStore, run_identity
+from closeup_ns.rounds.store.view import StoredView, in_figures, quantised
+from tests.stored import a_view
+
+NAMES = ["frontier_00", "update_00", "update_01"]
+IDENTITY = run_identity(["a.png", "b.png"], [0.5, 1.0, -2.0], seed=42)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RoundStore:
+    return RoundStore(tmp_path / "run" / "rounds")
+
+
+def content(stored: StoredView) -> dict[str, Any]:
+    """Everything in a stored view as comparable bytes and plain values."""
+    tensors = {
+        "K": stored.view.K,
+        "c2w": stored.view.c2w,
+        "image": stored.image,
+        "render": stored.render,
+        "real": stored.real,
+        "weight": stored.weight,
+        **{f.name: getattr(stored.reliable, f.name) for f in dataclasses.fields(stored.reliable)},
+    }
+    plain: dict[str, Any] = {"seconds": stored.seconds, "decision": stored.decision, "notes": dict(stored.notes)}
+    plain["record"] = stored.record
+    return {**plain, **{k: (str(v.dtype), tuple(v.shape), v.numpy().tobytes()) for k, v in tensors.items()}}
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+# What is stored is what is trained on
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_training_sees_the_same_bits_before_and_after_a_restart(store: RoundStore, dtype: torch.dtype) -> None:
+    view = a_view()
+    view = dataclasses.replace(view, image=view.image.to(dtype), weight=view.weight.to(dtype))
+    first = store.save_view(1, "update_00", view)
+    again = RoundStore(store.root).load_view(1, "update_00")
+    assert content(again) == content(first)
+    assert first.image.dtype == torch.float32
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 9))
+def test_rounding_is_small_and_happens_once(seed: int, width: int, height: int) -> None:
+    view = a_view(seed, width, height)
+    once = quantised(view)
+    assert content(quantised(once)) == content(once)
+    for before, after in ((view.image, once.image), (view.weight, once.weight), (view.render, once.render)):
+        assert float((before - after).abs().max()) <= 0.5 / 65535 + 1e-7
+    assert torch.equal(view.reliable.sparse, once.reliable.sparse)
+    assert torch.equal(view.reliable.support, once.reliable.support)
+
+
+def test_a_view_that_an_earlier_version_stored_still_loads(store: RoundStore) -> None:
+    store.save_view(1, "update_00", a_view())
+    path = store.folder(1) / "views/update_00.json"
+    header = json.loads(path.read_text())
+    assert header.pop("pass")["references"] == ["train/frame_00012.png", "t0_update_05"]
+    path.write_text(json.dumps(header))
+    loaded = store.load_view(1, "update_00")
+    assert loaded.record is None and content(dataclasses.replace(loaded, record=a_view().record)) == content(
+        quantised(a_view())
+    )
+
+
+def test_a_view_in_figures_is_json_with_or_without_a_record() -> None:
+    figures = in_figures(a_view())
+    assert json.loads(json.dumps(figures, allow_nan=False)).keys() == figures.keys()
+    assert figures["accepted"] and figures["reason"] == "because" and figures["psnr_after"] == 21.25
+    assert (figures["pass_number"], figures["frames"], figures["peak_memory_mb"]) == (2, 7, 1234.5)
+    assert figures["notes"] == {"footprint_px": 3.0, "model": "none"} and figures["seconds"] == 0.1
+    assert set(in_figures(dataclasses.replace(a_view(), record=None))) < set(figures)
+
+
+def test_the_ends_of_the_range_are_exact() -> None:
+    view = a_view()
+    view.image[0], view.image[1], view.image[2], view.image[3, 0, 0] = 0.0, 1.0, 1.5, float("nan")
+    image = quantised(view).image
+    assert image[0].eq(0).all()
+    assert image[1:3].eq(1).all()
+    assert image.isfinite().all()
+
+
+# Killed at any instant
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no handler of ours may catch it and nothing is tidied up."""
+
+
+class Disk:
+    """Counts what reaches the disk and fails at one of these moments."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.operations = 0
+        self.fail_at: int | None = None
+        self.failure: Callable[[], BaseException] = Killed
+        self.dead = False
+        for module, name in ((tempfile, "mkstemp"), (os, "fsync"), (os, "replace")):
+            monkeypatch.setattr(module, name, self._watched(getattr(module, name)))
+        unlink = Path.unlink
+        # A killed process cannot remove its temporary file.
+        monkeypatch.setattr(Path, "unlink", lambda path, **k: None if self.dead else unlink(path, **k))
+
+    def _watched(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if self.operations == self.fail_at:
+                self.operations += 1
+                error = self.failure()
+                self.dead = isinstance(error, Killed)
+                raise error
+            self.operations += 1
+            return original(*arguments, **options)
+
+        return call
+
+    def revive(self) -> None:
+        self.dead, self.fail_at, self.operations = False, None, 0
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+def work_through_a_round(store: RoundStore, refined: list[str]) -> None:
+    """What the trainer does: resume-safe, and it notes each refinement, which is what costs hours."""
+    store.claim(IDENTITY)
+    if store.load_plan(1) is None:
+        store.save_plan(1, {"views": NAMES})
+    plan = store.load_plan(1)
+    assert plan is not None
+    for seed, name in enumerate(plan["views"]):
+        if name not in store.views(1):
+            refined.append(name)
+            store.save_view(1, name, a_view(seed))
+    store.save_after(1, "update_00", torch.zeros(4, 5, 3))
+    if store.report(1) is None:
+        store.finish_round(1, {"accepted": len(store.views(1))})
+
+
+def test_killed_between_any_two_file_operations_nothing_is_refined_twice(tmp_path: Path, disk: Disk) -> None:
+    whole = RoundStore(tmp_path / "whole")
+    work_through_a_round(whole, [])
+    operations = disk.operations
+    assert operations > 60
+    for moment in range(operations):
+        store = RoundStore(tmp_path / f"killed_{moment}")
+        refined: list[str] = []
+        disk.revive()
+        disk.fail_at = moment
+        with pytest.raises(Killed):
+            work_through_a_round(store, refined)
+        disk.revive()
+        survived = store.views(1)
+        assert all(content(store.load_view(1, name)) == content(whole.load_view(1, name)) for name in survived)
+        again: list[str] = []
+        work_through_a_round(RoundStore(store.root), again)
+        assert not set(again) & set(survived)
+        assert sorted(again + survived) == NAMES
+        assert files_below(store.root) == files_below(whole.root)
+        for name in ("round_1/transforms.json", "round_1/report.json", "round_1/plan.json", "run.json"):
+            assert (store.root / name).read_bytes() == (whole.root / name).read_bytes()
+        for name in NAMES:
+            assert content(store.load_view(1, name)) == content(whole.load_view(1, name))
+        assert store.rounds_done() == [1]
+
+
+def test_a_full_disk_at_any_moment_says_so_and_leaves_nothing_half_written(tmp_path: Path, disk: Disk) -> None:
+    disk.failure = lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    RoundStore(tmp_path / "whole").save_view(1, "update_00", a_view())
+    operations = disk.operations
+    for moment in range(operations):
+        store = RoundStore(tmp_path / f"full_{moment}")
+        disk.revive()
+        disk.fail_at = moment
+        with pytest.raises(RoundStorageError, match=r"No space left.*Free space") as caught:
+            store.save_view(1, "update_00", a_view())
+        assert str(store.root) in str(caught.value)
+        if store.views(1):
+            assert store.load_view(1, "update_00").seconds == a_view().seconds
+            assert not [name for name in files_below(store.root) if Path(name).name.startswith(".")]
+        else:
+            assert files_below(store.root) == set()
+            disk.revive()
+            store.save_view(1, "update_00", a_view())
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda store: store.claim(IDENTITY),
+        lambda store: store.save_plan(1, {"a": 1}),
+        lambda store: store.save_after(1, "update_00", torch.zeros(2, 2, 3)),
+        lambda store: store.finish_round(1, {"a": 1}),
+    ],
+)
+def test_every_writer_explains_a_full_disk(store: RoundStore, disk: Disk, write: Callable[[RoundStore], None]) -> None:
+    disk.failure = lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    disk.fail_at = 0
+    with pytest.raises(RoundStorageError, match=r"cannot write .*No space left"):
+        write(store)
+    assert files_below(store.root) == set()
+
+
+def test_a_full_disk_inside_the_image_writer(store: RoundStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    with pytest.raises(RoundStorageError, match=r"images/update_00\.png"):
+        store.save_view(1, "update_00", a_view())
+    assert files_below(store.root) == set()
+
+
+# Whose rounds these are
+
+
+def test_reading_and_constructing_write_nothing(store: RoundStore) -> None:
+    assert store.rounds() == store.rounds_done() == store.views(3) == []
+    assert store.load_plan(1) is None
+    assert store.report(1) is None
+    assert not store.root.exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "key"),
+    [
+        (run_identity(["a.png", "c.png"], [0.5, 1.0, -2.0], 42), "images_sha256"),
+        (run_identity(["a.png", "b.png"], [0.5, 1.1, -2.0], 42), "target"),
+        (run_identity(["a.png", "b.png"], [0.5, 1.0, -2.0], 43), "seed"),
+    ],
+)
+def test_another_scenes_rounds_are_refused(store: RoundStore, other: dict[str, Any], key: str) -> None:
+    store.claim(IDENTITY)
+    before = files_below(store.root)
+    with pytest.raises(RoundStorageError, match=rf"another run.*{key}.*resume"):
+        RoundStore(store.root).claim(other)
+    assert files_below(store.root) == before
+    RoundStore(store.root).claim(run_identity(["a.png", "b.png"], [0.5, 1.0 + 1e-9, -2.0], 42))
+
+
+def test_rounds_without_an_owner_are_refused(store: RoundStore) -> None:
+    store.save_plan(1, {})
+    with pytest.raises(RoundStorageError, match=r"no run\.json"):
+        store.claim(IDENTITY)
+
+
+def test_a_view_is_never_written_twice_nor_its_plan_changed(store: RoundStore) -> None:
+    store.save_plan(1, {"seed": 1})
+    store.save_view(1, "update_00", a_view())
+    with pytest.raises(RoundStorageError, match="refined before"):
+        store.save_view(1, "update_00", a_view(1))
+    store.save_plan(1, {"seed": 1})
+    with pytest.raises(RoundStorageError, match="load_plan"):
+        store.save_plan(1, {"seed": 2})
+    assert content(store.load_view(1, "update_00")) == content(quantised(a_view()))
+
+
+# What others read
+
+
+def test_transforms_are_nerfstudios(store: RoundStore) -> None:
+    """OpenGL c2w: y and z axes flipped, position kept; relative paths that exist; rejected views left out."""
+    kept = a_view(0)
+    store.save_view(2, "update_00", kept)
+    store.save_view(2, "update_01", a_view(1, verdict="rejected"))
+    store.save_view(2, "update_02", a_view(2, verdict="reliable_only"))
+    transforms = json.loads((store.folder(2) / "transforms.json").read_text())
+    frame, other = transforms["frames"]
+    assert (frame["verdict"], other["verdict"]) == ("accepted", "reliable_only")
+    assert frame["generated"] is True
+    opengl = torch.tensor(frame["transform_matrix"])
+    torch.testing.assert_close(opengl @ torch.diag(torch.tensor([1.0, -1, -1, 1])), kept.view.c2w, atol=0, rtol=0)
+    assert (frame["fl_x"], frame["fl_y"]) == (float(kept.view.K[0, 0]), float(kept.view.K[1, 1]))
+    assert (frame["cx"], frame["cy"]) == (float(kept.view.K[0, 2]), float(kept.view.K[1, 2]))
+    for key in ("file_path", "real_mask_path", "weight_path"):
+        assert not Path(frame[key]).is_absolute()
+        with Image.open(store.folder(2) / frame[key]) as picture:
+            assert picture.size == (frame["w"], frame["h"]) == (20, 14)
+    with Image.open(store.folder(2) / frame["file_path"]) as picture:
+        assert np.abs(np.asarray(picture) / 255.0 - kept.image.numpy()).max() <= 0.5 / 255 + 1e-6
+
+
+def test_an_unfinished_round_is_not_done(store: RoundStore) -> None:
+    for index in (1, 2, 10):
+        store.save_plan(index, {})
+    store.finish_round(1, {"psnr": 20.5})
+    (store.root / "round_x").mkdir()
+    assert store.rounds() == [1, 2, 10]
+    assert store.rounds_done() == [1]
+    assert store.report(1) == {"psnr": 20.5}
+    with pytest.raises(ValueError, match="JSON"):
+        store.finish_round(2, {"psnr": float("nan")})
+    assert store.rounds_done() == [1]
+
+
+# Damage and malice
+
+
+@pytest.mark.parametrize("name", ["", "../update", "a/b", ".hidden", "a\n", "ü"])
+def test_names_cannot_leave_the_folder(store: RoundStore, name: str) -> None:
+    for action in (lambda: store.save_view(1, name, a_view()), lambda: store.load_view(1, name)):
+        with pytest.raises(RoundStorageError, match="no name for a view"):
+            action()
+
+
+def test_paths_in_a_header_cannot_leave_the_folder(store: RoundStore, tmp_path: Path) -> None:
+    store.save_view(1, "update_00", a_view())
+    folder = store.folder(1)
+    outside = tmp_path / "outside.npz"
+    outside.write_bytes((folder / "exact/update_00.npz").read_bytes())
+    header = json.loads((folder / "views/update_00.json").read_text())
+    (folder / "exact/link.npz").symlink_to(outside)
+    for path in ("../../../outside.npz", str(outside), "exact/link.npz"):
+        header["files"]["exact"] = path
+        (folder / "views/update_00.json").write_text(json.dumps(header))
+        with pytest.raises(RoundStorageError, match="leads out of its folder"):
+            store.load_view(1, "update_00")
+
+
+def damage(path: Path, how: str) -> None:
+    whole = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(b"[]")
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "missing", "foreign"])
+@pytest.mark.parametrize("part", ["exact/update_00.npz", "views/update_00.json"])
+def test_a_damaged_file_is_named_with_the_way_out(store: RoundStore, part: str, how: str) -> None:
+    store.save_view(1, "update_00", a_view())
+    damage(store.folder(1) / part, how)
+    with pytest.raises(RoundStorageError, match="update_00"):
+        store.load_view(1, "update_00")
+
+
+def test_pickles_are_not_opened(store: RoundStore) -> None:
+    store.save_view(1, "update_00", a_view())
+    np.savez(store.folder(1) / "exact" / "update_00.npz", image=cast(Any, np.array([{"a": 1}], dtype=object)))
+    with pytest.raises(RoundStorageError, match=r"cannot be read.*Delete .*update_00\.json"):
+        store.load_view(1, "update_00")

@@ -1,0 +1,162 @@
+"""Trials: after going back, nothing tells that there was one, and the same steps give the same bits again."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from closeup_ns.model.kernel import PixelKernel
+from closeup_ns.rounds.trial import eval_psnr, photograph_psnr, psnr, restore_snapshot, run_steps, take_snapshot
+from closeup_ns.studio.trainer import CloseupTrainer
+from tests.tiny import an_injected_view
+from tests.trainers import MakeTrainer
+
+
+def bits(value: Any) -> Any:
+    """``value`` as plain data that compares bit for bit."""
+    if isinstance(value, torch.Tensor):
+        return (str(value.dtype), tuple(value.shape), value.detach().cpu().numpy().tobytes())
+    if isinstance(value, dict):
+        return {key: bits(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [bits(item) for item in value]
+    return copy.deepcopy(value)
+
+
+def state_of(trainer: CloseupTrainer) -> dict[str, Any]:
+    """Everything that training reads and changes."""
+    model, data = trainer.pipeline.model, trainer.pipeline.datamanager
+    return {
+        "model": bits(model.state_dict()),
+        "optimizers": {
+            name: [bits(optimizer.state.get(parameter, {})) for parameter in optimizer.param_groups[0]["params"]]
+            for name, optimizer in trainer.optimizers.optimizers.items()
+        },
+        "rates": {name: o.param_groups[0]["lr"] for name, o in trainer.optimizers.optimizers.items()},
+        "schedulers": {name: bits(s.state_dict()) for name, s in trainer.optimizers.schedulers.items()},
+        "strategy": bits({**vars(model.strategy), "counts_this_step": None}),  # set anew by every step of a round
+        "strategy_state": bits(model.strategy_state),
+        "random": bits(torch.get_rng_state()),
+        "cameras": [*data.train_unseen_cameras, data.random_generator.getstate()],
+        "injection": bits(data.injection_generator.get_state()),
+        "step": model.step,
+        "kernel": model.kernel,
+    }
+
+
+def assert_parameters_are_optimized(trainer: CloseupTrainer) -> None:
+    """Each optimizer holds the very parameters of the model, and state for nothing else."""
+    for name, parameter in trainer.pipeline.model.gauss_params.items():
+        optimizer = trainer.optimizers.optimizers[name]
+        assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(parameter)]
+        assert {id(p) for p in optimizer.state} <= {id(parameter)}
+        for moment in optimizer.state.get(parameter, {}).values():
+            assert moment.shape in ((), parameter.shape)
+
+
+def train(trainer: CloseupTrainer, first: int, steps: int) -> None:
+    run_steps(trainer, first, steps, "test")
+
+
+@pytest.mark.parametrize("warm", [0, 6], ids=["fresh", "with moments"])
+def test_back_to_the_bit_also_when_the_number_of_gaussians_changed(trainer: CloseupTrainer, warm: int) -> None:
+    data, model = trainer.pipeline.datamanager, trainer.pipeline.model
+    data.injected, data.injected_probability = [an_injected_view(data.train_view(0))], 0.3
+    train(trainer, 0, warm)
+    before, count = state_of(trainer), model.num_points
+    snapshot = take_snapshot(trainer)
+    train(trainer, 20, 10)
+    model.kernel = PixelKernel(0.3, 2, 0.4)
+    assert model.num_points != count, "the test needs a change in the number of Gaussians"
+    restore_snapshot(trainer, snapshot)
+    assert state_of(trainer) == before
+    assert model.num_points == count
+    assert_parameters_are_optimized(trainer)
+
+
+def test_the_same_steps_give_the_same_bits_again(trainer: CloseupTrainer) -> None:
+    """Splits draw random numbers, cameras and injected views are drawn: all of it must come back."""
+    data = trainer.pipeline.datamanager
+    data.injected, data.injected_probability = [an_injected_view(data.train_view(0))], 0.3
+    train(trainer, 0, 6)
+    snapshot = take_snapshot(trainer)
+    outcomes = []
+    for _ in range(2):
+        train(trainer, 6, 15)
+        outcomes.append(state_of(trainer))
+        restore_snapshot(trainer, snapshot)
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0]["model"] != state_of(trainer)["model"]
+
+
+def test_a_snapshot_is_not_touched_by_training_or_by_going_back(trainer: CloseupTrainer) -> None:
+    train(trainer, 0, 6)
+    snapshot = take_snapshot(trainer)
+    kept = bits([snapshot.tensors, snapshot.optimizers, snapshot.strategy_state])
+    train(trainer, 6, 5)
+    restore_snapshot(trainer, snapshot)
+    train(trainer, 6, 5)
+    assert bits([snapshot.tensors, snapshot.optimizers, snapshot.strategy_state]) == kept
+
+
+def test_training_goes_on_after_going_back(trainer: CloseupTrainer) -> None:
+    """The graph of the last step of a trial knows the Gaussians that are no longer there."""
+    model = trainer.pipeline.model
+    snapshot, count = take_snapshot(trainer), model.num_points
+    train(trainer, 20, 7)
+    assert model.num_points != count
+    restore_snapshot(trainer, snapshot)
+    before = bits(dict(model.gauss_params))
+    train(trainer, 0, 2)
+    after = bits(dict(model.gauss_params))
+    assert all(before[name] != after[name] for name in before if name != "features_rest")
+
+
+def test_per_image_parameters_come_back_too(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(
+        pipeline__model__exposure_compensation=True, pipeline__model__camera_optimizer__mode="SO3xR3"
+    )
+    train(trainer, 0, 3)
+    before = state_of(trainer)
+    snapshot = take_snapshot(trainer)
+    train(trainer, 3, 4)
+    assert state_of(trainer)["model"] != before["model"]
+    restore_snapshot(trainer, snapshot)
+    assert state_of(trainer) == before
+
+
+def test_psnr_is_its_closed_form() -> None:
+    black, grey = torch.zeros(4, 5, 3), torch.full((4, 5, 3), 0.1)
+    assert psnr(grey, black) == pytest.approx(20.0, rel=1e-5)
+    mask = torch.zeros(4, 5, dtype=torch.bool)
+    assert math.isnan(psnr(grey, black, mask))
+    mask[0, 0] = True
+    grey[0, 0] = 0.01
+    assert psnr(grey, black, mask) == pytest.approx(40.0, rel=1e-5)
+    assert psnr(black, black) == 120.0
+
+
+def test_photographs_are_judged_at_the_models_exposure(make_trainer: MakeTrainer) -> None:
+    """A photograph that is only brighter than the model is no worse once its exposure is known."""
+    trainer = make_trainer(pipeline__model__exposure_compensation=True)
+    pipeline = trainer.pipeline
+    model, data = pipeline.model, pipeline.datamanager
+    rendered = model.render_view(data.train_view(2)).color
+    data.cached_train[2]["image"] = rendered * 0.5 + 0.1
+    assert photograph_psnr(pipeline, [2]) < 30
+    assert model.exposure is not None
+    model.exposure.log_gain.data[2] = math.log(0.5)
+    model.exposure.offset.data[2] = 0.1
+    assert photograph_psnr(pipeline, [2]) > 100
+
+
+def test_the_evaluation_split_is_what_is_reported(trainer: CloseupTrainer) -> None:
+    pipeline = trainer.pipeline
+    pairs = pipeline.datamanager.eval_photographs()
+    assert len(pairs) == 2
+    expected = [psnr(pipeline.model.render_view(view).color, image) for view, image, _ in pairs]
+    assert eval_psnr(pipeline) == pytest.approx(sum(expected) / 2)

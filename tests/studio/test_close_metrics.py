@@ -1,0 +1,47 @@
+"""Close-ups that ns-eval judges: where they are, and that they are reproducible and none of the training's."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from closeup_ns.errors import PlanningError
+from closeup_ns.studio.close_metrics import CloseMetricsConfig, turned_views
+from closeup_ns.views.warp import project
+from tests.scenes import facing_views
+
+TARGET = torch.tensor([0.1, -0.1, 4.0], dtype=torch.float64)
+
+
+def made(seed: int = 0, **settings: float) -> list:
+    config = CloseMetricsConfig(**settings)  # type: ignore[arg-type]
+    return turned_views(facing_views(9), TARGET, 9.0, config, torch.Generator().manual_seed(seed))
+
+
+def test_close_ups_look_at_the_target_from_the_right_distance_within_the_angle():
+    views = facing_views(9)
+    directions = torch.stack([(view.position - TARGET) / (view.position - TARGET).norm() for view in views])
+    distances = torch.stack([(view.position - TARGET).norm() for view in views]) / 9.0
+    found = made(turn=8.0)
+    assert len(found) == 5
+    for view in found:
+        offset = view.position - TARGET
+        assert float((distances - offset.norm()).abs().min()) < 1e-9
+        cosine = (directions @ (offset / offset.norm())).max()
+        assert 1e-6 < math.degrees(math.acos(min(1.0, float(cosine)))) <= 8.0
+        uv, _ = project(view, TARGET)
+        assert torch.allclose(uv, view.K[:2, 2], atol=1e-6)
+        assert torch.allclose(view.c2w[:3, :3].T @ view.c2w[:3, :3], torch.eye(3, dtype=torch.float64), atol=1e-9)
+
+
+def test_the_same_seed_gives_the_same_cameras_and_another_seed_others():
+    first, again, other = made(0), made(0), made(1)
+    assert all(torch.equal(a.c2w, b.c2w) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a.c2w, b.c2w) for a, b in zip(first, other, strict=True))
+
+
+def test_a_target_that_nobody_sees_is_an_error():
+    with pytest.raises(PlanningError, match="another target"):
+        turned_views(facing_views(3), -TARGET, 3.0, CloseMetricsConfig(), torch.Generator().manual_seed(0))

@@ -1,0 +1,184 @@
+"""The trainer: checkpoints whole or not at all, rounds that come along, refusals in words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from closeup_ns.errors import CheckpointError, DataError, PlanningError, RefinerError
+from closeup_ns.studio.trainer import CloseupTrainer, _read_checkpoint, inherit_rounds
+from tests.trainers import MakeTrainer
+
+
+def a_run(folder: Path) -> Path:
+    """The checkpoint folder of a run with rounds."""
+    (folder / "nerfstudio_models").mkdir(parents=True)
+    (folder / "rounds" / "round_1").mkdir(parents=True)
+    (folder / "rounds" / "round_1" / "plan.json").write_text("{}")
+    return folder / "nerfstudio_models"
+
+
+def test_rounds_come_along_once(tmp_path: Path) -> None:
+    models = a_run(tmp_path / "old")
+    new = tmp_path / "new"
+    inherit_rounds(models, new)
+    assert (new / "rounds/round_1/plan.json").read_text() == "{}"
+    (models.parent / "rounds/round_1/plan.json").write_text("changed")
+    inherit_rounds(models, new)
+    assert (new / "rounds/round_1/plan.json").read_text() == "{}"
+    assert [path.name for path in new.iterdir()] == ["rounds"]
+
+
+def test_a_run_that_goes_on_in_its_own_folder_keeps_its_rounds(tmp_path: Path) -> None:
+    models = a_run(tmp_path / "run")
+    inherit_rounds(models, tmp_path / "run")
+    assert (tmp_path / "run/rounds/round_1/plan.json").exists()
+
+
+def test_no_rounds_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "old/nerfstudio_models").mkdir(parents=True)
+    inherit_rounds(tmp_path / "old/nerfstudio_models", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = a_run(tmp_path / "old")
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        inherit_rounds(models, tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_appears_whole_or_not_at_all(trainer: CloseupTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer.save_checkpoint(3)
+    before = {path.name: path.read_bytes() for path in trainer.checkpoint_dir.iterdir()}
+    assert list(before) == ["step-000000003.ckpt"]
+
+    def full(_: Any, path: Path) -> None:
+        Path(path).write_bytes(b"half a checkpoint")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    folder = trainer.checkpoint_dir
+    for step in (3, 4):
+        with pytest.raises(OSError, match="No space left"):
+            trainer.save_checkpoint(step)
+    assert trainer.checkpoint_dir == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert not list(folder.parent.glob(".checkpoint-*"))
+
+
+@pytest.mark.parametrize("only_latest", [True, False])
+def test_older_checkpoints_go_when_they_should(make_trainer: MakeTrainer, only_latest: bool) -> None:
+    trainer = make_trainer(save_only_latest_checkpoint=only_latest)
+    for step in (1, 2):
+        trainer.save_checkpoint(step)
+    names = sorted(path.name for path in trainer.checkpoint_dir.iterdir())
+    assert names == ["step-000000001.ckpt"] * (not only_latest) + ["step-000000002.ckpt"]
+
+
+@pytest.mark.parametrize("content", ["cut off", "empty", "text", "list", "other keys"])
+def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "step-000000001.ckpt"
+    torch.save({"pipeline": {}, "step": 1, "optimizers": {}}, path)
+    assert _read_checkpoint(path)["step"] == 1
+    whole = path.read_bytes()
+    if content in ("cut off", "empty", "text"):
+        path.write_bytes({"cut off": whole[: len(whole) // 2], "empty": b"", "text": b"not a checkpoint"}[content])
+    else:
+        torch.save([1] if content == "list" else {"pipeline": {}}, path)
+    with pytest.raises(CheckpointError, match=path.name):
+        _read_checkpoint(path)
+
+
+def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        _read_checkpoint(tmp_path / "step-000000001.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda state: state["pipeline"].pop("_model.gauss_params.means"), "holds no Gaussians"),
+        (
+            lambda state: state["pipeline"].update({"_model.gauss_params.features_rest": torch.zeros(576, 8, 3)}),
+            "sh-degree",
+        ),
+        (lambda state: state["pipeline"].update({"_model.exposure.log_gain": torch.zeros(7, 3)}), "another scene"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_words(
+    trainer: CloseupTrainer, make_trainer: MakeTrainer, tmp_path: Path, change: Any, reason: str
+) -> None:
+    trainer.save_checkpoint(3)
+    state = torch.load(trainer.checkpoint_dir / "step-000000003.ckpt", weights_only=True)
+    change(state)
+    path = tmp_path / "changed.ckpt"
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=reason):
+        make_trainer(load_checkpoint=path, output=tmp_path / "other")
+
+
+def test_the_steps_come_from_the_schedule(make_trainer: MakeTrainer) -> None:
+    assert make_trainer().config.max_num_iterations == 60 + 2 * 15
+    assert make_trainer(max_num_iterations=7).config.max_num_iterations == 7
+
+
+def test_a_step_that_was_asked_for_is_loaded(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    first = make_trainer(save_only_latest_checkpoint=False)
+    for step in (3, 5):
+        first.save_checkpoint(step)
+    starts = {
+        step: make_trainer(load_dir=first.checkpoint_dir, load_step=step, output=tmp_path / f"o{step}")._start_step
+        for step in (3, None)
+    }
+    assert starts == {3: 4, None: 6}
+    with pytest.raises(CheckpointError, match=r"step-000000004\.ckpt does not exist"):
+        make_trainer(load_dir=first.checkpoint_dir, load_step=4, output=tmp_path / "o4")
+
+
+# Refiners
+
+
+def test_a_refiner_that_cannot_run_is_refused_before_the_first_step(make_trainer: MakeTrainer) -> None:
+    """Not after hours of base phase. What only looks at a run never sets a trainer up, and so never asks."""
+    with pytest.raises(RefinerError, match="the refiner command cannot run here"):
+        make_trainer(pipeline__refiner__kind="command")
+
+
+def test_a_run_without_rounds_needs_no_refiner(make_trainer: MakeTrainer) -> None:
+    make_trainer(pipeline__refiner__kind="command", pipeline__schedule__rounds=0)
+
+
+# What would otherwise be found out after the base phase
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error", "words"),
+    [
+        ("target__xyz", ((0.0, 0.0, 60.0),), PlanningError, "behind or beside every camera"),
+        ("target__pixel", ("nothing.png:3:4",), PlanningError, "none is called nothing.png; there are frame_00000.png"),
+        ("target__pixel", ("frame_00000.png:64:4",), PlanningError, "frame_00000.png is 64x48 pixels"),
+        ("frontier_cameras", Path("nowhere.json"), DataError, "cannot read the cameras of nowhere.json"),
+    ],
+)
+def test_what_no_training_can_make_right_is_refused_before_it(
+    option: str, value: Any, error: type[Exception], words: str, make_trainer: MakeTrainer
+) -> None:
+    with pytest.raises(error, match=words):
+        make_trainer(**{f"pipeline__{option}": value})
+
+
+def test_a_run_without_rounds_needs_no_target(make_trainer: MakeTrainer) -> None:
+    make_trainer(pipeline__target__pixel=("nothing.png:3:4",), pipeline__schedule__rounds=0)
