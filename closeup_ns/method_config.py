@@ -12,8 +12,8 @@ from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.model.model import CloseupModelConfig
 from closeup_ns.model.model_2d import Closeup2dgsModelConfig
 from closeup_ns.model.optimizers import FusedAdamConfig
-from closeup_ns.rounds.kernel_search import KernelSearchConfig
 from closeup_ns.rounds.schedule import RestartingDecaySchedulerConfig, ScheduleConfig
+from closeup_ns.rounds.settings import KernelSearchConfig
 from closeup_ns.studio.compatibility import allow_nerfstudio_checkpoints
 from closeup_ns.studio.datamanager import CloseupDatamanagerConfig
 from closeup_ns.studio.pipeline import CloseupPipelineConfig

@@ -11,7 +11,7 @@ import torch
 from closeup_ns.planning.plan import KnownView, RoundPlan
 from closeup_ns.refine.gate import GateConfig
 from closeup_ns.refine.refiner import RefinedView, RefineRequest
-from closeup_ns.rounds.injection import FineTuneConfig
+from closeup_ns.rounds.settings import FineTuneConfig
 from closeup_ns.views.reliability import ReliabilityConfig
 from closeup_ns.views.view import View, move_closer
 from tests.scenes import analytic_renderer, facing_views
@@ -20,22 +20,23 @@ SIZE = (32, 24)
 POINT = torch.tensor([0.0, 0.0, 4.0])
 
 
-def a_pipeline(photographs: int = 4) -> Any:
-    """What refinement needs of a pipeline; its model is the scene itself."""
+def a_run(photographs: int = 4) -> Any:
+    """What refinement needs of a run; its model is the scene itself."""
     render, views = analytic_renderer(), facing_views(photographs, size=SIZE)
     data = SimpleNamespace(
-        train_dataset=range(photographs),
         train_view=lambda index: views[index],
         train_views=lambda: views,
         photograph=lambda index: render(views[index]).color,
         shown=lambda index: None,
         photograph_names=lambda: [f"{index}.png" for index in range(photographs)],
     )
-    config = SimpleNamespace(
+    settings = SimpleNamespace(
         reliability=ReliabilityConfig(), gate=GateConfig(), fine_tune=FineTuneConfig(), seed=7, refiner=None
     )
-    model = SimpleNamespace(render_view=render, exposure=None)
-    return SimpleNamespace(model=model, datamanager=data, config=config, device=torch.device("cpu"))
+    model = SimpleNamespace(render_view=render, unexposed=lambda photograph, index: photograph)
+    return SimpleNamespace(
+        model=model, photographs=data, settings=settings, device=torch.device("cpu"), render=lambda view: model.render_view(view)
+    )
 
 
 def close_views(count: int, zoom: float) -> list[View]:

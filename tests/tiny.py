@@ -13,7 +13,8 @@ from nerfstudio.plugins.types import MethodSpecification
 
 from closeup_ns.method_config import closeup_gs_quick
 from closeup_ns.model.losses import InjectedTarget
-from closeup_ns.studio.datamanager import InjectedView
+from closeup_ns.rounds.run import Run
+from closeup_ns.rounds.views import InjectedView
 from closeup_ns.studio.trainer import CloseupTrainer, CloseupTrainerConfig
 from closeup_ns.views.view import View
 
@@ -26,6 +27,7 @@ SMALL: dict[str, Any] = {
     "pipeline.schedule.base_steps": 60,
     "pipeline.schedule.rounds": 2,
     "pipeline.schedule.round_steps": 15,
+    "pipeline.refiner.kind": "reliable",
     "pipeline.planner.anchors": 2,
     "pipeline.planner.updates": 2,
     "pipeline.planner.candidates": 12,
@@ -67,6 +69,11 @@ def tiny_trainer(data: Path, output: Path, seed: int = 0, **changes: Any) -> Clo
     trainer = tiny_config(data, output, **changes).setup(local_rank=0, world_size=1)
     trainer.setup()
     return trainer
+
+
+def run_in(trainer: CloseupTrainer) -> Run:
+    """What the rounds see of a trainer."""
+    return trainer.pipeline.as_run(trainer)
 
 
 def an_injected_view(view: View, round_index: int = 1, seed: int = 0, densifies: bool = False) -> InjectedView:

@@ -31,6 +31,7 @@ from closeup_ns.data.images import (
 )
 from closeup_ns.data.lenses import noticed
 from closeup_ns.data.llff import POSES_FILE, check_same_size, read_llff
+from closeup_ns.data.originals import Original, describe_originals, find_originals
 from closeup_ns.data.transforms import read_transforms
 from closeup_ns.errors import DataError
 
@@ -95,12 +96,14 @@ class CloseupDataParser(DataParser):
     def __init__(self, config: CloseupDataParserConfig) -> None:
         super().__init__(config=config)
         self._loaded: tuple[Capture, ImageChoice] | None = None
+        self._originals: list[Original | None] = []
 
     def _generate_dataparser_outputs(self, split: str = "train", **_: Any) -> DataparserOutputs:
         """Cameras, image files and seed points of one split ("train", "val" or "test"), in nerfstudio's world frame.
 
-        ``metadata`` holds what nerfstudio's own parsers put there, and for an LLFF capture ``bounds`` [images, 2]:
-        the nearest and farthest scene depth per image, in units of the transformed world.
+        ``metadata`` holds what nerfstudio's own parsers put there, ``originals`` (an `Original` or None per image), and
+        for an LLFF capture ``bounds`` [images, 2]: the nearest and farthest scene depth per image, in units of the
+        transformed world.
 
         Raises:
             DataError: the capture is not there, not recognised, damaged or inconsistent.
@@ -109,7 +112,10 @@ class CloseupDataParser(DataParser):
             raise ValueError(f"split is {split!r}; it must be 'train', 'val' or 'test'")
         if self._loaded is None:
             self._loaded = load_capture(self.config)
-            _report(self.config, *self._loaded)
+            self._originals, problems = find_originals(*self._loaded)
+            _report(self.config, *self._loaded, describe_originals(self._originals))
+            for problem in problems:
+                CONSOLE.print(escape(f"Note: {problem}"), style="yellow", soft_wrap=True)
         capture, images = self._loaded
         poses, transform = _oriented(self.config, capture)
         scale = self.config.scale_factor
@@ -127,7 +133,10 @@ class CloseupDataParser(DataParser):
             mask_filenames=_extra_files(capture, images, indices, "mask"),
             dataparser_scale=scale * capture.applied_scale,
             dataparser_transform=_whole_transform(capture, transform),
-            metadata=_metadata(self.config, capture, images, indices, transform, scale),
+            metadata={
+                **_metadata(self.config, capture, images, indices, transform, scale),
+                "originals": [self._originals[i] for i in indices],
+            },
         )
 
 
@@ -355,7 +364,7 @@ def _check_masks(capture: Capture, images: ImageChoice) -> None:
             )
 
 
-def _report(config: CloseupDataParserConfig, capture: Capture, images: ImageChoice) -> None:
+def _report(config: CloseupDataParserConfig, capture: Capture, images: ImageChoice, originals: str) -> None:
     """Say in one line what was found and used; one more line for each thing that the user should know."""
     train, test = (len(split_indices(config, capture, split)) for split in ("train", "test"))
     sizes = sorted(set(images.sizes))
@@ -364,7 +373,7 @@ def _report(config: CloseupDataParserConfig, capture: Capture, images: ImageChoi
     CONSOLE.print(
         escape(
             f"{capture.kind} capture {config.data}: {len(capture.frames)} images ({train} train, {test} test), "
-            f"{images.paths[0].parent.name} at {size} ({images.reason}), {points}."
+            f"{images.paths[0].parent.name} at {size} ({images.reason}), {originals}, {points}."
         ),
         soft_wrap=True,
     )

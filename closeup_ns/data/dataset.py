@@ -33,7 +33,7 @@ class CloseupDataset(InputDataset):
         Shrinking averages over each new pixel's area (cv2.INTER_AREA), which is what a coarser sensor would have seen.
         """
         path = self.image_filenames[image_idx]
-        pixels = _decode(path, keep_colour=True)
+        pixels = decode_image(path, keep_colour=True)
         width, height = self.sizes[image_idx]
         if pixels.shape[:2] == (height, width):
             return pixels
@@ -43,7 +43,7 @@ class CloseupDataset(InputDataset):
         """The mask [H, W, 1] bool at the camera's size, True where the pixel counts; None without masks."""
         if self._dataparser_outputs.mask_filenames is None:
             return None
-        mask = _decode(self._dataparser_outputs.mask_filenames[image_idx], keep_colour=False)
+        mask = decode_image(self._dataparser_outputs.mask_filenames[image_idx], keep_colour=False)
         width, height = self.sizes[image_idx]
         if mask.shape != (height, width):
             mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -66,7 +66,7 @@ class CloseupDataset(InputDataset):
         return data
 
 
-def _decode(path: Path, keep_colour: bool) -> npt.NDArray[np.uint8]:
+def decode_image(path: Path, keep_colour: bool) -> npt.NDArray[np.uint8]:
     """Decode an image fully: [H, W, 3 or 4] uint8 with colour (grey repeated), [H, W] uint8 without."""
     try:
         with Image.open(path) as image:

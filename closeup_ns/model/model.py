@@ -101,6 +101,7 @@ class CloseupModel(SplatfactoModel):
         self.full_resolution = False  # rounds train at full resolution, whatever the base phase's schedule says
         self.base_steps = 0  # what "a share of the base phase" is a share of; the pipeline sets it
         self.register_buffer("screen_kernel", torch.zeros(3))
+        self.register_buffer("native_kernels", torch.zeros(0, 3))
         start = self.config.supersample if self.config.supersample_from <= 0 else 1
         self.kernel = PixelKernel.of(self.config.pixel_variance, start, self.config.eps2d)
         self.register_buffer("footprint", torch.zeros(0))  # [N] once measured: what the 3D filter was trained with
@@ -148,6 +149,21 @@ class CloseupModel(SplatfactoModel):
     def kernel(self, kernel: PixelKernel) -> None:
         self.screen_kernel.copy_(self.screen_kernel.new_tensor([kernel.eps2d, kernel.supersample, kernel.lens_blur]))
 
+    def kernel_of(self, stream: int) -> PixelKernel:
+        """The pixel of a stream: 0 the photographs, t the native views of round t (the photographs' where unset)."""
+        if not 0 < stream <= len(self.native_kernels) or not bool(self.native_kernels[stream - 1].any()):
+            return self.kernel
+        eps2d, supersample, lens_blur = self.native_kernels[stream - 1].tolist()
+        return PixelKernel(eps2d, int(supersample), lens_blur)
+
+    def set_native_kernel(self, stream: int, kernel: PixelKernel) -> None:
+        """Set the pixel of round ``stream``'s native views."""
+        rows = max(stream, len(self.native_kernels))
+        grown = self.native_kernels.new_zeros(rows, 3)
+        grown[: len(self.native_kernels)] = self.native_kernels
+        grown[stream - 1] = grown.new_tensor([kernel.eps2d, kernel.supersample, kernel.lens_blur])
+        self.native_kernels = grown
+
     def start_supersampling(self) -> None:
         """From now on the pixel is an area."""
         self.kernel = PixelKernel.of(self.kernel.variance, self.config.supersample, self.config.eps2d)
@@ -167,7 +183,11 @@ class CloseupModel(SplatfactoModel):
         count = dict["gauss_params.means"].shape[0]
         for parameter in self.gauss_params.values():
             parameter.data = parameter.data.new_zeros((count, *parameter.shape[1:]))
-        self.footprint = self.means.new_zeros(dict["footprint"].shape if "footprint" in dict else 0)
+        for name in ("footprint", "native_kernels"):  # of sizes that training decides
+            if name in dict:
+                setattr(self, name, self.means.new_zeros(dict[name].shape))
+            else:
+                dict[name] = getattr(self, name)
         return nn.Module.load_state_dict(self, dict, **kwargs)
 
     # ---- training hooks
@@ -259,7 +279,8 @@ class CloseupModel(SplatfactoModel):
                 return self.get_empty_outputs(view.width, view.height, background)  # type: ignore[return-value]
         with_depth = self._wants_depth()
         viewmat = _viewmat_of(c2w[:1])
-        render, alpha = self._rasterize(view, viewmat, "RGB+ED" if with_depth else "RGB", inside)
+        kernel = self.kernel_of((camera.metadata or {}).get("stream", 0))
+        render, alpha = self._rasterize(view, viewmat, "RGB+ED" if with_depth else "RGB", inside, kernel)
         rgb = (render[..., :3] + (1 - alpha) * background).clamp(0.0, 1.0)
         rgb = self._as_photographed(rgb, camera)
         depth = None
@@ -286,9 +307,13 @@ class CloseupModel(SplatfactoModel):
         return self.config.output_depth_during_training or not self.training
 
     def _rasterize(
-        self, view: View, viewmat: Float[Tensor, "1 4 4"], mode: RenderMode, inside: Tensor | None
+        self,
+        view: View,
+        viewmat: Float[Tensor, "1 4 4"],
+        mode: RenderMode,
+        inside: Tensor | None,
+        kernel: PixelKernel,
     ) -> tuple[Float[Tensor, "H W C"], Float[Tensor, "H W 1"]]:
-        kernel = self.kernel
         width, height = view.width * kernel.supersample, view.height * kernel.supersample
         K = view.scaled_to(width, height).K.to(self.device)
         colors = torch.cat((self.features_dc[:, None, :], self.features_rest), dim=1)
@@ -312,6 +337,10 @@ class CloseupModel(SplatfactoModel):
         absgrad = self.training and self.strategy.absgrad and self.strategy.listens(self.step)
         return rasterization(**scene, absgrad=absgrad, rasterize_mode=self.config.rasterize_mode)
 
+    def unexposed(self, photograph: Float[Tensor, "H W 3"], index: int) -> Float[Tensor, "H W 3"]:
+        """Training photograph ``index`` (or a crop of it) brought to the model's own exposure."""
+        return photograph if self.exposure is None else self.exposure.undo(photograph, index)
+
     def evaluation_background(self) -> Float[Tensor, "3"]:
         """What `render_view` shows where there is no Gaussian; training draws its own at random."""
         was_training, self.training = self.training, False
@@ -321,11 +350,16 @@ class CloseupModel(SplatfactoModel):
             self.training = was_training
 
     @torch.no_grad()
-    def render_view(self, view: View) -> Rendered:
-        """Render a view for planning, refinement or a report: no gradients, evaluation background."""
+    def render_view(self, view: View, stream: int = 0) -> Rendered:
+        """Render a view for planning, refinement or a report: no gradients, evaluation background.
+
+        ``stream``: with the pixel of photographs (0) or of round t's native views (t).
+        """
         was_training = self.training
         self.eval()
-        outputs = self.get_outputs_for_camera(cameras_of(view))
+        camera = cameras_of(view)
+        camera.metadata = {"stream": stream}
+        outputs = self.get_outputs_for_camera(camera)
         self.train(was_training)
         alpha = outputs["accumulation"][..., 0]
         depth = torch.where(alpha > 0, outputs["depth"][..., 0], 0.0)

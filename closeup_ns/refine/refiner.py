@@ -219,11 +219,11 @@ def _chosen(config: RefinerConfig, device: torch.device) -> tuple[str, str]:
     if config.kind != "auto":
         return config.kind, "as configured"
     if device.type != "cuda":
-        return "reliable", "auto: see3d is for a GPU, and takes hours without one unless asked for"
+        return "none", "auto: see3d is for a GPU, and takes hours without one unless asked for"
     reason = config.see3d.why_not(device)
     if reason is None:
         return "see3d", "auto: a GPU and the weights are here"
-    return "reliable", f"auto: not see3d, since {reason}"
+    return "none", f"auto: not see3d, since {reason}"
 
 
 def _options(config: RefinerConfig, kind: str) -> RefinerOptions:

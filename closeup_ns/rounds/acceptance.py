@@ -1,55 +1,34 @@
-"""Whether a round is kept: a trial against the same number of steps on real photographs alone.
+"""Whether a round is kept: a trial against the same number of steps on the photographs as they were.
 
 The evidence is what neither arm of the trial trains on: photographs held out for its duration, the closest to the
-target and some far ones, and a quarter of the reliable pixels. The trial decides and is then undone: an accepted
-round trains in full from where it started, and a rejected one leaves the model as it was, so that its steps go to
-the real photographs and the run is never worse off than the base trained for as long.
+target and some far ones, their native crops at the round's own scale, and a quarter of the reliable pixels. The trial
+decides and is then undone: an accepted round trains in full from where it started, and a rejected one leaves the model
+as it was, so that its steps go to the photographs and the run is never worse off than the base trained for as long.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool
-from nerfstudio.engine.trainer import Trainer
 from torch import Tensor
 
+from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.refine.footprint import as_photographed
-from closeup_ns.rounds.trial import photograph_psnr, psnr, restore_snapshot, run_steps, take_snapshot
-from closeup_ns.studio.datamanager import InjectedView
+from closeup_ns.rounds.kernel_search import best_variance, table_of
+from closeup_ns.rounds.run import Run
+from closeup_ns.rounds.settings import AcceptanceConfig
+from closeup_ns.rounds.trial import native_psnr, photograph_psnr, restore_snapshot, run_steps, take_snapshot
+from closeup_ns.rounds.views import InjectedView, NativeView
+from closeup_ns.views.psnr import mean_of_numbers, psnr
 from closeup_ns.views.view import View
-
-if TYPE_CHECKING:
-    from closeup_ns.studio.pipeline import CloseupPipeline
 
 SET_ASIDE_BLOCK = 8
 """Reliable pixels are set aside in blocks of this many pixels: neighbours would give the answer away."""
-
-
-@dataclass
-class AcceptanceConfig:
-    """When a round is kept."""
-
-    enabled: bool = True
-    """Judge rounds by a trial; off keeps every round."""
-    trial_share: float = 0.2
-    """Length of each of the two arms, as a share of the round's steps."""
-    photographs: float = 0.125
-    """Share of the photographs that is held out to judge: half of them the closest to the target, half spread out."""
-    min_gain: float = 0.05
-    """A round must be better than its control by this many dB on the held-out photographs. Less is noise: a round kept
-    for 0.022 dB lost 0.19 dB on flower's test photographs."""
-    generated_tolerance: float = 2.0
-    """A refiner that invents detail may cost this many dB on them in the short trial: far photographs cannot show its
-    detail. A plausible generator lost 0.8 to 1.2 dB in the first round's trial of 50 steps; 0.4 were left at the end of
-    a run that gained 2 dB at 27x (docs/quality.md)."""
-    max_reliable_loss: float = 0.1
-    """A round may lose this many dB on the reliable pixels that were set aside."""
-    generated_reliable_loss: float = 3.0
-    """The same for a refiner that invents detail, as the gate's ``max_psnr_drop``: even the truth lost 1.2 dB."""
 
 
 @dataclass
@@ -64,9 +43,14 @@ class RoundVerdict:
     """After the control arm: real photographs only."""
     photographs_round: float | None = None
     """After the round's arm."""
+    native_control: float | None = None
+    """PSNR in dB of the held-out photographs' native crops at the round's scale, after the control arm."""
+    native_round: float | None = None
     reliable_control: float | None = None
     """PSNR in dB of the reliable pixels set aside, after the control arm."""
     reliable_round: float | None = None
+    native_kernel: float | None = None
+    """Pixel variance chosen for the round's native views, in px^2; None: the photographs'."""
     known_share: float = 0.0
     """How much the round has to say: mean trust of its pixels."""
     trial_steps: int = 0
@@ -96,56 +80,126 @@ def set_aside_mask(height: int, width: int, seed: int) -> Bool[Tensor, "H W"]:
     return mask[:height, :width]
 
 
-def try_round(
-    trainer: Trainer, step: int, round_steps: int, views: Sequence[InjectedView], target: Tensor, generates: bool
-) -> RoundVerdict:
-    """Judge a round whose views are ``views``. The model is left as it was."""
-    pipeline: CloseupPipeline = trainer.pipeline  # type: ignore[assignment]
-    config, data = pipeline.config.acceptance, pipeline.datamanager
-    known = float(torch.stack([view.target.weight.mean() for view in views]).mean()) if views else 0.0
-    if not views:
+@dataclass(frozen=True)
+class Candidate:
+    """A round that asks to be kept."""
+
+    number: int
+    views: Sequence[InjectedView]
+    native: Sequence[NativeView]
+    target: Tensor
+    generates: bool
+    step: int
+    """The round's first step."""
+    steps: int
+    """How many it has."""
+
+
+def try_round(run: Run, candidate: Candidate) -> RoundVerdict:
+    """Judge a round, and choose the pixel kernel of its native views on the way. The model is left as it was.
+
+    The kernel is chosen by the round's own arm: it is trained once for each kernel that the search tries.
+    """
+    config, data = run.settings.acceptance, run.photographs
+    known = mean_of_numbers(float(view.target.weight.mean()) for view in candidate.views)
+    if not candidate.views and not candidate.native:
         return RoundVerdict(False, "the gate let no view through: nothing to train on")
-    judges = evidence_photographs(data.train_views(), target, config.photographs)
+    known = 1.0 if math.isnan(known) else known
+    judges = evidence_photographs(data.train_views(), candidate.target, config.photographs)
     if not config.enabled or not judges:
         return RoundVerdict(True, "not judged: acceptance is off or no photograph can be spared", known_share=known)
-    steps = max(int(config.trial_share * round_steps), 1)
-    asides = [
-        set_aside_mask(v.view.height, v.view.width, seed).to(v.target.sparse.device) for seed, v in enumerate(views)
-    ]
-    before = photograph_psnr(pipeline, judges)
-    earlier = [view for view in data.injected if view not in views]
-    held_back = [_without(view, aside) for view, aside in zip(views, asides)]
-    snapshot = take_snapshot(trainer)
-    arms: dict[str, tuple[float, float]] = {}
-    for name, injected in (("control", earlier), ("round", [*earlier, *held_back])):
-        data.hold_out(judges)
-        data.injected = list(injected)
-        run_steps(trainer, step, steps, f"judging the round: {name}")
-        arms[name] = (photograph_psnr(pipeline, judges), _reliable_psnr(pipeline, views, asides))
-        data.hold_out([])
-        restore_snapshot(trainer, snapshot)
-    data.injected = earlier
+    before, arms = photograph_psnr(run, judges), _Arms(run, candidate, judges)
+    control = arms.run("control", (), ())
+    kernels: dict[float, _Outcome] = {}
+    if candidate.native and run.settings.originals.own_kernel:
+        own = run.model.kernel_of(candidate.number)
+
+        def score(variance: float) -> float:
+            run.model.set_native_kernel(
+                candidate.number, PixelKernel.of(variance, own.supersample, run.model.config.eps2d)
+            )
+            kernels[variance] = arms.run(f"native pixel {variance:g} px^2", candidate.views, candidate.native)
+            return kernels[variance].native
+
+        best, scores = best_variance(own.variance, run.settings.kernel_search, score)
+        label, outcome = f"; pixel kernel of its native views {best:g} px^2 ({table_of(scores)})", kernels[best]
+    else:
+        best, label, outcome = None, "", arms.run("round", candidate.views, candidate.native)
     verdict = RoundVerdict(
         accepted=False,
         reason="",
-        photographs_before=before,
-        photographs_control=arms["control"][0],
-        photographs_round=arms["round"][0],
-        reliable_control=_finite(arms["control"][1]),
-        reliable_round=_finite(arms["round"][1]),
+        photographs_before=_finite(before),
+        photographs_control=_finite(control.far),
+        photographs_round=_finite(outcome.far),
+        native_control=_finite(control.native),
+        native_round=_finite(outcome.native),
+        reliable_control=_finite(control.reliable),
+        reliable_round=_finite(outcome.reliable),
+        native_kernel=best,
         known_share=known,
-        trial_steps=steps,
+        trial_steps=arms.steps,
     )
-    return decide(verdict, config, generates)
+    decided = decide(verdict, config, candidate.generates)
+    return replace(decided, reason=decided.reason + label)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """PSNR in dB after one arm: held-out photographs, their native crops, reliable pixels set aside."""
+
+    far: float
+    native: float
+    reliable: float
+
+
+class _Arms:
+    """Trains an arm of a trial, scores it, and goes back."""
+
+    def __init__(self, run: Run, candidate: Candidate, judges: Sequence[int]) -> None:
+        self._run, self.candidate, self.judges = run, candidate, judges
+        self.steps = max(int(run.settings.acceptance.trial_share * candidate.steps), 1)
+        self.snapshot = take_snapshot(run)
+        self.asides = [
+            set_aside_mask(view.view.height, view.view.width, seed).to(view.target.sparse.device)
+            for seed, view in enumerate(candidate.views)
+        ]
+
+    def run(self, label: str, views: Sequence[InjectedView], native: Sequence[NativeView]) -> _Outcome:
+        """Train with ``views`` and ``native`` beside what earlier rounds brought."""
+        run, data, round_ = self._run, self._run.photographs, self.candidate
+        injected, cropped = list(data.injected), list(data.native)
+        kernels = run.model.native_kernels.clone()
+        data.hold_out(self.judges)
+        data.injected = injected + [_without(view, aside) for view, aside in zip(views, self.asides)]
+        data.native = cropped + list(native)
+        run_steps(run, round_.step, self.steps, f"judging round {round_.number}: {label}")
+        outcome = _Outcome(
+            photograph_psnr(run, self.judges),
+            native_psnr(run, round_.number, self.judges, round_.native),
+            _reliable_psnr(run, round_.views, self.asides),
+        )
+        data.hold_out([])
+        data.injected, data.native = injected, cropped
+        restore_snapshot(run, self.snapshot)
+        run.model.native_kernels = kernels
+        return outcome
 
 
 def decide(verdict: RoundVerdict, config: AcceptanceConfig, generates: bool) -> RoundVerdict:
     """The rule, on the figures of a finished trial."""
-    assert verdict.photographs_round is not None and verdict.photographs_control is not None
+    if verdict.photographs_round is None or verdict.photographs_control is None:
+        return replace(verdict, accepted=False, reason="the held-out photographs show nothing that counts")
     gain = verdict.photographs_round - verdict.photographs_control
-    needed = -config.generated_tolerance if generates else config.min_gain
-    said = f"held-out photographs {gain:+.3f} dB against as many steps on real photographs alone"
-    if not gain >= needed:  # NaN, too: judges of which nothing counts prove nothing
+    said = f"held-out photographs {gain:+.3f} dB against as many steps on photographs alone"
+    native = None
+    if verdict.native_round is not None and verdict.native_control is not None:
+        native = verdict.native_round - verdict.native_control
+        said += f", their native crops {native:+.3f} dB"
+        if not native >= config.min_gain:
+            return replace(verdict, accepted=False, reason=f"{said}: {config.min_gain:+.2f} dB are needed on the crops")
+    needed = config.min_gain if native is None else -config.native_tolerance
+    needed = min(needed, -config.generated_tolerance) if generates else needed
+    if not gain >= needed:
         return replace(verdict, accepted=False, reason=f"{said}: {needed:+.2f} dB are needed")
     if verdict.reliable_round is not None and verdict.reliable_control is not None:
         change = verdict.reliable_round - verdict.reliable_control
@@ -162,14 +216,14 @@ def _without(view: InjectedView, aside: Bool[Tensor, "H W"]) -> InjectedView:
     return replace(view, target=kept)
 
 
-def _reliable_psnr(pipeline: CloseupPipeline, views: Sequence[InjectedView], asides: Sequence[Tensor]) -> float:
+def _reliable_psnr(run: Run, views: Sequence[InjectedView], asides: Sequence[Tensor]) -> float:
     scores = []
     for view, aside in zip(views, asides):
         mask = view.target.sparse & aside
         if mask.any():
-            seen = as_photographed(pipeline.model.render_view(view.view).color.permute(2, 0, 1), view.target.footprint)
+            seen = as_photographed(run.model.render_view(view.view).color.permute(2, 0, 1), view.target.footprint)
             scores.append(psnr(seen.permute(1, 2, 0), view.target.sparse_color, mask))
-    return sum(scores) / len(scores) if scores else float("nan")
+    return mean_of_numbers(scores)
 
 
 def _finite(value: float) -> float | None:

@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.model.losses import InjectedTarget, real_share
+from closeup_ns.model.model import CloseupModel
 from closeup_ns.model.strategy import NEVER, CloseupStrategy
+from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.refine.footprint import consistent
+from closeup_ns.rounds.passes import planned_views
+from closeup_ns.rounds.settings import FineTuneConfig
+from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.store.view import StoredView
-from closeup_ns.studio.datamanager import InjectedView
-
-if TYPE_CHECKING:
-    from closeup_ns.model.model import CloseupModel
-
-
-@dataclass
-class FineTuneConfig:
-    """How a round is trained."""
-
-    probability: float = 0.5
-    """Share of a round's steps that train on an injected view; the others train on photographs."""
-    current_share: float = 0.7
-    """Of those, the share for the round's own views rather than earlier rounds'."""
-    refine_frontier: bool = True
-    """Refine and train on the frontier views too (Fig. 2c), not only on the to-be-updated views."""
-    real_weight: float = 1.0
-    """Weight of pixels whose colour comes from photographs."""
-    generated_weight: float = 0.3
-    """Weight of pixels that a generator made. Views that contradict each other a little train worse at 1 (-0.3 dB)."""
-    sparse_weight: float = 0.0
-    """Weight of the reliable pixels' own L1 term; above 0 their real colours are also laid into the refined image. The
-    photographs that they come from are trained on anyway; carried into a close-up they are off by what the geometry is
-    off, and cost 0.2 to 1.6 dB (docs/quality.md). The paper's Table 3 has them, so they can be had."""
-    ssim_weight: float = 0.2
-    """Weight of the structural term, where a generator added detail. Without one there is nothing to fit but noise."""
-    densify: bool = True
-    """Densify from close views, where a generator added detail to fit. Without one it hurt in every run."""
-    densify_within: float = 1 / 3
-    """Only views at most this share of the original distance from the target densify."""
-    growth: float = 1.5
-    """A round whose views densify may multiply the number of Gaussians by at most this, whatever
-    ``pipeline.model.max-gaussians`` allowed the base phase."""
+from closeup_ns.rounds.views import InjectedView
 
 
 def injected_view(
@@ -101,6 +73,28 @@ def injected_view(
     )
 
 
+def stored_views(
+    store: RoundStore,
+    number: int,
+    plans: Sequence[RoundPlan],
+    config: FineTuneConfig,
+    generates: bool,
+    device: torch.device | str,
+) -> list[InjectedView]:
+    """The views of round ``number`` that have something to say, as they are trained on."""
+    plan_of = {
+        name: plan for index, plan in enumerate(plans) for name in planned_views(plan, index, config.refine_frontier)
+    }
+    views = []
+    for name in store.views(number):
+        stored = store.load_view(number, name)
+        if teaches(stored, config):
+            plan = plan_of[name]
+            target, distance = torch.tensor(plan.target), plan.radius * plan.zoom_total
+            views.append(injected_view(number, name, stored, target, distance, config, generates, device))
+    return views
+
+
 def teaches(stored: StoredView, config: FineTuneConfig) -> bool:
     """Whether a stored view has anything to say: as it was refined, or by its reliable pixels where those count."""
     return stored.decision.accepted or (stored.decision.verdict == "reliable_only" and config.sparse_weight > 0)
@@ -116,9 +110,19 @@ def with_real_colors(stored: StoredView) -> Float[Tensor, "H W 3"]:
 
 
 def fine_tuning_strategy(
-    model: CloseupModel, config: FineTuneConfig, start: int, steps: int, radius_ratio: float, generates: bool
+    model: CloseupModel,
+    config: FineTuneConfig,
+    start: int,
+    steps: int,
+    radius_ratio: float,
+    densifies: bool,
+    growth: float,
 ) -> CloseupStrategy:
     """A fresh strategy for one round: no opacity reset, sizes in proportion to the round's radius.
+
+    Args:
+        densifies: whether the round has native views, or a generator's, to grow Gaussians for.
+        growth: the round may multiply the number of Gaussians by at most this, whatever the base phase's ceiling was.
 
     gsplat's own would return early (its last step is past) or reset all opacities in the middle of a short
     fine-tuning; and at a close-up's scale everything is "small", so it would duplicate and never split.
@@ -127,15 +131,14 @@ def fine_tuning_strategy(
     settings = dict(vars(base))
     settings.update(
         refine_start_iter=start,
-        refine_stop_iter=start + int(0.8 * steps) if config.densify and generates else 0,
+        refine_stop_iter=start + int(0.8 * steps) if config.densify and densifies else 0,
         reset_every=NEVER,
         pause_refine_after_reset=0,
         refine_scale2d_stop_iter=0,
         grow_scale3d=base.grow_scale3d * radius_ratio,
         prune_scale3d=NEVER,
         prune_opa=0.005,
-        # Not the base phase's ceiling: a base that has reached it would leave no Gaussian for what the generator shows.
-        max_gaussians=int(model.num_points * config.growth),
+        max_gaussians=int(model.num_points * growth),
         counts_this_step=False,
     )
     return CloseupStrategy(**settings)

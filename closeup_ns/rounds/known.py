@@ -2,54 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
 
 from closeup_ns.errors import PlanningError
+from closeup_ns.planning.plan import KnownView
 from closeup_ns.progress import track
-from closeup_ns.refine.gate import masked_psnr
-from closeup_ns.refine.refiner import GuideImage
+from closeup_ns.refine.refiner import GuideImage, Refiner
 from closeup_ns.rounds.injection import with_real_colors
+from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.rounds import RoundStore
+from closeup_ns.rounds.views import NativeView
+from closeup_ns.views.psnr import psnr
 from closeup_ns.views.reliability import Observation
-
-if TYPE_CHECKING:
-    from closeup_ns.studio.pipeline import CloseupPipeline
 
 LEARNT_PSNR = 20.0
 """A generated view that the model, trained on it, shows at less than this many dB contradicts the others (#26)."""
 
 
-def _nothing() -> None:
-    """What is done between two views where nobody waits."""
-
-
 @torch.no_grad()
-def observations(pipeline: CloseupPipeline, between: Callable[[], None] = _nothing) -> list[Observation]:
+def observations(run: Run) -> list[Observation]:
     """The photographs at the model's own exposure, each with the model's z-depth from where it was taken.
 
-    Pixels that show no scene (masked, transparent) have no depth: they back nothing. ``between`` is called before each
-    photograph.
+    Pixels that show no scene (masked, transparent) have no depth: they back nothing.
     """
-    model, data = pipeline.model, pipeline.datamanager
-    result = []
-    for index in track(range(len(data.train_dataset)), "depth of photographs"):
-        between()
-        view, photograph = data.train_view(index), data.photograph(index)
-        if model.exposure is not None:
-            photograph = model.exposure.undo(photograph, index)
-        depth, shown = model.render_view(view).depth, data.shown(index)
+    data, result = run.photographs, []
+    for index, view in enumerate(track(data.train_views(), "depth of photographs")):
+        photograph = run.model.unexposed(data.photograph(index), index)
+        depth, shown = run.render(view).depth, data.shown(index)
         depth = depth if shown is None else torch.where(shown, depth, 0.0)
         result.append(Observation(view, photograph.permute(2, 0, 1).contiguous(), depth))
     return result
 
 
+def known_views(
+    run: Run, store: RoundStore, number: int, native: Sequence[NativeView], refiner: Refiner
+) -> list[KnownView]:
+    """What planning round ``number`` may build on: photographs, native views, and earlier rounds' views.
+
+    A generator's references may only be views that are believed.
+    """
+    data = run.photographs
+    known = [KnownView(f"train/{name}", view, True) for name, view in zip(data.photograph_names(), data.train_views())]
+    known += [KnownView(view.name, data.native_view(view), True) for view in (*data.native, *native)]
+    earlier = list(data.injected)
+    if refiner.generates and earlier:
+        believed = believed_views(run, store, number)
+        earlier = [view for view in earlier if view.name in believed]
+    return known + [KnownView(view.name, view.view, False) for view in earlier]
+
+
 @torch.no_grad()
-def believed_views(
-    pipeline: CloseupPipeline, store: RoundStore, number: int, between: Callable[[], None] = _nothing
-) -> dict[str, Observation]:
+def native_observations(run: Run, views: Sequence[NativeView]) -> list[Observation]:
+    """Native ``views`` as `observations`: the finest that is photographed of what they show."""
+    data, result = run.photographs, []
+    for native in views:
+        image, counted = data.native_image(native)
+        view, image = data.native_view(native), run.model.unexposed(image, native.photograph)
+        depth = run.render(view).depth
+        depth = depth if counted is None else torch.where(counted, depth, 0.0)
+        result.append(Observation(view, image.permute(2, 0, 1).contiguous(), depth))
+    return result
+
+
+@torch.no_grad()
+def believed_views(run: Run, store: RoundStore, number: int) -> dict[str, Observation]:
     """Refined views of rounds before ``number``, by their names in a plan, that a generator may build on.
 
     Their round was kept, the gate accepted them, and the model that was trained on them shows what they show
@@ -63,12 +81,10 @@ def believed_views(
         for name in store.views(earlier):
             if store.header(earlier, name)["decision"]["verdict"] != "accepted":
                 continue
-            between()
             stored = store.load_view(earlier, name)
-            view = stored.view.to(pipeline.device)
-            rendered, image = pipeline.model.render_view(view), stored.image.to(pipeline.device)
-            everywhere = torch.ones_like(rendered.alpha, dtype=torch.bool)
-            if masked_psnr(torch.nan_to_num(rendered.color), image, everywhere) > LEARNT_PSNR:
+            view = stored.view.to(run.device)
+            rendered, image = run.render(view), stored.image.to(run.device)
+            if psnr(torch.nan_to_num(rendered.color), image) > LEARNT_PSNR:
                 found[f"round{earlier}/{name}"] = Observation(view, image.permute(2, 0, 1), rendered.depth)
     return found
 

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from closeup_ns.rounds.schedule import ScheduleConfig
 from closeup_ns.rounds.store.rounds import RoundStore
-
-if TYPE_CHECKING:
-    from nerfstudio.engine.trainer import Trainer
-
-    from closeup_ns.rounds.loop import Rounds
-
-
-_FRAME_SECONDS = 5.0
-"""A viewer's frame takes less."""
 
 
 class NextRound:
@@ -39,7 +29,9 @@ class NextRound:
         """Wish for the next round; from any thread."""
         self._wanted.set()
 
-    def grant(self, rounds: Rounds, step: int) -> None:
+    def grant(
+        self, schedule: ScheduleConfig, store: RoundStore, step: int, end_base_phase: Callable[[int], None]
+    ) -> None:
         """Change the schedule so that the wish comes true; ``step`` is the next to be trained.
 
         In the base phase the first round starts at ``step``. Later, the round after the present one is on the schedule
@@ -48,9 +40,8 @@ class NextRound:
         if not self.wanted or step < 1:
             return
         self._wanted.clear()
-        schedule = rounds.schedule
         if step < schedule.base_steps:
-            rounds.end_base_phase(step)
+            end_base_phase(step)
             schedule.base_steps = step
             schedule.rounds = max(schedule.rounds, 1)
         elif schedule.round_at(step) in (0, schedule.rounds):
@@ -59,7 +50,7 @@ class NextRound:
             CONSOLE.print(f"The next round is on the schedule already: step {next_round_step(schedule, step)}")
             return
         self.granted = True
-        rounds.store.save_schedule(asdict(schedule))
+        store.save_schedule(asdict(schedule))
         CONSOLE.print(f"A round was asked for: it starts at step {next_round_step(schedule, step)}")
 
 
@@ -75,29 +66,3 @@ def adopt_schedule(store: RoundStore, schedule: ScheduleConfig) -> None:
     if saved is not None:
         schedule.base_steps, schedule.round_steps = saved["base_steps"], saved["round_steps"]
         schedule.rounds = max(schedule.rounds, saved["rounds"])
-
-
-def give_way(trainer: Trainer) -> None:
-    """Let a viewer that waits for the training lock render one frame; called between two renders of a long stage.
-
-    Without it, a round's planning and refinement would freeze the viewer for minutes. The caller holds the lock, as all
-    training callbacks do; where nobody is connected, nothing happens.
-    """
-    viewer = getattr(trainer, "viewer_state", None)
-    if not getattr(viewer, "render_statemachines", None) or not trainer.train_lock.locked():
-        return
-    trainer.train_lock.release()
-    try:
-        # Python's locks are not fair: whoever releases one and asks for it at once gets it again.
-        time.sleep(0.002)
-    finally:
-        _take_back(trainer.train_lock)
-
-
-def _take_back(lock: threading.Lock) -> None:
-    """Hold the lock again, also where Ctrl+C ends the wait: the training loop releases it on its way out."""
-    try:
-        lock.acquire()
-    except KeyboardInterrupt:
-        lock.acquire(timeout=_FRAME_SECONDS)  # no longer: the interrupt may have come when the lock was ours already
-        raise

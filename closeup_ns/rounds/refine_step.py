@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -17,30 +16,25 @@ from closeup_ns.peak_memory import Peak, measured
 from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.progress import bar, in_words
 from closeup_ns.refine.gate import judge, refined_is_finite
-from closeup_ns.refine.refiner import RefinedView, Refiner, RefineRequest
+from closeup_ns.refine.refiner import RefinedView, Refiner, RefineRequest, chosen_kind
 from closeup_ns.refine.results import failed
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.rounds.known import anchor_images, stored_guide
 from closeup_ns.rounds.passes import RoundPass, planned_views, round_passes
+from closeup_ns.rounds.run import Run
+from closeup_ns.rounds.settings import RoundSettings
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.store.view import PassRecord, StoredView
 from closeup_ns.views.reliability import Observation, ReliablePixels, reliable_pixels
 from closeup_ns.views.view import View
-
-if TYPE_CHECKING:
-    from closeup_ns.studio.pipeline import CloseupPipeline
-
-
-def _nothing() -> None:
-    """What is done between two views where nobody waits."""
 
 
 @dataclass(frozen=True, eq=False)
 class Refinement:
     """A round that is refined: the model, where views come from and go to, and what may be looked at."""
 
-    pipeline: CloseupPipeline
-    """Renders the views; its config has the thresholds and the seed."""
+    run: Run
+    """Renders the views; its settings have the thresholds and the seed."""
     refiner: Refiner
     number: int
     """The round, from 1."""
@@ -50,15 +44,20 @@ class Refinement:
     """Where earlier rounds' views are; the same store in a training."""
     photographs: Sequence[Observation]
     """All photographs with the model's depth, in the capture's order (`known.observations`)."""
+    native: Sequence[Observation] = field(default_factory=tuple)
+    """The native views so far (`known.native_observations`): photographs, too, and the finest ones."""
     believed: Sequence[Observation] = field(default_factory=tuple)
     """Earlier rounds' refined views that say where geometry is known (`known.believed_views`): for generators."""
-    between: Callable[[], None] = _nothing
-    """Called before each render."""
 
-    def render(self, view: View) -> Rendered:
-        """The model's view."""
-        self.between()
-        return self.pipeline.model.render_view(view)
+    @property
+    def real(self) -> list[Observation]:
+        """Everything photographed."""
+        return [*self.photographs, *self.native]
+
+
+def refines(settings: RoundSettings, device: torch.device | str) -> bool:
+    """Whether rounds plan views of their own: for a refiner, or for the reliable pixels' loss term."""
+    return chosen_kind(settings.refiner, device) != "none" or settings.fine_tune.sparse_weight > 0
 
 
 @torch.no_grad()
@@ -72,7 +71,7 @@ def refine_round(work: Refinement, plans: Sequence[RoundPlan], limit: int | None
         RefinerError: the refiner cannot work at all. What was refined before is stored.
         PlanningError: a plan's anchor is not there any more.
     """
-    with_frontier = work.pipeline.config.fine_tune.refine_frontier
+    with_frontier = work.run.settings.fine_tune.refine_frontier
     named = [planned_views(plan, index, with_frontier) for index, plan in enumerate(plans)]
     chosen = [name for views in named for name in views][:limit]
     named = [{name: view for name, view in views.items() if name in chosen} for views in named]
@@ -81,7 +80,7 @@ def refine_round(work: Refinement, plans: Sequence[RoundPlan], limit: int | None
     missing = [name for name in views if name not in done]
     if not missing:
         return
-    passes = round_passes(work.store, work.number, plans, named, work.refiner, work.render, work.pipeline.device)
+    passes = round_passes(work.store, work.number, plans, named, work.refiner, work.run.render, work.run.device)
     with bar("refining close-ups", len(missing)) as advance:
         for index, item in enumerate(passes, start=1):
             todo = {name: views[name] for name in item.targets if name not in done}
@@ -102,7 +101,7 @@ def _refine_pass(
 ) -> None:
     """Refine the missing views of one pass together, judge each and store it. Nothing of the pass is kept."""
     began = time.perf_counter()
-    with measured(work.pipeline.device) as peak:
+    with measured(work.run.device) as peak:
         request, real = _request(work, item, todo)
         results = _refined(work.refiner, request)
     references = tuple(guide.name for guide in (*request.anchors, *request.neighbours))
@@ -110,7 +109,7 @@ def _refine_pass(
     for name, view, rendered, mask, refined in zip(todo, request.views, request.renders, real, results, strict=True):
         began = time.perf_counter()
         generated = work.refiner.generates if refined.generated is None else refined.generated
-        decision = judge(refined, rendered, mask, work.pipeline.config.gate, generated)
+        decision = judge(refined, rendered, mask, work.run.settings.gate, generated)
         refined = _presentable(refined, rendered, mask)
         stored = StoredView(
             view=view,
@@ -130,15 +129,15 @@ def _refine_pass(
 
 def _request(work: Refinement, item: RoundPass, todo: dict[str, View]) -> tuple[RefineRequest, list[ReliablePixels]]:
     """What the refiner is given, and what is known of each view from photographs alone."""
-    pipeline, device = work.pipeline, work.pipeline.device
+    run, device = work.run, work.run.device
     views = [view.to(device) for view in todo.values()]
-    renders = [work.render(view) for view in views]
-    config = pipeline.config.reliability
+    renders = [run.render(view) for view in views]
+    config = run.settings.reliability
     real = [
-        reliable_pixels(view, rendered.depth, rendered.alpha, work.photographs, config)
+        reliable_pixels(view, rendered.depth, rendered.alpha, work.real, config)
         for view, rendered in zip(views, renders, strict=True)
     ]
-    names = pipeline.datamanager.photograph_names()
+    names = run.photographs.photograph_names()
     photographs = dict(zip(names, work.photographs, strict=True))
     finished = [name for name in (*item.neighbours, *item.targets) if name not in todo]
     stored = set(work.store.views(work.number))
@@ -146,8 +145,8 @@ def _request(work: Refinement, item: RoundPass, todo: dict[str, View]) -> tuple[
         views=views,
         renders=renders,
         masks=[_shown(work, *known) for known in zip(views, renders, real, strict=True)],
-        references=list(work.photographs),
-        seed=pipeline.config.seed,
+        references=work.real,
+        seed=run.settings.seed,
         names=list(todo),
         anchors=anchor_images(item.anchors, photographs, work.earlier, device),
         neighbours=[
@@ -166,7 +165,7 @@ def _shown(work: Refinement, view: View, rendered: Rendered, real: ReliablePixel
     """
     if not work.refiner.generates or not work.believed:
         return real
-    config = work.pipeline.config.reliability
+    config = work.run.settings.reliability
     known = reliable_pixels(view, rendered.depth, rendered.alpha, work.believed, config)
     return dataclasses.replace(real, dense=real.dense | known.dense)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,65 +21,73 @@ from closeup_ns.refine.refiner import build_refiner
 from closeup_ns.rendering.backend import describe_backend
 from closeup_ns.rounds.acceptance import RoundVerdict
 from closeup_ns.rounds.contact_sheet import SheetRow, save_contact_sheet
+from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.store.view import in_figures
 
-if TYPE_CHECKING:
-    from closeup_ns.studio.pipeline import CloseupPipeline
+
+@dataclass
+class RoundResult:
+    """What is known about a round; filled in from stage to stage."""
+
+    number: int
+    zoom: float
+    plans: list[RoundPlan] = field(default_factory=list)
+    """One for each target where a refiner works; empty for a round of native views alone."""
+    verdict: RoundVerdict = field(default_factory=lambda: RoundVerdict(False, "not judged yet"))
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time of each stage."""
+    psnr_before: float | None = None
+    """PSNR in dB of the evaluation split, before the round and after it."""
+    psnr_after: float | None = None
 
 
-def write_round_report(
-    pipeline: CloseupPipeline,
-    store: RoundStore,
-    number: int,
-    plans: list[RoundPlan],
-    verdict: RoundVerdict,
-    seconds: dict[str, float],
-    psnr_before: float | None,
-    psnr_after: float | None,
-) -> None:
-    """Write what round ``number`` did; the report, written last, marks the round as over."""
-    rows = []
+def write_round_report(run: Run, store: RoundStore, result: RoundResult) -> None:
+    """Write what a round did; the report, written last, marks the round as over."""
+    rows, number, verdict = [], result.number, result.verdict
     for name in store.views(number):
         stored = store.load_view(number, name)
-        after = pipeline.model.render_view(stored.view.to(pipeline.device)).color
+        after = run.model.render_view(stored.view.to(run.device)).color
         store.save_after(number, name, after)
         rows.append(SheetRow(name, stored, after))
-    zoom = pipeline.config.planner.zoom**number
-    kept = "kept" if verdict.accepted else "NOT kept"
-    save_contact_sheet(store.contact_sheet(number), rows, f"round {number}, {zoom:g}x closer, {kept}: {verdict.reason}")
+    if rows:
+        kept = "kept" if verdict.accepted else "NOT kept"
+        title = f"round {number}, {result.zoom:g}x closer, {kept}: {verdict.reason}"
+        save_contact_sheet(store.contact_sheet(number), rows, title)
     report: dict[str, Any] = {
         "round": number,
-        "zoom": zoom,
-        "radii": [plan.radius for plan in plans],
+        "zoom": result.zoom,
+        "radii": [plan.radius for plan in result.plans],
         "verdict": verdict.to_dict(),
         "views": {row.name: in_figures(row.stored) for row in rows},
-        "warnings": [warning for plan in plans for warning in plan.warnings],
-        "gaussians": pipeline.model.num_points,
-        "kernel": asdict(pipeline.model.kernel),
+        "native_views": sum(view.round_index == number for view in run.photographs.native),
+        "warnings": [warning for plan in result.plans for warning in plan.warnings],
+        "gaussians": run.model.num_points,
+        "kernel": asdict(run.model.kernel),
+        "native_kernel": asdict(run.model.kernel_of(number)),
         "evaluation_psnr": {
-            "before": psnr_before,
-            "after": psnr_after,
+            "before": result.psnr_before,
+            "after": result.psnr_after,
             "note": "evaluation split; reported only, never used to decide",
         },
-        "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
+        "seconds": {stage: round(value, 2) for stage, value in result.seconds.items()},
         "peak_memory_mb": process_peak_mb(),
-        "made_with": made_with(pipeline),
+        "made_with": made_with(run),
     }
-    if torch.device(pipeline.device).type == "cuda":
-        report["peak_gpu_memory_mb"] = gpu_peak_mb(pipeline.device)
+    if run.device.type == "cuda":
+        report["peak_gpu_memory_mb"] = gpu_peak_mb(run.device)
     store.finish_round(number, report)
-    show_round(pipeline, store, report, rows)
+    show_round(run, store, report, rows)
 
 
-def made_with(pipeline: CloseupPipeline) -> dict[str, Any]:
+def made_with(run: Run) -> dict[str, Any]:
     """Versions, device and refiner: what another person needs to get the same figures."""
-    refiner, description = build_refiner(pipeline.config.refiner, pipeline.device)
+    refiner, description = build_refiner(run.settings.refiner, run.device)
     about = provenance()
     ours = f"{about['closeup_ns']} ({about['commit']})" if about["commit"] else about["closeup_ns"]
     others = {name: version(name) for name in ("nerfstudio", "gsplat", "torch")}
     return {
-        "device": describe_backend(pipeline.device),
+        "device": describe_backend(run.device),
         "refiner": description.removeprefix("refiner: "),
         "generates": refiner.generates,
         "versions": {"closeup-ns": ours, **others},
@@ -87,9 +95,9 @@ def made_with(pipeline: CloseupPipeline) -> dict[str, Any]:
     }
 
 
-def show_round(pipeline: CloseupPipeline, store: RoundStore, report: dict[str, Any], rows: Sequence[SheetRow]) -> None:
+def show_round(run: Run, store: RoundStore, report: dict[str, Any], rows: Sequence[SheetRow]) -> None:
     """The console's lines, tensorboard's scalars and images, and the page about the run so far."""
-    number, step, far = report["round"], pipeline.model.step, report["evaluation_psnr"]
+    number, step, far = report["round"], run.model.step, report["evaluation_psnr"]
     used = [row.stored.real.float().mean() for row in rows if row.stored.decision.verdict != "rejected"]
     scalars: dict[str, float | None] = {
         "accepted": float(report["verdict"]["accepted"]),
@@ -97,6 +105,8 @@ def show_round(pipeline: CloseupPipeline, store: RoundStore, report: dict[str, A
         "evaluation PSNR after": far["after"],
         "held-out PSNR, control": report["verdict"]["photographs_control"],
         "held-out PSNR, round": report["verdict"]["photographs_round"],
+        "native PSNR, control": report["verdict"]["native_control"],
+        "native PSNR, round": report["verdict"]["native_round"],
         "share of real pixels": float(torch.stack(used).mean()) if used else None,
         "share of generated pixels": 1 - float(torch.stack(used).mean()) if used else None,
         "share of views used": len(used) / len(rows) if rows else None,
@@ -104,13 +114,14 @@ def show_round(pipeline: CloseupPipeline, store: RoundStore, report: dict[str, A
     for name, value in scalars.items():
         if value is not None:
             writer.put_scalar(name=f"Rounds/{name}", scalar=value, step=step)
-    with Image.open(store.contact_sheet(number)) as sheet:
-        pixels = torch.from_numpy(np.asarray(sheet.convert("RGB")).astype(np.float32) / 255)
-    writer.put_image(name=f"Rounds/{number} contact sheet", image=pixels, step=step)
+    if rows:
+        with Image.open(store.contact_sheet(number)) as sheet:
+            pixels = torch.from_numpy(np.asarray(sheet.convert("RGB")).astype(np.float32) / 255)
+        writer.put_image(name=f"Rounds/{number} contact sheet", image=pixels, step=step)
+        CONSOLE.print(f"Round {number}: see {store.contact_sheet(number)}")
     if far["before"] is not None and far["after"] is not None:
         before, after = far["before"], far["after"]
         CONSOLE.print(f"Round {number}: evaluation photographs {before:.2f} -> {after:.2f} dB (report only)")
-    CONSOLE.print(f"Round {number}: see {store.contact_sheet(number)}")
     write_page(store)
 
 

@@ -7,20 +7,18 @@ against a control on photographs that neither arm trained on. A trial never chan
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from nerfstudio.engine.trainer import Trainer
 from torch import Tensor, nn
 
+from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.progress import track
-from closeup_ns.rounds.next_round import give_way
-
-if TYPE_CHECKING:
-    from closeup_ns.studio.pipeline import CloseupPipeline
+from closeup_ns.rounds.run import Run
+from closeup_ns.rounds.views import NativeView
+from closeup_ns.views.psnr import mean_of_numbers, psnr
 
 
 @dataclass
@@ -33,18 +31,18 @@ class Snapshot:
     schedulers: dict[str, dict[str, Any]]
     strategy: Any
     strategy_state: dict[str, Any]
-    sampler: tuple[list[int], Any, Tensor]
+    sampler: Any
     random: Tensor
     kernel: PixelKernel
+    native_kernels: Tensor
     footprint: Tensor
     step: int
 
 
-def take_snapshot(trainer: Trainer) -> Snapshot:
+def take_snapshot(run: Run) -> Snapshot:
     """Copy the training state."""
-    pipeline: CloseupPipeline = trainer.pipeline  # type: ignore[assignment]
-    model, data = pipeline.model, pipeline.datamanager
-    optimizers = trainer.optimizers
+    assert run.trainer is not None
+    model, data, optimizers = run.model, run.photographs, run.trainer.optimizers
     return Snapshot(
         tensors={name: parameter.detach().clone() for name, parameter in model.named_parameters()},
         optimizers={
@@ -57,22 +55,19 @@ def take_snapshot(trainer: Trainer) -> Snapshot:
         schedulers={name: copy.deepcopy(s.state_dict()) for name, s in optimizers.schedulers.items()},
         strategy=model.strategy,
         strategy_state=copy.deepcopy(model.strategy_state),
-        sampler=(
-            list(data.train_unseen_cameras),
-            data.random_generator.getstate() if hasattr(data, "random_generator") else None,
-            data.injection_generator.get_state(),
-        ),
+        sampler=data.sampler_state(),
         random=torch.get_rng_state(),
         kernel=model.kernel,
+        native_kernels=model.native_kernels.clone(),
         footprint=model.footprint.clone(),
         step=model.step,
     )
 
 
-def restore_snapshot(trainer: Trainer, snapshot: Snapshot) -> None:
+def restore_snapshot(run: Run, snapshot: Snapshot) -> None:
     """Put the training state back, bit for bit, also when the number of Gaussians changed meanwhile."""
-    pipeline: CloseupPipeline = trainer.pipeline  # type: ignore[assignment]
-    model, data = pipeline.model, pipeline.datamanager
+    assert run.trainer is not None
+    model, optimizers = run.model, run.trainer.optimizers
     for name in model.gauss_params:
         # New parameters, as gsplat makes them when it densifies: a graph that is still alive somewhere would go on
         # expecting gradients of as many Gaussians as there were.
@@ -80,7 +75,7 @@ def restore_snapshot(trainer: Trainer, snapshot: Snapshot) -> None:
     for name, parameter in model.named_parameters():
         parameter.data = snapshot.tensors[name].clone()
         parameter.grad = None
-    for name, optimizer in trainer.optimizers.optimizers.items():
+    for name, optimizer in optimizers.optimizers.items():
         parameters = [model.gauss_params[name]] if name in model.gauss_params else optimizer.param_groups[0]["params"]
         optimizer.param_groups[0]["params"] = parameters
         optimizer.state.clear()
@@ -89,69 +84,61 @@ def restore_snapshot(trainer: Trainer, snapshot: Snapshot) -> None:
                 optimizer.state[parameter] = copy.deepcopy(state)
         for group, rate in zip(optimizer.param_groups, snapshot.learning_rates[name]):
             group["lr"] = rate
-    for name, scheduler in trainer.optimizers.schedulers.items():
+    for name, scheduler in optimizers.schedulers.items():
         scheduler.load_state_dict(copy.deepcopy(snapshot.schedulers[name]))
     model.strategy, model.strategy_state = snapshot.strategy, copy.deepcopy(snapshot.strategy_state)
-    data.train_unseen_cameras = list(snapshot.sampler[0])
-    if snapshot.sampler[1] is not None:
-        data.random_generator.setstate(snapshot.sampler[1])
-    data.injection_generator.set_state(snapshot.sampler[2])
+    run.photographs.restore_sampler(snapshot.sampler)
     torch.set_rng_state(snapshot.random)
     model.kernel, model.step = snapshot.kernel, snapshot.step
+    model.native_kernels = snapshot.native_kernels.clone()
     model.footprint = snapshot.footprint.clone()
 
 
-def run_steps(trainer: Trainer, first_step: int, steps: int, label: str) -> None:
+def run_steps(run: Run, first_step: int, steps: int, label: str) -> None:
     """Train for ``steps`` steps outside the trainer's own loop, with the model's step hooks."""
-    pipeline: CloseupPipeline = trainer.pipeline  # type: ignore[assignment]
-    model = pipeline.model
+    trainer, model = run.trainer, run.model
+    assert trainer is not None
     for step in track(range(first_step, first_step + steps), label):
-        give_way(trainer)
-        pipeline.train()
+        run.give_way()
+        trainer.pipeline.train()
         model.step_cb(trainer.optimizers, step)
         trainer.train_iteration(step)
         model.step_post_backward(step)
 
 
 @torch.no_grad()
-def photograph_psnr(pipeline: CloseupPipeline, indices: Sequence[int]) -> float:
+def photograph_psnr(run: Run, indices: Sequence[int]) -> float:
     """Mean PSNR in dB of training photographs ``indices`` at the model's own exposure, on the pixels that count.
 
     One whose mask leaves nothing says nothing; NaN where none says anything.
     """
-    model, data = pipeline.model, pipeline.datamanager
-    scores = []
-    for index in indices:
-        photograph = data.photograph(index)
-        if model.exposure is not None:
-            photograph = model.exposure.undo(photograph, index)
-        rendered = model.render_view(data.train_view(index))
-        scores.append(psnr(rendered.color, photograph, data.counted(index)))
-    return _mean(scores)
-
-
-def psnr(image: Tensor, reference: Tensor, mask: Tensor | None = None) -> float:
-    """PSNR in dB of images in [0, 1]; over ``mask`` [H, W] where it is given. NaN when the mask is empty."""
-    error = (image - reference).square().mean(-1)
-    if mask is not None:
-        error = error[mask]
-    if error.numel() == 0:
-        return float("nan")
-    return -10 * math.log10(max(float(error.mean()), 1e-12))
-
-
-@torch.no_grad()
-def eval_psnr(pipeline: CloseupPipeline) -> float | None:
-    """Mean PSNR in dB of the evaluation split, or None where there is none. For reports, never for decisions."""
-    data = pipeline.datamanager
-    if len(data.eval_dataset) == 0:
-        return None
-    return _mean(
-        [psnr(pipeline.model.render_view(view).color, image, mask) for view, image, mask in data.eval_photographs()]
+    data = run.photographs
+    return mean_of_numbers(
+        psnr(
+            run.model.render_view(data.train_view(index)).color,
+            run.model.unexposed(data.photograph(index), index),
+            data.counted(index),
+        )
+        for index in indices
     )
 
 
-def _mean(scores: Sequence[float]) -> float:
-    """Mean of the scores that are numbers; NaN of none."""
-    finite = [score for score in scores if not math.isnan(score)]
-    return sum(finite) / len(finite) if finite else math.nan
+@torch.no_grad()
+def native_psnr(run: Run, number: int, indices: Sequence[int], views: Sequence[NativeView]) -> float:
+    """Mean PSNR in dB of round ``number``'s native views of photographs ``indices``, as `photograph_psnr`."""
+    data, scores = run.photographs, []
+    for native in views:
+        if native.round_index == number and native.photograph in indices:
+            image, counted = data.native_image(native)
+            render = run.model.render_view(data.native_view(native), stream=number).color
+            scores.append(psnr(render, run.model.unexposed(image, native.photograph), counted))
+    return mean_of_numbers(scores)
+
+
+@torch.no_grad()
+def eval_psnr(run: Run) -> float | None:
+    """Mean PSNR in dB of the evaluation split, or None where there is none. For reports, never for decisions."""
+    photographs = run.photographs.eval_photographs()
+    if not photographs:
+        return None
+    return mean_of_numbers(psnr(run.model.render_view(view).color, image, mask) for view, image, mask in photographs)

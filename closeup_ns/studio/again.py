@@ -83,13 +83,13 @@ def _refine(
     refiner, description = build_refiner(run.pipeline.config.refiner, run.pipeline.device)
     CONSOLE.print(description, soft_wrap=True)
     work = Refinement(
-        run.pipeline,
+        run.pipeline.as_run(),
         refiner,
         number,
         store=destination,
         earlier=rounds,
-        photographs=observations(run.pipeline),
-        believed=list(believed_views(run.pipeline, rounds, number).values()) if refiner.generates else (),
+        photographs=observations(run.pipeline.as_run()),
+        believed=list(believed_views(run.pipeline.as_run(), rounds, number).values()) if refiner.generates else (),
     )
     try:
         refine_round(work, plans, limit)
@@ -179,7 +179,7 @@ def _identity(rounds: RoundStore, number: int, step: int, config: RefinerConfig)
 def _report(run: LoadedRun, number: int, step: int, destination: RoundStore, seconds: float) -> dict[str, Any]:
     """The contact sheet is drawn, the report is given back."""
     rows = [SheetRow(name, destination.load_view(number, name)) for name in destination.views(number)]
-    made = made_with(run.pipeline)
+    made = made_with(run.pipeline.as_run())
     title = f"round {number} refined again with {made['refiner']}, checkpoint at step {step}"
     save_contact_sheet(destination.contact_sheet(number), rows, title)
     return {

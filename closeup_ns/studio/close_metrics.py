@@ -65,7 +65,7 @@ def close_metrics(pipeline: CloseupPipeline, config: CloseMetricsConfig) -> tupl
     """
     schedule, zoom = pipeline.config.schedule, pipeline.config.planner.zoom
     scales = config.scales or tuple(zoom**t for t in range(1, schedule.rounds + 1))
-    photographs = observations(pipeline)
+    photographs = observations(pipeline.as_run())
     views = [photograph.view for photograph in photographs]
     target = resolve_targets(pipeline.config.target, pipeline.datamanager.photograph_names(), views,
                              pipeline.model.render_view)[0]  # fmt: skip

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,10 @@ from torch import Tensor
 from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.dataset import CloseupDataset
 from closeup_ns.data.names import photograph_names
+from closeup_ns.data.originals import Original
 from closeup_ns.model.cameras import cameras_of, view_of
-from closeup_ns.model.losses import InjectedTarget
+from closeup_ns.rounds.views import InjectedView, NativeView
+from closeup_ns.views.registration import moved
 from closeup_ns.views.view import View
 
 
@@ -35,16 +37,7 @@ class CloseupDatamanagerConfig(FullImageDatamanagerConfig):
     """uint8 saves memory."""
 
 
-@dataclass(frozen=True, eq=False)
-class InjectedView:
-    """A rendered and refined view that the model trains on beside the photographs."""
-
-    name: str
-    round_index: int
-    view: View
-    target: InjectedTarget
-    densifies: bool
-    """Whether its gradients count for densification (4.3.4)."""
+DrawnView = TypeVar("DrawnView", InjectedView, NativeView)
 
 
 class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
@@ -52,10 +45,15 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
 
     config: CloseupDatamanagerConfig
     held_out: frozenset[int] = frozenset()
+    pose_motion: Tensor
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.injected: list[InjectedView] = []
+        self.native: list[NativeView] = []
+        self.native_share = 0.0
+        self.register_buffer("pose_motion", torch.zeros(len(self.train_dataset), 6, dtype=torch.float64))
+        self._given_poses: Tensor | None = None
         self.current_round = 0
         self.injected_probability = 0.0
         self.current_share = 0.7
@@ -113,6 +111,11 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
         """Names of the training photographs, in index order: of their files, with folders where those repeat."""
         return photograph_names(self.train_dataset.image_filenames)
 
+    def frame(self) -> tuple[Float[Tensor, "3 4"], float]:
+        """Transform and scale from the capture's frame to the model's."""
+        outputs = self.train_dataparser_outputs
+        return outputs.dataparser_transform, float(outputs.dataparser_scale)
+
     def train_view(self, index: int) -> View:
         """View of training photograph ``index``, after undistortion."""
         _ = self.cached_train  # undistortion rewrites the intrinsics
@@ -122,30 +125,111 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
         """Views of all training photographs, after undistortion."""
         return [self.train_view(index) for index in range(len(self.train_dataset))]
 
+    # ---- poses
+
+    def refine_poses(self, motion: Float[Tensor, "N 6"]) -> None:
+        """Move each training photograph, and its native views, by ``c2w_given @ exp(motion)`` (OpenCV axes)."""
+        self.pose_motion.copy_(motion.to(self.pose_motion))
+        self.apply_poses()
+
+    def apply_poses(self) -> None:
+        """Bring the cameras to what `pose_motion` says; called after it was loaded, too."""
+        _ = self.cached_train  # undistortion rewrites the intrinsics first
+        if self._given_poses is None:
+            self._given_poses = self.train_dataset.cameras.camera_to_worlds.clone()
+        cameras = self.train_dataset.cameras
+        for index in range(len(cameras)):
+            cameras.camera_to_worlds[index] = self._given_poses[index]
+            if bool(self.pose_motion[index].any()):
+                refined = cameras_of(moved(view_of(cameras, index), self.pose_motion[index].cpu()))
+                cameras.camera_to_worlds[index] = refined.camera_to_worlds[0]
+        self.train_cameras.camera_to_worlds.copy_(cameras.camera_to_worlds)
+
+    # ---- native views
+
+    def originals(self) -> list[Original | None]:
+        """The original of each training photograph, None where there is none that is finer."""
+        return _originals(self.train_dataset)
+
+    def eval_originals(self) -> list[Original | None]:
+        """The original of each photograph of the evaluation split. Nothing that trains or decides may call this."""
+        return _originals(self.eval_dataset)
+
+    def native_view(self, native: NativeView) -> View:
+        """Where a native view is taken from, with its photograph's pose as it is now."""
+        view = native.view
+        return View(view.K.to(self.device), self.train_view(native.photograph).c2w, view.width, view.height)
+
+    def native_image(self, native: NativeView) -> tuple[Float[Tensor, "H W 3"], Bool[Tensor, "H W"] | None]:
+        """A native view's colours in [0, 1], before the background, and its pixels that count (None: all)."""
+        pixels, mask = native.read()
+        return _before(pixels.to(self.device), self.background), None if mask is None else mask.to(self.device)
+
+    def _native_batch(self, native: NativeView) -> tuple[Cameras, dict[str, Any]]:
+        pixels, mask = native.read()
+        batch: dict[str, Any] = {"image": pixels.to(self.device), "image_idx": native.photograph}
+        if mask is not None:
+            batch["mask"] = mask[..., None].to(self.device)
+        camera = cameras_of(self.native_view(native))
+        camera.metadata = {"cam_idx": native.photograph, "stream": native.round_index}
+        return camera, {**batch, "densifies": True}
+
     # ---- injected views
 
     def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
-        """The next photograph, or with ``injected_probability`` an injected view.
+        """The next photograph, with ``native_share`` a native view, or with ``injected_probability`` an injected one.
 
         An injected view's camera carries no ``cam_idx``; its batch carries ``injected``, its loss target.
         """
+        native = [view for view in self.native if view.photograph not in self.held_out]
+        if native and self._chance() < self.native_share:
+            return self._native_batch(self._draw(native))
         if self.injected and self.injected_probability > 0 and self._chance() < self.injected_probability:
-            return self._injected_batch(self._draw_injected())
+            return self._injected_batch(self._draw(self.injected))
         return super().next_train(step)
+
+    def mix(self, number: int, native_share: float, injected_share: float, current_share: float) -> None:
+        """Say what the steps of round ``number`` train on.
+
+        Args:
+            native_share: of the steps, on native views.
+            injected_share: of the others, on injected views; the rest on photographs.
+            current_share: of either, on the round's own views rather than earlier rounds'.
+        """
+        self.current_round, self.current_share = number, current_share
+        self.native_share, self.injected_probability = native_share, injected_share
+
+    def sampler_state(self) -> Any:
+        """What decides which photograph or view comes next; `restore_sampler` takes it."""
+        random = self.random_generator.getstate() if hasattr(self, "random_generator") else None
+        return list(self.train_unseen_cameras), random, self.injection_generator.get_state()
+
+    def restore_sampler(self, state: Any) -> None:
+        """Go on drawing as from `sampler_state`."""
+        unseen, random, injection = state
+        self.train_unseen_cameras = list(unseen)
+        if random is not None:
+            self.random_generator.setstate(random)
+        self.injection_generator.set_state(injection)
 
     def _chance(self) -> float:
         return float(torch.rand((), generator=self.injection_generator))
 
-    def _draw_injected(self) -> InjectedView:
+    def _draw(self, views: Sequence[DrawnView]) -> DrawnView:
         """One of the current round's views most of the time, else one of any earlier round."""
-        current = [view for view in self.injected if view.round_index == self.current_round]
-        earlier = [view for view in self.injected if view.round_index != self.current_round]
+        current = [view for view in views if view.round_index == self.current_round]
+        earlier = [view for view in views if view.round_index != self.current_round]
         pool = current if not earlier or (current and self._chance() < self.current_share) else earlier
         return pool[int(torch.randint(len(pool), (), generator=self.injection_generator))]
 
     def _injected_batch(self, injected: InjectedView) -> tuple[Cameras, dict[str, Any]]:
         batch = {"image": injected.target.image, "injected": injected.target, "densifies": injected.densifies}
         return cameras_of(injected.view).to(self.device), batch
+
+
+def _originals(dataset: CloseupDataset) -> list[Original | None]:
+    found = dataset.metadata.get("originals")
+    return list(found) if found else [None] * len(dataset)
 
 
 def _before(image: Tensor, background: Float[Tensor, "3"]) -> Float[Tensor, "H W 3"]:

@@ -9,33 +9,27 @@ from typing import Any
 import torch
 from nerfstudio.data.datamanagers.base_datamanager import DataManagerConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.engine.trainer import Trainer
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from closeup_ns.model.model import CloseupModel, CloseupModelConfig
 from closeup_ns.model.seeding import frustum_points
-from closeup_ns.planning.plan import PlannerConfig
-from closeup_ns.planning.targets import TargetConfig
-from closeup_ns.refine.gate import GateConfig
-from closeup_ns.refine.options import LoadsOldRuns
-from closeup_ns.refine.refiner import RefinerConfig
-from closeup_ns.rounds.acceptance import AcceptanceConfig
-from closeup_ns.rounds.kernel_search import KernelSearchConfig
-from closeup_ns.rounds.loop import FineTuneConfig, Rounds
-from closeup_ns.rounds.schedule import ScheduleConfig
+from closeup_ns.rounds.loop import Rounds
+from closeup_ns.rounds.run import Run
+from closeup_ns.rounds.settings import RoundSettings
 from closeup_ns.studio.close_metrics import CloseMetricsConfig, close_metrics, say_missing
 from closeup_ns.studio.datamanager import CloseupDatamanager, CloseupDatamanagerConfig
 from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.control import CloseupViewerControl
-from closeup_ns.views.reliability import ReliabilityConfig
 
 FEWEST_POINTS = 100
 """A sparse cloud of fewer points is no start: what it leaves empty stays empty for long."""
 
 
 @dataclass
-class CloseupPipelineConfig(LoadsOldRuns, VanillaPipelineConfig):
+class CloseupPipelineConfig(RoundSettings, VanillaPipelineConfig):
     """Base phase, then progressive rounds."""
 
     _target: type = field(default_factory=lambda: CloseupPipeline)
@@ -43,33 +37,10 @@ class CloseupPipelineConfig(LoadsOldRuns, VanillaPipelineConfig):
     """Photographs and injected views."""
     model: CloseupModelConfig = field(default_factory=CloseupModelConfig)  # type: ignore[assignment]
     """The Gaussians and how they are rendered."""
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    """How long each phase lasts."""
-    kernel_search: KernelSearchConfig = field(default_factory=KernelSearchConfig)
-    """How the pixel kernel of the capture is chosen."""
-    target: TargetConfig = field(default_factory=TargetConfig)
-    """What the camera will come close to."""
-    planner: PlannerConfig = field(default_factory=PlannerConfig)
-    """Which views a round uses (4.3.1, 4.3.2)."""
-    frontier_cameras: Path | None = None
-    """List of cameras, in the capture's frame, to take as the first round's frontier: transforms.json, whose frames
-    need no images. Not set: the planner finds its own."""
-    reliability: ReliabilityConfig = field(default_factory=ReliabilityConfig)
-    """Which pixels are known from real photographs (4.2)."""
-    refiner: RefinerConfig = field(default_factory=RefinerConfig)
-    """What makes a rendered view better (4.2)."""
-    gate: GateConfig = field(default_factory=GateConfig)
-    """Which refined views are used."""
-    fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
-    """How a round is trained (4.3.4)."""
-    acceptance: AcceptanceConfig = field(default_factory=AcceptanceConfig)
-    """Whether a round is kept."""
     close_metrics: CloseMetricsConfig = field(default_factory=CloseMetricsConfig)
     """What ns-eval says about close-ups."""
     viewer: ViewerPanelConfig = field(default_factory=ViewerPanelConfig)
     """The close-up panel of the viewer."""
-    seed: int = 0
-    """Seed of the rounds: same seed, same machine, same plan."""
 
 
 class CloseupPipeline(VanillaPipeline):
@@ -86,6 +57,14 @@ class CloseupPipeline(VanillaPipeline):
         self.rounds: Rounds | None = None
         # nerfstudio's viewer looks for attributes of this type; without a viewer it does nothing.
         self.viewer_control = CloseupViewerControl(self, config.viewer)
+
+    def as_run(self, trainer: Trainer | None = None) -> Run:
+        """What the rounds see of this pipeline."""
+        return Run(self.model, self.datamanager, self.config, trainer)
+
+    def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
+        super().load_pipeline(loaded_state, step)
+        self.datamanager.apply_poses()
 
     def seed_without_points(self) -> None:
         """Start the Gaussians in the cameras' frusta where the capture has hardly a point; before the optimizers."""
@@ -109,7 +88,9 @@ class CloseupPipeline(VanillaPipeline):
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
         """The rounds' work comes before a step's own callbacks, so that it sees the model between two steps."""
-        self.rounds = Rounds(self, training_callback_attributes.trainer)  # type: ignore[arg-type]
+        trainer = training_callback_attributes.trainer
+        assert trainer is not None
+        self.rounds = Rounds(self.as_run(trainer), trainer.base_dir / "rounds")
         self.model.footprint_views = self.datamanager.train_views()
         before = TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self.rounds.before_step)
         after = TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.rounds.after_step)

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,9 @@ from closeup_ns.planning.targets import check_targets
 from closeup_ns.progress import shows_bars
 from closeup_ns.refine.refiner import check_refiner
 from closeup_ns.rendering.backend import describe_backend
+from closeup_ns.rounds.native import native_rounds
 from closeup_ns.rounds.next_round import adopt_schedule
+from closeup_ns.rounds.refine_step import refines
 from closeup_ns.rounds.schedule import bind_schedule
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.trial import photograph_psnr
@@ -97,7 +99,31 @@ class CloseupTrainer(Trainer):
         if whole:
             self.config.max_num_iterations = self.schedule.total_steps
 
+    def _settle_rounds(self) -> None:
+        """Leave out rounds that would have nothing to say: neither native detail nor a refiner (issue 11.6)."""
+        config, store = self.pipeline.config, RoundStore(self.base_dir / "rounds")
+        if self.schedule.rounds == 0 or refines(config, self.device):
+            return
+        finer = [original.finer for original in self.pipeline.datamanager.originals() if original is not None]
+        reach = max(finer, default=0.0) if config.originals.enabled else 0.0
+        useful = native_rounds(reach, config.planner.zoom, self.schedule.rounds)
+        # A run that is resumed goes on as it was begun, also where its originals are gone since.
+        useful = max(useful, (store.load_schedule() or {"rounds": 0})["rounds"])
+        if useful >= self.schedule.rounds:
+            return
+        CONSOLE.print(
+            f"Rounds: {useful} of {self.schedule.rounds} are planned. The originals are {reach:.1f}x finer than what "
+            "is trained on, and there is no refiner (--pipeline.refiner.kind) for what lies beyond them.",
+            soft_wrap=True,
+        )
+        whole = self.config.max_num_iterations == self.schedule.total_steps
+        self.schedule.rounds = useful
+        store.save_schedule(asdict(self.schedule))
+        if whole:
+            self.config.max_num_iterations = self.schedule.total_steps
+
     def setup_optimizers(self) -> Optimizers:
+        self._settle_rounds()
         bind_schedule(self.config.optimizers, self.schedule)
         self.pipeline.seed_without_points()
         return super().setup_optimizers()
@@ -128,7 +154,7 @@ class CloseupTrainer(Trainer):
         """After the last step: whether somebody asked for a round since."""
         rounds = self.pipeline.rounds
         if rounds is not None and rounds.next_round.wanted:
-            rounds.next_round.grant(rounds, self._next_step())
+            rounds.next_round.grant(rounds.schedule, rounds.store, self._next_step(), rounds.end_base_phase)
         # A run that --max-num-iterations ends early is over at its end, whatever the schedule says.
         granted = rounds is not None and rounds.next_round.granted
         return granted and self._next_step() < self.schedule.total_steps
@@ -222,7 +248,7 @@ class CloseupTrainer(Trainer):
     def _check_scene(self, path: Path) -> None:
         count = len(self.pipeline.datamanager.train_dataset)
         sample = list(range(0, count, max(count // 3, 1)))[:3]
-        quality = photograph_psnr(self.pipeline, sample)
+        quality = photograph_psnr(self.pipeline.as_run(), sample)
         if quality < self.config.foreign_psnr and self._start_step >= min(1000, self.schedule.base_steps):
             raise CheckpointError(
                 f"{path} renders the photographs of this capture at {quality:.1f} dB: it is a checkpoint of another "

@@ -14,7 +14,7 @@ from closeup_ns.rendering.rasterize import rasterization
 from closeup_ns.rounds.trial import run_steps
 from closeup_ns.studio.trainer import CloseupTrainer
 from tests.rounds.test_trial import assert_parameters_are_optimized, bits
-from tests.tiny import an_injected_view
+from tests.tiny import an_injected_view, run_in
 from tests.trainers import MakeTrainer
 
 
@@ -38,7 +38,7 @@ def test_loading_keeps_the_parameters_that_the_optimizers_hold(trainer: CloseupT
     for name, parameter in model.gauss_params.items():
         assert torch.equal(parameter, state[f"gauss_params.{name}"])
     assert_parameters_are_optimized(trainer)
-    run_steps(trainer, 0, 2, "test")
+    run_steps(run_in(trainer), 0, 2, "test")
     assert not torch.equal(model.means, state["gauss_params.means"])
 
 
@@ -160,7 +160,7 @@ def test_the_scale_floor_holds_the_two_longer_axes(make_trainer: MakeTrainer) ->
     trainer = make_trainer(pipeline__model__scale_floor=1.0)
     model, data = trainer.pipeline.model, trainer.pipeline.datamanager
     model.gauss_params["scales"].data -= 8
-    run_steps(trainer, 0, 1, "test")
+    run_steps(run_in(trainer), 0, 1, "test")
     footprint = finest_footprint(model.means.detach(), data.train_views())
     middle = model.gauss_params["scales"].detach().exp().sort(-1).values[:, 1]
     assert (middle >= 0.9 * footprint).all()
@@ -171,7 +171,7 @@ def test_the_scale_floor_holds_the_two_longer_axes(make_trainer: MakeTrainer) ->
 def test_the_3d_filter_is_rendered_saved_and_exported(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(pipeline__model__filter_3d=0.2)
     model = trainer.pipeline.model
-    run_steps(trainer, 0, 2, "test")
+    run_steps(run_in(trainer), 0, 2, "test")
     effective = model.effective_gaussians()
     assert (effective["scales"] > model.gauss_params["scales"].exp()).all()
     again = make_trainer(pipeline__model__filter_3d=0.2).pipeline.model

@@ -14,12 +14,13 @@ from closeup_ns.method_config import closeup_gs_2dgs
 from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.model.model_2d import THICKNESS, Closeup2dgsModel, shortest_axis_last
 from closeup_ns.model.strategy import CloseupStrategy
-from closeup_ns.rounds.injection import FineTuneConfig, fine_tuning_strategy
-from closeup_ns.rounds.kernel_search import KernelSearchConfig, search_kernel
+from closeup_ns.rounds.injection import fine_tuning_strategy
+from closeup_ns.rounds.kernel_search import search_kernel
+from closeup_ns.rounds.settings import FineTuneConfig, KernelSearchConfig
 from closeup_ns.rounds.trial import run_steps
 from closeup_ns.studio.trainer import CloseupTrainer
 from tests.model.test_model import copy_of_state
-from tests.tiny import an_injected_view
+from tests.tiny import an_injected_view, run_in
 from tests.trainers import MakeTrainer
 
 
@@ -70,7 +71,7 @@ def test_discs_are_flat_from_the_start_and_after_every_step(make_2d: MakeTrainer
     model = model_of(trainer)
     assert_flat(model.scales)
     count = model.num_points
-    run_steps(trainer, 14, 7, "test")
+    run_steps(run_in(trainer), 14, 7, "test")
     assert model.num_points != count, "the test needs discs that were split or duplicated"
     assert_flat(model.scales)
     model.start_from(torch.rand(50, 3), torch.zeros(50, 3, dtype=torch.uint8))
@@ -81,7 +82,7 @@ def test_what_is_exported_is_a_disc_with_the_3d_filter_too(make_2d: MakeTrainer)
     """`ns-export` writes the properties. Across the disc the filter would fade it to nothing."""
     trainer = make_2d(pipeline__model__filter_3d=0.2)
     model = model_of(trainer)
-    run_steps(trainer, 0, 2, "test")
+    run_steps(run_in(trainer), 0, 2, "test")
     model.eval()
     assert model.scales.shape == (model.num_points, 3)
     assert_flat(model.scales)
@@ -134,7 +135,7 @@ def test_no_disc_is_widened_and_the_search_is_for_the_blur(
 
     monkeypatch.setattr("closeup_ns.rounds.kernel_search.photograph_psnr", psnr)
     data.hold_out([0])
-    search_kernel(trainer, 0, KernelSearchConfig(tolerance=0.0), trial_steps=1)
+    search_kernel(run_in(trainer), 0, KernelSearchConfig(tolerance=0.0), trial_steps=1)
     assert all(kernel.eps2d == 0 for kernel in tried) and len({kernel.lens_blur for kernel in tried}) == len(tried)
     assert model.kernel.lens_blur == pytest.approx(0.4)
 
@@ -157,11 +158,11 @@ def test_densification_listens_to_the_gradient_of_2dgs(make_2d: MakeTrainer) -> 
     model = model_of(trainer)
     for strategy in (
         model.strategy,
-        fine_tuning_strategy(model, FineTuneConfig(), start=0, steps=10, radius_ratio=1 / 3, generates=True),
+        fine_tuning_strategy(model, FineTuneConfig(), 0, 10, radius_ratio=1 / 3, densifies=True, growth=1.5),
     ):
         assert isinstance(strategy, CloseupStrategy)
         assert strategy.key_for_gradient == "gradient_2dgs" and not strategy.absgrad
-    run_steps(trainer, 0, 1, "test")
+    run_steps(run_in(trainer), 0, 1, "test")
     gradient = model.info["gradient_2dgs"].grad
     half_size = torch.tensor([model.info["width"], model.info["height"]]) / 2
     expected = torch.where(model.info["radii"][0] > 0, (gradient[0] * half_size).norm(dim=-1), 0.0)
@@ -272,8 +273,8 @@ def test_every_option_trains(make_2d: MakeTrainer, name: str) -> None:
     model, data = model_of(trainer), trainer.pipeline.datamanager
     data.injected, data.injected_probability = [an_injected_view(data.train_view(0))], 0.3
     before = model.means.detach().clone()
-    run_steps(trainer, 0, 3, "test")
-    run_steps(trainer, 40, 2, "test")  # the normals count from step 14
+    run_steps(run_in(trainer), 0, 3, "test")
+    run_steps(run_in(trainer), 40, 2, "test")  # the normals count from step 14
     for key, value in model.named_parameters():
         assert torch.isfinite(value).all(), key
     assert not torch.equal(before, model.means)

@@ -12,17 +12,18 @@ from hypothesis import strategies as st
 from closeup_ns.rounds import acceptance
 from closeup_ns.rounds.acceptance import (
     SET_ASIDE_BLOCK,
-    AcceptanceConfig,
+    Candidate,
     RoundVerdict,
     decide,
     evidence_photographs,
     set_aside_mask,
     try_round,
 )
+from closeup_ns.rounds.settings import AcceptanceConfig
 from closeup_ns.studio.trainer import CloseupTrainer
 from closeup_ns.views.view import View
 from tests.rounds.test_trial import state_of
-from tests.tiny import an_injected_view
+from tests.tiny import an_injected_view, run_in
 
 
 def views_at(distances: list[float]) -> list[View]:
@@ -78,11 +79,12 @@ def test_odd_sizes_are_covered() -> None:
     assert set_aside_mask(1, 1, 0).shape == (1, 1)
 
 
-def verdict(photographs: float, reliable: float | None) -> RoundVerdict:
-    """A trial in which the control scored 20 dB on both."""
-    control = None if reliable is None else 20.0
-    changed = None if reliable is None else 20.0 + reliable
-    return RoundVerdict(False, "", 19.0, 20.0, 20.0 + photographs, control, changed, 0.5, 10)
+def verdict(photographs: float, reliable: float | None, native: float | None = None) -> RoundVerdict:
+    """A trial in which the control scored 20 dB on everything."""
+    scores = {"photographs": photographs, "reliable": reliable, "native": native}
+    figures = {f"{name}_control": None if change is None else 20.0 for name, change in scores.items()}
+    figures |= {f"{name}_round": None if change is None else 20.0 + change for name, change in scores.items()}
+    return RoundVerdict(False, "", **figures)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,20 @@ def test_the_rule(photographs: float, reliable: float | None, generates: bool, a
     assert f"{photographs:+.3f} dB" in after.reason
     assert after.photographs_round == before.photographs_round
     assert RoundVerdict(**after.to_dict()) == after
+
+
+@pytest.mark.parametrize(
+    ("photographs", "native", "accepted"),
+    [
+        (-0.2, 1.0, True),  # what the crops bring may cost the far views a little
+        (-0.6, 1.0, False),
+        (0.3, 0.0, False),  # photographs that gain nothing at their own scale are not the right ones
+        (0.3, -0.1, False),
+    ],
+)
+def test_a_native_round_must_gain_at_its_own_scale(photographs: float, native: float, accepted: bool) -> None:
+    after = decide(verdict(photographs, None, native), AcceptanceConfig(), generates=False)
+    assert after.accepted is accepted and f"{native:+.3f} dB" in after.reason
 
 
 def test_a_gain_that_is_asked_for_is_needed() -> None:
@@ -150,7 +166,7 @@ def test_a_trial_leaves_the_model_as_it_was(prepared: CloseupTrainer, monkeypatc
     recorder = Recorder(prepared, monkeypatch)
     before, earlier = state_of(prepared), list(data.injected)
     target = data.train_view(0).position
-    found = try_round(prepared, 60, 100, views, target, generates=False)
+    found = try_round(run_in(prepared), Candidate(2, views, [], target, False, 60, 100))
     assert state_of(prepared) == before
     assert data.held_out == frozenset() and data.injected == earlier
     assert found.trial_steps == 20
@@ -175,7 +191,7 @@ def test_both_arms_train_on_the_same_photographs_first(
     data = prepared.pipeline.datamanager
     data.injected_probability = 0.0
     views = [an_injected_view(data.train_view(0), round_index=2)]
-    found = try_round(prepared, 60, 40, views, data.train_view(0).position, generates=False)
+    found = try_round(run_in(prepared), Candidate(2, views, [], data.train_view(0).position, False, 60, 40))
     assert found.photographs_control == found.photographs_round
     assert found.reliable_control == found.reliable_round
 
@@ -187,9 +203,9 @@ def test_nothing_to_train_on_and_nothing_to_judge_by(prepared: CloseupTrainer, m
     monkeypatch.setattr(acceptance, "run_steps", never)
     data = prepared.pipeline.datamanager
     target = data.train_view(0).position
-    refused = try_round(prepared, 60, 40, [], target, False)
+    refused = try_round(run_in(prepared), Candidate(2, [], [], target, False, 60, 40))
     assert not refused.accepted and "no view" in refused.reason
     prepared.pipeline.config.acceptance.enabled = False
     view = an_injected_view(data.train_view(0), round_index=2)
-    kept = try_round(prepared, 60, 40, [view], target, False)
+    kept = try_round(run_in(prepared), Candidate(2, [view], [], target, False, 60, 40))
     assert kept.accepted and "not judged" in kept.reason and kept.known_share == 1.0

@@ -10,7 +10,8 @@ import torch
 
 from closeup_ns.model.strategy import NEVER
 from closeup_ns.refine.footprint import as_photographed
-from closeup_ns.rounds.injection import FineTuneConfig, fine_tuning_strategy, injected_view, with_real_colors
+from closeup_ns.rounds.injection import fine_tuning_strategy, injected_view, with_real_colors
+from closeup_ns.rounds.settings import FineTuneConfig
 from closeup_ns.rounds.store.view import PassRecord, StoredView
 from tests.stored import a_view
 from tests.trainers import MakeTrainer
@@ -113,7 +114,7 @@ def test_a_view_knows_itself_whether_it_was_generated(generated: bool) -> None:
 def test_a_rounds_strategy_is_fresh(make_trainer: MakeTrainer, generates: bool) -> None:
     model = make_trainer(pipeline__model__max_gaussians=700).pipeline.model
     base = model.base_strategy()
-    strategy = fine_tuning_strategy(model, FineTuneConfig(growth=2.0), 1000, 100, 1 / 9, generates)
+    strategy = fine_tuning_strategy(model, FineTuneConfig(), 1000, 100, 1 / 9, generates, growth=2.0)
     assert strategy is not model.strategy and not strategy.counts_this_step
     assert strategy.refine_start_iter == 1000
     assert strategy.refine_stop_iter == (1080 if generates else 0)

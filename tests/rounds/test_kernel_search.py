@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.rounds import kernel_search
-from closeup_ns.rounds.kernel_search import KernelSearchConfig, climb, judges, nearest, search_kernel
+from closeup_ns.rounds.kernel_search import climb, judges, nearest, search_kernel
+from closeup_ns.rounds.settings import KernelSearchConfig
 from closeup_ns.studio.trainer import CloseupTrainer
 from tests.rounds.test_trial import state_of
+from tests.tiny import run_in
 
 
 @given(
@@ -89,7 +91,7 @@ def test_the_search_sets_the_best_kernel_and_nothing_else(
     monkeypatch.setattr(kernel_search, "photograph_psnr", score)
     before = state_of(trainer)
     config = KernelSearchConfig(candidates=(0.1, 0.3, 0.45, 0.6), min_gain=1e-6, tolerance=1e-6)
-    scores = search_kernel(trainer, 20, config, trial_steps=2)
+    scores = search_kernel(run_in(trainer), 20, config, trial_steps=2)
     assert model.kernel.variance == pytest.approx(0.45) and model.kernel.supersample == start.supersample
     assert max(scores, key=lambda variance: scores[variance]) == 0.45
     assert len(tried) == len(set(tried)) == len(scores)  # each kernel is tried once
@@ -103,6 +105,6 @@ def test_the_held_out_photographs_judge(trainer: CloseupTrainer, monkeypatch: py
     monkeypatch.setattr(kernel_search, "photograph_psnr", lambda _, indices: judged.append(list(indices)) or 1.0)
     trainer.pipeline.datamanager.hold_out([6, 2])
     trainer.pipeline.model.kernel = PixelKernel.of(0.1)
-    search_kernel(trainer, 20, KernelSearchConfig(candidates=(0.1, 0.3)), trial_steps=1)
+    search_kernel(run_in(trainer), 20, KernelSearchConfig(candidates=(0.1, 0.3)), trial_steps=1)
     assert judged == [[2, 6], [2, 6]]
     assert torch.isfinite(trainer.pipeline.model.screen_kernel).all()

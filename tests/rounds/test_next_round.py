@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from closeup_ns.rounds.next_round import NextRound, adopt_schedule, give_way, next_round_step
+from closeup_ns.rounds.next_round import NextRound, adopt_schedule, next_round_step
+from closeup_ns.rounds.run import give_way
 from closeup_ns.rounds.schedule import ScheduleConfig
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.next_round import progress
@@ -32,7 +34,7 @@ class StandIn:
 def granted(rounds: StandIn, step: int) -> NextRound:
     wish = NextRound()
     wish.ask()
-    wish.grant(cast(Any, rounds), step)
+    wish.grant(rounds.schedule, rounds.store, step, rounds.end_base_phase)
     return wish
 
 
@@ -61,7 +63,7 @@ def test_later_it_is_the_one_after_the_present(tmp_path: Path, step: int, expect
 
 def test_without_a_wish_nothing_changes(tmp_path: Path) -> None:
     rounds = StandIn(tmp_path)
-    NextRound().grant(cast(Any, rounds), 40)
+    NextRound().grant(rounds.schedule, rounds.store, 40, rounds.end_base_phase)
     assert rounds.schedule == ScheduleConfig(100, 2, 10) and rounds.store.load_schedule() is None
 
 
@@ -83,15 +85,18 @@ def test_a_run_starts_its_round_early_and_ends_when_it_is_over(make_trainer: Mak
     )
     began: list[tuple[int, int]] = []
 
-    def note(number: int, step: int) -> None:
-        began.append((number, step))
-        if number == 1:
-            trainer.pipeline.rounds.next_round.ask()  # pyright: ignore[reportOptionalMemberAccess]
-
     rounds = trainer.pipeline.rounds
     assert rounds is not None
     said: list[str] = []
-    rounds._begin, rounds._finish = note, lambda number: said.append(progress(rounds))
+
+    def noted(number: int, step: int) -> Iterator[None]:
+        began.append((number, step))
+        if number == 1:
+            rounds.next_round.ask()
+        yield
+        said.append(progress(rounds))
+
+    rounds._round = noted
     after = rounds.after_step
 
     def after_step(step: int) -> None:
@@ -168,7 +173,7 @@ def test_ctrl_c_before_the_wait_leaves_the_lock_held(monkeypatch: pytest.MonkeyP
     lock = threading.Lock()
     lock.acquire()
     viewer = SimpleNamespace(render_statemachines={0: object()})
-    monkeypatch.setattr("closeup_ns.rounds.next_round.time.sleep", interrupt)
+    monkeypatch.setattr("closeup_ns.rounds.run.time.sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         give_way(cast(Any, SimpleNamespace(train_lock=lock, viewer_state=viewer)))
     assert lock.locked()

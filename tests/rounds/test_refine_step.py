@@ -21,7 +21,7 @@ from closeup_ns.rounds.refine_step import Refinement, refine_round
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.views.overlap import DepthViews
 from closeup_ns.views.reliability import reliable_pixels
-from tests.passes import JointRefiner, a_pipeline, a_plan
+from tests.passes import JointRefiner, a_plan, a_run
 
 NAMES = ["t0_frontier_00", "t0_frontier_01", "t0_update_00", "t0_update_01"]
 
@@ -48,10 +48,10 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def work(folder: Path, refiner: Any, pipeline: Any = None, number: int = 1, believe: bool = False) -> Refinement:
-    pipeline, store = pipeline or a_pipeline(), RoundStore(folder)
-    believed = list(believed_views(pipeline, store, number).values()) if believe else []
-    return Refinement(pipeline, refiner, number, store, store, observations(pipeline), believed)
+def work(folder: Path, refiner: Any, run: Any = None, number: int = 1, believe: bool = False) -> Refinement:
+    run, store = run or a_run(), RoundStore(folder)
+    believed = list(believed_views(run, store, number).values()) if believe else []
+    return Refinement(run, refiner, number, store, store, observations(run), believed=believed)
 
 
 def refined(folder: Path, refiner: Any, plans: Sequence[RoundPlan] = (), **options: Any) -> RoundStore:
@@ -68,9 +68,9 @@ def test_a_pass_is_one_request_with_its_references(tmp_path: Path) -> None:
     assert (first.names, second.names) == (["t0_frontier_01", "t0_update_00"], ["t0_update_01", "t0_frontier_00"])
     assert [guide.name for guide in first.anchors] == ["train/0.png"] and not first.neighbours
     assert [guide.name for guide in second.anchors] == ["train/0.png", "train/1.png"]
-    pipeline = a_pipeline()
+    run = a_run()
     for index, guide in enumerate(second.anchors):
-        assert guide.is_real and torch.equal(guide.image, pipeline.datamanager.photograph(index))
+        assert guide.is_real and torch.equal(guide.image, run.photographs.photograph(index))
     assert [guide.name for guide in second.neighbours] == ["t0_update_00", "t0_frontier_01"]
     for guide in second.neighbours:
         assert torch.equal(guide.image, store.load_view(1, guide.name).image) and not guide.is_real
@@ -166,9 +166,9 @@ def test_a_view_that_fails_falls_back_and_is_no_reference(tmp_path: Path, capsys
 
 
 def test_a_failed_view_without_reliable_pixels_is_rejected(tmp_path: Path) -> None:
-    pipeline = a_pipeline()
-    pipeline.config.gate.min_reliable_pixels = 10**6
-    store = refined(tmp_path, JointRefiner(t0_update_00=failing), pipeline=pipeline)
+    run = a_run()
+    run.settings.gate.min_reliable_pixels = 10**6
+    store = refined(tmp_path, JointRefiner(t0_update_00=failing), run=run)
     assert store.load_view(1, "t0_update_00").decision.verdict == "rejected"
 
 
@@ -224,16 +224,16 @@ def test_a_generated_colour_is_never_called_real(tmp_path: Path) -> None:
 
 def kept_round(folder: Path, accepted: bool = True) -> Any:
     """A first round whose refined views are known to the second."""
-    pipeline = a_pipeline()
-    store = refined(folder, JointRefiner(), pipeline=pipeline)
+    run = a_run()
+    store = refined(folder, JointRefiner(), run=run)
     store.save_verdict(1, {"accepted": accepted})
-    return pipeline
+    return run
 
 
 def test_later_masks_know_what_accepted_views_show_and_the_loss_does_not(tmp_path: Path) -> None:
     """Papers.md 6.3 #17, where the photographs' right halves have no depth."""
-    pipeline, refiner = kept_round(tmp_path), JointRefiner()
-    task = work(tmp_path, refiner, pipeline, number=2, believe=True)
+    run, refiner = kept_round(tmp_path), JointRefiner()
+    task = work(tmp_path, refiner, run, number=2, believe=True)
     for photograph in task.photographs:
         photograph.depth[:, 16:] = 0
     refine_round(task, [a_plan()])
@@ -251,9 +251,9 @@ def test_later_masks_know_what_accepted_views_show_and_the_loss_does_not(tmp_pat
 
 
 def test_a_refiner_that_invents_nothing_builds_on_photographs_alone(tmp_path: Path) -> None:
-    pipeline, refiner = kept_round(tmp_path), JointRefiner()
+    run, refiner = kept_round(tmp_path), JointRefiner()
     refiner.generates = False
-    task = work(tmp_path, refiner, pipeline, number=2, believe=True)
+    task = work(tmp_path, refiner, run, number=2, believe=True)
     refine_round(task, [a_plan()])
     for request in refiner.requests:
         for name, shown in zip(request.names, request.masks, strict=True):

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from closeup_ns.model.kernel import PixelKernel
-from closeup_ns.rounds.trial import eval_psnr, photograph_psnr, psnr, restore_snapshot, run_steps, take_snapshot
+from closeup_ns.rounds.trial import eval_psnr, photograph_psnr, restore_snapshot, run_steps, take_snapshot
 from closeup_ns.studio.trainer import CloseupTrainer
-from tests.tiny import an_injected_view
+from closeup_ns.views.psnr import psnr
+from tests.tiny import an_injected_view, run_in
 from tests.trainers import MakeTrainer
 
 
@@ -59,7 +60,7 @@ def assert_parameters_are_optimized(trainer: CloseupTrainer) -> None:
 
 
 def train(trainer: CloseupTrainer, first: int, steps: int) -> None:
-    run_steps(trainer, first, steps, "test")
+    run_steps(run_in(trainer), first, steps, "test")
 
 
 @pytest.mark.parametrize("warm", [0, 6], ids=["fresh", "with moments"])
@@ -68,11 +69,11 @@ def test_back_to_the_bit_also_when_the_number_of_gaussians_changed(trainer: Clos
     data.injected, data.injected_probability = [an_injected_view(data.train_view(0))], 0.3
     train(trainer, 0, warm)
     before, count = state_of(trainer), model.num_points
-    snapshot = take_snapshot(trainer)
+    snapshot = take_snapshot(run_in(trainer))
     train(trainer, 20, 10)
     model.kernel = PixelKernel(0.3, 2, 0.4)
     assert model.num_points != count, "the test needs a change in the number of Gaussians"
-    restore_snapshot(trainer, snapshot)
+    restore_snapshot(run_in(trainer), snapshot)
     assert state_of(trainer) == before
     assert model.num_points == count
     assert_parameters_are_optimized(trainer)
@@ -83,22 +84,22 @@ def test_the_same_steps_give_the_same_bits_again(trainer: CloseupTrainer) -> Non
     data = trainer.pipeline.datamanager
     data.injected, data.injected_probability = [an_injected_view(data.train_view(0))], 0.3
     train(trainer, 0, 6)
-    snapshot = take_snapshot(trainer)
+    snapshot = take_snapshot(run_in(trainer))
     outcomes = []
     for _ in range(2):
         train(trainer, 6, 15)
         outcomes.append(state_of(trainer))
-        restore_snapshot(trainer, snapshot)
+        restore_snapshot(run_in(trainer), snapshot)
     assert outcomes[0] == outcomes[1]
     assert outcomes[0]["model"] != state_of(trainer)["model"]
 
 
 def test_a_snapshot_is_not_touched_by_training_or_by_going_back(trainer: CloseupTrainer) -> None:
     train(trainer, 0, 6)
-    snapshot = take_snapshot(trainer)
+    snapshot = take_snapshot(run_in(trainer))
     kept = bits([snapshot.tensors, snapshot.optimizers, snapshot.strategy_state])
     train(trainer, 6, 5)
-    restore_snapshot(trainer, snapshot)
+    restore_snapshot(run_in(trainer), snapshot)
     train(trainer, 6, 5)
     assert bits([snapshot.tensors, snapshot.optimizers, snapshot.strategy_state]) == kept
 
@@ -106,10 +107,10 @@ def test_a_snapshot_is_not_touched_by_training_or_by_going_back(trainer: Closeup
 def test_training_goes_on_after_going_back(trainer: CloseupTrainer) -> None:
     """The graph of the last step of a trial knows the Gaussians that are no longer there."""
     model = trainer.pipeline.model
-    snapshot, count = take_snapshot(trainer), model.num_points
+    snapshot, count = take_snapshot(run_in(trainer)), model.num_points
     train(trainer, 20, 7)
     assert model.num_points != count
-    restore_snapshot(trainer, snapshot)
+    restore_snapshot(run_in(trainer), snapshot)
     before = bits(dict(model.gauss_params))
     train(trainer, 0, 2)
     after = bits(dict(model.gauss_params))
@@ -122,10 +123,10 @@ def test_per_image_parameters_come_back_too(make_trainer: MakeTrainer) -> None:
     )
     train(trainer, 0, 3)
     before = state_of(trainer)
-    snapshot = take_snapshot(trainer)
+    snapshot = take_snapshot(run_in(trainer))
     train(trainer, 3, 4)
     assert state_of(trainer)["model"] != before["model"]
-    restore_snapshot(trainer, snapshot)
+    restore_snapshot(run_in(trainer), snapshot)
     assert state_of(trainer) == before
 
 
@@ -147,11 +148,11 @@ def test_photographs_are_judged_at_the_models_exposure(make_trainer: MakeTrainer
     model, data = pipeline.model, pipeline.datamanager
     rendered = model.render_view(data.train_view(2)).color
     data.cached_train[2]["image"] = rendered * 0.5 + 0.1
-    assert photograph_psnr(pipeline, [2]) < 30
+    assert photograph_psnr(run_in(trainer), [2]) < 30
     assert model.exposure is not None
     model.exposure.log_gain.data[2] = math.log(0.5)
     model.exposure.offset.data[2] = 0.1
-    assert photograph_psnr(pipeline, [2]) > 100
+    assert photograph_psnr(run_in(trainer), [2]) > 100
 
 
 def test_the_evaluation_split_is_what_is_reported(trainer: CloseupTrainer) -> None:
@@ -159,4 +160,4 @@ def test_the_evaluation_split_is_what_is_reported(trainer: CloseupTrainer) -> No
     pairs = pipeline.datamanager.eval_photographs()
     assert len(pairs) == 2
     expected = [psnr(pipeline.model.render_view(view).color, image) for view, image, _ in pairs]
-    assert eval_psnr(pipeline) == pytest.approx(sum(expected) / 2)
+    assert eval_psnr(run_in(trainer)) == pytest.approx(sum(expected) / 2)

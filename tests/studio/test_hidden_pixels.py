@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from closeup_ns.rounds.acceptance import AcceptanceConfig, RoundVerdict, decide
+from closeup_ns.rounds.acceptance import RoundVerdict, decide
 from closeup_ns.rounds.known import observations
+from closeup_ns.rounds.settings import AcceptanceConfig
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.trial import eval_psnr, photograph_psnr
 from closeup_ns.studio.datamanager import CloseupDatamanager
@@ -64,8 +65,8 @@ def outcome(trainer: CloseupTrainer) -> dict[str, Any]:
         view = store.load_view(1, name)
         result |= {f"{name} image": view.image, f"{name} real": view.real, f"{name} reliable": view.reliable.color}
     result["verdict"] = store.load_verdict(1)
-    result["photographs"] = photograph_psnr(pipeline, [0, 1, 2])
-    result["evaluation"] = eval_psnr(pipeline)
+    result["photographs"] = photograph_psnr(pipeline.as_run(), [0, 1, 2])
+    result["evaluation"] = eval_psnr(pipeline.as_run())
     return result
 
 
@@ -89,7 +90,7 @@ def test_hidden_pixels_and_those_beside_them_back_nothing(way: str, tmp_path: Pa
     rows, columns = HIDDEN
     wide = torch.zeros(48, 64, dtype=torch.bool)
     wide[rows.start - 1 : rows.stop + 1, columns.start - 1 : columns.stop + 1] = True
-    for index, observation in enumerate(observations(pipeline)):
+    for index, observation in enumerate(observations(pipeline.as_run())):
         rendered = pipeline.model.render_view(observation.view).depth
         assert torch.equal(observation.depth, torch.where(wide, 0.0, rendered))
         shown = pipeline.datamanager.shown(index)

@@ -1,0 +1,120 @@
+"""Originals: for each photograph that is trained on, the finest picture of it that the capture holds (issue 11.1).
+
+Training sees photographs shrunk to what is affordable. The original is the same photograph with the pixels that the
+camera recorded: from ``images/`` where ``images_8`` is trained on, or the file itself where it is shrunk when loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from nerfstudio.cameras.cameras import CameraType
+
+from closeup_ns.data.capture import Capture, Intrinsics
+from closeup_ns.data.dataset import decode_image
+from closeup_ns.data.images import ImageChoice, Size, check_aspect, image_folders, image_size, match_by_name
+from closeup_ns.errors import DataError
+from closeup_ns.views.lens import Lens, LensKind
+
+LENS_KINDS: dict[CameraType, LensKind] = {
+    CameraType.PERSPECTIVE: "perspective",
+    CameraType.FISHEYE: "fisheye",
+    CameraType.FISHEYE624: "fisheye624",
+}
+
+
+Row = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Original:
+    """One photograph at its finest: the file, and the camera that took it in pixels of that file."""
+
+    path: Path
+    size: Size
+    """(width, height) of the file in pixels."""
+    K: tuple[Row, Row, Row]
+    """Intrinsics in the file's pixels, pixel centres at +0.5, before undistortion."""
+    lens: Lens
+    mask: Path | None
+    """Mask of the photograph at any size, non-zero where a pixel counts."""
+    finer: float
+    """How many times finer than trained on, per axis."""
+
+    def read(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+        """Decode it: pixels [H, W, 3 or 4], and the mask [h, w] at its own size where there is one.
+
+        Raises:
+            DataError: a file is missing, damaged, or no longer of the size that was read from its header.
+        """
+        pixels = decode_image(self.path, keep_colour=True)
+        if (pixels.shape[1], pixels.shape[0]) != self.size:
+            raise DataError(f"The image {self.path} has changed its size since the run started. Restore it.")
+        return pixels, None if self.mask is None else decode_image(self.mask, keep_colour=False)
+
+
+def find_originals(capture: Capture, images: ImageChoice) -> tuple[list[Original | None], list[str]]:
+    """The original of each frame, in the frames' order, and a sentence for each that cannot be used.
+
+    None where there is none that is finer than what is trained on, or where it cannot be used: a missing, damaged or
+    differently shaped file costs that photograph's native views only.
+    """
+    found: list[Original | None] = []
+    problems: list[str] = []
+    candidates = _finest_files(capture, images)
+    for index, frame in enumerate(capture.frames):
+        original, trained = None, images.sizes[index]
+        try:
+            path = candidates[index]
+            size = image_size(path)
+            check_aspect(size, (frame.intrinsics.width, frame.intrinsics.height), path)
+            if size[0] > trained[0] and size[1] > trained[1]:
+                finer = min(size[0] / trained[0], size[1] / trained[1])
+                K = _scaled_K(frame.intrinsics, size)
+                original = Original(path, size, K, lens_of(frame.intrinsics), frame.mask, finer)
+        except DataError as error:
+            problems.append(f"no original for {images.paths[index].name}: {error}")
+        found.append(original)
+    return found, problems
+
+
+def describe_originals(originals: Sequence[Original | None]) -> str:
+    """What was found, in one line for the log."""
+    finer = sorted(original.finer for original in originals if original is not None)
+    if not finer:
+        return "no originals finer than the photographs trained on: close-ups have no photographed detail to learn"
+    sizes = sorted({original.size for original in originals if original is not None})
+    size = f"{sizes[0][0]}x{sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} sizes"
+    few = "" if len(finer) == len(originals) else f" for {len(finer)} of {len(originals)} photographs"
+    return f"originals {size}{few}, {finer[len(finer) // 2]:.1f}x finer than trained on"
+
+
+def lens_of(intrinsics: Intrinsics) -> Lens:
+    """The lens of a camera that `check_lens` let through."""
+    parameters = intrinsics.distortion if any(intrinsics.distortion) else ()
+    return Lens(LENS_KINDS[intrinsics.camera_type], tuple(float(value) for value in parameters))
+
+
+def _finest_files(capture: Capture, images: ImageChoice) -> list[Path]:
+    """The finest file of each frame; complete sets of images are matched already, incomplete folders by name."""
+    finest = min(capture.image_sets)
+    files = list(capture.image_sets[finest])
+    for factor, folder in reversed(image_folders(capture.root).items()):
+        if factor < finest:
+            for index, path in enumerate(images.paths):
+                matched = match_by_name(folder, [path.name])
+                files[index] = matched[0] if matched else files[index]
+    return files
+
+
+def _scaled_K(intrinsics: Intrinsics, size: Size) -> tuple[Row, Row, Row]:
+    sx, sy = size[0] / intrinsics.width, size[1] / intrinsics.height
+    return (
+        (intrinsics.fx * sx, 0.0, intrinsics.cx * sx),
+        (0.0, intrinsics.fy * sy, intrinsics.cy * sy),
+        (0.0, 0.0, 1.0),
+    )

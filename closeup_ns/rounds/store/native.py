@@ -1,0 +1,161 @@
+"""A round's native views on disk: PNG files, and a nerfstudio ``transforms.json`` that is written last.
+
+rounds/round_1/native/images/IMG_4026.png     the crop's pixels, as they are trained on
+rounds/round_1/native/masks/IMG_4026.png      only where the photograph has a mask
+rounds/round_1/native/transforms.json         cameras; the views count from the moment it is there
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Bool, UInt8
+from PIL import Image
+from torch import Tensor
+
+from closeup_ns.atomic import atomic_path, write_json
+from closeup_ns.data.dataset import decode_image
+from closeup_ns.errors import RoundStorageError
+from closeup_ns.rounds.views import NativeView
+from closeup_ns.views.view import View
+
+CACHE_BYTES = 2 << 30
+"""Pixels kept in memory; beyond it the views used longest ago are read from disk again."""
+FLIP = (1.0, -1.0, -1.0, 1.0)
+"""OpenCV's camera axes to OpenGL's, and back."""
+
+
+@dataclass(frozen=True, eq=False)
+class CutView:
+    """A crop with its pixels, before it is stored."""
+
+    photograph: str
+    """The photograph's name in the data set."""
+    name: str
+    """What its files are called, without suffix; unique within a round."""
+    view: View
+    pixels: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.bool_] | None
+
+
+class NativeStore:
+    """The native views of a run's rounds. ``root`` is the run's ``rounds`` folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._cache: OrderedDict[Path, tuple[Tensor, Tensor | None]] = OrderedDict()
+        self._bytes = 0
+
+    def has(self, number: int) -> bool:
+        """Whether round ``number``'s views are all there."""
+        return (self._folder(number) / "transforms.json").exists()
+
+    def save(self, number: int, views: Iterable[CutView]) -> None:
+        """Write the views of round ``number`` one by one. Nothing counts before all are there.
+
+        Raises:
+            RoundStorageError: the folder cannot be written.
+        """
+        folder, frames = self._folder(number), []
+        try:
+            for cut in views:
+                frame = _frame(cut)
+                with atomic_path(folder / frame["file_path"]) as temporary:
+                    Image.fromarray(cut.pixels).save(temporary, format="PNG", compress_level=1)
+                if cut.mask is not None:
+                    frame["mask_path"] = f"masks/{cut.name}.png"
+                    with atomic_path(folder / frame["mask_path"]) as temporary:
+                        Image.fromarray(cut.mask.astype(np.uint8) * 255).save(temporary, format="PNG")
+                frames.append(frame)
+            content = {"camera_model": "OPENCV", "orientation_override": "none", "frames": frames}
+            write_json(folder / "transforms.json", content)
+        except OSError as error:
+            raise RoundStorageError(
+                f"cannot write the native views in {folder}: {error.strerror or error}. Free space there (or make the "
+                "folder writable) and resume the run"
+            ) from error
+
+    def load(self, number: int, names: Sequence[str]) -> list[NativeView]:
+        """The views of round ``number``; their pixels are read when they are first used.
+
+        Args:
+            names: of the training photographs, in index order.
+
+        Raises:
+            RoundStorageError: the list of views is damaged or belongs to other photographs.
+        """
+        path = self._folder(number) / "transforms.json"
+        index = {name: position for position, name in enumerate(names)}
+        try:
+            frames = read_frames(path)
+            return [self._view(number, frame, index[frame["photograph"]]) for frame in frames]
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise RoundStorageError(
+                f"{path} cannot be read as a list of native views ({error!r}). Delete the folder {path.parent} to cut "
+                "them from the originals again"
+            ) from error
+
+    def _view(self, number: int, frame: dict[str, Any], photograph: int) -> NativeView:
+        K = torch.tensor([[frame["fl_x"], 0, frame["cx"]], [0, frame["fl_y"], frame["cy"]], [0, 0, 1]])
+        c2w = torch.tensor(frame["transform_matrix"]) * torch.tensor(FLIP)
+        view = View(K, c2w, int(frame["w"]), int(frame["h"]))
+        folder = self._folder(number)
+        image = self._inside(folder, frame["file_path"])
+        mask = self._inside(folder, frame["mask_path"]) if "mask_path" in frame else None
+        return NativeView(f"native{number}/{image.stem}", number, photograph, view, partial(self._read, image, mask))
+
+    def _read(self, image: Path, mask: Path | None) -> tuple[UInt8[Tensor, "H W C"], Bool[Tensor, "H W"] | None]:
+        if image in self._cache:
+            self._cache.move_to_end(image)
+            return self._cache[image]
+        pixels = torch.from_numpy(decode_image(image, keep_colour=True))
+        counted = None if mask is None else torch.from_numpy(decode_image(mask, keep_colour=False) > 0)
+        self._cache[image] = (pixels, counted)
+        self._bytes += pixels.numel()
+        while self._bytes > CACHE_BYTES and len(self._cache) > 1:
+            _, (oldest, _) = self._cache.popitem(last=False)
+            self._bytes -= oldest.numel()
+        return pixels, counted
+
+    def _folder(self, number: int) -> Path:
+        return self.root / f"round_{number}" / "native"
+
+    @staticmethod
+    def _inside(folder: Path, relative: str) -> Path:
+        path = (folder / relative).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise ValueError(f"{relative!r} leads out of {folder}")
+        return path
+
+
+def read_frames(path: Path) -> list[dict[str, Any]]:
+    """The frames of a transforms.json of native views. ValueError where it holds none."""
+    content = json.loads(path.read_text(encoding="utf8"))
+    frames = content.get("frames") if isinstance(content, dict) else None
+    if not isinstance(frames, list):
+        raise ValueError("there is no list of frames")
+    return frames
+
+
+def _frame(cut: CutView) -> dict[str, Any]:
+    view = cut.view
+    return {
+        "file_path": f"images/{cut.name}.png",
+        "photograph": cut.photograph,
+        "transform_matrix": (view.c2w.cpu() * torch.tensor(FLIP)).tolist(),
+        "fl_x": float(view.K[0, 0]),
+        "fl_y": float(view.K[1, 1]),
+        "cx": float(view.K[0, 2]),
+        "cy": float(view.K[1, 2]),
+        "w": view.width,
+        "h": view.height,
+    }

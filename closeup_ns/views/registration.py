@@ -1,0 +1,217 @@
+"""Where a photograph was really taken: Gauss-Newton on its pixels against renders of the scene (issue 11.4).
+
+Poses from COLMAP are good to about a pixel of what COLMAP saw, which is several native pixels. A render tells for every
+pixel which way it would move if the camera moved (dense direct alignment, as in LSD-SLAM and DVO); the motion that
+explains the difference to the photograph best is solved for, with a gain and an offset per colour channel beside it, so
+that an exposure of its own does not look like a motion. The renderer may be any that gives colour and depth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.view import View
+from closeup_ns.views.warp import pixel_grid
+
+LEVELS = (8, 4, 2, 1, 1)
+"""Each iteration compares images averaged over blocks of so many pixels: coarse ones catch displacements of pixels."""
+SMALLEST = 24
+"""Shorter side in pixels below which a level says too little and is left out."""
+TRANSLATION_RIDGE = 1e-2
+"""How much a translation is held back, relative to what the pixels say: in a narrow view it looks like a rotation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """What `register` found."""
+
+    view: View
+    """The view where the photograph fits best."""
+    motion: Float[Tensor, "6"]
+    """Rotation vector in radians and translation in world units, in the camera's axes: ``c2w @ exp(motion)``."""
+    shift: float
+    """Median distance in pixels that the view's pixels moved."""
+    error_before: float
+    """Mean squared difference to the photograph, colours fitted, as given."""
+    error_after: float
+
+
+@torch.no_grad()
+def register(
+    render: Renderer,
+    view: View,
+    photograph: Float[Tensor, "H W 3"],
+    counted: Bool[Tensor, "H W"] | None = None,
+    translate: bool = True,
+) -> Registration:
+    """Find the pose near ``view`` whose render fits ``photograph`` best.
+
+    Args:
+        render: the scene; colours in [0, 1] and z-depth.
+        view: the pose as given, and the photograph's pinhole camera.
+        photograph: its pixels, in [0, 1].
+        counted: pixels that count; None: all.
+        translate: solve for a translation, too, and not for the rotation alone.
+
+    Returns:
+        The pose as given where no motion made the error smaller.
+    """
+    weight = torch.ones_like(photograph[..., 0]) if counted is None else counted.to(photograph)
+    best = current = view
+    motion = best_motion = view.c2w.new_zeros(6, dtype=torch.float64)
+    first = lowest = float("inf")
+    for level in (*LEVELS, 0):  # the last pass only measures
+        rendered = render(current)
+        error = _fitted_error(rendered.color, photograph, weight * (rendered.alpha > 0.5))
+        if current is view:
+            first = error
+        if error < lowest or level > LEVELS[-1]:
+            best, best_motion, lowest = current, motion, min(error, lowest)
+        if level == 0 or min(view.width, view.height) // level < SMALLEST:
+            continue
+        step = _solve(
+            current, rendered.color, rendered.depth, photograph, weight * (rendered.alpha > 0.5), level, translate
+        )
+        motion = _log(_exp(motion) @ _exp(step))
+        current = moved(view, motion)
+    if lowest >= first:
+        best, best_motion, lowest = view, torch.zeros_like(best_motion), first
+    shift = displacement(view, best_motion, rendered.depth)
+    return Registration(best, best_motion, shift, first, lowest)
+
+
+def moved(view: View, motion: Float[Tensor, "6"]) -> View:
+    """``view`` moved by ``c2w @ exp(motion)``."""
+    c2w = (view.c2w.double() @ _exp(motion.to(view.device, torch.float64))).to(view.c2w)
+    return View(view.K, c2w, view.width, view.height)
+
+
+def displacement(view: View, motion: Float[Tensor, "6"], depth: Float[Tensor, "H W"]) -> float:
+    """Median distance in pixels that ``motion`` moves what ``view`` shows at z-depth ``depth``."""
+    jacobian = _pixel_motion(view, depth)
+    flow = (jacobian @ motion.to(jacobian)).norm(dim=-1)
+    solid = flow[depth > 0]
+    return float(solid.median()) if solid.numel() else 0.0
+
+
+def _solve(
+    view: View,
+    render: Float[Tensor, "H W 3"],
+    depth: Float[Tensor, "H W"],
+    photograph: Float[Tensor, "H W 3"],
+    weight: Float[Tensor, "H W"],
+    level: int,
+    translate: bool,
+) -> Float[Tensor, "6"]:
+    """One Gauss-Newton step: motion, and a gain and an offset for each channel that are not kept."""
+    image, target, weight, depth = (_averaged(tensor, level) for tensor in (render, photograph, weight, depth))
+    small = view.scaled_to(image.shape[1], image.shape[0])
+    weight = weight * (depth > 0)
+    dx, dy = _gradients(image)
+    flow = _pixel_motion(small, depth.clamp_min(1e-6))  # [h, w, 2, 6]
+    columns = -(dx[..., None] * flow[..., None, 0, :] + dy[..., None] * flow[..., None, 1, :])  # [h, w, 3, 6]
+    eye = torch.eye(3, dtype=image.dtype, device=image.device)
+    gain, offset = image[..., None] * eye, eye.expand(*image.shape[:2], 3, 3)
+    system = torch.cat([columns, gain, offset], dim=-1).reshape(-1, 12).double()
+    residual = (target - image).reshape(-1).double()
+    each = weight[..., None].expand_as(image).reshape(-1).double()
+    scale = _median_absolute(residual, each) * 3
+    each = each / (
+        1 + (residual / scale.clamp_min(1e-3)).square()
+    )  # Geman-McClure: occluders, highlights, moved leaves
+    normal = system.T @ (each[:, None] * system)
+    right = system.T @ (each * residual)
+    normal = (
+        normal + 1e-9 * torch.diag(normal.diagonal()) + 1e-12 * torch.eye(12, dtype=normal.dtype, device=normal.device)
+    )
+    if translate:
+        # Rotations in radians and translations in depths are alike in size; what both explain, the rotation does.
+        middle = depth[depth > 0].double().median() if bool((depth > 0).any()) else depth.new_tensor(1.0).double()
+        ridge = TRANSLATION_RIDGE * normal.diagonal()[:2].mean() / middle.square()
+        normal[3:6, 3:6] += ridge * torch.eye(3, dtype=normal.dtype, device=normal.device)
+        return torch.linalg.solve(normal, right)[:6]
+    kept = [0, 1, 2, *range(6, 12)]
+    solution = torch.linalg.solve(normal[kept][:, kept], right[kept])
+    return torch.cat([solution[:3], solution.new_zeros(3)])
+
+
+def _pixel_motion(view: View, depth: Float[Tensor, "H W"]) -> Float[Tensor, "H W 2 6"]:
+    """How many pixels (column, row) the surface at each pixel moves per unit of rotation and translation."""
+    uv = pixel_grid(view.height, view.width, depth.device, depth.dtype)
+    fx, fy = view.K[0, 0].to(depth), view.K[1, 1].to(depth)
+    x, y = (uv[..., 0] - view.K[0, 2].to(depth)) / fx, (uv[..., 1] - view.K[1, 2].to(depth)) / fy
+    near = 1 / depth.clamp_min(1e-6)
+    zero = torch.zeros_like(x)
+    across = torch.stack([x * y, -(1 + x * x), y, -near, zero, x * near], dim=-1) * fx
+    down = torch.stack([1 + y * y, -x * y, -x, zero, -near, y * near], dim=-1) * fy
+    return torch.stack([across, down], dim=-2)
+
+
+def _averaged(image: Tensor, level: int) -> Tensor:
+    """Means over blocks of ``level`` x ``level`` pixels; what is left over at the border is dropped."""
+    if level == 1:
+        return image
+    channels = image[None, None] if image.ndim == 2 else image.permute(2, 0, 1)[None]
+    small = F.avg_pool2d(channels, level)[0]
+    return small[0] if image.ndim == 2 else small.permute(1, 2, 0)
+
+
+def _gradients(image: Float[Tensor, "H W 3"]) -> tuple[Tensor, Tensor]:
+    """Central differences along columns and rows, in colour per pixel."""
+    padded = F.pad(image.permute(2, 0, 1)[None], (1, 1, 1, 1), mode="replicate")[0].permute(1, 2, 0)
+    return (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2, (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2
+
+
+def _median_absolute(residual: Tensor, weight: Tensor) -> Tensor:
+    counted = residual[weight > 0]
+    return counted.abs().median() if counted.numel() else residual.new_tensor(1.0)
+
+
+def _fitted_error(render: Tensor, photograph: Tensor, weight: Tensor) -> float:
+    """Weighted mean squared difference after the best gain and offset of each channel."""
+    total = weight.sum().clamp_min(1e-9)
+    a, b, w = render.double(), photograph.double(), (weight / total).double()[..., None]
+    mean_a, mean_b = (w * a).sum((0, 1)), (w * b).sum((0, 1))
+    a, b = a - mean_a, b - mean_b
+    gain = (w * a * b).sum((0, 1)) / (w * a * a).sum((0, 1)).clamp_min(1e-9)
+    return float((w * (gain * a - b).square()).sum() / 3)
+
+
+def _exp(motion: Float[Tensor, "6"]) -> Float[Tensor, "4 4"]:
+    """The rigid motion of a twist (rotation vector, translation)."""
+    twist = motion.new_zeros(4, 4)
+    x, y, z = motion[:3]
+    zero = torch.zeros_like(x)
+    twist[:3, :3] = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
+    twist[:3, 3] = motion[3:]
+    return torch.matrix_exp(twist)
+
+
+def _log(matrix: Float[Tensor, "4 4"]) -> Float[Tensor, "6"]:
+    """The inverse of `_exp` for rotations well below half a turn."""
+    rotation = matrix[:3, :3]
+    axis = (
+        torch.stack([rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]])
+        / 2
+    )
+    sine = axis.norm()
+    angle = torch.atan2(sine, (rotation.trace() - 1) / 2)
+    vector = axis * (angle / sine if float(sine) > 1e-12 else 1.0)
+    x, y, z = vector
+    zero = torch.zeros_like(x)
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
+    factor = 1 / 12 if float(angle) < 1e-4 else (1 / angle**2 - (1 + torch.cos(angle)) / (2 * angle * torch.sin(angle)))
+    eye = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
+    inverse = eye - skew / 2 + factor * (skew @ skew)
+    return torch.cat([vector, inverse @ matrix[:3, 3]])
+
+
+def compose(first: Float[Tensor, "6"], second: Float[Tensor, "6"]) -> Float[Tensor, "6"]:
+    """The motion of ``exp(first) @ exp(second)``."""
+    return _log(_exp(first) @ _exp(second))
