@@ -35,7 +35,11 @@ def a_run(photographs: int = 4) -> Any:
     )
     model = SimpleNamespace(render_view=render, unexposed=lambda photograph, index: photograph)
     return SimpleNamespace(
-        model=model, photographs=data, settings=settings, device=torch.device("cpu"), render=lambda view: model.render_view(view)
+        model=model,
+        photographs=data,
+        settings=settings,
+        device=torch.device("cpu"),
+        render=lambda view: model.render_view(view),
     )
 
 
