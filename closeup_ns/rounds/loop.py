@@ -69,6 +69,7 @@ class Rounds:
         if step == start:
             self.trainer.save_checkpoint(step - 1)  # resuming starts here
         targets = self.find_targets()
+        result.look_at(run, targets[0])
         refiner, description = build_refiner(self.settings.refiner, run.device)
         with self._stage(result, "cut its native views"):
             native = cut_native_views(run, self.native_store, number, targets)

@@ -13,14 +13,17 @@ from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image
 from rich.markup import escape
+from torch import Tensor
 
 from closeup_ns.evaluation.provenance import provenance
 from closeup_ns.peak_memory import gpu_peak_mb, process_peak_mb
 from closeup_ns.planning.plan import RoundPlan
+from closeup_ns.planning.target import Target
 from closeup_ns.refine.refiner import build_refiner
 from closeup_ns.rendering.backend import describe_backend
 from closeup_ns.rounds.acceptance import RoundVerdict
 from closeup_ns.rounds.contact_sheet import SheetRow, save_contact_sheet
+from closeup_ns.rounds.held_out import HeldOut, held_out_crops, mean_psnr, save_sheet
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.store.view import in_figures
@@ -40,6 +43,18 @@ class RoundResult:
     psnr_before: float | None = None
     """PSNR in dB of the evaluation split, before the round and after it."""
     psnr_after: float | None = None
+    held_out: list[HeldOut] = field(default_factory=list)
+    """Native crops of held-out photographs, and below how the model showed them before the round."""
+    shown_before: list[Tensor] = field(default_factory=list)
+    close_before: float | None = None
+    """PSNR in dB of those crops as given, before the round."""
+
+    def look_at(self, run: Run, target: Target) -> None:
+        """Keep how the model shows held-out photographs at the round's scale before it."""
+        if run.settings.originals.enabled:
+            self.held_out = held_out_crops(run, self.number, target.point)
+            self.shown_before = [crop.render(run) for crop in self.held_out]
+            self.close_before = mean_psnr(run, self.held_out)
 
 
 def write_round_report(run: Run, store: RoundStore, result: RoundResult) -> None:
@@ -54,6 +69,9 @@ def write_round_report(run: Run, store: RoundStore, result: RoundResult) -> None
         kept = "kept" if verdict.accepted else "NOT kept"
         title = f"round {number}, {result.zoom:g}x closer, {kept}: {verdict.reason}"
         save_contact_sheet(store.contact_sheet(number), rows, title)
+    if result.held_out:
+        after = [crop.render(run) for crop in result.held_out]
+        save_sheet(store.close_photographs(number), result.shown_before, after, result.held_out)
     report: dict[str, Any] = {
         "round": number,
         "zoom": result.zoom,
@@ -69,6 +87,12 @@ def write_round_report(run: Run, store: RoundStore, result: RoundResult) -> None
             "before": result.psnr_before,
             "after": result.psnr_after,
             "note": "evaluation split; reported only, never used to decide",
+        },
+        "close_photograph_psnr": {
+            "before": result.close_before,
+            "after": mean_psnr(run, result.held_out),
+            "after, registered": mean_psnr(run, result.held_out, registered=True),
+            "note": "native crops of the evaluation split at this round's scale; reported only",
         },
         "seconds": {stage: round(value, 2) for stage, value in result.seconds.items()},
         "peak_memory_mb": process_peak_mb(),
@@ -122,6 +146,14 @@ def show_round(run: Run, store: RoundStore, report: dict[str, Any], rows: Sequen
     if far["before"] is not None and far["after"] is not None:
         before, after = far["before"], far["after"]
         CONSOLE.print(f"Round {number}: evaluation photographs {before:.2f} -> {after:.2f} dB (report only)")
+    close = report["close_photograph_psnr"]
+    if close["before"] is not None:
+        gain = f"{close['before']:.2f} -> {close['after']:.2f} dB ({close['after, registered']:.2f} registered)"
+        CONSOLE.print(
+            f"Round {number}: held-out photographs at {report['zoom']:g}x {gain} (report only): see "
+            f"{store.close_photographs(number)}",
+            soft_wrap=True,
+        )
     write_page(store)
 
 

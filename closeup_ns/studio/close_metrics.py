@@ -26,6 +26,7 @@ from closeup_ns.progress import track
 from closeup_ns.refine.gate import reliable_psnr
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.rounds.known import observations
+from closeup_ns.studio.close_photographs import close_photographs
 from closeup_ns.views.reliability import Observation, reliable_pixels
 from closeup_ns.views.view import View, aim_at, move_closer
 from closeup_ns.views.warp import inside, project
@@ -67,8 +68,10 @@ def close_metrics(pipeline: CloseupPipeline, config: CloseMetricsConfig) -> tupl
     scales = config.scales or tuple(zoom**t for t in range(1, schedule.rounds + 1))
     photographs = observations(pipeline.as_run())
     views = [photograph.view for photograph in photographs]
-    target = resolve_targets(pipeline.config.target, pipeline.datamanager.photograph_names(), views,
-                             pipeline.model.render_view)[0]  # fmt: skip
+    names, render = pipeline.datamanager.photograph_names(), pipeline.model.render_view
+    targets = resolve_targets(pipeline.config.target, names, views, render)
+    target = targets[0]
+    real, absent = close_photographs(pipeline.as_run(), targets, config.options)
     metrics, missing = build_metrics(config.metrics, config.options)
     generator = torch.Generator().manual_seed(pipeline.config.seed)
     values: dict[str, list[float]] = {}
@@ -80,7 +83,7 @@ def close_metrics(pipeline: CloseupPipeline, config: CloseMetricsConfig) -> tupl
                 values.setdefault(f"close_{name}{suffix}", []).append(value)
     used = {name for metric in metrics for name in values if name == f"close_{metric.name}"}
     missing |= {m.name: "no photograph sees the close-ups" for m in metrics if f"close_{m.name}" not in used}
-    return {name: math.fsum(found) / len(found) for name, found in values.items()}, missing
+    return {**real, **{name: math.fsum(found) / len(found) for name, found in values.items()}}, {**absent, **missing}
 
 
 def turned_views(

@@ -273,6 +273,10 @@ class RoundStore:
         """Where the round's contact sheet belongs."""
         return self.folder(round_index) / "contact_sheet.png"
 
+    def close_photographs(self, round_index: int) -> Path:
+        """Where the picture of held-out photographs belongs: before the round, after it, and the photograph."""
+        return self.folder(round_index) / "close_photographs.png"
+
     # Inside
 
     @staticmethod

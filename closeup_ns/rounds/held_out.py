@@ -1,0 +1,96 @@
+"""Held-out photographs at full size: the ground truth of close-ups that every capture with originals has (issue 11.7).
+
+Nothing that trains or decides may look at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from closeup_ns.atomic import atomic_path
+from closeup_ns.errors import DataError
+from closeup_ns.rounds.native import cut, cut_mask, disagreement, plan_crops
+from closeup_ns.rounds.run import Run
+from closeup_ns.views.psnr import mean_of_numbers, psnr
+from closeup_ns.views.registration import register
+from closeup_ns.views.view import View
+
+SHEET_ROWS = 4
+"""Most held-out photographs in a picture of a round."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """A held-out photograph, or a native crop of one."""
+
+    number: int
+    """0 for the photograph as it is trained on, t for a crop of round t."""
+    view: View
+    image: Float[Tensor, "H W 3"]
+    """In [0, 1]."""
+    counted: Bool[Tensor, "H W"] | None
+    """Pixels that count; None: all."""
+
+    def render(self, run: Run, registered: bool = False) -> Float[Tensor, "H W 3"]:
+        """What the model shows, with the pixel of this stream.
+
+        Args:
+            registered: from where the photograph fits the model best, instead of its pose as given. Poses as given are
+                off by native pixels, and the training photographs' were refined: of a close-up the score as given
+                measures the pose at least as much as the picture.
+        """
+        show = partial(run.model.render_view, stream=self.number)
+        view = register(show, self.view, self.image, self.counted).view if registered else self.view
+        return show(view).color.clamp(0, 1)
+
+
+@torch.no_grad()
+def held_out_crops(run: Run, number: int, target: Float[Tensor, "3"]) -> list[HeldOut]:
+    """The native crops of round ``number`` of the held-out photographs that see ``target``."""
+    data, zoom = run.photographs, run.settings.planner.zoom**number
+    photographs, originals, found = data.eval_photographs(), data.eval_originals(), []
+    views = [view for view, _, _ in photographs]
+    for crop in plan_crops(views, originals, target, zoom, run.model.render_view):
+        original, (view, photograph, _) = originals[crop.photograph], photographs[crop.photograph]
+        assert original is not None
+        try:
+            pixels, mask = original.read()
+        except DataError:
+            continue  # named when the photograph's own close-ups are wanted
+        if disagreement(original, pixels, crop, view, photograph) is None:
+            image = torch.from_numpy(cut(original, pixels, crop.view)).to(run.device).float() / 255
+            counted = None if mask is None else torch.from_numpy(cut_mask(original, mask, crop.view)).to(run.device)
+            if image.shape[-1] == 4:
+                opaque = image[..., 3] > 0.999
+                counted = opaque if counted is None else counted & opaque
+            found.append(HeldOut(number, crop.view, image[..., :3].contiguous(), counted))
+    return found
+
+
+@torch.no_grad()
+def mean_psnr(run: Run, crops: Sequence[HeldOut], registered: bool = False) -> float | None:
+    """Mean PSNR in dB over held-out photographs; None of none."""
+    scores = [psnr(crop.render(run, registered), crop.image, crop.counted) for crop in crops]
+    return mean_of_numbers(scores) if scores else None
+
+
+def save_sheet(path: Path, before: Sequence[Tensor], after: Sequence[Tensor], crops: Sequence[HeldOut]) -> None:
+    """A picture with a row for each of the first crops: before the round, after it, and the photograph."""
+    rows = [
+        torch.cat([one, other, crop.image], dim=1)
+        for one, other, crop in list(zip(before, after, crops, strict=True))[:SHEET_ROWS]
+    ]
+    width = max(row.shape[1] for row in rows)
+    rows = [torch.nn.functional.pad(row.permute(2, 0, 1), (0, width - row.shape[1])).permute(1, 2, 0) for row in rows]
+    pixels = (torch.cat(rows).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
