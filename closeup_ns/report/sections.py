@@ -16,7 +16,14 @@ from closeup_ns.report.plan_map import plan_map
 COMPARISONS = 6
 """Views of a round with a slider; the contact sheet shows them all."""
 SHEET_WIDTH = 1240
-STAGES = {"plan": "planning", "refine": "rendering and refining", "judge": "judging", "fine_tune": "fine-tuning"}
+STAGES = {
+    "cut": "cutting originals",
+    "register": "registering photographs",
+    "plan": "planning",
+    "refine": "rendering and refining",
+    "judge": "judging",
+    "fine_tune": "fine-tuning",
+}
 UNITS = {"psnr": " dB", "ssim": "", "lpips": ""}
 
 

@@ -37,6 +37,16 @@ from closeup_ns.rounds.trial import eval_psnr
 from closeup_ns.rounds.views import InjectedView, NativeView
 from closeup_ns.views.view import View
 
+STAGES = {
+    "cut": ("cutting originals", "cut its native views"),
+    "register": ("registering photographs", "registered"),
+    "plan": ("planning", "planned"),
+    "refine": ("refining", "refined"),
+    "judge": ("judging", "judged"),
+    "fine_tune": ("", "fine-tuned"),
+}
+"""A round's stages: what is shown while one lasts (nothing while steps are trained), and what is said after it."""
+
 
 class Rounds:
     """Runs between the trainer's steps. Everything that must survive a kill is in the store, not in here."""
@@ -71,20 +81,20 @@ class Rounds:
         targets = self.find_targets()
         result.look_at(run, targets[0])
         refiner, description = build_refiner(self.settings.refiner, run.device)
-        with self._stage(result, "cut its native views"):
+        with self._stage(result, "cut"):
             native = cut_native_views(run, self.native_store, number, targets)
         if native and step == start and self.settings.originals.refine_poses:
-            with self._stage(result, "registered"):
+            with self._stage(result, "register"):
                 refine_poses(run, number, native, targets[0].distance)
         views: list[InjectedView] = []
         if refines(self.settings, run.device):
-            with self._stage(result, "planned"):
+            with self._stage(result, "plan"):
                 result.plans = self._plan(number, native, refiner)
-            with self._stage(result, "refined"):
+            with self._stage(result, "refine"):
                 CONSOLE.print(description, soft_wrap=True)
                 views = self._refine(number, result.plans, native, refiner)
         self._prepare(number, native, refiner.generates)
-        with self._stage(result, "judged"):
+        with self._stage(result, "judge"):
             candidate = Candidate(
                 number, views, native, targets[0].point, refiner.generates, start, self.schedule.round_steps
             )
@@ -96,7 +106,7 @@ class Rounds:
         elif step == start:
             data.refine_poses(given)
         CONSOLE.print(f"Round {number} is {'kept' if verdict.accepted else 'not kept'}: {verdict.reason}")
-        with self._stage(result, "fine-tuned"):
+        with self._stage(result, "fine_tune"):
             yield  # 4.3.4: the trainer's own steps
         result.psnr_after = eval_psnr(run)
         write_round_report(run, self.store, result)
@@ -190,13 +200,14 @@ class Rounds:
             optimizer.state.clear()
 
     @contextmanager
-    def _stage(self, result: RoundResult, what: str) -> Iterator[None]:
-        """One stage of a round: said to whoever watches, timed, and reported in a line when it is over."""
+    def _stage(self, result: RoundResult, name: str) -> Iterator[None]:
+        """One of `STAGES`: shown to whoever watches, timed, and reported in a line when it is over."""
         began = time.perf_counter()
-        self.stage = "" if what == "fine-tuned" else f"round {result.number}: being {what}"
+        doing, done = STAGES[name]
+        self.stage = doing and f"round {result.number}: {doing}"
         yield
-        result.seconds[what] = time.perf_counter() - began
-        stage_over(result.number, what, result.seconds[what])
+        result.seconds[name] = time.perf_counter() - began
+        stage_over(result.number, done, result.seconds[name])
 
     # ---- the trainer's steps
 

@@ -15,13 +15,13 @@ from tests.scenes import analytic_renderer, facing_views
 SIZE = (64, 48)
 
 
-def photographed_scene(count: int = 12, seed: int = 0) -> tuple[Scene, list[np.ndarray]]:
+def photographed_scene(count: int = 12, seed: int = 0, size: tuple[int, int] = SIZE) -> tuple[Scene, list[np.ndarray]]:
     """``count`` photographs [48, 64, 3] uint8 of the textured wall and box, and the scene that took them.
 
     The scene's points are every 4th pixel of every photograph, lifted by its exact depth.
     """
     render = analytic_renderer()
-    views = facing_views(count, size=SIZE, seed=seed)
+    views = facing_views(count, size=size, seed=seed)
     images, xyz, rgb = [], [], []
     for view in views:
         rendered = render(view)
@@ -30,12 +30,19 @@ def photographed_scene(count: int = 12, seed: int = 0) -> tuple[Scene, list[np.n
         xyz.append(backproject(view, rendered.depth)[2::8, 2::8].reshape(-1, 3))
         rgb.append(image[2::8, 2::8].reshape(-1, 3))
     c2w = torch.stack([view.c2w for view in views]).numpy()
-    return Scene(torch.cat(xyz).numpy(), torch.cat(rgb).numpy(), c2w, views[0].K.numpy(), SIZE), images
+    return Scene(torch.cat(xyz).numpy(), torch.cat(rgb).numpy(), c2w, views[0].K.numpy(), size), images
 
 
-def write_transforms(folder: Path, count: int = 12, seed: int = 0, points: bool = True) -> Scene:
-    """A transforms.json folder; every 6th photograph is for evaluation."""
-    scene, images = photographed_scene(count, seed)
+def write_transforms(folder: Path, count: int = 12, seed: int = 0, points: bool = True, finer: int = 1) -> Scene:
+    """A transforms.json folder; every 6th photograph is for evaluation.
+
+    ``finer``: photographs so many times finer; beside them images_N at the usual size.
+    """
+    scene, images = photographed_scene(count, seed, (SIZE[0] * finer, SIZE[1] * finer))
+    if finer > 1:
+        for index, image in enumerate(images):
+            small = image.reshape(SIZE[1], finer, SIZE[0], finer, 3).mean((1, 3)).round().astype(np.uint8)
+            save_image(folder / f"images_{finer}/frame_{index:05d}.png", small)
     names = [f"images/frame_{index:05d}.png" for index in range(count)]
     for name, image in zip(names, images, strict=True):
         save_image(folder / name, image)

@@ -16,6 +16,7 @@ SCHEDULE = {
 }
 SMALL = {
     "vis": "tensorboard",
+    "pipeline.refiner.kind": "reliable",
     "pipeline.planner.anchors": 2,
     "pipeline.planner.updates": 2,
     "pipeline.planner.candidates": 12,
