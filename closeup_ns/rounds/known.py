@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -22,17 +22,18 @@ LEARNT_PSNR = 20.0
 
 
 @torch.no_grad()
-def observations(run: Run) -> list[Observation]:
-    """The photographs at the model's own exposure, each with the model's z-depth from where it was taken.
+def observations(run: Run) -> dict[str, Observation]:
+    """The photographs, by their names in a plan, at the model's own exposure and with its z-depth.
 
     Pixels that show no scene (masked, transparent) have no depth: they back nothing.
     """
-    data, result = run.photographs, []
-    for index, view in enumerate(track(data.train_views(), "depth of photographs")):
+    data, result = run.photographs, {}
+    views = list(zip(data.photograph_names(), data.train_views(), strict=True))
+    for index, (name, view) in enumerate(track(views, "depth of photographs")):
         photograph = run.model.unexposed(data.photograph(index), index)
         depth, shown = run.render(view).depth, data.shown(index)
         depth = depth if shown is None else torch.where(shown, depth, 0.0)
-        result.append(Observation(view, photograph.permute(2, 0, 1).contiguous(), depth))
+        result[f"train/{name}"] = Observation(view, photograph.permute(2, 0, 1).contiguous(), depth)
     return result
 
 
@@ -54,15 +55,15 @@ def known_views(
 
 
 @torch.no_grad()
-def native_observations(run: Run, views: Sequence[NativeView]) -> list[Observation]:
+def native_observations(run: Run, views: Sequence[NativeView]) -> dict[str, Observation]:
     """Native ``views`` as `observations`: the finest that is photographed of what they show."""
-    data, result = run.photographs, []
+    data, result = run.photographs, {}
     for native in views:
         image, counted = data.native_image(native)
         view, image = data.native_view(native), run.model.unexposed(image, native.photograph)
         depth = run.render(view).depth
         depth = depth if counted is None else torch.where(counted, depth, 0.0)
-        result.append(Observation(view, image.permute(2, 0, 1).contiguous(), depth))
+        result[native.name] = Observation(view, image.permute(2, 0, 1).contiguous(), depth)
     return result
 
 
@@ -90,13 +91,13 @@ def believed_views(run: Run, store: RoundStore, number: int) -> dict[str, Observ
 
 
 def anchor_images(
-    names: Sequence[str], photographs: dict[str, Observation], earlier: RoundStore, device: torch.device | str
+    names: Sequence[str], photographs: Mapping[str, Observation], earlier: RoundStore, device: torch.device | str
 ) -> list[GuideImage]:
-    """The pictures of a plan's anchors: photographs, and views that earlier rounds refined.
+    """The pictures of a plan's anchors: photographs, native views, and views that earlier rounds refined.
 
     Args:
-        names: as in the plan: "train/FILE" or "roundN/VIEW".
-        photographs: the capture's, by file name, at the model's exposure.
+        names: as in the plan: "train/FILE", "nativeN/VIEW" or "roundN/VIEW".
+        photographs: the capture's and their native views, by their names in a plan.
         earlier: the store that holds the earlier rounds.
 
     Raises:
@@ -106,11 +107,11 @@ def anchor_images(
 
 
 def _anchor_image(
-    name: str, photographs: dict[str, Observation], earlier: RoundStore, device: torch.device | str
+    name: str, photographs: Mapping[str, Observation], earlier: RoundStore, device: torch.device | str
 ) -> GuideImage:
     kind, _, rest = name.partition("/")
-    if kind == "train" and rest in photographs:
-        found = photographs[rest]
+    if name in photographs:
+        found = photographs[name]
         return GuideImage(name, found.view, found.color.permute(1, 2, 0), is_real=True)
     number = int(kind.removeprefix("round")) if kind.removeprefix("round").isdecimal() else 0
     if number < 1 or rest not in earlier.views(number):

@@ -142,8 +142,7 @@ class Rounds:
             number,
             store=self.store,
             earlier=self.store,
-            photographs=observations(run),
-            native=native_observations(run, [*run.photographs.native, *native]),
+            photographs={**observations(run), **native_observations(run, [*run.photographs.native, *native])},
             believed=list(believed_views(run, self.store, number).values()) if refiner.generates else (),
         )
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -42,17 +42,10 @@ class Refinement:
     """Where the refined views belong."""
     earlier: RoundStore
     """Where earlier rounds' views are; the same store in a training."""
-    photographs: Sequence[Observation]
-    """All photographs with the model's depth, in the capture's order (`known.observations`)."""
-    native: Sequence[Observation] = field(default_factory=tuple)
-    """The native views so far (`known.native_observations`): photographs, too, and the finest ones."""
+    photographs: Mapping[str, Observation]
+    """All photographs and native views, by their names in a plan (`known.observations`, `native_observations`)."""
     believed: Sequence[Observation] = field(default_factory=tuple)
     """Earlier rounds' refined views that say where geometry is known (`known.believed_views`): for generators."""
-
-    @property
-    def real(self) -> list[Observation]:
-        """Everything photographed."""
-        return [*self.photographs, *self.native]
 
 
 def refines(settings: RoundSettings, device: torch.device | str) -> bool:
@@ -134,21 +127,19 @@ def _request(work: Refinement, item: RoundPass, todo: dict[str, View]) -> tuple[
     renders = [run.render(view) for view in views]
     config = run.settings.reliability
     real = [
-        reliable_pixels(view, rendered.depth, rendered.alpha, work.real, config)
+        reliable_pixels(view, rendered.depth, rendered.alpha, list(work.photographs.values()), config)
         for view, rendered in zip(views, renders, strict=True)
     ]
-    names = run.photographs.photograph_names()
-    photographs = dict(zip(names, work.photographs, strict=True))
     finished = [name for name in (*item.neighbours, *item.targets) if name not in todo]
     stored = set(work.store.views(work.number))
     request = RefineRequest(
         views=views,
         renders=renders,
         masks=[_shown(work, *known) for known in zip(views, renders, real, strict=True)],
-        references=work.real,
+        references=list(work.photographs.values()),
         seed=run.settings.seed,
         names=list(todo),
-        anchors=anchor_images(item.anchors, photographs, work.earlier, device),
+        anchors=anchor_images(item.anchors, work.photographs, work.earlier, device),
         neighbours=[
             stored_guide(work.store, work.number, name, name, device)
             for name in finished

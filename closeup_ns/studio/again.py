@@ -17,11 +17,12 @@ from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.refine.refiner import RefinerConfig, build_refiner, check_refiner, chosen_kind
 from closeup_ns.report.config_file import option, read_config
 from closeup_ns.rounds.contact_sheet import SheetRow, save_contact_sheet
-from closeup_ns.rounds.known import believed_views, observations
+from closeup_ns.rounds.known import believed_views, native_observations, observations
 from closeup_ns.rounds.next_round import adopt_schedule
 from closeup_ns.rounds.refine_step import Refinement, refine_round
 from closeup_ns.rounds.round_report import made_with
 from closeup_ns.rounds.schedule import ScheduleConfig
+from closeup_ns.rounds.store.native import NativeStore
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.store.view import in_figures
 from closeup_ns.studio.loading import LoadedRun, checkpoint_folder, checkpoint_steps, load_run
@@ -82,14 +83,21 @@ def _refine(
     """The same passes as in a training, with what that would have known."""
     refiner, description = build_refiner(run.pipeline.config.refiner, run.pipeline.device)
     CONSOLE.print(description, soft_wrap=True)
+    view, natives = run.pipeline.as_run(), NativeStore(rounds.root)
+    native = [
+        item
+        for earlier in range(1, number + 1)
+        if natives.has(earlier)
+        for item in natives.load(earlier, view.photographs.photograph_names())
+    ]
     work = Refinement(
-        run.pipeline.as_run(),
+        view,
         refiner,
         number,
         store=destination,
         earlier=rounds,
-        photographs=observations(run.pipeline.as_run()),
-        believed=list(believed_views(run.pipeline.as_run(), rounds, number).values()) if refiner.generates else (),
+        photographs={**observations(view), **native_observations(view, native)},
+        believed=list(believed_views(view, rounds, number).values()) if refiner.generates else (),
     )
     try:
         refine_round(work, plans, limit)

@@ -66,7 +66,7 @@ def close_metrics(pipeline: CloseupPipeline, config: CloseMetricsConfig) -> tupl
     """
     schedule, zoom = pipeline.config.schedule, pipeline.config.planner.zoom
     scales = config.scales or tuple(zoom**t for t in range(1, schedule.rounds + 1))
-    photographs = observations(pipeline.as_run())
+    photographs = list(observations(pipeline.as_run()).values())
     views = [photograph.view for photograph in photographs]
     names, render = pipeline.datamanager.photograph_names(), pipeline.model.render_view
     targets = resolve_targets(pipeline.config.target, names, views, render)

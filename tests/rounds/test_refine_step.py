@@ -234,14 +234,14 @@ def test_later_masks_know_what_accepted_views_show_and_the_loss_does_not(tmp_pat
     """Papers.md 6.3 #17, where the photographs' right halves have no depth."""
     run, refiner = kept_round(tmp_path), JointRefiner()
     task = work(tmp_path, refiner, run, number=2, believe=True)
-    for photograph in task.photographs:
+    for photograph in task.photographs.values():
         photograph.depth[:, 16:] = 0
     refine_round(task, [a_plan()])
     grown = 0
     for request in refiner.requests:
         for name, shown, view, render in zip(request.names, request.masks, request.views, request.renders):
             stored = task.store.load_view(2, name).reliable
-            alone = reliable_pixels(view, render.depth, render.alpha, task.photographs)
+            alone = reliable_pixels(view, render.depth, render.alpha, list(task.photographs.values()))
             assert torch.equal(stored.dense, alone.dense) and torch.equal(stored.sparse, alone.sparse)
             by_views = reliable_pixels(view, render.depth, render.alpha, task.believed)
             assert torch.equal(shown.dense, alone.dense | by_views.dense)

@@ -90,7 +90,7 @@ def test_hidden_pixels_and_those_beside_them_back_nothing(way: str, tmp_path: Pa
     rows, columns = HIDDEN
     wide = torch.zeros(48, 64, dtype=torch.bool)
     wide[rows.start - 1 : rows.stop + 1, columns.start - 1 : columns.stop + 1] = True
-    for index, observation in enumerate(observations(pipeline.as_run())):
+    for index, observation in enumerate(observations(pipeline.as_run()).values()):
         rendered = pipeline.model.render_view(observation.view).depth
         assert torch.equal(observation.depth, torch.where(wide, 0.0, rendered))
         shown = pipeline.datamanager.shown(index)
