@@ -17,9 +17,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.refine.footprint import as_photographed
-from closeup_ns.rounds.kernel_search import best_variance, table_of
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.settings import AcceptanceConfig
 from closeup_ns.rounds.trial import native_psnr, photograph_psnr, restore_snapshot, run_steps, take_snapshot
@@ -49,8 +47,6 @@ class RoundVerdict:
     reliable_control: float | None = None
     """PSNR in dB of the reliable pixels set aside, after the control arm."""
     reliable_round: float | None = None
-    native_kernel: float | None = None
-    """Pixel variance chosen for the round's native views, in px^2; None: the photographs'."""
     known_share: float = 0.0
     """How much the round has to say: mean trust of its pixels."""
     trial_steps: int = 0
@@ -96,10 +92,7 @@ class Candidate:
 
 
 def try_round(run: Run, candidate: Candidate) -> RoundVerdict:
-    """Judge a round, and choose the pixel kernel of its native views on the way. The model is left as it was.
-
-    The kernel is chosen by the round's own arm: it is trained once for each kernel that the search tries.
-    """
+    """Judge a round. The model is left as it was."""
     config, data = run.settings.acceptance, run.photographs
     known = mean_of_numbers(float(view.target.weight.mean()) for view in candidate.views)
     if not candidate.views and not candidate.native:
@@ -110,21 +103,7 @@ def try_round(run: Run, candidate: Candidate) -> RoundVerdict:
         return RoundVerdict(True, "not judged: acceptance is off or no photograph can be spared", known_share=known)
     before, arms = photograph_psnr(run, judges), _Arms(run, candidate, judges)
     control = arms.run("control", (), ())
-    kernels: dict[float, _Outcome] = {}
-    if candidate.native and run.settings.originals.own_kernel:
-        own = run.model.kernel_of(candidate.number)
-
-        def score(variance: float) -> float:
-            run.model.set_native_kernel(
-                candidate.number, PixelKernel.of(variance, own.supersample, run.model.config.eps2d)
-            )
-            kernels[variance] = arms.run(f"native pixel {variance:g} px^2", candidate.views, candidate.native)
-            return kernels[variance].native
-
-        best, scores = best_variance(own.variance, run.settings.kernel_search, score)
-        label, outcome = f"; pixel kernel of its native views {best:g} px^2 ({table_of(scores)})", kernels[best]
-    else:
-        best, label, outcome = None, "", arms.run("round", candidate.views, candidate.native)
+    outcome = arms.run("round", candidate.views, candidate.native)
     verdict = RoundVerdict(
         accepted=False,
         reason="",
@@ -135,12 +114,10 @@ def try_round(run: Run, candidate: Candidate) -> RoundVerdict:
         native_round=_finite(outcome.native),
         reliable_control=_finite(control.reliable),
         reliable_round=_finite(outcome.reliable),
-        native_kernel=best,
         known_share=known,
         trial_steps=arms.steps,
     )
-    decided = decide(verdict, config, candidate.generates)
-    return replace(decided, reason=decided.reason + label)
+    return decide(verdict, config, candidate.generates)
 
 
 @dataclass(frozen=True)
@@ -168,7 +145,6 @@ class _Arms:
         """Train with ``views`` and ``native`` beside what earlier rounds brought."""
         run, data, round_ = self._run, self._run.photographs, self.candidate
         injected, cropped = list(data.injected), list(data.native)
-        kernels = run.model.native_kernels.clone()
         data.hold_out(self.judges)
         data.injected = injected + [_without(view, aside) for view, aside in zip(views, self.asides)]
         data.native = cropped + list(native)
@@ -181,7 +157,6 @@ class _Arms:
         data.hold_out([])
         data.injected, data.native = injected, cropped
         restore_snapshot(run, self.snapshot)
-        run.model.native_kernels = kernels
         return outcome
 
 

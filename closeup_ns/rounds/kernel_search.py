@@ -27,42 +27,25 @@ def search_kernel(run: Run, step: int, config: KernelSearchConfig, trial_steps: 
     """Set the photographs' kernel to the best candidate. Returns the score in dB of each kernel tried."""
     model, held_out = run.model, sorted(run.photographs.held_out)
     own, snapshot = model.kernel, take_snapshot(run)
+    start = round(own.variance, 4)
+    grid = sorted({*config.candidates, start})
+    scores: dict[float, float] = {}
 
-    def score(variance: float) -> float:
-        model.kernel = PixelKernel.of(variance, own.supersample, model.config.eps2d)
-        run_steps(run, step, trial_steps, f"pixel kernel: trying {variance:g} px^2")
-        found = photograph_psnr(run, held_out)
-        restore_snapshot(run, snapshot)
-        return found
-
-    best, scores = best_variance(own.variance, config, score)
-    model.kernel = PixelKernel.of(best, own.supersample, model.config.eps2d)
-    CONSOLE.print(
-        f"Pixel kernel of this capture: [bold]{best:g} px^2[/bold] (held-out photographs: {table_of(scores)})"
-    )
-    return scores
-
-
-def best_variance(
-    start: float, config: KernelSearchConfig, score: Callable[[float], float]
-) -> tuple[float, dict[float, float]]:
-    """The best of the candidate variances by climbing from ``start``, and the score in dB of each one tried."""
-    start = round(start, 4)
-    grid, scores = sorted({*config.candidates, start}), {}
-
-    def score_at(position: int) -> float:
+    def score(position: int) -> float:
         variance = grid[position]
         if variance not in scores:
-            scores[variance] = score(variance)
+            model.kernel = PixelKernel.of(variance, own.supersample, model.config.eps2d)
+            run_steps(run, step, trial_steps, f"pixel kernel: trying {variance:g} px^2")
+            scores[variance] = photograph_psnr(run, held_out)
+            restore_snapshot(run, snapshot)
         return scores[variance]
 
-    top = climb(grid.index(start), len(grid), score_at, config.min_gain)
-    return grid[nearest(grid.index(start), top, score_at, config.tolerance)], scores
-
-
-def table_of(scores: dict[float, float]) -> str:
-    """Variances with their scores, for the log."""
-    return ", ".join(f"{variance:g}: {scores[variance]:.2f} dB" for variance in sorted(scores))
+    top = climb(grid.index(start), len(grid), score, config.min_gain)
+    best = grid[nearest(grid.index(start), top, score, config.tolerance)]
+    model.kernel = PixelKernel.of(best, own.supersample, model.config.eps2d)
+    table = ", ".join(f"{variance:g}: {scores[variance]:.2f} dB" for variance in sorted(scores))
+    CONSOLE.print(f"Pixel kernel of this capture: [bold]{best:g} px^2[/bold] (held-out photographs: {table})")
+    return scores
 
 
 def climb(start: int, size: int, score: Callable[[int], float], min_gain: float) -> int:

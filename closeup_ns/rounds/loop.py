@@ -25,7 +25,7 @@ from closeup_ns.rounds.acceptance import Candidate, RoundVerdict, try_round
 from closeup_ns.rounds.injection import fine_tuning_strategy, stored_views
 from closeup_ns.rounds.kernel_search import judges, search_kernel
 from closeup_ns.rounds.known import believed_views, known_views, native_observations, observations
-from closeup_ns.rounds.native import cut_native_views
+from closeup_ns.rounds.native import cut_native_views, native_variance
 from closeup_ns.rounds.next_round import NextRound
 from closeup_ns.rounds.poses import refine_poses
 from closeup_ns.rounds.refine_step import Refinement, refine_round, refines
@@ -100,7 +100,7 @@ class Rounds:
             )
             result.verdict = verdict = self._judge(candidate)
         if verdict.accepted:
-            self._join(number, views, native, verdict)
+            self._join(views, native)
             if step == start:
                 self._forget_moments()
         elif step == start:
@@ -156,6 +156,9 @@ class Rounds:
         run, tuning, originals = self.run, self.settings.fine_tune, self.settings.originals
         model, data = run.model, run.photographs
         model.full_resolution = True
+        if native and originals.own_kernel:
+            variance = native_variance(native)
+            model.set_native_kernel(number, PixelKernel.of(variance, model.kernel.supersample, model.config.eps2d))
         crops = [data.native_view(view) for view in (*data.native, *native)]
         model.footprint_views = [*data.train_views(), *crops]
         model.measure_footprint()
@@ -181,14 +184,11 @@ class Rounds:
         self.store.save_verdict(candidate.number, verdict.to_dict())
         return verdict
 
-    def _join(self, number: int, views: list[InjectedView], native: list[NativeView], verdict: RoundVerdict) -> None:
+    def _join(self, views: list[InjectedView], native: list[NativeView]) -> None:
         """The round's views join the photographs."""
-        data, model = self.run.photographs, self.run.model
+        data = self.run.photographs
         data.injected = [*data.injected, *views]
         data.native = [*data.native, *native]
-        if verdict.native_kernel is not None:
-            pixel = PixelKernel.of(verdict.native_kernel, model.kernel.supersample, model.config.eps2d)
-            model.set_native_kernel(number, pixel)
 
     def _forget_moments(self) -> None:
         """4.3.4: a round that is kept has a new objective, so Adam starts anew (papers.md 6.3 #20).
@@ -263,8 +263,7 @@ class Rounds:
                 "its views cannot be trained on any more. Restore the folder, or resume from an earlier checkpoint "
                 "with --load-step"
             )
-        verdict = RoundVerdict(**saved)
-        if not verdict.accepted:
+        if not RoundVerdict(**saved).accepted:
             return
         self.find_targets()
         refiner, _ = build_refiner(self.settings.refiner, self.run.device)
@@ -272,7 +271,7 @@ class Rounds:
         views = stored_views(self.store, number, loaded, self.settings.fine_tune, refiner.generates, self.run.device)
         names = self.run.photographs.photograph_names()
         native = self.native_store.load(number, names) if self.native_store.has(number) else []
-        self._join(number, views, native, verdict)
+        self._join(views, native)
 
     # ---- base phase
 

@@ -40,6 +40,8 @@ REMAP_ROWS = 256
 """Rows of a crop that are resampled at a time, so that memory does not grow with the crop."""
 
 
+NATIVE_BLUR = 0.6
+"""Variance in squared native pixels of what a camera blurs beside its pixel's area: lens, demosaicing, JPEG."""
 SAME_PICTURE = 0.7
 """Least correlation between an original and its photograph; copies of one picture have 0.95 and more."""
 LARGEST_SHIFT = 1
@@ -188,6 +190,16 @@ def cut_native_views(run: Run, store: NativeStore, number: int, targets: Sequenc
     return store.load(number, names)
 
 
+def native_variance(views: Sequence[NativeView]) -> float:
+    """Variance in px^2 of the pixel of a round's native views: the camera's own blur, at the crops' scale.
+
+    Not by cross-validation at the crops' own scale: a wider pixel always scores better there, because it forgives what
+    is misaligned, and leaves rings for whoever comes closer (docs/quality.md).
+    """
+    spacing = float(torch.tensor([view.spacing for view in views]).median())
+    return NATIVE_BLUR / max(spacing, 1.0) ** 2
+
+
 def _cut_all(run: Run, crops: Sequence[Crop], advance: Callable[[], None]) -> Iterator[CutView]:
     """Cut ``crops``, sorted by photograph: each original is decoded once, and one at a time is in memory.
 
@@ -212,7 +224,8 @@ def _cut_all(run: Run, crops: Sequence[Crop], advance: Callable[[], None]) -> It
         if picture is not None and problem is None:
             pixels, mask = picture
             counted = None if mask is None else cut_mask(original, mask, crop.view)
-            yield CutView(names[decoded], f"{position:04d}", crop.view, cut(original, pixels, crop.view), counted)
+            image, spacing = cut(original, pixels, crop.view), _spacing(original, crop.view)
+            yield CutView(names[decoded], f"{position:04d}", crop.view, image, counted, spacing)
         advance()
 
 

@@ -47,7 +47,7 @@ class OriginalsConfig:
     refine_poses: bool = True
     """Register each photograph by its native views when a round begins, good to a native pixel."""
     own_kernel: bool = True
-    """Choose a pixel kernel for each round's native views; off uses the photographs'."""
+    """Render a round's native views with the pixel of their own scale; off uses the photographs'."""
     own_budget: bool = True
     """Let a round with native views add Gaussians beyond ``pipeline.model.max-gaussians``."""
     growth: float = 1.5

@@ -34,5 +34,7 @@ class NativeView:
     """Index of the photograph that it is a part of: its pose and its exposure are that photograph's."""
     view: View
     """Pinhole camera of the crop. Only its intrinsics and size are used: the photograph's pose may be refined later."""
+    spacing: float
+    """Pixels of the original between two pixels of the crop: 1 at native resolution, more where it was averaged."""
     read: Callable[[], tuple[UInt8[Tensor, "H W C"], Bool[Tensor, "H W"] | None]]
     """Its pixels (RGB, or RGBA where the photograph is), and those of them that count (None: all)."""

@@ -45,6 +45,8 @@ class CutView:
     view: View
     pixels: npt.NDArray[np.uint8]
     mask: npt.NDArray[np.bool_] | None
+    spacing: float
+    """As `NativeView.spacing`."""
 
 
 class NativeStore:
@@ -111,7 +113,8 @@ class NativeStore:
         folder = self._folder(number)
         image = self._inside(folder, frame["file_path"])
         mask = self._inside(folder, frame["mask_path"]) if "mask_path" in frame else None
-        return NativeView(f"native{number}/{image.stem}", number, photograph, view, partial(self._read, image, mask))
+        read, spacing = partial(self._read, image, mask), float(frame["spacing"])
+        return NativeView(f"native{number}/{image.stem}", number, photograph, view, spacing, read)
 
     def _read(self, image: Path, mask: Path | None) -> tuple[UInt8[Tensor, "H W C"], Bool[Tensor, "H W"] | None]:
         if image in self._cache:
@@ -151,6 +154,7 @@ def _frame(cut: CutView) -> dict[str, Any]:
     return {
         "file_path": f"images/{cut.name}.png",
         "photograph": cut.photograph,
+        "spacing": cut.spacing,
         "transform_matrix": (view.c2w.cpu() * torch.tensor(FLIP)).tolist(),
         "fl_x": float(view.K[0, 0]),
         "fl_y": float(view.K[1, 1]),
