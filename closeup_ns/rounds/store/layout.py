@@ -1,0 +1,92 @@
+"""What each JSON file of the rounds holds, and what to do where it is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from closeup_ns.planning.plan import KnownView, RoundPlan
+from closeup_ns.planning.target import Target
+from closeup_ns.rounds.store.view import from_header
+
+BEGIN_ANEW = "Restore it from a copy of the run, or delete rounds/ and resume from a checkpoint before round 1"
+REPEAT_ROUND = "Restore it from a copy of the run, or delete the round's folder and resume from a checkpoint before it"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of file."""
+
+    shape: Any
+    """Types of its content, for `read_json`."""
+    remedy: str
+    """What to do where it is damaged."""
+    check: Callable[[Any], object] | None = None
+    """Raises where types alone do not show that the content is wrong."""
+
+
+class _Targets(TypedDict):
+    targets: list[dict[str, Any]]
+
+
+class _Schedule(TypedDict):
+    base_steps: int
+    rounds: int
+    round_steps: int
+
+
+class _Pass(TypedDict):
+    targets: list[str]
+    neighbours: list[str]
+    anchors: list[str]
+
+
+class _Passes(TypedDict):
+    frames: int
+    passes: list[_Pass]
+
+
+_View = TypedDict(
+    "_View",
+    {
+        "name": str,
+        "view": dict[str, Any],
+        "decision": dict[str, Any],
+        "seconds": float,
+        "notes": dict[str, float | str],
+        "pass": dict[str, Any] | None,
+    },
+)
+
+
+def _check_targets(content: dict[str, Any]) -> None:
+    if not [Target.from_dict(target) for target in content["targets"]]:
+        raise ValueError("it names no target")
+
+
+def _check_schedule(content: dict[str, Any]) -> None:
+    if min(content.values()) < 0:
+        raise ValueError("a number of steps or rounds is negative")
+
+
+def _check_plan(content: dict[str, Any]) -> None:
+    for plan in content["plans"]:
+        RoundPlan.from_dict(plan)
+    for view in content.get("known", []):
+        KnownView.from_dict(view)
+
+
+def _check_verdict(content: dict[str, Any]) -> None:
+    if not (isinstance(content["accepted"], bool) and isinstance(content["reason"], str)):
+        raise TypeError("accepted is not true or false, or reason no text")
+
+
+RUN = Kind(dict[str, Any], "Restore it from a copy of the run; it says which capture and target the rounds belong to")
+TARGETS = Kind(_Targets, BEGIN_ANEW, _check_targets)
+SCHEDULE = Kind(_Schedule, "Delete it to go by the command line's schedule", _check_schedule)
+PLAN = Kind(dict[str, list[dict[str, Any]]], REPEAT_ROUND, _check_plan)
+PASSES = Kind(_Passes, "Delete it to plan the passes again")
+VERDICT = Kind(dict[str, bool | str | float | None], REPEAT_ROUND, _check_verdict)
+REPORT = Kind(dict[str, Any], "Delete it: it is written when the round ends")
+VIEW = Kind(_View, "Delete it to refine the view again", from_header)
