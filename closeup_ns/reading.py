@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -54,7 +55,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
     Raises:
         CloseupError: a field is missing, unknown, of another type, or not finite.
     """
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     try:
         for name, value in values.items():
             if name not in hints:
@@ -68,6 +69,11 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
         return cls(**values)
     except (TypeError, ValueError) as error:
         raise CloseupError(f"this is no saved {cls.__name__}: {error}") from error
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _reason(error: Exception) -> str:

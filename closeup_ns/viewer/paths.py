@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from closeup_ns.atomic import write_json
-from closeup_ns.errors import CloseupError, PlanningError
+from closeup_ns.errors import CloseupError, DiskError, PlanningError
 from closeup_ns.paths.document import camera_path
 from closeup_ns.paths.options import Kind, PathOptions
 from closeup_ns.paths.save import plan_path
@@ -83,8 +83,8 @@ def write_path(content: dict[str, Any], name: str, data: Path, run: Path) -> Sav
         file = folder / "camera_paths" / f"{name}.json"
         try:
             write_json(file, content)
-        except OSError as error:
-            problem = f"{file}: {error.strerror or error}"
+        except DiskError as error:
+            problem = error
             continue
         return SavedPath(file, float(closeup["zoom"]), listed, list(closeup["warnings"]))
-    raise CloseupError(f"the path cannot be written ({problem}): make the folder writable")
+    raise problem

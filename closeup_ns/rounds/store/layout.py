@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypedDict
 
+from closeup_ns.errors import RoundStorageError
 from closeup_ns.planning.plan import KnownView, RoundPlan
 from closeup_ns.planning.target import Target
+from closeup_ns.reading import read_json, reading
 from closeup_ns.rounds.store.view import from_header
 
 BEGIN_ANEW = "Restore it from a copy of the run, or delete rounds/ and resume from a checkpoint before round 1"
@@ -90,3 +93,14 @@ PASSES = Kind(_Passes, "Delete it to plan the passes again")
 VERDICT = Kind(dict[str, bool | str | float | None], REPEAT_ROUND, _check_verdict)
 REPORT = Kind(dict[str, Any], "Delete it: it is written when the round ends")
 VIEW = Kind(_View, "Delete it to refine the view again", from_header)
+
+
+def load(path: Path, kind: Kind) -> Any:
+    """A file's checked content, or None where it is not there. RoundStorageError where it is damaged."""
+    if not path.exists():
+        return None
+    content = read_json(path, kind.shape, kind.remedy, RoundStorageError)
+    if kind.check is not None:
+        with reading(path, kind.remedy, RoundStorageError):
+            kind.check(content)
+    return content

@@ -35,8 +35,9 @@ from torch import Tensor
 
 from closeup_ns.atomic import atomic_path, write_json
 from closeup_ns.errors import RoundStorageError
-from closeup_ns.reading import read_json, reading
+from closeup_ns.reading import reading
 from closeup_ns.rounds.store import layout
+from closeup_ns.rounds.store.layout import load
 from closeup_ns.rounds.store.view import StoredView, quantised, read_exact, view_header, write_exact, write_png
 from closeup_ns.views.view import View
 
@@ -82,7 +83,7 @@ class RoundStore:
             RoundStorageError: the rounds belong to another scene, target or seed.
         """
         path = self.root / "run.json"
-        found = self._load(path, layout.RUN)
+        found = load(path, layout.RUN)
         if found is None:
             if self.rounds():
                 raise RoundStorageError(
@@ -106,7 +107,7 @@ class RoundStore:
         path = self.root / "targets.json"
         if not path.exists() and (self.root / "run.json").exists() and self.rounds():
             raise RoundStorageError(f"{path} is missing, although rounds were begun. {layout.BEGIN_ANEW}")
-        found = self._load(path, layout.TARGETS)
+        found = load(path, layout.TARGETS)
         return None if found is None else found["targets"]
 
     def save_schedule(self, schedule: dict[str, int]) -> None:
@@ -115,7 +116,7 @@ class RoundStore:
 
     def load_schedule(self) -> dict[str, int] | None:
         """The schedule that was changed in the viewer, or None where it is the command line's."""
-        return self._load(self.root / "schedule.json", layout.SCHEDULE)
+        return load(self.root / "schedule.json", layout.SCHEDULE)
 
     def save_verdict(self, round_index: int, verdict: dict[str, Any]) -> None:
         """Writes whether the round is kept; a resumed run does not judge again."""
@@ -123,7 +124,7 @@ class RoundStore:
 
     def load_verdict(self, round_index: int) -> dict[str, Any] | None:
         """Whether the round is kept, or None while it is not judged."""
-        return self._load(self.folder(round_index) / "verdict.json", layout.VERDICT)
+        return load(self.folder(round_index) / "verdict.json", layout.VERDICT)
 
     def save_plan(self, round_index: int, plan: dict[str, Any]) -> None:
         """Writes a round's plans (``plans``: a ``RoundPlan.to_dict()`` for each target; ``known``: the known views).
@@ -138,7 +139,7 @@ class RoundStore:
 
     def load_plan(self, round_index: int) -> dict[str, Any] | None:
         """The round's plan, or None where it has none yet."""
-        return self._load(self.folder(round_index) / "plan.json", layout.PLAN)
+        return load(self.folder(round_index) / "plan.json", layout.PLAN)
 
     def save_passes(self, round_index: int, passes: dict[str, Any]) -> None:
         """Writes which views are refined together. Views that are there already stay as they are."""
@@ -146,7 +147,7 @@ class RoundStore:
 
     def load_passes(self, round_index: int) -> dict[str, Any] | None:
         """Which views are refined together, or None where nothing was planned yet, or each stands alone."""
-        return self._load(self.folder(round_index) / "passes.json", layout.PASSES)
+        return load(self.folder(round_index) / "passes.json", layout.PASSES)
 
     # Views
 
@@ -206,7 +207,7 @@ class RoundStore:
 
     def header(self, round_index: int, name: str) -> dict[str, Any]:
         """A stored view without its pixels: camera, the gate's decision, how it was refined."""
-        header = self._load(self.folder(round_index) / _files(name)["header"], layout.VIEW)
+        header = load(self.folder(round_index) / _files(name)["header"], layout.VIEW)
         if header is None:
             there = ", ".join(self.views(round_index)) or "none"
             raise RoundStorageError(f"round {round_index} in {self.root} has no view {name}; it has: {there}")
@@ -229,7 +230,7 @@ class RoundStore:
 
     def report(self, round_index: int) -> dict[str, Any] | None:
         """The round's report, or None while it is not over."""
-        return self._load(self.folder(round_index) / "report.json", layout.REPORT)
+        return load(self.folder(round_index) / "report.json", layout.REPORT)
 
     def rounds(self) -> list[int]:
         """The rounds that were begun, in order."""
@@ -258,12 +259,12 @@ class RoundStore:
 
     def check(self) -> None:
         """Read every file that a resumed run would read. RoundStorageError names the first that is damaged."""
-        self._load(self.root / "run.json", layout.RUN)
+        load(self.root / "run.json", layout.RUN)
         self.load_targets()
         self.load_schedule()
         for number in self.rounds():
-            for load in (self.load_plan, self.load_passes, self.load_verdict, self.report):
-                load(number)
+            for read in (self.load_plan, self.load_passes, self.load_verdict, self.report):
+                read(number)
             for name in self.views(number):
                 self.load_view(number, name)
 
@@ -281,16 +282,6 @@ class RoundStore:
                 raise RoundStorageError(f"{path} is missing, although round {number} is over. {layout.REPEAT_ROUND}")
 
     # Inside
-
-    def _load(self, path: Path, kind: layout.Kind) -> Any:
-        """A file's checked content, or None where it is not there."""
-        if not path.exists():
-            return None
-        content = read_json(path, kind.shape, kind.remedy, RoundStorageError)
-        if kind.check is not None:
-            with reading(path, kind.remedy, RoundStorageError):
-                kind.check(content)
-        return content
 
     def _write_transforms(self, round_index: int) -> None:
         """Lists the views that the gate let through. Derived from the headers, so it can be written again any time."""
