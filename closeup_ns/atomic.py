@@ -13,14 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from closeup_ns.errors import DiskError
+from closeup_ns.errors import CloseupError, DiskError
 
 PARTIAL = ".partial-"
 """How the names of unfinished files and folders begin; a killed process leaves them behind."""
-_DISK = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
-    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
-}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 _TORCH_WRITER = ("inline_container.cc", "PytorchStreamWriter")
 
 
@@ -63,25 +61,28 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except CloseupError:
+        raise
     except Exception as error:
         reason = _disk_failure(error, path)
         if reason is None:
             raise
         raise DiskError(
-            f"cannot write {path}: {reason}. Free space there, or make it writable, and give the command again; "
-            "what was finished is kept"
+            f"cannot write {path}: {reason}, and give the command again; what was finished is kept"
         ) from error
 
 
 def _disk_failure(error: BaseException | None, path: Path) -> str | None:
-    """What the disk said, anywhere in the chain of ``error``; None where it is something else's failure."""
+    """What the disk said, anywhere in the chain of ``error``, and what to do; None where something else failed."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in _DISK:
-            return error.strerror or os.strerror(error.errno)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return f"{os.strerror(error.errno)}. Free space there"
+        if isinstance(error, OSError) and error.errno in _REFUSED:
+            return f"{os.strerror(error.errno)}. Make it writable or choose another place"
         if any(sign in str(error) for sign in _TORCH_WRITER):
-            return f"no space, as far as torch says ({_free_megabytes(path):.0f} MB are free)"
+            return f"the disk took only a part of it ({_free_megabytes(path):.0f} MB are free). Free space there"
         error = error.__cause__ or error.__context__
     return None
 
