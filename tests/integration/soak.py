@@ -22,6 +22,7 @@ from tests.integration.commands import forked
 from tests.integration.runs import PLANNED, ROUNDS, Run, run_of, train_arguments
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+SHORT = {"pipeline__schedule__base_steps": 20, "pipeline__schedule__round_steps": 6, "steps_per_save": 5}
 MOST_KILLS = 6
 """Of one run; then it may end."""
 
@@ -29,8 +30,8 @@ MOST_KILLS = 6
 def train(capture: Path, output: Path, seconds: float | None, chance: random.Random) -> tuple[int | None, str]:
     """Train or resume, and send a signal after ``seconds``. Returns the exit code and the output."""
     run = run_of(output)
-    resume: dict[str, object] = {"load_dir": run.models} if run.checkpoints() else {}
-    with forked("ns-train", *train_arguments(capture, output, **resume), cwd=output) as (process, log):
+    options = {**SHORT, **({"load_dir": run.models} if run.checkpoints() else {})}
+    with forked("ns-train", *train_arguments(capture, output, **options), cwd=output) as (process, log):
         process.join(seconds)
         if process.is_alive() and process.pid is not None and seconds is not None:
             os.kill(process.pid, chance.choice(SIGNALS))
@@ -82,6 +83,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         root = Path(folder)
         write_transforms(root / "capture")
+        with forked("closeup-gs", "--version", cwd=root) as (process, _):
+            process.join()  # imports are done once, here
         started = time.monotonic()
         code, log = train(root / "capture", root / "whole", None, chance)
         assert code == 0, log

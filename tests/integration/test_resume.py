@@ -186,7 +186,7 @@ def test_a_truncated_checkpoint_is_refused(capture: Path, finished: Run, tmp_pat
     ended = train(capture, tmp_path, "t", load_checkpoint=cut)
     assert ended.code == 1
     assert str(cut) in ended.text.replace(" ", "") or cut.name in ended.text
-    assert "truncated or not a checkpoint" in ended.text
+    assert "cut short or not a checkpoint" in ended.text
 
 
 def test_a_folder_without_checkpoints_is_refused(capture: Path, tmp_path: Path) -> None:
