@@ -45,7 +45,7 @@ def read_json(path: Path, shape: Any, remedy: str, kind: type[CloseupError] = Da
     """
     with reading(path, remedy, kind):
         text = path.read_text(encoding="utf8")
-        content = json.loads(text, parse_float=_finite_number, parse_constant=_finite_number)
+        content = json.loads(text, parse_int=_integer, parse_float=_finite_number, parse_constant=_finite_number)
         return check_type(content, shape, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
 
 
@@ -97,4 +97,11 @@ def _finite_number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+def _integer(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 1 << 53:
+        raise ValueError(f"{text[:20]} is more than any number of ours")
     return value

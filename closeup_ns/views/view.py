@@ -128,6 +128,8 @@ def _impossible(view: View) -> str | None:
         return "c2w holds no rotation"
     if view.c2w[3].tolist() != [0, 0, 0, 1] or view.K[2].tolist() != [0, 0, 1]:
         return "the last row of c2w is not 0 0 0 1, or that of K not 0 0 1"
+    if view.K[0, 1] != 0 or view.K[1, 0] != 0:
+        return "K has skew"
     for focal, side in ((float(view.K[0, 0]), view.width), (float(view.K[1, 1]), view.height)):
         if side > LONGEST_SIDE or not side / 1000 < focal < side * 1e6:
             return f"a focal length of {focal:g} pixels for {side} pixels"

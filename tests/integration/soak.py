@@ -22,7 +22,13 @@ from tests.integration.commands import forked
 from tests.integration.runs import PLANNED, ROUNDS, Run, run_of, train_arguments
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-SHORT = {"pipeline__schedule__base_steps": 20, "pipeline__schedule__round_steps": 6, "steps_per_save": 5}
+SHORT: dict[str, object] = {
+    "pipeline__schedule__base_steps": 20,
+    "pipeline__schedule__round_steps": 6,
+    "steps_per_save": 5,
+    "foreign_psnr": 0.0,
+}
+"""A run of seconds, too short to know its own photographs."""
 MOST_KILLS = 6
 """Of one run; then it may end."""
 

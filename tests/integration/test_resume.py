@@ -96,7 +96,7 @@ def test_killed_in_a_round_and_resumed(capture: Path, tmp_path: Path, after: str
     """SIGKILL a little after a sign of life of round 1, at an instant that is drawn anew each time."""
     victim = run_of(tmp_path, "killed")
     with forked("ns-train", *train_arguments(capture, tmp_path, "killed"), cwd=tmp_path) as (process, log):
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not any(victim.rounds.glob(f"round_1/{after}")):
             assert process.is_alive() and time.monotonic() < deadline, log.read_text()
             time.sleep(0.002)

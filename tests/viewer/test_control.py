@@ -32,7 +32,7 @@ TARGET = Target(torch.tensor([0.0, 0.0, 4.0]), 4.0, 0.9, "made up")
 WALL = analytic_renderer(boxes=())
 SHEET = analytic_renderer(boxes=(((-50.0, -50.0, 2.9), (50.0, 50.0, 3.0)),))
 """Another wall, before the target's."""
-PATIENCE = 20.0
+PATIENCE = 240.0
 
 
 def returns(action: Callable[[], Any]) -> bool:

@@ -16,6 +16,9 @@ from closeup_ns.rounds.store.view import from_header
 BEGIN_ANEW = "Restore it from a copy of the run, or delete rounds/ and resume from a checkpoint before round 1"
 REPEAT_ROUND = "Restore it from a copy of the run, or delete the round's folder and resume from a checkpoint before it"
 
+MOST_STEPS = 10**9
+"""More than any training takes."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -69,8 +72,8 @@ def _check_targets(content: dict[str, Any]) -> None:
 
 
 def _check_schedule(content: dict[str, Any]) -> None:
-    if min(content.values()) < 0:
-        raise ValueError("a number of steps or rounds is negative")
+    if not all(0 <= value <= MOST_STEPS for value in content.values()):
+        raise ValueError(f"a number of steps or rounds is not between 0 and {MOST_STEPS}")
 
 
 def _check_plan(content: dict[str, Any]) -> None:
