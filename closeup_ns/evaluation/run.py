@@ -82,6 +82,6 @@ def open_run(config_path: Path, data: Path | None = None) -> EvaluatedRun:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         config, pipeline, step = open_pipeline(config_path, data=data)
-    outputs: Any = pipeline.datamanager.train_dataparser_outputs  # type: ignore[union-attr]
+    outputs = pipeline.datamanager.train_dataparser_outputs
     transform, scale = outputs.dataparser_transform.double().cpu(), float(outputs.dataparser_scale)
     return EvaluatedRun(config, pipeline, step, config_path.parent, transform, scale)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nerfstudio.engine.trainer import TrainerConfig
-from nerfstudio.pipelines.base_pipeline import Pipeline
 from nerfstudio.utils.eval_utils import eval_setup
 
 from closeup_ns.errors import CheckpointError, CloseupError
@@ -61,7 +61,7 @@ def load_run(config_path: Path, step: int | None = None, data: Path | None = Non
 
 def open_pipeline(
     config_path: Path, step: int | None = None, data: Path | None = None
-) -> tuple[TrainerConfig, Pipeline, int]:
+) -> tuple[TrainerConfig, Any, int]:
     """nerfstudio's ``eval_setup`` for a run of any method, from wherever its folder is now; the last is the step.
 
     Raises:

@@ -248,9 +248,6 @@ class CloseupTrainer(Trainer):
         if not own:
             self._continue_from_splatfacto(path)
         self._check_scene(path)
-        number = self.schedule.round_at(self._start_step)
-        if self._start_step >= self.schedule.base_steps:
-            RoundStore(self.base_dir / "rounds").check_decided(number or self.schedule.rounds + 1)
 
     def _check_shapes(self, path: Path, state: Mapping[str, Any]) -> None:
         """Refuse what torch would refuse later in words that help nobody."""

@@ -20,6 +20,7 @@ from PIL import Image
 
 from closeup_ns.atomic import remove_partial
 from closeup_ns.errors import DiskError, RoundStorageError
+from closeup_ns.rounds.store.native import CutView, NativeStore
 from closeup_ns.rounds.store.rounds import RoundStore, run_identity
 from closeup_ns.rounds.store.view import StoredView, in_figures, quantised
 from tests.stored import a_view
@@ -367,10 +368,11 @@ def pickled(path: Path) -> None:
 
 NAN, INFINITE = float("nan"), float("inf")
 MIRROR = torch.diag(torch.tensor([-1.0, 1, 1, 1])).tolist()
+NATIVE = "round_1/native/transforms.json"
 HEADER, PLANS, KNOWN = "round_1/views/update_00.json", "round_1/plan.json", ("known", 0, "view")
 DAMAGE: list[tuple[str, Change, str]] = [
     *((name, change, "cannot be read") for name in ("targets.json", "schedule.json", "run.json", PLANS, HEADER,
-      "round_1/verdict.json", "round_1/passes.json", "round_1/report.json")
+      "round_1/verdict.json", "round_1/passes.json", "round_1/report.json", NATIVE)
       for change in (cut, write(""), write("[]"), write("\0\0"), write('{"a": NaN}'), write("1e999"))),
     *((name, write("{}"), "lacks|missing") for name in ("targets.json", "schedule.json", PLANS, HEADER,
       "round_1/verdict.json", "round_1/passes.json")),
@@ -398,6 +400,10 @@ DAMAGE: list[tuple[str, Change, str]] = [
     ("round_1/verdict.json", put("accepted", value="yes"), "accepted is not true or false"),
     ("round_1/verdict.json", put("accepted", value=[]), "value of key 'accepted'"),
     ("round_1/passes.json", put("passes", 0, "targets", value="t0"), "targets.*is not a list.*plan the passes again"),
+    (NATIVE, put("frames", 0, "fl_x", value=0.0), "focal length of 0 pixels.*cut the native views"),
+    (NATIVE, put("frames", 0, "transform_matrix", value=MIRROR), "no rotation"),
+    (NATIVE, put("frames", 0, "transform_matrix", value=[[1.0], []]), "cannot be read"),
+    (NATIVE, put("frames", 0, "photograph", value=3), "photograph"),
     (HEADER, put("decision", "verdict", value="splendid"), "verdict: .*refine the view again"),
     (HEADER, put("seconds", value=INFINITE), "not a finite number"),
     (HEADER, put("view", "K", 0, 0, value=0.0), "focal length"),
@@ -416,6 +422,8 @@ def a_whole_round(root: Path) -> RoundStore:
     store.save_plan(1, PLAN)
     store.save_passes(1, {"frames": 3, "passes": [{"targets": ["a"], "neighbours": [], "anchors": []}]})
     store.save_view(1, "update_00", a_view())
+    pixels = np.zeros((14, 20, 3), np.uint8)
+    NativeStore(root).save(1, [CutView("a.png", "a", a_view().view, pixels, pixels[..., 0] > 0)])
     store.save_verdict(1, {"accepted": True, "reason": "good", "photographs_before": None, "trial_steps": 3})
     store.finish_round(1, {"psnr": 20.5})
     return store
@@ -430,20 +438,6 @@ def test_a_damaged_file_is_named_with_the_reason_and_the_way_out(
     with pytest.raises(RoundStorageError, match=said) as caught:
         RoundStore(store.root).check()
     assert str(store.root / name) in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["verdict.json", "plan.json"])
-def test_a_round_that_lost_a_decision_is_not_passed_over(store: RoundStore, name: str) -> None:
-    a_whole_round(store.root).check_decided(2)
-    (store.folder(1) / name).unlink()
-    store.check_decided(1)
-    with pytest.raises(RoundStorageError, match=rf"round_1/{name} is missing.*Restore it"):
-        store.check_decided(2)
-
-
-def test_a_round_that_is_not_kept_needs_no_plan(store: RoundStore) -> None:
-    store.save_verdict(1, {"accepted": False, "reason": "nothing to say"})
-    store.check_decided(2)
 
 
 def test_targets_that_are_gone_are_said_to_be_gone(store: RoundStore) -> None:

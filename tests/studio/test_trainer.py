@@ -16,9 +16,7 @@ from closeup_ns.errors import (
     DiskError,
     PlanningError,
     RefinerError,
-    RoundStorageError,
 )
-from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.studio import compatibility
 from closeup_ns.studio.trainer import CloseupTrainer
 from tests.trainers import MakeTrainer
@@ -103,17 +101,6 @@ def test_a_step_that_was_asked_for_is_loaded(make_trainer: MakeTrainer, tmp_path
     assert starts == {3: 4, None: 6}
     with pytest.raises(CheckpointError, match=r"step-000000004\.ckpt does not exist"):
         make_trainer(load_dir=first.checkpoint_dir, load_step=4, output=tmp_path / "o4")
-
-
-def test_a_round_before_the_checkpoint_that_lost_its_verdict_is_not_passed_over(
-    make_trainer: MakeTrainer, tmp_path: Path
-) -> None:
-    """In round 2 its views would be dropped without a word."""
-    first = make_trainer()
-    first.save_checkpoint(60 + 15 + 3)
-    RoundStore(first.base_dir / "rounds").save_plan(1, {"plans": []})
-    with pytest.raises(RoundStorageError, match=r"round_1/verdict\.json is missing"):
-        make_trainer(load_dir=first.checkpoint_dir, output=tmp_path / "second", foreign_psnr=0.0)
 
 
 # Event writers

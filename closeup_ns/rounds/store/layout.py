@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
+
+import torch
 
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.planning.plan import KnownView, RoundPlan
 from closeup_ns.planning.target import Target
 from closeup_ns.reading import read_json, reading
 from closeup_ns.rounds.store.view import from_header
+from closeup_ns.views.view import View
 
 BEGIN_ANEW = "Restore it from a copy of the run, or delete rounds/ and resume from a checkpoint before round 1"
 REPEAT_ROUND = "Restore it from a copy of the run, or delete the round's folder and resume from a checkpoint before it"
 
+FLIP = (1.0, -1.0, -1.0, 1.0)
+"""OpenCV's camera axes to OpenGL's, and back."""
 MOST_STEPS = 10**9
 """More than any training takes."""
 
@@ -66,6 +71,40 @@ _View = TypedDict(
 )
 
 
+class _FrameAlways(TypedDict):
+    file_path: str
+    photograph: str
+    transform_matrix: list[list[float]]
+    fl_x: float
+    fl_y: float
+    cx: float
+    cy: float
+    w: int
+    h: int
+
+
+class _Frame(_FrameAlways, total=False):
+    mask_path: str
+
+
+class _Native(TypedDict):
+    camera_model: str
+    orientation_override: str
+    frames: list[_Frame]
+
+
+def view_of_frame(frame: Mapping[str, Any]) -> View:
+    """The camera of a nerfstudio frame with intrinsics of its own. CloseupError where it is none."""
+    K = [[frame["fl_x"], 0, frame["cx"]], [0, frame["fl_y"], frame["cy"]], [0, 0, 1]]
+    c2w = (torch.tensor(frame["transform_matrix"]) * torch.tensor(FLIP)).tolist()
+    return View.from_dict({"K": K, "c2w": c2w, "width": frame["w"], "height": frame["h"]})
+
+
+def _check_native(content: dict[str, Any]) -> None:
+    for frame in content["frames"]:
+        view_of_frame(frame)
+
+
 def _check_targets(content: dict[str, Any]) -> None:
     if not [Target.from_dict(target) for target in content["targets"]]:
         raise ValueError("it names no target")
@@ -95,6 +134,7 @@ PLAN = Kind(dict[str, list[dict[str, Any]]], REPEAT_ROUND, _check_plan)
 PASSES = Kind(_Passes, "Delete it to plan the passes again")
 VERDICT = Kind(dict[str, bool | str | float | None], REPEAT_ROUND, _check_verdict)
 REPORT = Kind(dict[str, Any], "Delete it: it is written when the round ends")
+NATIVE = Kind(_Native, "Delete its folder to cut the native views from the originals again", _check_native)
 VIEW = Kind(_View, "Delete it to refine the view again", from_header)
 
 

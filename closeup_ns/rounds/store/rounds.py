@@ -44,7 +44,6 @@ from closeup_ns.views.view import View
 VIEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 ROUND_NAME = re.compile(r"round_([1-9][0-9]*)")
 ADVICE = "Give this run another output folder or experiment name, or resume it with the data it was started on"
-OPENCV_TO_OPENGL = (1.0, -1.0, -1.0, 1.0)
 
 
 def run_identity(image_names: Sequence[str], target: Sequence[float], seed: int) -> dict[str, Any]:
@@ -265,21 +264,9 @@ class RoundStore:
         for number in self.rounds():
             for read in (self.load_plan, self.load_passes, self.load_verdict, self.report):
                 read(number)
+            load(self.folder(number) / "native" / "transforms.json", layout.NATIVE)
             for name in self.views(number):
                 self.load_view(number, name)
-
-    def check_decided(self, before: int) -> None:
-        """Rounds before round ``before`` must be whole: without its verdict or plan, a round's views would be dropped.
-
-        Raises:
-            RoundStorageError: names the file that is missing.
-        """
-        for number in (index for index in self.rounds() if index < before):
-            verdict = self.load_verdict(number)
-            missing = "verdict.json" if verdict is None else "plan.json"
-            if verdict is None or (verdict["accepted"] and self.load_plan(number) is None):
-                path = self.folder(number) / missing
-                raise RoundStorageError(f"{path} is missing, although round {number} is over. {layout.REPEAT_ROUND}")
 
     # Inside
 
@@ -329,7 +316,7 @@ def _same(found: Any, wanted: Any) -> bool:
 def _frame(name: str, header: dict[str, Any]) -> dict[str, Any]:
     """A nerfstudio frame: OpenGL camera-to-world in the model's world frame, intrinsics of its own."""
     view, files = View.from_dict(header["view"]), _files(name)
-    flip = torch.tensor(OPENCV_TO_OPENGL, dtype=view.c2w.dtype)
+    flip = torch.tensor(layout.FLIP, dtype=view.c2w.dtype)
     return {
         "file_path": files["image"],
         "transform_matrix": (view.c2w * flip).tolist(),
