@@ -27,7 +27,7 @@ endif
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast check-neon sanitize fuzz demo lint format wheel bench lock clean
+.PHONY: help setup test test-fast check-neon sanitize fuzz soak demo lint format wheel bench lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -67,6 +67,9 @@ sanitize: $(STAMP)  ## the CPU kernels under the address, leak and undefined-beh
 fuzz: $(STAMP)  ## random scenes against the reference with fresh seeds, for FUZZ_EXAMPLES=2000 scenes a test
 	$(OFFLINE) OMP_NUM_THREADS=1 CLOSEUP_FUZZ=$(or $(FUZZ_EXAMPLES),2000) $(BIN)/python -m pytest \
 		--timeout=0 tests/rendering/test_fuzz.py $(PYTEST_ARGS)
+
+soak: $(STAMP)  ## SOAK_KILLS=60 kills of tiny trainings at random instants, each resumed; nothing may be lost or repeated
+	$(OFFLINE) OMP_NUM_THREADS=1 nice -n 19 $(BIN)/python -m tests.integration.soak $(or $(SOAK_KILLS),60)
 
 demo: $(STAMP)  ## a scene with its close-ups, from nothing to before-and-after pictures
 	$(OFFLINE) $(BIN)/closeup-gs demo $(DEMO_ARGS)

@@ -9,16 +9,24 @@ class DataError(CloseupError):
     """The capture on disk cannot be used: missing, truncated, or inconsistent files."""
 
 
+class DiskError(CloseupError):
+    """A file cannot be written: the disk is full, read-only or failing, or the folder is not the user's."""
+
+
 class PlanningError(CloseupError):
     """No useful close-up views can be planned for this target and these cameras."""
 
 
 class RoundStorageError(CloseupError):
-    """A round's folder cannot be written or does not belong to this run."""
+    """A round's files are missing, damaged, or belong to another run."""
+
+
+class RunFolderError(CloseupError):
+    """A run's folder is in use by another process, or holds another run."""
 
 
 class CheckpointError(CloseupError):
-    """A checkpoint cannot be loaded into this model."""
+    """A run or its checkpoint cannot be loaded."""
 
 
 class RefinerError(CloseupError):

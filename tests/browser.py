@@ -33,7 +33,7 @@ WEBGL = (
 """What it takes besides for scenes in three dimensions: they are drawn by the processor."""
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """The name that WebDriver gives to a reference to an element."""
-PATIENCE = 60.0
+PATIENCE = 240.0
 """Seconds for anything to happen: the machine may be busy."""
 
 

@@ -18,7 +18,7 @@ def a_view(seed: int = 0, width: int = 20, height: int = 14, verdict: Verdict = 
 
     rotation, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator))
     c2w = torch.eye(4)
-    c2w[:3, :3] = rotation
+    c2w[:3, :3] = rotation * torch.linalg.det(rotation).sign()  # a rotation, and no mirror
     c2w[:3, 3] = random(3)
     K = torch.tensor([[21.3, 0, 10.1], [0, 20.7, 6.9], [0, 0, 1]])
     sparse = random(height, width) < 0.3

@@ -41,6 +41,8 @@ class Evaluate:
 
     load_config: Path | None = None
     """config.yml of a run of any nerfstudio method."""
+    data: Path | None = None
+    """The run's capture, where it was moved since the run was trained and does not lie beside it."""
     renders: Path | None = None
     """Folder of renders made by anything: an alternative to --load-config."""
     cameras: Path | None = None
@@ -73,7 +75,7 @@ class Evaluate:
         return scores
 
     def _score_run(self, config: Path, bar: Progress) -> Scores:
-        run = open_run(config)
+        run = open_run(config, self.data)
         cameras = read_cameras(self.cameras) if self.cameras is not None else held_out_cameras(run)
         task = bar.add_task("rendering", total=len(cameras))
         folder = self.output / "renders"

@@ -25,6 +25,8 @@ class WritePath:
 
     load_config: Path
     """config.yml of a finished run."""
+    data: Path | None = None
+    """The capture, where it was moved since the run was trained and does not lie beside it."""
     kind: Kind = "dive"
     """dive: from a training view at the target. orbit: around it. pull-back: from close to it back to the view."""
     output: Path = Path("camera_path.json")
@@ -59,11 +61,9 @@ class WritePath:
     def main(self) -> None:
         """Load the run, plan the path, write it, and print the command that renders it."""
         options = self.options()
-        if not self.load_config.is_file():
-            raise CloseupError(f"there is no {self.load_config}; --load-config takes the config.yml of a run")
         from closeup_ns.studio.loading import load_run
 
-        run = load_run(self.load_config)
+        run = load_run(self.load_config, data=self.data)
         target = run.target
         if self.target is not None:
             from closeup_ns.planning.target import target_from_xyz

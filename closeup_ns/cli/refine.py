@@ -43,6 +43,8 @@ class RefineAgain:
     """Short for --pipeline.refiner.enhance.kind."""
     views: int | None = None
     """Refine only so many of the round's views; all by default."""
+    data: Path | None = None
+    """The capture, where it was moved since the run was trained and does not lie beside it."""
     output: Path | None = None
     """Folder for the views; RUN/refined/round_N-REFINER by default."""
     options: Annotated[tyro.conf.FlagConversionOff[RefinerConfig], tyro.conf.arg(name="pipeline.refiner")] = field(
@@ -62,7 +64,7 @@ class RefineAgain:
         from closeup_ns.studio.again import refine_again
 
         path = self.load_config / "config.yml" if self.load_config.is_dir() else self.load_config
-        done = refine_again(path, self.round, config, self.output, self.views)
+        done = refine_again(path, self.round, config, self.output, self.views, self.data)
         print_views(done.report["views"], f"round {done.number}: {done.report['made_with']['refiner']}")
         print(done.store.folder(done.number))
 

@@ -11,10 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from closeup_ns.errors import CheckpointError
 from closeup_ns.model.cameras import cameras_of, from_model_frame, to_model_frame, views_of
 from closeup_ns.rendering.types import Rendered
-from closeup_ns.studio.compatibility import allow_nerfstudio_checkpoints, lazy_lpips
+from closeup_ns.studio.compatibility import allow_nerfstudio_checkpoints
 from closeup_ns.views.view import View
 
 
@@ -68,33 +67,21 @@ class EvaluatedRun:
         return list(zip(views, map(Path, outputs.image_filenames), strict=True))
 
 
-def open_run(config_path: Path) -> EvaluatedRun:
+def open_run(config_path: Path, data: Path | None = None) -> EvaluatedRun:
     """Load the latest checkpoint of a run, whatever its method.
 
+    Args:
+        data: the photographs, where they were moved since.
+
     Raises:
-        CheckpointError: the config or its checkpoint is not there, or the method is not installed here.
+        CheckpointError: the config or its checkpoint is not there or damaged, or the method is not installed here.
     """
-    from nerfstudio.utils.eval_utils import eval_setup
+    from closeup_ns.studio.loading import open_pipeline
 
-    if not config_path.is_file():
-        raise CheckpointError(f"{config_path} does not exist: --load-config wants the config.yml of a run")
     allow_nerfstudio_checkpoints()
-    _require_checkpoint(config_path)
-    try:
-        with warnings.catch_warnings(), lazy_lpips():  # a render needs no LPIPS, and its weights may not be here
-            warnings.simplefilter("ignore", FutureWarning)
-            config, pipeline, _, step = eval_setup(config_path, test_mode="test")
-    except (KeyError, ImportError, AttributeError) as problem:
-        raise CheckpointError(
-            f"{config_path} cannot be loaded ({problem!r}): is the package of its method installed, in that version?"
-        ) from problem
-    outputs: Any = pipeline.datamanager.train_dataparser_outputs  # type: ignore[attr-defined,union-attr]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        config, pipeline, step = open_pipeline(config_path, data=data)
+    outputs = pipeline.datamanager.train_dataparser_outputs
     transform, scale = outputs.dataparser_transform.double().cpu(), float(outputs.dataparser_scale)
-    return EvaluatedRun(config, pipeline, int(step), config_path.parent, transform, scale)
-
-
-def _require_checkpoint(config_path: Path) -> None:
-    """nerfstudio leaves the process where there is none; a command that scores many runs must not."""
-    folder = config_path.parent / "nerfstudio_models"
-    if not any(folder.glob("step-*.ckpt")):
-        raise CheckpointError(f"{folder} holds no checkpoint: the run never saved one, or it was moved or removed")
+    return EvaluatedRun(config, pipeline, step, config_path.parent, transform, scale)

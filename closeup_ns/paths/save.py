@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.atomic import write_json
-from closeup_ns.errors import CloseupError, PlanningError
+from closeup_ns.errors import PlanningError
 from closeup_ns.paths.dive import plan_dive, plan_pull_back
 from closeup_ns.paths.document import camera_path
 from closeup_ns.paths.options import Kind, PathOptions, PlannedPath
@@ -73,15 +73,10 @@ def save_path(
 
     Raises:
         PlanningError: there is no such path; the message is one line for the user, and no file was written.
-        CloseupError: the file cannot be written.
+        DiskError: the file cannot be written.
     """
     if not (fps > 0 and math.isfinite(fps)):
         raise PlanningError(f"frames per second must be more than 0, not {fps:g}")
     path = plan_path(kind, start, target, render, options, reference_distance, known)
-    try:
-        write_json(file, camera_path(path, fps, long_side))
-    except OSError as error:
-        raise CloseupError(
-            f"cannot write {file}: {error.strerror or error}. Name a file that can be written"
-        ) from error
+    write_json(file, camera_path(path, fps, long_side))
     return path

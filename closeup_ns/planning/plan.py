@@ -26,6 +26,7 @@ from closeup_ns.planning.frontier import (
 from closeup_ns.planning.selection import select_views
 from closeup_ns.planning.survey import survey
 from closeup_ns.planning.target import Target
+from closeup_ns.reading import build
 from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.overlap import DepthViews, coverage, distance_discount, shared_fraction, similarity
 from closeup_ns.views.view import View
@@ -50,8 +51,8 @@ class KnownView:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> KnownView:
-        """What `to_dict` wrote, on the CPU."""
-        return cls(str(content["name"]), View.from_dict(content["view"]), bool(content["is_real"]))
+        """What `to_dict` wrote, on the CPU. CloseupError where it is not that."""
+        return build(cls, {**content, "view": View.from_dict(content.get("view", {}))})
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,17 +110,13 @@ class RoundPlan:
         """A plan on the CPU from what `to_dict` wrote.
 
         Raises:
-            PlanningError: a key is missing or unknown.
+            CloseupError: it is not that, or holds what is no camera.
         """
-        expected = set(cls.__dataclass_fields__)
-        if expected != set(content):
-            odd = sorted(expected.symmetric_difference(content))
-            raise PlanningError(f"this is not a saved round plan of this version: {', '.join(odd)} missing or unknown")
         restored = dict(content)
-        restored["anchors"] = [KnownView.from_dict(anchor) for anchor in content["anchors"]]
+        restored["anchors"] = [KnownView.from_dict(anchor) for anchor in content.get("anchors", [])]
         for name in ("frontier", "updates", "candidates"):
-            restored[name] = [View.from_dict(view) for view in content[name]]
-        return cls(**restored)
+            restored[name] = [View.from_dict(view) for view in content.get(name, [])]
+        return build(cls, restored)
 
 
 def plan_round(

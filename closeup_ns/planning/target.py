@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from closeup_ns.errors import PlanningError
+from closeup_ns.errors import CloseupError, PlanningError
 from closeup_ns.planning.survey import sight, survey
+from closeup_ns.reading import build
 from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.overlap import DepthViews, center_weights
 from closeup_ns.views.view import View
@@ -67,8 +68,18 @@ class Target:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Target:
-        """What `to_dict` wrote, on the CPU."""
-        return cls(**{**content, "point": torch.tensor(content["point"])})
+        """What `to_dict` wrote, on the CPU.
+
+        Raises:
+            CloseupError: it is not that, or its point or distance are no place to come close to.
+        """
+        try:
+            target = build(cls, {**content, "point": torch.tensor(content.get("point"), dtype=torch.float32)})
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise CloseupError(f"this is no saved Target: {error}") from error
+        if target.distance <= 0:
+            raise CloseupError(f"this is no saved Target: a distance of {target.distance:g}")
+        return target
 
 
 def target_from_xyz(

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from closeup_ns.reading import build
 from closeup_ns.refine.footprint import as_photographed
 from closeup_ns.refine.refiner import RefinedView
 from closeup_ns.rendering.types import Rendered
@@ -77,8 +78,8 @@ class GateDecision:
 
     @staticmethod
     def from_dict(content: dict[str, Any]) -> GateDecision:
-        """The inverse of ``to_dict``; unknown keys are ignored. KeyError names a missing one."""
-        return GateDecision(**{field.name: content[field.name] for field in dataclasses.fields(GateDecision)})
+        """The inverse of ``to_dict``. CloseupError where it is not that."""
+        return build(GateDecision, {name: value for name, value in content.items() if name != "accepted"})
 
 
 def masked_psnr(image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"], mask: Bool[Tensor, "H W"]) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from closeup_ns.errors import CheckpointError
+from closeup_ns.reading import reading
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -36,12 +37,10 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist: --load-config wants the config.yml of a run")
-    try:
+    with reading(path, "It is no whole config.yml of a nerfstudio run: restore it from a copy", CheckpointError):
         content = yaml.load(path.read_text(encoding="utf8"), Loader=_PlainLoader)  # a SafeLoader
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path} cannot be read as the config.yml of a run: {error}") from error
-    if not isinstance(content, dict) or "pipeline" not in content:
-        raise CheckpointError(f"{path} is not the config.yml of a nerfstudio run: it has no pipeline")
+        for name in ("pipeline", "vis"):  # nerfstudio writes them in alphabetical order: a cut file lacks the last
+            content[name]
     return content
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from closeup_ns.errors import RoundStorageError
 from closeup_ns.refine.footprint import as_photographed
 from closeup_ns.report.config_file import option, read_config
+from closeup_ns.rounds.store import layout
 
 VIEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 ROUND_NAME = re.compile(r"round_([1-9][0-9]*)")
@@ -103,13 +104,13 @@ def read_run(config_path: Path) -> RunFacts:
     folder, problems = config_path.parent, []
     root = folder / "rounds"
     matches = [ROUND_NAME.fullmatch(path.name) for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-    targets = _read_json(root / "targets.json", problems).get("targets")
+    targets = _read_json(root / "targets.json", layout.TARGETS, problems).get("targets")
     return RunFacts(
         folder=folder,
         config=config,
-        targets=[item for item in targets or [] if isinstance(item, dict)],
+        targets=targets or [],
         rounds=[_read_round(root, number) for number in sorted(int(match[1]) for match in matches if match)],
-        schedule=_schedule(config, _read_json(root / "schedule.json", problems)),
+        schedule=_schedule(config, _read_json(root / "schedule.json", layout.SCHEDULE, problems)),
         problems=problems,
     )
 
@@ -124,17 +125,17 @@ def _schedule(config: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]
 
 def _read_round(root: Path, number: int) -> RoundFacts:
     folder, problems = root / f"round_{number}", []
-    plan = _read_json(folder / "plan.json", problems)
-    report = _read_json(folder / "report.json", problems)
+    plan = _read_json(folder / "plan.json", layout.PLAN, problems)
+    report = _read_json(folder / "report.json", layout.REPORT, problems)
     sheet = folder / "contact_sheet.png"
     if report and not sheet.is_file():
         problems.append("contact_sheet.png is missing")
     names = sorted(path.stem for path in (folder / "views").glob("*.json") if VIEW_NAME.fullmatch(path.stem))
     return RoundFacts(
         number=number,
-        plans=[item for item in plan.get("plans") or [] if isinstance(item, dict)],
-        known=[item for item in plan.get("known") or [] if isinstance(item, dict)],
-        verdict=_read_json(folder / "verdict.json", problems),
+        plans=plan.get("plans", []),
+        known=plan.get("known", []),
+        verdict=_read_json(folder / "verdict.json", layout.VERDICT, problems),
         report=report,
         views=[_read_view(folder, name, bool(report), problems) for name in names],
         contact_sheet=sheet if sheet.is_file() else None,
@@ -156,7 +157,7 @@ def _read_view(folder: Path, name: str, over: bool, problems: list[str]) -> View
         mask = _read_picture(pictures["real"], "L", problems)
         share = None if mask is None else float((mask > 127).mean())
     after = _reliable_psnr(folder / f"exact/{name}.npz", pictures["after"], problems) if "after" in pictures else None
-    return ViewFacts(name, _read_json(folder / f"views/{name}.json", problems), pictures, share, after)
+    return ViewFacts(name, _read_json(folder / f"views/{name}.json", layout.VIEW, problems), pictures, share, after)
 
 
 def _reliable_psnr(exact: Path, picture: Path, problems: list[str]) -> float | None:
@@ -189,16 +190,10 @@ def _read_picture(path: Path, mode: str, problems: list[str]) -> np.ndarray | No
         return None
 
 
-def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
+def _read_json(path: Path, kind: layout.Kind, problems: list[str]) -> dict[str, Any]:
     """The object in a file; {} where there is none, and said where it is broken."""
-    if not path.is_file():
-        return {}
     try:
-        content = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
-        problems.append(f"{path.name} cannot be read ({error})")
+        return layout.load(path, kind) or {}
+    except RoundStorageError as error:
+        problems.append(str(error))
         return {}
-    if not isinstance(content, dict):
-        problems.append(f"{path.name} holds no JSON object")
-        return {}
-    return content

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from closeup_ns.atomic import atomic_path
-from closeup_ns.errors import CloseupError, DataError
+from closeup_ns.errors import DataError
+from closeup_ns.reading import read_json
 from closeup_ns.report import sections
 from closeup_ns.report.facts import RunFacts, read_run
 from closeup_ns.report.markup import Content, Markup, tag
@@ -35,21 +35,15 @@ def write_report(config_path: Path, output: Path | None = None, scores: Path | N
     Raises:
         CheckpointError: this is no run.
         DataError: ``scores`` is not there or not what ns-eval writes.
-        CloseupError: the page cannot be written.
+        DiskError: the page cannot be written.
     """
     run = read_run(config_path)
     beside = config_path.parent / "eval.json"
     results = _read_scores(scores or beside) if scores is not None or beside.is_file() else {}
     text = page(run, results, datetime.datetime.now().astimezone())
     destination = output or default_output(config_path)
-    try:
-        with atomic_path(destination) as temporary:
-            temporary.write_text(text, encoding="utf8")
-    except OSError as error:
-        reason = error.strerror or error
-        raise CloseupError(
-            f"cannot write {destination}: {reason}. Give --output a place that can be written"
-        ) from error
+    with atomic_path(destination) as temporary:
+        temporary.write_text(text, encoding="utf8")
     return destination
 
 
@@ -108,11 +102,7 @@ def _guarded(name: str, section: Callable[[], Markup | None]) -> Content:
 
 
 def _read_scores(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf8"))
-        results = content["results"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} cannot be read as the scores of ns-eval ({error!r})") from error
-    if not isinstance(results, dict):
-        raise DataError(f"{path} is not what ns-eval writes: its results are no JSON object")
-    return results
+    content = read_json(path, dict[str, Any], "Let ns-eval write it again")
+    if not isinstance(content.get("results"), dict):
+        raise DataError(f"{path} is not what ns-eval writes: it has no results. Let ns-eval write it again")
+    return content["results"]

@@ -9,7 +9,7 @@ as it was, so that its steps go to the photographs and the run is never worse of
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from closeup_ns.reading import build
 from closeup_ns.refine.footprint import as_photographed
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.settings import AcceptanceConfig
@@ -53,6 +54,11 @@ class RoundVerdict:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> RoundVerdict:
+        """The inverse of ``to_dict``. CloseupError where it is not that."""
+        return build(cls, content)
 
 
 def evidence_photographs(views: Sequence[View], target: Tensor, share: float) -> list[int]:

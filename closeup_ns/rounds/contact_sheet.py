@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from closeup_ns.atomic import atomic_path
-from closeup_ns.errors import RoundStorageError
 from closeup_ns.rounds.store.view import StoredView
 
 COLUMNS = ("render", "mask", "reliable", "refined", "after fine-tuning")
@@ -78,15 +77,11 @@ def save_contact_sheet(path: Path, rows: Sequence[SheetRow], title: str = "", ce
     """Writes the sheet as a PNG, whole or not at all.
 
     Raises:
-        RoundStorageError: the disk refuses it.
+        DiskError: the disk refuses it.
     """
     sheet = contact_sheet(rows, title, cell_width)
-    try:
-        with atomic_path(path) as temporary:
-            sheet.save(temporary, format="PNG")
-    except OSError as error:
-        reason = error.strerror or error
-        raise RoundStorageError(f"cannot write {path}: {reason}. Free space there and resume") from error
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, format="PNG")
 
 
 def _pictures(row: SheetRow) -> list[Tensor | None]:

@@ -179,7 +179,7 @@ class Rounds:
         """Is the round worth keeping? Decided once; a resumed run reads the decision."""
         saved = self.store.load_verdict(candidate.number)
         if saved is not None:
-            return RoundVerdict(**saved)
+            return RoundVerdict.from_dict(saved)
         verdict = try_round(self.run, candidate)
         self.store.save_verdict(candidate.number, verdict.to_dict())
         return verdict
@@ -257,13 +257,14 @@ class Rounds:
     def _join_stored(self, number: int) -> None:
         """Views of an earlier round, as they were."""
         saved, plans = self.store.load_verdict(number), self.store.load_plan(number)
-        if saved is None:
+        if saved is None or (plans is None and self.store.views(number)):
+            missing = "verdict.json" if saved is None else "plan.json"
             raise RoundStorageError(
-                f"this run was trained beyond round {number}, but {self.store.folder(number)} holds no verdict.json: "
+                f"this run was trained beyond round {number}, but {self.store.folder(number)} holds no {missing}: "
                 "its views cannot be trained on any more. Restore the folder, or resume from an earlier checkpoint "
                 "with --load-step"
             )
-        if not RoundVerdict(**saved).accepted:
+        if not RoundVerdict.from_dict(saved).accepted:
             return
         self.find_targets()
         refiner, _ = build_refiner(self.settings.refiner, self.run.device)

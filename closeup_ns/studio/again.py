@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from closeup_ns.errors import CheckpointError, CloseupError, PlanningError, RoundStorageError
+from closeup_ns.errors import CheckpointError, RoundStorageError
 from closeup_ns.peak_memory import process_peak_mb
 from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.refine.refiner import RefinerConfig, build_refiner, check_refiner, chosen_kind
@@ -25,7 +24,9 @@ from closeup_ns.rounds.schedule import ScheduleConfig
 from closeup_ns.rounds.store.native import NativeStore
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.store.view import in_figures
-from closeup_ns.studio.loading import LoadedRun, checkpoint_folder, checkpoint_steps, load_run
+from closeup_ns.studio.checkpoints import checkpoint_folder, checkpoint_steps
+from closeup_ns.studio.loading import LoadedRun, load_run
+from closeup_ns.studio.run_folder import hold_folder
 
 ADVICE = "Give --output another folder, or delete that one"
 
@@ -43,7 +44,12 @@ class RefinedAgain:
 
 
 def refine_again(
-    config_path: Path, number: int, config: RefinerConfig, output: Path | None = None, limit: int | None = None
+    config_path: Path,
+    number: int,
+    config: RefinerConfig,
+    output: Path | None = None,
+    limit: int | None = None,
+    data: Path | None = None,
 ) -> RefinedAgain:
     """Refine round ``number`` of a run once more. Nothing of the run is changed; what is there already is kept.
 
@@ -55,6 +61,7 @@ def refine_again(
         config: the refiner.
         output: folder for the views; ``refined/round_N-REFINER`` in the run's folder by default.
         limit: refine only so many views.
+        data: the photographs, where they were moved since.
 
     Raises:
         CloseupError: there is no such run, round or checkpoint, the plan cannot be read, ``output`` holds another
@@ -65,9 +72,10 @@ def refine_again(
     plans = _plans(config_path, rounds, number)
     step = _checkpoint(config_path, schedule.round_start(number) - 1)
     check_refiner(config, _device())
-    run = load_run(config_path, step)
+    run = load_run(config_path, step, data)
     run.pipeline.config.refiner = config
     destination = RoundStore(output or _default_output(config_path, number, config))
+    hold_folder(destination.root)
     destination.claim(_identity(rounds, number, step, config), ADVICE)
     destination.save_plan(number, rounds.load_plan(number) or {})
     began = time.perf_counter()
@@ -122,26 +130,23 @@ def _plans(config_path: Path, rounds: RoundStore, number: int) -> list[RoundPlan
     """The round's plans, one for each target.
 
     Raises:
-        RoundStorageError: the run has not planned this round.
-        PlanningError: its plan cannot be read.
+        RoundStorageError: the run has not planned this round, or its plan cannot be read.
     """
     planned = [index for index in rounds.rounds() if (rounds.folder(index) / "plan.json").exists()]
     if number not in planned:
         there = f"it has planned round {', '.join(map(str, planned))}" if planned else "it has planned no round yet"
         raise RoundStorageError(f"the run {config_path.parent} has no round {number}: {there}")
-    path = rounds.folder(number) / "plan.json"
-    try:
-        plans = [RoundPlan.from_dict(plan) for plan in json.loads(path.read_text(encoding="utf8"))["plans"]]
-        if not plans:
-            raise ValueError("it has no target")
-        return plans
-    except (CloseupError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PlanningError(f"{path} cannot be read as the plan of a round ({error})") from error
+    plans = (rounds.load_plan(number) or {"plans": []})["plans"]
+    if not plans:
+        raise RoundStorageError(
+            f"the plan of round {number} in {rounds.root} has no target: there is nothing to refine"
+        )
+    return [RoundPlan.from_dict(plan) for plan in plans]
 
 
 def _checkpoint(config_path: Path, wanted: int) -> int:
     """Step of the checkpoint nearest to ``wanted``, and a line that says which it is."""
-    steps = checkpoint_steps(config_path)
+    steps = checkpoint_steps(checkpoint_folder(config_path))
     if not steps:
         raise CheckpointError(f"{checkpoint_folder(config_path)} holds no checkpoint (step-*.ckpt): nothing to render")
     nearest = min(steps, key=lambda step: (abs(step - wanted), -step))

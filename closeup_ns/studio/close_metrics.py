@@ -7,7 +7,7 @@ poses that a round trained on (papers.md 6.3, point 6). Keys end in the scale: `
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -152,3 +152,11 @@ def say_missing(missing: dict[str, Any]) -> None:
     """One line for each metric that could not be computed."""
     for name, reason in sorted(missing.items()):
         CONSOLE.print(f"close-up metric {name} is missing: {reason}", style="yellow", markup=False, soft_wrap=True)
+
+
+def finite(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with None for numbers that JSON does not have: the deviation of one image, a metric without weights."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in metrics.items()
+    }

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.eval_utils import eval_setup
 
-from closeup_ns.errors import CheckpointError
+from closeup_ns.errors import CheckpointError, CloseupError
 from closeup_ns.planning.target import Target, target_automatic
 from closeup_ns.rendering.types import Renderer
+from closeup_ns.report.config_file import option, read_config
 from closeup_ns.rounds.store.rounds import RoundStore
+from closeup_ns.studio.checkpoints import locate
+from closeup_ns.studio.compatibility import lazy_lpips
 from closeup_ns.studio.pipeline import CloseupPipeline
 from closeup_ns.views.view import View
-
-CHECKPOINT = re.compile(r"step-([0-9]+)\.ckpt")
-
-
-def checkpoint_folder(config_path: Path) -> Path:
-    """Where a run's checkpoints are."""
-    return config_path.parent / "nerfstudio_models"
-
-
-def checkpoint_steps(config_path: Path) -> list[int]:
-    """Steps of a run's checkpoints, in order."""
-    names = (CHECKPOINT.fullmatch(path.name) for path in checkpoint_folder(config_path).glob("step-*.ckpt"))
-    return sorted(int(match[1]) for match in names if match)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,26 +35,18 @@ class LoadedRun:
     """The run's folder, where config.yml is."""
 
 
-def load_run(config_path: Path, step: int | None = None) -> LoadedRun:
+def load_run(config_path: Path, step: int | None = None, data: Path | None = None) -> LoadedRun:
     """Load a checkpoint of a run.
 
     Args:
         step: of the checkpoint; the latest by default.
+        data: the photographs, where they are neither where the run was trained on them nor beside it.
 
     Raises:
-        CheckpointError: ``config_path`` does not exist, or is not a run of closeup-gs.
+        CheckpointError: ``config_path`` is not there, damaged, or not of a run of closeup-gs; its checkpoint is not
+            there or damaged.
     """
-    if not config_path.is_file():
-        raise CheckpointError(f"{config_path} does not exist: --load-config wants the config.yml of a run")
-
-    def at_step(config: TrainerConfig) -> TrainerConfig:
-        config.load_step = step
-        own = checkpoint_folder(config_path)
-        if own.is_dir():  # nerfstudio looks where the run was trained; it may have been moved or copied since
-            config.relative_model_dir = own.resolve()
-        return config
-
-    _, pipeline, _, _ = eval_setup(config_path, test_mode="test", update_config_callback=at_step)
+    _, pipeline, _ = open_pipeline(config_path, step, data)
     if not isinstance(pipeline, CloseupPipeline):
         raise CheckpointError(
             f"{config_path} is a run of {type(pipeline).__name__}: this command needs a closeup-gs run"
@@ -75,3 +57,29 @@ def load_run(config_path: Path, step: int | None = None) -> LoadedRun:
     targets = store.load_targets()
     target = Target.from_dict(targets[0]) if targets else target_automatic(views, render)
     return LoadedRun(pipeline, render, views, data.photograph_names(), target, config_path.parent)
+
+
+def open_pipeline(
+    config_path: Path, step: int | None = None, data: Path | None = None
+) -> tuple[TrainerConfig, Any, int]:
+    """nerfstudio's ``eval_setup`` for a run of any method, from wherever its folder is now; the last is the step.
+
+    Raises:
+        CheckpointError: ``config_path`` or its checkpoint is not there or damaged, or the method is not installed.
+    """
+    method = option(read_config(config_path), "method_name")
+
+    def at_step(config: TrainerConfig) -> TrainerConfig:
+        config.load_step = step
+        locate(config, config_path, data)
+        return config
+
+    remedy = f"Is the package of its method ({method}) installed, in the version that trained it?"
+    try:
+        with lazy_lpips():  # a render needs no LPIPS, and its weights may not be here
+            config, pipeline, _, loaded = eval_setup(config_path, test_mode="test", update_config_callback=at_step)
+    except CloseupError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{config_path} cannot be loaded ({error!r}). {remedy}") from error
+    return config, pipeline, loaded

@@ -19,7 +19,7 @@ from closeup_ns.model.seeding import frustum_points
 from closeup_ns.rounds.loop import Rounds
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.settings import RoundSettings
-from closeup_ns.studio.close_metrics import CloseMetricsConfig, close_metrics, say_missing
+from closeup_ns.studio.close_metrics import CloseMetricsConfig, close_metrics, finite, say_missing
 from closeup_ns.studio.datamanager import CloseupDatamanager, CloseupDatamanagerConfig
 from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.control import CloseupViewerControl
@@ -120,4 +120,4 @@ class CloseupPipeline(VanillaPipeline):
             close, missing = close_metrics(self, self.config.close_metrics)
             say_missing(missing)
             metrics |= {**close, "missing": missing}
-        return metrics
+        return metrics if training else finite(metrics)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -11,11 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
+import yaml
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from closeup_ns.atomic import PARTIAL, atomic_path, writing
 from closeup_ns.data.eval_cameras import read_cameras
 from closeup_ns.errors import CheckpointError
 from closeup_ns.model.kernel import PixelKernel
@@ -29,8 +29,11 @@ from closeup_ns.rounds.refine_step import refines
 from closeup_ns.rounds.schedule import bind_schedule
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.trial import photograph_psnr
+from closeup_ns.studio.checkpoints import find_checkpoint, locate, read_checkpoint
+from closeup_ns.studio.compatibility import config_being_loaded, forgive_event_writers
 from closeup_ns.studio.memory import keep_freed_memory
 from closeup_ns.studio.pipeline import CloseupPipeline, CloseupPipelineConfig
+from closeup_ns.studio.run_folder import hold_folder, inherit_rounds, refuse_used_folder
 
 SPLATFACTO_KERNEL = PixelKernel.of(0.3)
 """gsplat's own, with which every splatfacto checkpoint was trained."""
@@ -50,6 +53,36 @@ class CloseupTrainerConfig(TrainerConfig):
     to. A smaller number stops early."""
     foreign_psnr: float = 12.0
     """A loaded checkpoint that renders this capture's photographs below this many dB is of another scene."""
+
+    def save_config(self) -> None:
+        """What ns-train does first: here it takes the folder, and notes the data so that it is found from anywhere.
+
+        Raises:
+            RunFolderError: another process trains in the folder, or it holds another run.
+            DiskError: the folder cannot be written.
+        """
+        folder = self.get_base_dir()
+        hold_folder(folder)
+        refuse_used_folder(self)
+        self.output_dir = self.output_dir.absolute()
+        manager: Any = self.pipeline.datamanager
+        if manager.data is not None:
+            manager.data = manager.data.absolute()
+        manager.dataparser.data = manager.dataparser.data.absolute()
+        with atomic_path(folder / "config.yml") as temporary:
+            temporary.write_text(yaml.dump(self), encoding="utf8")
+
+    def get_base_dir(self) -> Path:
+        """The run's folder: where its config.yml was loaded from, or else where it will be trained."""
+        loaded = self.__dict__.get("loaded_from")
+        return super().get_base_dir() if loaded is None else loaded.parent
+
+    def get_checkpoint_dir(self) -> Path:
+        """Where the checkpoints are; for ns-eval and its like beside config.yml, which may have been copied since."""
+        loaded = config_being_loaded()
+        if loaded is not None:
+            locate(self, loaded)
+        return super().get_checkpoint_dir()
 
 
 class CloseupTrainer(Trainer):
@@ -81,6 +114,7 @@ class CloseupTrainer(Trainer):
             inherit_rounds(self.config.load_dir, self.base_dir)
             self._adopt_schedule()
         super().setup(test_mode)
+        forgive_event_writers()
         if self.schedule.rounds > 0:
             self._check_rounds()
 
@@ -175,48 +209,45 @@ class CloseupTrainer(Trainer):
     # ---- checkpoints
 
     def save_checkpoint(self, step: int) -> None:
-        """Upstream's checkpoint, written beside its place and renamed: a kill or a full disk leaves the last one."""
-        folder = self.checkpoint_dir
-        folder.mkdir(parents=True, exist_ok=True)
-        # Outside the folder of checkpoints: upstream's loaders take any name in there for a checkpoint.
-        with tempfile.TemporaryDirectory(prefix=".checkpoint-", dir=folder.parent) as temporary:
-            self.checkpoint_dir = Path(temporary)
-            try:
-                super().save_checkpoint(step)
-            finally:
-                self.checkpoint_dir = folder
-            for written in Path(temporary).glob("*.ckpt"):
-                with open(written, "rb") as file:
+        """Upstream's checkpoint, written beside its place and renamed: a kill or a full disk leaves the last one.
+
+        Raises:
+            DiskError: the disk refuses it.
+        """
+        folder, name = self.checkpoint_dir, f"step-{step:09d}.ckpt"
+        with writing(folder / name):
+            folder.mkdir(parents=True, exist_ok=True)
+            # Outside the folder of checkpoints: upstream's loaders take any name in there for a checkpoint.
+            with tempfile.TemporaryDirectory(
+                prefix=f"{PARTIAL}checkpoint-", dir=folder.parent, ignore_cleanup_errors=True
+            ) as temporary:
+                self.checkpoint_dir = Path(temporary)
+                try:
+                    super().save_checkpoint(step)
+                finally:
+                    self.checkpoint_dir = folder
+                with open(Path(temporary) / name, "rb") as file:
                     os.fsync(file.fileno())
-                os.replace(written, folder / written.name)
-        if self.config.save_only_latest_checkpoint:
-            for old in folder.glob("step-*.ckpt"):
-                if old.name != f"step-{step:09d}.ckpt":
-                    old.unlink()
+                os.replace(Path(temporary) / name, folder / name)
+            if self.config.save_only_latest_checkpoint:
+                for old in folder.glob("step-*.ckpt"):
+                    if old.name != name:
+                        old.unlink()
 
     def _load_checkpoint(self) -> None:
-        path = self._checkpoint_path()
+        path = self.config.load_checkpoint
+        if self.config.load_dir is not None:
+            path = find_checkpoint(self.config.load_dir, self.config.load_step)
         if path is None:
             super()._load_checkpoint()
             return
-        state = _read_checkpoint(path)
+        state = read_checkpoint(path)
         own = "_model.screen_kernel" in state["pipeline"]
         self._check_shapes(path, state["pipeline"])
         super()._load_checkpoint()
         if not own:
             self._continue_from_splatfacto(path)
         self._check_scene(path)
-
-    def _checkpoint_path(self) -> Path | None:
-        if self.config.load_dir is None:
-            return self.config.load_checkpoint
-        folder = self.config.load_dir
-        found = sorted(folder.glob("step-*.ckpt"))
-        if not found:
-            raise CheckpointError(
-                f"no checkpoint (step-*.ckpt) in {folder}: --load-dir wants the nerfstudio_models folder of a run"
-            )
-        return found[-1] if self.config.load_step is None else folder / f"step-{self.config.load_step:09d}.ckpt"
 
     def _check_shapes(self, path: Path, state: Mapping[str, Any]) -> None:
         """Refuse what torch would refuse later in words that help nobody."""
@@ -260,32 +291,3 @@ def _pipeline_config(config: TrainerConfig) -> CloseupPipelineConfig:
     pipeline = config.pipeline
     assert isinstance(pipeline, CloseupPipelineConfig), "a CloseupTrainer needs a CloseupPipelineConfig"
     return pipeline
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise CheckpointError(f"checkpoint {path} does not exist")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): it is truncated or not a checkpoint") from error
-    if not isinstance(state, dict) or not {"pipeline", "step", "optimizers"} <= set(state):
-        raise CheckpointError(f"{path} is not a nerfstudio checkpoint: it lacks pipeline, step or optimizers")
-    return state
-
-
-def inherit_rounds(checkpoint_dir: Path, base_dir: Path) -> None:
-    """Bring the rounds of the run that is resumed into the new run's folder: nerfstudio starts a folder of its own.
-
-    The copy appears whole or not at all, and is made once.
-    """
-    source, destination = checkpoint_dir.parent / "rounds", base_dir / "rounds"
-    if not source.is_dir() or destination.exists() or source.resolve() == destination.resolve():
-        return
-    base_dir.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".rounds-", dir=base_dir))
-    try:
-        shutil.copytree(source, temporary / "rounds")
-        os.replace(temporary / "rounds", destination)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

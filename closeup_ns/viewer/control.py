@@ -195,10 +195,9 @@ class CloseupViewerControl(ViewerControl):
         try:
             saved = self.store.load_targets()
             target = Target.from_dict(saved[0]) if saved else None
-        except (CloseupError, KeyError, TypeError, ValueError) as error:
+        except CloseupError as error:
             self._chosen = True  # by nobody yet; but this one is not asked for again
-            why = str(error) if isinstance(error, CloseupError) else f"targets.json: {error!r}"
-            say(self.panel.target, f"⚠ The run's target cannot be read: set one by a click. {plain(why)}")
+            say(self.panel.target, f"⚠ The run's target cannot be read: set one by a click. {plain(str(error))}")
             return
         if target is not None:
             self._set_target(target)

@@ -124,9 +124,6 @@ def _refined(mark: CameraMark, store: RoundStore, name: str) -> CameraMark:
         decision = store.header(number, name)["decision"]
         note = f"{str(decision['verdict']).replace('_', ' ')}: {decision['reason']}"
         return replace(mark, picture=store.picture(number, name), note=note)
-    except (KeyError, TypeError) as error:
-        problem = RoundStorageError(f"views/{name}.json of round {number} is not one of ours: it lacks {error}")
-        return replace(mark, note=str(problem), problem=problem)
     except RoundStorageError as problem:
         return replace(mark, note=str(problem), problem=problem)
 

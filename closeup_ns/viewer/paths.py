@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from closeup_ns.atomic import write_json
-from closeup_ns.errors import CloseupError, PlanningError
+from closeup_ns.errors import CloseupError, DiskError, PlanningError
 from closeup_ns.paths.document import camera_path
 from closeup_ns.paths.options import Kind, PathOptions
 from closeup_ns.paths.save import plan_path
@@ -74,17 +74,16 @@ def write_path(content: dict[str, Any], name: str, data: Path, run: Path) -> Sav
     """Write a path as ``name``.json where the Render tab lists it, or in the run's folder where that is read-only.
 
     Raises:
-        CloseupError: ``name`` is no file name, or neither folder can be written.
+        CloseupError: ``name`` is no file name.
+        DiskError: neither folder can be written.
     """
     if not _NAME.fullmatch(name):
         raise CloseupError(f"{name!r} is no name for a path: use letters, digits, - and _")
     closeup = content["closeup"]
-    for folder, listed in ((data, True), (run, False)):
-        file = folder / "camera_paths" / f"{name}.json"
-        try:
-            write_json(file, content)
-        except OSError as error:
-            problem = f"{file}: {error.strerror or error}"
-            continue
-        return SavedPath(file, float(closeup["zoom"]), listed, list(closeup["warnings"]))
-    raise CloseupError(f"the path cannot be written ({problem}): make the folder writable")
+    file, listed = data / "camera_paths" / f"{name}.json", True
+    try:
+        write_json(file, content)
+    except DiskError:
+        file, listed = run / "camera_paths" / f"{name}.json", False
+        write_json(file, content)
+    return SavedPath(file, float(closeup["zoom"]), listed, list(closeup["warnings"]))

@@ -17,8 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.errors import CloseupError
+from closeup_ns.reading import build
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
+LONGEST_SIDE = 100_000
+"""More pixels than any picture has along one side; a saved view that says so is damaged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,16 +104,36 @@ class View:
         """A view on the CPU from what `to_dict` wrote.
 
         Raises:
-            CloseupError: a key is missing or the type is not float32 or float64.
+            CloseupError: this is no such content, or no camera: NaN, a pose that is no rotation, no field of view.
         """
-        missing = {"K", "c2w", "width", "height"} - content.keys()
-        dtype = content.get("dtype", "float32")
-        if missing or dtype not in _DTYPES:
-            problem = f"lacks {sorted(missing)}" if missing else f"has dtype {dtype!r}; known are {sorted(_DTYPES)}"
-            raise CloseupError(f"this is not a saved view: it {problem}")
-        K = torch.tensor(content["K"], dtype=_DTYPES[dtype])
-        c2w = torch.tensor(content["c2w"], dtype=_DTYPES[dtype])
-        return cls(K, c2w, int(content["width"]), int(content["height"]))
+        dtype = _DTYPES.get(content.get("dtype", "float32"))
+        if dtype is None:
+            raise CloseupError(f"this is no saved View: dtype {content['dtype']!r} is none of {sorted(_DTYPES)}")
+        values = {name: value for name, value in content.items() if name != "dtype"}
+        try:
+            values |= {name: torch.tensor(values[name], dtype=dtype) for name in ("K", "c2w") if name in values}
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise CloseupError(f"this is no saved View: {error}") from error
+        view = build(cls, values)
+        problem = _impossible(view)
+        if problem:
+            raise CloseupError(f"this is no saved View: {problem}")
+        return view
+
+
+def _impossible(view: View) -> str | None:
+    """Why no camera can be so; None where it can."""
+    rotation, identity = view.c2w[:3, :3].double(), torch.eye(3, dtype=torch.float64)
+    if (rotation @ rotation.T - identity).abs().max() > 1e-3 or torch.linalg.det(rotation) < 0:
+        return "c2w holds no rotation"
+    if view.c2w[3].tolist() != [0, 0, 0, 1] or view.K[2].tolist() != [0, 0, 1]:
+        return "the last row of c2w is not 0 0 0 1, or that of K not 0 0 1"
+    if view.K[0, 1] != 0 or view.K[1, 0] != 0:
+        return "K has skew"
+    for focal, side in ((float(view.K[0, 0]), view.width), (float(view.K[1, 1]), view.height)):
+        if side > LONGEST_SIDE or not side / 1000 < focal < side * 1e6:
+            return f"a focal length of {focal:g} pixels for {side} pixels"
+    return None
 
 
 def look_at(

@@ -118,7 +118,7 @@ def test_lpips_weights_are_found_where_torch_hub_keeps_them(monkeypatch: pytest.
 @pytest.mark.integration
 def test_the_command_runs_here() -> None:
     finished = subprocess.run(
-        [sys.executable, "-m", "closeup_ns.cli.main", "doctor", "--json"], capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", "closeup_ns.cli.main", "doctor", "--json"], capture_output=True, text=True, timeout=600
     )
     findings = {finding["name"]: finding for finding in json.loads(finished.stdout)}
     assert findings["python"]["status"] == findings["torch"]["status"] == "ok"

@@ -27,5 +27,5 @@ def test_every_order_of_import_registers_everything(first: str) -> None:
         f"assert set({METHODS}) <= set(all_methods), sorted(all_methods)\n"
         "assert 'closeup-data' in all_dataparsers, sorted(all_dataparsers)\n"
     )
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert finished.returncode == 0, finished.stderr

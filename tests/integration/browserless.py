@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 from tests.integration.serving import serving
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 
 class Browser:
@@ -27,7 +27,7 @@ class Browser:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.socket = connect(f"ws://127.0.0.1:{port}", max_size=None, open_timeout=60)
+        self.socket = connect(f"ws://127.0.0.1:{port}", max_size=None, open_timeout=600)
         self.elements: dict[str, dict[str, Any]] = {}
         self.nodes: dict[str, dict[str, Any]] = {}
         self.camera: dict[str, Any] = {}

@@ -28,7 +28,7 @@ ENTRY_POINTS = {
     "killed-train": "tests.integration.watched:train_killed",
     "killed-refine": "tests.integration.watched:refine_killed",
 }
-TIMEOUT = 280.0
+TIMEOUT = 900.0
 
 _context = multiprocessing.get_context("forkserver")
 

@@ -33,7 +33,6 @@ def bench(folder: Path, *methods: str) -> Finished:
     )  # fmt: skip
 
 
-@pytest.mark.timeout(600)  # two trainings and their renders: five starts of nerfstudio
 def test_two_methods_and_one_that_cannot_run(tmp_path: Path) -> None:
     ended = bench(tmp_path, "plain", "closeup-gs", "see3d-update")
     assert ended.code == 0, ended.output

@@ -176,7 +176,7 @@ def test_the_viewer_answers(finished: Run, tmp_path: Path) -> None:
     with open(tmp_path / "viewer.log", "wb") as log:
         viewer = subprocess.Popen(call, cwd=tmp_path, env=environment(), stdout=log, stderr=subprocess.STDOUT)
     try:
-        status, deadline = None, time.monotonic() + 240
+        status, deadline = None, time.monotonic() + 600
         while status is None and time.monotonic() < deadline and viewer.poll() is None:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:

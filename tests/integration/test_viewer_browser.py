@@ -29,7 +29,6 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield opened
 
 
-@pytest.mark.timeout(600)
 def test_a_person_sees_the_rounds_sets_a_target_comes_closer_and_saves_a_path(
     window: Browser, finished: Run, capture: Path, tmp_path: Path
 ) -> None:

@@ -39,7 +39,7 @@ def test_every_kind_is_written_and_read_back_by_nerfstudio(kind: Kind, tmp_path:
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for file in (tmp_path, tmp_path / "file" / "path.json"):
-        with pytest.raises(CloseupError, match=f"cannot write {file}: .* Name a file"):
+        with pytest.raises(CloseupError, match=f"cannot write {file}: .* choose another place"):
             save_path("dive", view_from(0.3, 0.1, 0.0), TARGET, BALL, SMALL, file)
 
 

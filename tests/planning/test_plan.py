@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closeup_ns.errors import PlanningError
+from closeup_ns.errors import CloseupError, PlanningError
 from closeup_ns.planning.candidates import _draw_pairs, _slerp, _tilt, draw_candidates, find_candidates
 from closeup_ns.planning.frontier import directions_from, place_frontier, seed_views
 from closeup_ns.planning.plan import KnownView, PlannerConfig, RoundPlan, plan_round
@@ -103,7 +103,7 @@ def test_a_plan_survives_json_exactly(dtype: torch.dtype) -> None:
     assert torch.equal(back.updates[0].c2w, result.updates[0].c2w)
     assert back.anchors[0].is_real is True
     content.pop("radius")
-    with pytest.raises(PlanningError, match="radius"):
+    with pytest.raises(CloseupError, match="radius"):
         RoundPlan.from_dict(content)
 
 

@@ -112,7 +112,7 @@ def test_two_processes_that_compile_at_once(tiny_sources: Path, tmp_path: Path) 
     )
     command = [sys.executable, "-c", program, str(tiny_sources), str(tmp_path / "_lib")]
     pair = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    printed = {process.communicate(timeout=60)[0].strip() for process in pair}
+    printed = {process.communicate(timeout=600)[0].strip() for process in pair}
     assert [process.returncode for process in pair] == [0, 0]
     (path,) = printed
     assert build.is_whole(Path(path)) and os.listdir(build.cache_folder()) == [Path(path).name]

@@ -18,9 +18,9 @@ def compile_and_run(variant: str, compiler: list[str], runner: list[str], folder
     program = folder / "lanes_check"
     flags = [flag for flag in build.COMMON_FLAGS if flag != "-fPIC"] + list(build.VARIANT_FLAGS[variant])
     command = [*compiler, *flags, "-I", str(build.SOURCES), str(CHECK), "-o", str(program)]
-    compiled = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    compiled = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert compiled.returncode == 0, compiled.stderr
-    run = subprocess.run([*runner, str(program)], capture_output=True, text=True, timeout=120, check=False)
+    run = subprocess.run([*runner, str(program)], capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout
 

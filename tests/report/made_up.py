@@ -40,6 +40,7 @@ pipeline: !!python/object:closeup_ns.studio.pipeline.CloseupPipelineConfig
     rounds: {rounds}
   seed: 0
 timestamp: t
+vis: viewer
 """
 
 

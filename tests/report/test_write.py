@@ -152,7 +152,7 @@ def test_broken_and_missing_files_are_named_and_the_rest_is_shown(copied: Path) 
     for said in (
         "renders/t0_frontier_00.png is missing", "after/t0_update_01.png cannot be read",
         "exact/t0_frontier_00.npz cannot be read", "The contact sheet cannot be shown", "plan.json cannot be read",
-        "This round has no plan yet.", "t0_update_01.json holds no JSON object", "contact_sheet.png is missing",
+        "This round has no plan yet.", "t0_update_01.json cannot be read (list", "contact_sheet.png is missing",
         "t0_frontier_00 cannot be shown: its picture 'render' is missing", "20.00 → 20.50 dB",
     ):  # fmt: skip
         assert said in page.text, said
@@ -166,7 +166,8 @@ def test_files_with_unexpected_content_cost_a_section_and_not_the_page(copied: P
     content["plans"][0]["anchors"] = [{"name": "x"}]
     plan.write_text(json.dumps(content))
     page = page_of(copied / "config.yml")
-    assert "Time and memory: this part cannot be shown" in page.text and "This plan cannot be drawn" in page.text
+    assert "Time and memory: this part cannot be shown" in page.text and "This round has no plan yet" in page.text
+    assert "plan.json cannot be read (this is no saved View" in page.text
     assert "20.00 → 20.50 dB" in page.text
 
 
@@ -206,7 +207,7 @@ def test_what_is_no_run_is_one_line(tmp_path: Path, finished: Path, capsys: pyte
         (tmp_path / "config.yml").write_text(content)
         with pytest.raises(CheckpointError, match="config.yml"):
             write_report(tmp_path / "config.yml")
-    with pytest.raises(DataError, match="scores of ns-eval"):
+    with pytest.raises(DataError, match="none.json cannot be read.*ns-eval"):
         write_report(finished / "config.yml", tmp_path / "r.html", tmp_path / "none.json")
     with pytest.raises(SystemExit) as stopped:
         main(["report", "--load-config", str(tmp_path / "none/config.yml")])

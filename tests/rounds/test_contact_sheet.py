@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from closeup_ns.errors import RoundStorageError
+from closeup_ns.errors import DiskError
 from closeup_ns.rounds.contact_sheet import (
     BACKGROUND,
     CAPTION,
@@ -125,7 +125,7 @@ def test_the_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RoundStorageError, match=r"contact_sheet\.png: No space left"):
+    with pytest.raises(DiskError, match=r"contact_sheet\.png: No space left"):
         save_contact_sheet(path, [], "round 2", CELL)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["contact_sheet.png"]

@@ -226,7 +226,7 @@ def kept_round(folder: Path, accepted: bool = True) -> Any:
     """A first round whose refined views are known to the second."""
     run = a_run()
     store = refined(folder, JointRefiner(), run=run)
-    store.save_verdict(1, {"accepted": accepted})
+    store.save_verdict(1, {"accepted": accepted, "reason": ""})
     return run
 
 

@@ -18,12 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from closeup_ns.errors import RoundStorageError
+from closeup_ns.atomic import remove_partial
+from closeup_ns.errors import DiskError, RoundStorageError
+from closeup_ns.rounds.store.native import CutView, NativeStore
 from closeup_ns.rounds.store.rounds import RoundStore, run_identity
 from closeup_ns.rounds.store.view import StoredView, in_figures, quantised
 from tests.stored import a_view
 
 NAMES = ["frontier_00", "update_00", "update_01"]
+PLAN: dict[str, Any] = {"plans": [], "known": [{"name": "a", "view": a_view().view.to_dict(), "is_real": True}]}
 IDENTITY = run_identity(["a.png", "b.png"], [0.5, 1.0, -2.0], seed=42)
 
 
@@ -75,18 +78,6 @@ def test_rounding_is_small_and_happens_once(seed: int, width: int, height: int) 
         assert float((before - after).abs().max()) <= 0.5 / 65535 + 1e-7
     assert torch.equal(view.reliable.sparse, once.reliable.sparse)
     assert torch.equal(view.reliable.support, once.reliable.support)
-
-
-def test_a_view_that_an_earlier_version_stored_still_loads(store: RoundStore) -> None:
-    store.save_view(1, "update_00", a_view())
-    path = store.folder(1) / "views/update_00.json"
-    header = json.loads(path.read_text())
-    assert header.pop("pass")["references"] == ["train/frame_00012.png", "t0_update_05"]
-    path.write_text(json.dumps(header))
-    loaded = store.load_view(1, "update_00")
-    assert loaded.record is None and content(dataclasses.replace(loaded, record=a_view().record)) == content(
-        quantised(a_view())
-    )
 
 
 def test_a_view_in_figures_is_json_with_or_without_a_record() -> None:
@@ -153,10 +144,8 @@ def work_through_a_round(store: RoundStore, refined: list[str]) -> None:
     """What the trainer does: resume-safe, and it notes each refinement, which is what costs hours."""
     store.claim(IDENTITY)
     if store.load_plan(1) is None:
-        store.save_plan(1, {"views": NAMES})
-    plan = store.load_plan(1)
-    assert plan is not None
-    for seed, name in enumerate(plan["views"]):
+        store.save_plan(1, PLAN)
+    for seed, name in enumerate(NAMES):
         if name not in store.views(1):
             refined.append(name)
             store.save_view(1, name, a_view(seed))
@@ -181,6 +170,7 @@ def test_killed_between_any_two_file_operations_nothing_is_refined_twice(tmp_pat
         survived = store.views(1)
         assert all(content(store.load_view(1, name)) == content(whole.load_view(1, name)) for name in survived)
         again: list[str] = []
+        remove_partial(store.root)  # as a resumed run does when it takes the lock
         work_through_a_round(RoundStore(store.root), again)
         assert not set(again) & set(survived)
         assert sorted(again + survived) == NAMES
@@ -200,7 +190,7 @@ def test_a_full_disk_at_any_moment_says_so_and_leaves_nothing_half_written(tmp_p
         store = RoundStore(tmp_path / f"full_{moment}")
         disk.revive()
         disk.fail_at = moment
-        with pytest.raises(RoundStorageError, match=r"No space left.*Free space") as caught:
+        with pytest.raises(DiskError, match=r"No space left.*Free space") as caught:
             store.save_view(1, "update_00", a_view())
         assert str(store.root) in str(caught.value)
         if store.views(1):
@@ -216,7 +206,7 @@ def test_a_full_disk_at_any_moment_says_so_and_leaves_nothing_half_written(tmp_p
     "write",
     [
         lambda store: store.claim(IDENTITY),
-        lambda store: store.save_plan(1, {"a": 1}),
+        lambda store: store.save_plan(1, PLAN),
         lambda store: store.save_after(1, "update_00", torch.zeros(2, 2, 3)),
         lambda store: store.finish_round(1, {"a": 1}),
     ],
@@ -224,7 +214,7 @@ def test_a_full_disk_at_any_moment_says_so_and_leaves_nothing_half_written(tmp_p
 def test_every_writer_explains_a_full_disk(store: RoundStore, disk: Disk, write: Callable[[RoundStore], None]) -> None:
     disk.failure = lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     disk.fail_at = 0
-    with pytest.raises(RoundStorageError, match=r"cannot write .*No space left"):
+    with pytest.raises(DiskError, match=r"cannot write .*No space left"):
         write(store)
     assert files_below(store.root) == set()
 
@@ -234,7 +224,7 @@ def test_a_full_disk_inside_the_image_writer(store: RoundStore, monkeypatch: pyt
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Image.Image, "save", save)
-    with pytest.raises(RoundStorageError, match=r"images/update_00\.png"):
+    with pytest.raises(DiskError, match=r"images/update_00\.png"):
         store.save_view(1, "update_00", a_view())
     assert files_below(store.root) == set()
 
@@ -267,19 +257,19 @@ def test_another_scenes_rounds_are_refused(store: RoundStore, other: dict[str, A
 
 
 def test_rounds_without_an_owner_are_refused(store: RoundStore) -> None:
-    store.save_plan(1, {})
+    store.save_plan(1, PLAN)
     with pytest.raises(RoundStorageError, match=r"no run\.json"):
         store.claim(IDENTITY)
 
 
 def test_a_view_is_never_written_twice_nor_its_plan_changed(store: RoundStore) -> None:
-    store.save_plan(1, {"seed": 1})
+    store.save_plan(1, PLAN)
     store.save_view(1, "update_00", a_view())
     with pytest.raises(RoundStorageError, match="refined before"):
         store.save_view(1, "update_00", a_view(1))
-    store.save_plan(1, {"seed": 1})
+    store.save_plan(1, PLAN)
     with pytest.raises(RoundStorageError, match="load_plan"):
-        store.save_plan(1, {"seed": 2})
+        store.save_plan(1, {**PLAN, "known": []})
     assert content(store.load_view(1, "update_00")) == content(quantised(a_view()))
 
 
@@ -310,7 +300,7 @@ def test_transforms_are_nerfstudios(store: RoundStore) -> None:
 
 def test_an_unfinished_round_is_not_done(store: RoundStore) -> None:
     for index in (1, 2, 10):
-        store.save_plan(index, {})
+        store.save_plan(index, PLAN)
     store.finish_round(1, {"psnr": 20.5})
     (store.root / "round_x").mkdir()
     assert store.rounds() == [1, 2, 10]
@@ -331,43 +321,162 @@ def test_names_cannot_leave_the_folder(store: RoundStore, name: str) -> None:
             action()
 
 
-def test_paths_in_a_header_cannot_leave_the_folder(store: RoundStore, tmp_path: Path) -> None:
+# Damaged files: what is said. Each case changes one file of a whole round.
+
+
+Change = Callable[[Path], None]
+
+
+def write(text: str) -> Change:
+    return lambda path: path.write_text(text) and None
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    """A bit in each 32nd byte of the middle half."""
+    content = bytearray(path.read_bytes())
+    for position in range(len(content) // 4, 3 * len(content) // 4, 32):
+        content[position] ^= 4
+    path.write_bytes(content)
+
+
+def put(*places: Any, value: Any) -> Change:
+    """Set one value of a JSON file, found by its keys and positions."""
+
+    def change(path: Path) -> None:
+        part = whole = json.loads(path.read_text())
+        for place in places[:-1]:
+            part = part[place]
+        part[places[-1]] = value
+        path.write_text(json.dumps(whole))
+
+    return change
+
+
+def drop(name: str) -> Change:
+    return lambda path: (
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != name})) and None
+    )
+
+
+def pickled(path: Path) -> None:
+    np.savez(path, image=cast(Any, np.array([{"a": 1}], dtype=object)))
+
+
+NAN, INFINITE = float("nan"), float("inf")
+MIRROR = torch.diag(torch.tensor([-1.0, 1, 1, 1])).tolist()
+NATIVE = "round_1/native/transforms.json"
+HEADER, PLANS, KNOWN = "round_1/views/update_00.json", "round_1/plan.json", ("known", 0, "view")
+DAMAGE: list[tuple[str, Change, str]] = [
+    *((name, change, "cannot be read") for name in ("targets.json", "schedule.json", "run.json", PLANS, HEADER,
+      "round_1/verdict.json", "round_1/passes.json", "round_1/report.json", NATIVE)
+      for change in (cut, write(""), write("[]"), write("\0\0"), write('{"a": NaN}'), write("1e999"))),
+    *((name, write("{}"), "lacks|missing") for name in ("targets.json", "schedule.json", PLANS, HEADER,
+      "round_1/verdict.json", "round_1/passes.json")),
+    ("targets.json", write('{"targets": 1}'), "is not a list.*Restore it"),
+    ("targets.json", write('{"targets": []}'), "names no target"),
+    ("targets.json", put("targets", 0, "point", value=[0.0, 1.0]), "point"),
+    ("targets.json", put("targets", 0, "point", 1, value=NAN), "not a finite number"),
+    ("targets.json", put("targets", 0, "distance", value=0.0), "a distance of 0"),
+    ("schedule.json", put("rounds", value="many"), "'rounds' of dict is not an instance of int.*command line"),
+    ("schedule.json", put("base_steps", value=-3), "not between 0 and"),
+    ("schedule.json", put("rounds", value=10**400), "more than any number"),
+    (PLANS, put(*KNOWN, "K", 0, 1, value=3.5), "skew"),
+    (PLANS, put("plans", value=[{}]), "RoundPlan"),
+    (PLANS, put(*KNOWN, "c2w", 0, 3, value=NAN), "not a finite number.*Restore it"),
+    (PLANS, put(*KNOWN, "c2w", value=MIRROR), "no rotation"),
+    (PLANS, put(*KNOWN, "c2w", 0, 0, value=3.0), "no rotation"),
+    (PLANS, put(*KNOWN, "c2w", 3, 3, value=2.0), "last row"),
+    (PLANS, put(*KNOWN, "K", 0, 0, value=0.0), "focal length of 0 pixels"),
+    (PLANS, put(*KNOWN, "K", 1, 1, value=-20.0), "focal length of -20 pixels"),
+    (PLANS, put(*KNOWN, "K", value=[[1.0]]), "K: .*3 3"),
+    (PLANS, put(*KNOWN, "width", value=10**9), "1000000000 pixels"),
+    (PLANS, put(*KNOWN, "width", value=2.5), "width: float is not an instance of int"),
+    (PLANS, put(*KNOWN, "dtype", value="int8"), "int8"),
+    ("round_1/verdict.json", drop("reason"), "lacks 'reason'"),
+    ("round_1/verdict.json", put("accepted", value="yes"), "accepted is not true or false"),
+    ("round_1/verdict.json", put("accepted", value=[]), "value of key 'accepted'"),
+    ("round_1/passes.json", put("passes", 0, "targets", value="t0"), "targets.*is not a list.*plan the passes again"),
+    (NATIVE, put("frames", 0, "fl_x", value=0.0), "focal length of 0 pixels.*cut the native views"),
+    (NATIVE, put("frames", 0, "transform_matrix", value=MIRROR), "no rotation"),
+    (NATIVE, put("frames", 0, "transform_matrix", value=[[1.0], []]), "cannot be read"),
+    (NATIVE, put("frames", 0, "photograph", value=3), "photograph"),
+    (HEADER, put("decision", "verdict", value="splendid"), "verdict: .*refine the view again"),
+    (HEADER, put("seconds", value=INFINITE), "not a finite number"),
+    (HEADER, put("view", "K", 0, 0, value=0.0), "focal length"),
+    (HEADER, put("pass", "memory_of", value=3), "memory_of"),
+    *(("round_1/exact/update_00.npz", change, r"Delete .*update_00\.json to refine it again")
+      for change in (cut, flip, write(""), write("[]"), Path.unlink, pickled)),
+]  # fmt: skip
+
+
+def a_whole_round(root: Path) -> RoundStore:
+    store = RoundStore(root)
+    store.claim(IDENTITY)
+    target = {"point": [0.0, 1.0, 2.0], "distance": 2.0, "reliability": 1.0, "source": "a click", "warnings": []}
+    store.save_targets([target])
+    store.save_schedule({"base_steps": 5, "rounds": 2, "round_steps": 3})
+    store.save_plan(1, PLAN)
+    store.save_passes(1, {"frames": 3, "passes": [{"targets": ["a"], "neighbours": [], "anchors": []}]})
     store.save_view(1, "update_00", a_view())
-    folder = store.folder(1)
-    outside = tmp_path / "outside.npz"
-    outside.write_bytes((folder / "exact/update_00.npz").read_bytes())
-    header = json.loads((folder / "views/update_00.json").read_text())
-    (folder / "exact/link.npz").symlink_to(outside)
-    for path in ("../../../outside.npz", str(outside), "exact/link.npz"):
-        header["files"]["exact"] = path
-        (folder / "views/update_00.json").write_text(json.dumps(header))
-        with pytest.raises(RoundStorageError, match="leads out of its folder"):
-            store.load_view(1, "update_00")
+    pixels = np.zeros((14, 20, 3), np.uint8)
+    NativeStore(root).save(1, [CutView("a.png", "a", a_view().view, pixels, pixels[..., 0] > 0)])
+    store.save_verdict(1, {"accepted": True, "reason": "good", "photographs_before": None, "trial_steps": 3})
+    store.finish_round(1, {"psnr": 20.5})
+    return store
 
 
-def damage(path: Path, how: str) -> None:
-    whole = path.read_bytes()
-    if how == "truncated":
-        path.write_bytes(whole[: len(whole) // 2])
-    elif how == "empty":
-        path.write_bytes(b"")
-    elif how == "missing":
-        path.unlink()
-    else:
-        path.write_bytes(b"[]")
+@pytest.mark.parametrize(("name", "change", "said"), DAMAGE)
+def test_a_damaged_file_is_named_with_the_reason_and_the_way_out(
+    store: RoundStore, name: str, change: Change, said: str
+) -> None:
+    a_whole_round(store.root).check()
+    change(store.root / name)
+    with pytest.raises(RoundStorageError, match=said) as caught:
+        RoundStore(store.root).check()
+    assert str(store.root / name) in str(caught.value)
 
 
-@pytest.mark.parametrize("how", ["truncated", "empty", "missing", "foreign"])
-@pytest.mark.parametrize("part", ["exact/update_00.npz", "views/update_00.json"])
-def test_a_damaged_file_is_named_with_the_way_out(store: RoundStore, part: str, how: str) -> None:
+def test_targets_that_are_gone_are_said_to_be_gone(store: RoundStore) -> None:
+    store.claim(IDENTITY)
+    assert store.load_targets() is None  # killed before they were written: found anew
+    store.save_plan(1, PLAN)
+    with pytest.raises(RoundStorageError, match=r"targets\.json is missing"):
+        store.load_targets()
+
+
+def test_where_pixels_lie_follows_from_the_name_alone(store: RoundStore) -> None:
+    """A header cannot lead to another file."""
     store.save_view(1, "update_00", a_view())
-    damage(store.folder(1) / part, how)
-    with pytest.raises(RoundStorageError, match="update_00"):
-        store.load_view(1, "update_00")
+    assert store.picture(1, "update_00", "weight") == store.folder(1) / "weights/update_00.png"
+    assert "exact" not in (store.folder(1) / HEADER.removeprefix("round_1/")).read_text()
 
 
-def test_pickles_are_not_opened(store: RoundStore) -> None:
-    store.save_view(1, "update_00", a_view())
-    np.savez(store.folder(1) / "exact" / "update_00.npz", image=cast(Any, np.array([{"a": 1}], dtype=object)))
-    with pytest.raises(RoundStorageError, match=r"cannot be read.*Delete .*update_00\.json"):
-        store.load_view(1, "update_00")
+def test_a_disk_that_becomes_read_only_is_what_is_said(store: RoundStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clean-up fails as well, and its own error must not be the one that is seen."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Image.Image, "save", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(DiskError, match=r"images/update_00\.png: Read-only file system"):
+        store.save_view(1, "update_00", a_view())
+
+
+def test_a_full_disk_inside_the_archive_writer(store: RoundStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """zipfile's own last words are about an open handle."""
+
+    def full(file: Any, **_: Any) -> None:
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            raise ValueError("Can't close the ZIP file while there is an open writing handle on it.")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(DiskError, match=r"exact/update_00\.npz: No space left"):
+        store.save_view(1, "update_00", a_view())
+    assert files_below(store.root) == set()

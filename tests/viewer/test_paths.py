@@ -56,7 +56,7 @@ def test_in_the_runs_folder_where_the_data_cannot_be_written(tmp_path: Path) -> 
     assert saved.file == tmp_path / "run" / "camera_paths" / "p.json" and not saved.listed
     assert "cannot be written" in saved.describe()
     (tmp_path / "other").write_text("another")
-    with pytest.raises(CloseupError, match="cannot be written"):
+    with pytest.raises(CloseupError, match="cannot write .*choose another place"):
         write_path({"closeup": {"zoom": 9.0, "warnings": []}}, "p", tmp_path / "data", tmp_path / "other")
 
 

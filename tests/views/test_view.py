@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -128,10 +129,31 @@ def test_unusable_views_are_refused_with_a_reason() -> None:
         aim_at(view, view.position)
     with pytest.raises(CloseupError, match="zoom"):
         move_closer(view, view.position, 0.0)
-    with pytest.raises(CloseupError, match="c2w"):
+    with pytest.raises(CloseupError, match="View: K: "):
         View.from_dict({"K": [], "width": 1, "height": 1})
     with pytest.raises(CloseupError, match="float16"):
         View.from_dict({**view.to_dict(), "dtype": "float16"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"c2w": [[float("nan")] * 4] * 4}, "c2w holds a number that is not finite"),
+        ({"c2w": (2 * torch.eye(4)).tolist()}, "no rotation"),
+        ({"c2w": torch.diag(torch.tensor([-1.0, 1, 1, 1])).tolist()}, "no rotation"),
+        ({"K": [[0.0, 0, 1], [0, 1, 1], [0, 0, 1]]}, "focal length of 0 pixels"),
+        ({"K": [[500, 0, float("inf")], [0, 500, 1], [0, 0, 1]]}, "K holds a number that is not finite"),
+        ({"K": "x"}, "this is no saved View"),
+        ({"width": 10**9}, "pixels for 1000000000 pixels"),
+        ({"height": "7"}, "height: str is not an instance of int"),
+        ({"roll": 1}, "roll is unknown"),
+    ],
+)
+def test_what_no_camera_can_be_is_refused(changes: dict[str, Any], said: str) -> None:
+    view, _ = random_view(2)
+    assert View.from_dict(view.to_dict()).to_dict() == view.to_dict()
+    with pytest.raises(CloseupError, match=said):
+        View.from_dict({**view.to_dict(), **changes})
 
 
 def test_pixel_centres_are_at_half() -> None:

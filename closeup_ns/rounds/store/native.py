@@ -7,7 +7,6 @@ rounds/round_1/native/transforms.json         cameras; the views count from the 
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,13 +24,13 @@ from torch import Tensor
 from closeup_ns.atomic import atomic_path, write_json
 from closeup_ns.data.dataset import decode_image
 from closeup_ns.errors import RoundStorageError
+from closeup_ns.reading import reading
+from closeup_ns.rounds.store import layout
 from closeup_ns.rounds.views import NativeView
 from closeup_ns.views.view import View
 
 CACHE_BYTES = 2 << 30
 """Pixels kept in memory; beyond it the views used longest ago are read from disk again."""
-FLIP = (1.0, -1.0, -1.0, 1.0)
-"""OpenCV's camera axes to OpenGL's, and back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,26 +64,20 @@ class NativeStore:
         """Write the views of round ``number`` one by one. Nothing counts before all are there.
 
         Raises:
-            RoundStorageError: the folder cannot be written.
+            DiskError: the folder cannot be written.
         """
         folder, frames = self._folder(number), []
-        try:
-            for cut in views:
-                frame = _frame(cut)
-                with atomic_path(folder / frame["file_path"]) as temporary:
-                    Image.fromarray(cut.pixels).save(temporary, format="PNG", compress_level=1)
-                if cut.mask is not None:
-                    frame["mask_path"] = f"masks/{cut.name}.png"
-                    with atomic_path(folder / frame["mask_path"]) as temporary:
-                        Image.fromarray(cut.mask.astype(np.uint8) * 255).save(temporary, format="PNG")
-                frames.append(frame)
-            content = {"camera_model": "OPENCV", "orientation_override": "none", "frames": frames}
-            write_json(folder / "transforms.json", content)
-        except OSError as error:
-            raise RoundStorageError(
-                f"cannot write the native views in {folder}: {error.strerror or error}. Free space there (or make the "
-                "folder writable) and resume the run"
-            ) from error
+        for cut in views:
+            frame = _frame(cut)
+            with atomic_path(folder / frame["file_path"]) as temporary:
+                Image.fromarray(cut.pixels).save(temporary, format="PNG", compress_level=1)
+            if cut.mask is not None:
+                frame["mask_path"] = f"masks/{cut.name}.png"
+                with atomic_path(folder / frame["mask_path"]) as temporary:
+                    Image.fromarray(cut.mask.astype(np.uint8) * 255).save(temporary, format="PNG")
+            frames.append(frame)
+        content = {"camera_model": "OPENCV", "orientation_override": "none", "frames": frames}
+        write_json(folder / "transforms.json", content)
 
     def load(self, number: int, names: Sequence[str]) -> list[NativeView]:
         """The views of round ``number``; their pixels are read when they are first used.
@@ -97,20 +90,12 @@ class NativeStore:
         """
         path = self._folder(number) / "transforms.json"
         index = {name: position for position, name in enumerate(names)}
-        try:
-            frames = read_frames(path)
-            return [self._view(number, frame, index[frame["photograph"]]) for frame in frames]
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise RoundStorageError(
-                f"{path} cannot be read as a list of native views ({error!r}). Delete the folder {path.parent} to cut "
-                "them from the originals again"
-            ) from error
+        content = layout.load(path, layout.NATIVE)
+        with reading(path, layout.NATIVE.remedy, RoundStorageError):
+            return [self._view(number, frame, index[frame["photograph"]]) for frame in content["frames"]]
 
     def _view(self, number: int, frame: dict[str, Any], photograph: int) -> NativeView:
-        K = torch.tensor([[frame["fl_x"], 0, frame["cx"]], [0, frame["fl_y"], frame["cy"]], [0, 0, 1]])
-        c2w = torch.tensor(frame["transform_matrix"]) * torch.tensor(FLIP)
-        view = View(K, c2w, int(frame["w"]), int(frame["h"]))
-        folder = self._folder(number)
+        view, folder = layout.view_of_frame(frame), self._folder(number)
         image = self._inside(folder, frame["file_path"])
         mask = self._inside(folder, frame["mask_path"]) if "mask_path" in frame else None
         read, spacing = partial(self._read, image, mask), float(frame["spacing"])
@@ -140,22 +125,13 @@ class NativeStore:
         return path
 
 
-def read_frames(path: Path) -> list[dict[str, Any]]:
-    """The frames of a transforms.json of native views. ValueError where it holds none."""
-    content = json.loads(path.read_text(encoding="utf8"))
-    frames = content.get("frames") if isinstance(content, dict) else None
-    if not isinstance(frames, list):
-        raise ValueError("there is no list of frames")
-    return frames
-
-
 def _frame(cut: CutView) -> dict[str, Any]:
     view = cut.view
     return {
         "file_path": f"images/{cut.name}.png",
         "photograph": cut.photograph,
         "spacing": cut.spacing,
-        "transform_matrix": (view.c2w.cpu() * torch.tensor(FLIP)).tolist(),
+        "transform_matrix": (view.c2w.cpu() * torch.tensor(layout.FLIP)).tolist(),
         "fl_x": float(view.K[0, 0]),
         "fl_y": float(view.K[1, 1]),
         "cx": float(view.K[0, 2]),

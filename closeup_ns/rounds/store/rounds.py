@@ -1,30 +1,32 @@
 """Rounds that survive a kill: each file appears whole or not at all, and a view counts only once its JSON is there.
 
-Layout below the run's folder, all paths inside relative:
+Layout below the run's folder:
 
     rounds/schedule.json                  only where rounds were asked for in the viewer: the schedule since then
     rounds/run.json                       which scene, target and seed the rounds belong to
+    rounds/targets.json                   the points to come close to
     rounds/round_1/plan.json              anchors, frontier, to-be-updated views
     rounds/round_1/passes.json            which views are refined together, where a refiner takes several at once
     rounds/round_1/exact/update_00.npz    what training reads, bit for bit
-    rounds/round_1/images|renders|after/update_00.png, masks/update_00_{reliable,real}.png, weights/update_00.png
+    rounds/round_1/images|renders|after/update_00.png, masks/update_00_{reliable,sparse,real}.png, weights/update_00.png
     rounds/round_1/views/update_00.json   written last: verdict, seconds, camera
+    rounds/round_1/verdict.json           whether the round is kept
     rounds/round_1/transforms.json        nerfstudio format, so that another method can train on the views
     rounds/round_1/report.json            written when the round is over
     rounds/round_1/contact_sheet.png
 
-Killing the process at any instant loses at most the view in progress. One process writes a run at a time.
+Killing the process at any instant loses at most the view in progress. One process writes a run at a time
+(`studio.run_folder`). What a file holds is in `layout`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import re
-import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +34,16 @@ import torch
 from torch import Tensor
 
 from closeup_ns.atomic import atomic_path, write_json
-from closeup_ns.errors import CloseupError, RoundStorageError
+from closeup_ns.errors import RoundStorageError
+from closeup_ns.reading import reading
+from closeup_ns.rounds.store import layout
+from closeup_ns.rounds.store.layout import load
 from closeup_ns.rounds.store.view import StoredView, quantised, read_exact, view_header, write_exact, write_png
 from closeup_ns.views.view import View
 
 VIEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 ROUND_NAME = re.compile(r"round_([1-9][0-9]*)")
-LEFTOVER = re.compile(r"\.[A-Za-z0-9_-]+\.[a-z0-9_]{8}\.(json|png|npz)")
-"""What ``atomic_path`` calls a file that is not finished; a killed process leaves it behind."""
 ADVICE = "Give this run another output folder or experiment name, or resume it with the data it was started on"
-OPENCV_TO_OPENGL = (1.0, -1.0, -1.0, 1.0)
 
 
 def run_identity(image_names: Sequence[str], target: Sequence[float], seed: int) -> dict[str, Any]:
@@ -58,7 +60,10 @@ def run_identity(image_names: Sequence[str], target: Sequence[float], seed: int)
 
 
 class RoundStore:
-    """The rounds of one run. Reading never writes; nothing is created before the first ``claim`` or ``save``."""
+    """The rounds of one run. Reading never writes; nothing is created before the first ``claim`` or ``save``.
+
+    Every reader raises RoundStorageError where a file is damaged, every writer DiskError where the disk refuses it.
+    """
 
     def __init__(self, root: Path) -> None:
         """``root``: the ``rounds`` folder of a run; it need not exist."""
@@ -67,29 +72,24 @@ class RoundStore:
     # Whose rounds these are
 
     def claim(self, identity: dict[str, Any], advice: str = ADVICE) -> None:
-        """Makes the folder this run's own, or checks that it is, and clears what a killed process left unfinished.
+        """Makes the folder this run's own, or checks that it is.
 
         Args:
             identity: what must be the same, such as `run_identity`.
             advice: what to do where it is not, as a sentence.
 
         Raises:
-            RoundStorageError: the rounds belong to another scene, target or seed, or the folder cannot be written.
+            RoundStorageError: the rounds belong to another scene, target or seed.
         """
         path = self.root / "run.json"
-        if path.exists():
-            self._refuse_strangers(self._read_json(path), identity, advice)
-        elif self.rounds():
-            raise RoundStorageError(f"{self.root} holds rounds but no run.json: it is not a run of this version")
-        with _explaining(self.root):
-            for leftover in self.root.rglob(".*"):
-                if LEFTOVER.fullmatch(leftover.name):
-                    leftover.unlink()
-        if not path.exists():
-            with _explaining(path):
-                write_json(path, identity)
-
-    def _refuse_strangers(self, found: dict[str, Any], identity: dict[str, Any], advice: str) -> None:
+        found = load(path, layout.RUN)
+        if found is None:
+            if self.rounds():
+                raise RoundStorageError(
+                    f"{self.root} holds rounds but no run.json: whose they are is not known. {advice}"
+                )
+            write_json(path, identity)
+            return
         different = [key for key in identity if not _same(found.get(key), identity[key])]
         if different:
             what = "; ".join(f"{key}: {found.get(key)} there, {identity[key]} here" for key in different)
@@ -99,63 +99,54 @@ class RoundStore:
 
     def save_targets(self, targets: list[dict[str, Any]]) -> None:
         """Writes the run's targets, so that a resumed run does not look for them again in a changed model."""
-        self._write_json(self.root / "targets.json", {"targets": targets})
+        write_json(self.root / "targets.json", {"targets": targets})
 
     def load_targets(self) -> list[dict[str, Any]] | None:
         """The run's targets, or None where none were found yet."""
         path = self.root / "targets.json"
-        return self._read_json(path)["targets"] if path.exists() else None
+        if not path.exists() and (self.root / "run.json").exists() and self.rounds():
+            raise RoundStorageError(f"{path} is missing, although rounds were begun. {layout.BEGIN_ANEW}")
+        found = load(path, layout.TARGETS)
+        return None if found is None else found["targets"]
 
     def save_schedule(self, schedule: dict[str, int]) -> None:
         """Writes a schedule that differs from the command line's: rounds were asked for in the viewer."""
-        self._write_json(self.root / "schedule.json", schedule)
+        write_json(self.root / "schedule.json", schedule)
 
     def load_schedule(self) -> dict[str, int] | None:
         """The schedule that was changed in the viewer, or None where it is the command line's."""
-        path = self.root / "schedule.json"
-        return {name: int(value) for name, value in self._read_json(path).items()} if path.exists() else None
+        return load(self.root / "schedule.json", layout.SCHEDULE)
 
     def save_verdict(self, round_index: int, verdict: dict[str, Any]) -> None:
         """Writes whether the round is kept; a resumed run does not judge again."""
-        self._write_json(self.folder(round_index) / "verdict.json", verdict)
+        write_json(self.folder(round_index) / "verdict.json", verdict)
 
     def load_verdict(self, round_index: int) -> dict[str, Any] | None:
         """Whether the round is kept, or None while it is not judged."""
-        path = self.folder(round_index) / "verdict.json"
-        return self._read_json(path) if path.exists() else None
-
-    @staticmethod
-    def _write_json(path: Path, content: dict[str, Any]) -> None:
-        with _explaining(path):
-            write_json(path, content)
-
-    # Plans
+        return load(self.folder(round_index) / "verdict.json", layout.VERDICT)
 
     def save_plan(self, round_index: int, plan: dict[str, Any]) -> None:
-        """Writes a round's plan (``RoundPlan.to_dict()``); a round that has views keeps the plan that they came from.
+        """Writes a round's plans (``plans``: a ``RoundPlan.to_dict()`` for each target; ``known``: the known views).
 
         Raises:
-            RoundStorageError: it has views of another plan, or the folder cannot be written.
+            RoundStorageError: the round has views of another plan; it keeps the one that they came from.
         """
-        path = self.folder(round_index) / "plan.json"
-        if self.views(round_index) and path.exists() and self._read_json(path) != json.loads(json.dumps(plan)):
+        if self.views(round_index) and self.load_plan(round_index) not in (None, json.loads(json.dumps(plan))):
+            path = self.folder(round_index) / "plan.json"
             raise RoundStorageError(f"{path} already has refined views: load_plan() it instead of planning again")
-        with _explaining(path):
-            write_json(path, plan)
+        write_json(self.folder(round_index) / "plan.json", plan)
 
     def load_plan(self, round_index: int) -> dict[str, Any] | None:
         """The round's plan, or None where it has none yet."""
-        path = self.folder(round_index) / "plan.json"
-        return self._read_json(path) if path.exists() else None
+        return load(self.folder(round_index) / "plan.json", layout.PLAN)
 
     def save_passes(self, round_index: int, passes: dict[str, Any]) -> None:
         """Writes which views are refined together. Views that are there already stay as they are."""
-        self._write_json(self.folder(round_index) / "passes.json", passes)
+        write_json(self.folder(round_index) / "passes.json", passes)
 
     def load_passes(self, round_index: int) -> dict[str, Any] | None:
         """Which views are refined together, or None where nothing was planned yet, or each stands alone."""
-        path = self.folder(round_index) / "passes.json"
-        return self._read_json(path) if path.exists() else None
+        return load(self.folder(round_index) / "passes.json", layout.PASSES)
 
     # Views
 
@@ -167,14 +158,13 @@ class RoundStore:
             the argument: a resumed run then sees the same pixels.
 
         Raises:
-            RoundStorageError: the view is already there, or cannot be written; then none of its files remain.
+            RoundStorageError: the view is already there.
+            DiskError: it cannot be written; then none of its files remain.
         """
-        files = self._files(name)
-        folder = self.folder(round_index)
+        files, folder = _files(name), self.folder(round_index)
         if (folder / files["header"]).exists():
             raise RoundStorageError(f"{name} of round {round_index} was refined before: load_view() it instead")
         exact = quantised(stored)
-        header = {**view_header(exact), "name": name, "files": {k: v for k, v in files.items() if k != "header"}}
         pictures: dict[str, Tensor] = {
             "image": exact.image,
             "render": exact.render,
@@ -184,15 +174,15 @@ class RoundStore:
             "weight": exact.weight,
         }
         try:
-            with _explaining(folder / files["exact"]), atomic_path(folder / files["exact"]) as temporary:
+            with atomic_path(folder / files["exact"]) as temporary:
                 write_exact(temporary, exact)
             for kind, values in pictures.items():
-                self._write_picture(folder / files[kind], values)
-            with _explaining(folder / files["header"]):
-                write_json(folder / files["header"], header)
-        except (RoundStorageError, ValueError):
+                _write_picture(folder / files[kind], values)
+            write_json(folder / files["header"], {**view_header(exact), "name": name})
+        except Exception:
             for relative in files.values():
-                (folder / relative).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # read-only since a moment ago: the first error is the one to tell
+                    (folder / relative).unlink(missing_ok=True)
             raise
         self._write_transforms(round_index)
         return exact
@@ -201,56 +191,45 @@ class RoundStore:
         """A view that was saved, on the CPU in float32.
 
         Raises:
-            RoundStorageError: it is not there, damaged, or points outside its round's folder.
+            RoundStorageError: it is not there, or damaged.
         """
-        path = self.folder(round_index) / self._files(name)["header"]
-        if not path.exists():
-            there = ", ".join(self.views(round_index)) or "none"
-            raise RoundStorageError(f"round {round_index} in {self.root} has no view {name}; it has: {there}")
-        header = self._read_json(path)
-        try:
-            exact = self._inside(round_index, header["files"]["exact"])
-            return read_exact(exact, header)
-        except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile, CloseupError) as error:
-            if isinstance(error, RoundStorageError):
-                raise
-            raise RoundStorageError(
-                f"{name} of round {round_index} cannot be read ({path}: {error}). Delete {path} to refine it again"
-            ) from error
+        header = self.header(round_index, name)
+        files, folder = _files(name), self.folder(round_index)
+        with reading(
+            folder / files["exact"], f"Delete {folder / files['header']} to refine it again", RoundStorageError
+        ):
+            return read_exact(folder / files["exact"], header)
 
     def views(self, round_index: int) -> list[str]:
         """Names of the views of a round that are wholly there, sorted."""
         return sorted(p.stem for p in (self.folder(round_index) / "views").glob("*.json") if not p.name.startswith("."))
 
     def header(self, round_index: int, name: str) -> dict[str, Any]:
-        """A stored view without its pixels: camera, the gate's decision, names of its files."""
-        return self._read_json(self.folder(round_index) / self._files(name)["header"])
+        """A stored view without its pixels: camera, the gate's decision, how it was refined."""
+        header = load(self.folder(round_index) / _files(name)["header"], layout.VIEW)
+        if header is None:
+            there = ", ".join(self.views(round_index)) or "none"
+            raise RoundStorageError(f"round {round_index} in {self.root} has no view {name}; it has: {there}")
+        return header
 
     def picture(self, round_index: int, name: str, kind: str = "image") -> Path:
-        """A stored view's PNG, for people: ``image`` (refined), ``render``, ``reliable``, ``real`` or ``weight``.
-
-        Raises:
-            RoundStorageError: the view is not there, or its files lie outside its round's folder.
-        """
-        return self._inside(round_index, str(self.header(round_index, name)["files"][kind]))
+        """A stored view's PNG, for people: ``image`` (refined), ``render``, ``reliable``, ``real`` or ``weight``."""
+        return self.folder(round_index) / _files(name)[kind]
 
     def save_after(self, round_index: int, name: str, image: Tensor) -> None:
         """Writes what the fine-tuned model shows from a view (float [H, W, 3] in [0, 1]), for the contact sheet."""
-        self._write_picture(self.folder(round_index) / "after" / f"{_checked(name)}.png", image)
+        _write_picture(self.folder(round_index) / "after" / f"{_checked(name)}.png", image)
 
     # Rounds
 
     def finish_round(self, round_index: int, report: dict[str, Any]) -> None:
         """Writes the report, which marks the round as over. Plain JSON types; NaN is refused (ValueError)."""
         self._write_transforms(round_index)
-        path = self.folder(round_index) / "report.json"
-        with _explaining(path):
-            write_json(path, report)
+        write_json(self.folder(round_index) / "report.json", report)
 
     def report(self, round_index: int) -> dict[str, Any] | None:
         """The round's report, or None while it is not over."""
-        path = self.folder(round_index) / "report.json"
-        return self._read_json(path) if path.exists() else None
+        return load(self.folder(round_index) / "report.json", layout.REPORT)
 
     def rounds(self) -> list[int]:
         """The rounds that were begun, in order."""
@@ -277,71 +256,52 @@ class RoundStore:
         """Where the picture of held-out photographs belongs: before the round, after it, and the photograph."""
         return self.folder(round_index) / "close_photographs.png"
 
+    def check(self) -> None:
+        """Read every file that a resumed run would read. RoundStorageError names the first that is damaged."""
+        load(self.root / "run.json", layout.RUN)
+        self.load_targets()
+        self.load_schedule()
+        for number in self.rounds():
+            for read in (self.load_plan, self.load_passes, self.load_verdict, self.report):
+                read(number)
+            load(self.folder(number) / "native" / "transforms.json", layout.NATIVE)
+            for name in self.views(number):
+                self.load_view(number, name)
+
     # Inside
-
-    @staticmethod
-    def _files(name: str) -> dict[str, str]:
-        """Relative paths of a view's files, by what they hold. The header comes last and makes the view count."""
-        name = _checked(name)
-        return {
-            "exact": f"exact/{name}.npz",
-            "image": f"images/{name}.png",
-            "render": f"renders/{name}.png",
-            "reliable": f"masks/{name}_reliable.png",
-            "sparse": f"masks/{name}_sparse.png",
-            "real": f"masks/{name}_real.png",
-            "weight": f"weights/{name}.png",
-            "header": f"views/{name}.json",
-        }
-
-    def _write_picture(self, path: Path, values: Tensor) -> None:
-        with _explaining(path), atomic_path(path) as temporary:
-            write_png(temporary, values)
 
     def _write_transforms(self, round_index: int) -> None:
         """Lists the views that the gate let through. Derived from the headers, so it can be written again any time."""
-        folder = self.folder(round_index)
-        headers = [self._read_json(folder / self._files(name)["header"]) for name in self.views(round_index)]
-        frames = [_frame(header) for header in headers if header["decision"]["verdict"] != "rejected"]
+        headers = {name: self.header(round_index, name) for name in self.views(round_index)}
+        frames = [_frame(name, head) for name, head in headers.items() if head["decision"]["verdict"] != "rejected"]
         content = {"camera_model": "OPENCV", "orientation_override": "none", "frames": frames}
-        with _explaining(folder / "transforms.json"):
-            write_json(folder / "transforms.json", content)
-
-    def _inside(self, round_index: int, relative: str) -> Path:
-        """A path read from a data file, if it stays in the round's folder."""
-        folder = self.folder(round_index).resolve()
-        path = (folder / relative).resolve()
-        if not path.is_relative_to(folder):
-            raise RoundStorageError(f"{relative!r} in round {round_index} of {self.root} leads out of its folder")
-        return path
-
-    @staticmethod
-    def _read_json(path: Path) -> dict[str, Any]:
-        try:
-            content = json.loads(path.read_text(encoding="utf8"))
-        except (OSError, ValueError) as error:
-            raise RoundStorageError(f"{path} cannot be read ({error}). Delete it to make it again") from error
-        if not isinstance(content, dict):
-            raise RoundStorageError(f"{path} is not one of ours: it holds no JSON object. Delete it to make it again")
-        return content
+        write_json(self.folder(round_index) / "transforms.json", content)
 
 
-@contextmanager
-def _explaining(path: Path) -> Iterator[None]:
-    """Turns a failing disk into an error that says which file and what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise RoundStorageError(
-            f"cannot write {path}: {error.strerror or error}. Free space there (or make the folder writable) and "
-            "resume the run; views that were finished are kept"
-        ) from error
+def _files(name: str) -> dict[str, str]:
+    """A view's files below its round's folder, by what they hold. The header comes last and makes the view count."""
+    name = _checked(name)
+    return {
+        "exact": f"exact/{name}.npz",
+        "image": f"images/{name}.png",
+        "render": f"renders/{name}.png",
+        "reliable": f"masks/{name}_reliable.png",
+        "sparse": f"masks/{name}_sparse.png",
+        "real": f"masks/{name}_real.png",
+        "weight": f"weights/{name}.png",
+        "header": f"views/{name}.json",
+    }
 
 
 def _checked(name: str) -> str:
     if not VIEW_NAME.fullmatch(name):
         raise RoundStorageError(f"{name!r} is no name for a view: use letters, digits, - and _")
     return name
+
+
+def _write_picture(path: Path, values: Tensor) -> None:
+    with atomic_path(path) as temporary:
+        write_png(temporary, values)
 
 
 def _same(found: Any, wanted: Any) -> bool:
@@ -353,12 +313,12 @@ def _same(found: Any, wanted: Any) -> bool:
     return found == wanted
 
 
-def _frame(header: dict[str, Any]) -> dict[str, Any]:
+def _frame(name: str, header: dict[str, Any]) -> dict[str, Any]:
     """A nerfstudio frame: OpenGL camera-to-world in the model's world frame, intrinsics of its own."""
-    view = View.from_dict(header["view"])
-    flip = torch.tensor(OPENCV_TO_OPENGL, dtype=view.c2w.dtype)
+    view, files = View.from_dict(header["view"]), _files(name)
+    flip = torch.tensor(layout.FLIP, dtype=view.c2w.dtype)
     return {
-        "file_path": header["files"]["image"],
+        "file_path": files["image"],
         "transform_matrix": (view.c2w * flip).tolist(),
         "fl_x": float(view.K[0, 0]),
         "fl_y": float(view.K[1, 1]),
@@ -368,6 +328,6 @@ def _frame(header: dict[str, Any]) -> dict[str, Any]:
         "h": view.height,
         "generated": True,
         "verdict": header["decision"]["verdict"],
-        "real_mask_path": header["files"]["real"],
-        "weight_path": header["files"]["weight"],
+        "real_mask_path": files["real"],
+        "weight_path": files["weight"],
     }

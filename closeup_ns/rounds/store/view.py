@@ -18,10 +18,17 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
+from closeup_ns.reading import build
 from closeup_ns.refine.gate import GateDecision
 from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.view import View
 
+_DTYPES = {
+    **dict.fromkeys(("image", "render", "weight", "color", "blended", "support"), np.uint16),
+    **dict.fromkeys(("real", "dense", "sparse"), np.bool_),
+    "footprint": np.float32,
+}
+"""What ``.npz`` holds."""
 LEVELS = 65535
 """Colours and weights are kept in 16 bits: 256 times finer than the photographs themselves."""
 
@@ -44,14 +51,6 @@ class PassRecord:
     """Most memory in use during the pass: of the GPU, or without one of the process since its start."""
     memory_of: Literal["GPU", "process"]
     """Which of the two."""
-
-    @staticmethod
-    def from_dict(content: Mapping[str, Any] | None) -> PassRecord | None:
-        """What ``dataclasses.asdict`` wrote; None where an earlier version wrote nothing."""
-        if content is None:
-            return None
-        values = {field.name: content[field.name] for field in dataclasses.fields(PassRecord)}
-        return PassRecord(**{**values, "references": tuple(values["references"])})
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +76,7 @@ class StoredView:
     notes: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
     """The refiner's remarks, for the report."""
     record: PassRecord | None = None
-    """How it was refined; None where an earlier version refined it, one view at a time."""
+    """How it was refined; None where nobody says."""
 
 
 def in_figures(stored: StoredView) -> dict[str, Any]:
@@ -105,31 +104,36 @@ def read_exact(path: Path, header: Mapping[str, Any]) -> StoredView:
     """Reads what ``write_exact`` wrote; ``header`` is the view's JSON (``view_header``).
 
     Raises:
-        ValueError, KeyError, OSError, EOFError: the file is damaged or not one of ours (``allow_pickle`` is off).
+        Exception: of any kind; the file is damaged or not one of ours (``allow_pickle`` is off).
     """
+    template = from_header(header)
+    size = (template.view.height, template.view.width)
     with np.load(path, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    if "footprint" not in arrays:  # an earlier version, which compared pixel by pixel
-        arrays["footprint"] = np.ones(arrays["weight"].shape, np.float32)
-    view = View.from_dict(header["view"])
-    size = (view.height, view.width)
-    if arrays["image"].shape != (*size, 3) or arrays["weight"].shape != size:
-        raise ValueError(f"its image is {arrays['image'].shape[:2]}, but the view is {size} (height, width)")
-    blank = torch.zeros(0)
-    nothing = ReliablePixels(blank.bool(), blank.bool(), blank, blank, blank.int(), blank)
-    template = StoredView(
-        view=view,
+        arrays = {name: archive[name] for name in _DTYPES}
+    for name, array in arrays.items():
+        wanted = {"image": (*size, 3), "render": (*size, 3), "color": (3, *size), "blended": (3, *size)}.get(name, size)
+        if array.shape != wanted or array.dtype != _DTYPES[name]:
+            raise ValueError(f"its {name} is {array.shape} {array.dtype}, and not {wanted} {np.dtype(_DTYPES[name])}")
+    if not np.isfinite(arrays["footprint"]).all():
+        raise ValueError("its footprint is not finite")
+    return _from_arrays(arrays, template)
+
+
+def from_header(header: Mapping[str, Any]) -> StoredView:
+    """A stored view without its pixels, from what `view_header` wrote. CloseupError where it is not that."""
+    blank, record = torch.zeros(0), header["pass"]
+    return StoredView(
+        view=View.from_dict(header["view"]),
         image=blank,
         render=blank,
-        reliable=nothing,
+        reliable=ReliablePixels(blank.bool(), blank.bool(), blank, blank, blank.int(), blank),
         real=blank.bool(),
         weight=blank,
         decision=GateDecision.from_dict(header["decision"]),
-        seconds=float(header["seconds"]),
+        seconds=header["seconds"],
         notes=dict(header["notes"]),
-        record=PassRecord.from_dict(header.get("pass")),
+        record=None if record is None else build(PassRecord, {**record, "references": tuple(record["references"])}),
     )
-    return _from_arrays(arrays, template)
 
 
 def view_header(stored: StoredView) -> dict[str, Any]:

@@ -1,0 +1,149 @@
+"""What each JSON file of the rounds holds, and what to do where it is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+
+from closeup_ns.errors import RoundStorageError
+from closeup_ns.planning.plan import KnownView, RoundPlan
+from closeup_ns.planning.target import Target
+from closeup_ns.reading import read_json, reading
+from closeup_ns.rounds.store.view import from_header
+from closeup_ns.views.view import View
+
+BEGIN_ANEW = "Restore it from a copy of the run, or delete rounds/ and resume from a checkpoint before round 1"
+REPEAT_ROUND = "Restore it from a copy of the run, or delete the round's folder and resume from a checkpoint before it"
+
+FLIP = (1.0, -1.0, -1.0, 1.0)
+"""OpenCV's camera axes to OpenGL's, and back."""
+MOST_STEPS = 10**9
+"""More than any training takes."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of file."""
+
+    shape: Any
+    """Types of its content, for `read_json`."""
+    remedy: str
+    """What to do where it is damaged."""
+    check: Callable[[Any], object] | None = None
+    """Raises where types alone do not show that the content is wrong."""
+
+
+class _Targets(TypedDict):
+    targets: list[dict[str, Any]]
+
+
+class _Schedule(TypedDict):
+    base_steps: int
+    rounds: int
+    round_steps: int
+
+
+class _Pass(TypedDict):
+    targets: list[str]
+    neighbours: list[str]
+    anchors: list[str]
+
+
+class _Passes(TypedDict):
+    frames: int
+    passes: list[_Pass]
+
+
+_View = TypedDict(
+    "_View",
+    {
+        "name": str,
+        "view": dict[str, Any],
+        "decision": dict[str, Any],
+        "seconds": float,
+        "notes": dict[str, float | str],
+        "pass": dict[str, Any] | None,
+    },
+)
+
+
+class _FrameAlways(TypedDict):
+    file_path: str
+    photograph: str
+    transform_matrix: list[list[float]]
+    fl_x: float
+    fl_y: float
+    cx: float
+    cy: float
+    w: int
+    h: int
+
+
+class _Frame(_FrameAlways, total=False):
+    mask_path: str
+
+
+class _Native(TypedDict):
+    camera_model: str
+    orientation_override: str
+    frames: list[_Frame]
+
+
+def view_of_frame(frame: Mapping[str, Any]) -> View:
+    """The camera of a nerfstudio frame with intrinsics of its own. CloseupError where it is none."""
+    K = [[frame["fl_x"], 0, frame["cx"]], [0, frame["fl_y"], frame["cy"]], [0, 0, 1]]
+    c2w = (torch.tensor(frame["transform_matrix"]) * torch.tensor(FLIP)).tolist()
+    return View.from_dict({"K": K, "c2w": c2w, "width": frame["w"], "height": frame["h"]})
+
+
+def _check_native(content: dict[str, Any]) -> None:
+    for frame in content["frames"]:
+        view_of_frame(frame)
+
+
+def _check_targets(content: dict[str, Any]) -> None:
+    if not [Target.from_dict(target) for target in content["targets"]]:
+        raise ValueError("it names no target")
+
+
+def _check_schedule(content: dict[str, Any]) -> None:
+    if not all(0 <= value <= MOST_STEPS for value in content.values()):
+        raise ValueError(f"a number of steps or rounds is not between 0 and {MOST_STEPS}")
+
+
+def _check_plan(content: dict[str, Any]) -> None:
+    for plan in content["plans"]:
+        RoundPlan.from_dict(plan)
+    for view in content.get("known", []):
+        KnownView.from_dict(view)
+
+
+def _check_verdict(content: dict[str, Any]) -> None:
+    if not (isinstance(content["accepted"], bool) and isinstance(content["reason"], str)):
+        raise TypeError("accepted is not true or false, or reason no text")
+
+
+RUN = Kind(dict[str, Any], "Restore it from a copy of the run; it says which capture and target the rounds belong to")
+TARGETS = Kind(_Targets, BEGIN_ANEW, _check_targets)
+SCHEDULE = Kind(_Schedule, "Delete it to go by the command line's schedule", _check_schedule)
+PLAN = Kind(dict[str, list[dict[str, Any]]], REPEAT_ROUND, _check_plan)
+PASSES = Kind(_Passes, "Delete it to plan the passes again")
+VERDICT = Kind(dict[str, bool | str | float | None], REPEAT_ROUND, _check_verdict)
+REPORT = Kind(dict[str, Any], "Delete it: it is written when the round ends")
+NATIVE = Kind(_Native, "Delete its folder to cut the native views from the originals again", _check_native)
+VIEW = Kind(_View, "Delete it to refine the view again", from_header)
+
+
+def load(path: Path, kind: Kind) -> Any:
+    """A file's checked content, or None where it is not there. RoundStorageError where it is damaged."""
+    if not path.exists():
+        return None
+    content = read_json(path, kind.shape, kind.remedy, RoundStorageError)
+    if kind.check is not None:
+        with reading(path, kind.remedy, RoundStorageError):
+            kind.check(content)
+    return content
