@@ -84,9 +84,8 @@ def literal_pass(pipeline: See3DPipeline, moments: list[int], stride: int, stage
         fixed = [[z, z, ones] for z in clean[:REFERENCES]]
         conditional = fixed + [[x[i], shown[i], known[i]] for i in range(TARGETS)]
         unconditional = fixed + [[x[i], zeros, nothing.double()] for i in range(TARGETS)]
-        v = (1 + stage.guidance) * literal_prediction(
-            pipeline, conditional, t, context
-        ) - stage.guidance * literal_prediction(pipeline, unconditional, t, context)
+        with_warp = literal_prediction(pipeline, conditional, t, context)
+        v = (1 + stage.guidance) * with_warp - stage.guidance * literal_prediction(pipeline, unconditional, t, context)
         now, then = alphas[t], alphas[t - stride] if t >= stride else alphas[0]
         for i in range(TARGETS):
             start = now**0.5 * x[i] - (1 - now) ** 0.5 * v[i]
