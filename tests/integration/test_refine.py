@@ -121,7 +121,7 @@ def realesrgan(_weights: Path) -> dict[str, object]:
     return {
         "pipeline__refiner__kind": "command",
         "pipeline__refiner__command__run": run,
-        "pipeline__refiner__command__frames": 4,
+        "pipeline__refiner__command__frames": 8,
     }
 
 
@@ -149,7 +149,7 @@ def test_a_training_with_a_generator_is_killed_and_goes_on_to_its_end(
         assert report["made_with"]["generates"] and name in report["made_with"]["refiner"]
         assert len(report["views"]) == PLANNED and report["verdict"]["accepted"]
         for view in report["views"].values():
-            assert view["accepted"] and view["generates"] and view["frames"] <= 4 and view["references"]
+            assert view["accepted"] and view["generates"] and view["frames"] <= 8 and view["references"]
             assert view["refiner"] == name
     assert f"{name} (invents)" in (run.rounds / "report.html").read_text()
     assert run.state()["step"] == 60 + 2 * 12 - 1
