@@ -152,6 +152,11 @@ def check_refiner(config: RefinerConfig, device: torch.device | str) -> None:
     device = torch.device(device)
     build_refiner(config, device)  # options that contradict each other are refused here
     kind, _ = _chosen(config, device)
+    if kind == "none" and config.enhance.kind != "none":
+        raise RefinerError(
+            f"the enhancer {config.enhance.kind} has no refined views to sharpen: choose --pipeline.refiner.kind "
+            "reliable, see3d or command"
+        )
     for what, reason in (
         (f"the refiner {kind}", _why_not(kind, config)),
         (f"the enhancer {config.enhance.kind}", _why_not_enhance(config)),

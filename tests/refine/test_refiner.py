@@ -20,7 +20,7 @@ from closeup_ns.views.reliability import ReliablePixels
 from tests.refine.scene import camera
 
 
-@pytest.mark.parametrize(("kind", "name"), [("auto", "reliable"), ("reliable", "reliable"), ("none", "none")])
+@pytest.mark.parametrize(("kind", "name"), [("auto", "none"), ("reliable", "reliable"), ("none", "none")])
 def test_build_says_in_one_line_what_and_why(kind: Any, name: str) -> None:
     refiner, line = build_refiner(RefinerConfig(kind=kind), "cpu")
     assert isinstance(refiner, Refiner)
@@ -43,8 +43,8 @@ def test_an_unknown_kind_names_the_known_ones() -> None:
     ("device", "reason", "kind", "why"),
     [
         ("cuda", None, "see3d", "a GPU and the weights are here"),
-        ("cuda", "no weights", "reliable", "not see3d, since no weights"),
-        ("cpu", None, "reliable", "hours without"),
+        ("cuda", "no weights", "none", "not see3d, since no weights"),
+        ("cpu", None, "none", "hours without"),
     ],
 )
 def test_auto_takes_see3d_on_a_gpu_that_has_its_weights(
@@ -73,6 +73,7 @@ RUN = f"{sys.executable} fix.py {{input}} {{output}}"
             RefinerConfig("reliable", enhance=EnhanceConfig("see3d-sr")),
             "the enhancer see3d-sr cannot run here: no SR in bruiiii/See3D",
         ),
+        (RefinerConfig("auto", enhance=EnhanceConfig("command", RUN)), "command has no refined views to sharpen"),
         (
             RefinerConfig("reliable", enhance=EnhanceConfig("command")),
             "the enhancer command cannot run here: --pipeline.refiner.enhance.run is empty",
