@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from closeup_ns.refine.see3d.budget import JointPass, full_size_towers
 from closeup_ns.refine.see3d.pipeline import See3DPipeline
 from closeup_ns.refine.see3d.schedule import make_scheduler
+from closeup_ns.refine.see3d.stage import BASE, Stage
+from closeup_ns.refine.see3d.unet import CONFIG
 
 _SCHEDULER = {
     "prediction_type": "v_prediction", "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
@@ -42,20 +43,55 @@ def fill(tower: nn.Module, generator: torch.Generator) -> None:
                 parameter.normal_(0.0, parameter[0].numel() ** -0.5, generator=generator)
 
 
-def full_size_pipeline(dtype: torch.dtype, device: torch.device | str, seed: int = 0) -> See3DPipeline:
-    """The pipeline with towers of the published sizes and random weights; CLIP's vision tower in float32."""
-    from transformers import CLIPImageProcessor
+def random_pipeline(
+    dtype: torch.dtype, device: torch.device | str, small: bool = False, stage: Stage = BASE, seed: int = 0
+) -> See3DPipeline:
+    """The pipeline with random weights; CLIP's vision tower in float32.
 
-    towers = full_size_towers(device)
-    towers.unet.to_empty(device=device)
+    Args:
+        small: narrow towers, to try on a CPU what a GPU would do; else those of the published sizes.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPVisionConfig,
+        CLIPVisionModelWithProjection,
+    )
+
+    narrow: dict[str, Any] = {"block_out_channels": (32, 64, 96, 96), "attention_head_dim": (1, 2, 3, 3)}
+    width = 64 if small else 1024
+    unet = {**CONFIG, **(narrow if small else {}), "cross_attention_dim": width}
+    vae: dict[str, Any] = {
+        "block_out_channels": (32,) * 4 if small else (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 768,
+        "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+    }  # fmt: skip
+    text = CLIPTextConfig(
+        vocab_size=49408, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=2 if small else 23,
+        num_attention_heads=width // 64, hidden_act="gelu",
+    )  # fmt: skip
+    vision = CLIPVisionConfig(
+        hidden_size=80 if small else 1280, intermediate_size=320 if small else 5120, patch_size=14, image_size=224,
+        num_hidden_layers=2 if small else 32, num_attention_heads=5 if small else 16, projection_dim=width,
+        hidden_act="gelu",
+    )  # fmt: skip
+    with torch.device(device):
+        towers = {
+            "unet": UNet2DConditionModel(**unet),
+            "vae": AutoencoderKL(**vae),
+            "text_encoder": CLIPTextModel(text),
+            "image_encoder": CLIPVisionModelWithProjection(vision),
+        }
     generator = torch.Generator(device).manual_seed(seed)
     for name, tower in towers.items():
-        tower.to(torch.float32 if name == "image_encoder" else dtype)
-        fill(tower, generator)
-    return See3DPipeline(
-        vae=towers.vae, text_encoder=towers.text_encoder, image_encoder=towers.image_encoder, unet=towers.unet,
-        tokenizer=_EmptyPrompt(), feature_extractor=CLIPImageProcessor(), scheduler=make_scheduler(_SCHEDULER),  # pyright: ignore[reportArgumentType]
-    )  # fmt: skip
+        nn.Module.to(tower, torch.float32 if name == "image_encoder" else dtype)
+        fill(tower.eval(), generator)
+    rest: dict[str, Any] = {"tokenizer": _EmptyPrompt(), "feature_extractor": CLIPImageProcessor()}
+    pipeline = See3DPipeline(**towers, **rest, scheduler=make_scheduler(_SCHEDULER), stage=stage)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 @dataclass(frozen=True)
@@ -68,8 +104,6 @@ class Measured:
     """Everything but the steps: encoding, context, decoding."""
     peak_bytes: int
     """torch.cuda.max_memory_allocated over the pass, weights included; 0 on a CPU."""
-    reserved_bytes: int
-    """torch.cuda.max_memory_reserved: what the allocator held; 0 on a CPU."""
     is_finite: bool
     """Whether every pixel came out as a number."""
 
@@ -78,21 +112,20 @@ class Measured:
         return self.around_seconds + evaluations * self.step_seconds
 
 
-def measure(pipeline: See3DPipeline, asked: JointPass, steps: int, device: torch.device) -> Measured:
-    """Runs one pass of a few steps with random pictures, half of them references."""
+def measure(pipeline: See3DPipeline, frames: int, side: int, steps: int, device: torch.device) -> Measured:
+    """Runs one pass of a few steps with ``frames`` random pictures of ``side`` pixels, half of them references."""
     on_gpu = device.type == "cuda"
     generator = torch.Generator().manual_seed(0)
-    references = asked.frames // 2
-    size = (asked.height, asked.width)
-    pictures = torch.rand((asked.frames, 3, *size), generator=generator)
-    masks = torch.rand((asked.frames - references, *size), generator=generator) < 0.5
+    references = frames // 2
+    pictures = torch.rand((frames, 3, side, side), generator=generator)
+    masks = torch.rand((frames - references, side, side), generator=generator) < 0.5
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     moments = [_now(device)]
     output = pipeline(
         pictures[:references], pictures[references:], masks, generator=generator, steps=steps,
-        batched_guidance=asked.batched_guidance, progress=lambda _done, _total: moments.append(_now(device)),
+        progress=lambda _done, _total: moments.append(_now(device)),
     )  # fmt: skip
     total = _now(device) - moments[0]
     lengths = [after - before for before, after in itertools.pairwise(moments[1:])]
@@ -101,7 +134,6 @@ def measure(pipeline: See3DPipeline, asked: JointPass, steps: int, device: torch
         step_seconds=step,
         around_seconds=max(0.0, total - output.evaluations * step),
         peak_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else 0,
-        reserved_bytes=torch.cuda.max_memory_reserved(device) if on_gpu else 0,
         is_finite=bool(output.images.isfinite().all()),
     )
 

@@ -26,7 +26,7 @@ _TIMESTEP = 500
 def available() -> None:
     """Skipped where packages of the see3d extra are missing."""
     from closeup_ns.errors import CloseupError
-    from closeup_ns.refine.see3d.layout import require_packages
+    from closeup_ns.refine.see3d.weights import require_packages
 
     try:
         require_packages()
@@ -35,33 +35,26 @@ def available() -> None:
 
 
 def make_pipeline(on_gpu: bool) -> See3DPipeline:
-    """Full size with random weights in fp16 on the GPU; the tiny towers on the CPU."""
+    """Random weights: full size in fp16 on the GPU, narrow ones on the CPU."""
     available()
-    from benchmarks._see3d import full_size_pipeline
-    from closeup_ns.refine.see3d.pipeline import See3DPipeline
+    from benchmarks._see3d import random_pipeline
 
-    pipeline = full_size_pipeline(torch.float16, "cuda") if on_gpu else See3DPipeline.from_pretrained("tiny")
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return random_pipeline(torch.float16, "cuda") if on_gpu else random_pipeline(torch.float32, "cpu", small=True)
 
 
-def measure_pass(pipeline: See3DPipeline, batched_guidance: bool) -> Figures:
-    """Memory and time of 18 frames at 512x512 on the GPU, of 4 at 64x64 on the CPU. CheckFailed above the aim."""
+def measure_pass(pipeline: See3DPipeline) -> Figures:
+    """Memory and time of 18 pictures at 512x512 on the GPU, of 4 at 64x64 on the CPU. CheckFailed above the aim."""
     from benchmarks._see3d import measure
-    from closeup_ns.refine.see3d.budget import JointPass, compute_budget
     from closeup_ns.refine.see3d.schedule import timesteps
 
     on_gpu = pipeline.device.type == "cuda"
     frames, side, steps = (18, 512, _STEPS) if on_gpu else (4, 64, 2)
-    asked = JointPass(frames, side, side, pipeline.unet.dtype, batched_guidance)
-    told = measure(pipeline, asked, steps, pipeline.device)
+    told = measure(pipeline, frames, side, steps, pipeline.device)
     figures: dict[str, float | int | str] = {
         "frames": frames, "side": side, "step_s": told.step_seconds, "pass_s": told.seconds(len(timesteps(50))),
     }  # fmt: skip
     if on_gpu:
-        budget = compute_budget(asked)
-        figures |= {"peak_gb": told.peak_bytes / 1e9, "reserved_gb": told.reserved_bytes / 1e9}
-        figures |= {"computed_gb": budget.peak() / 1e9, "tflops": budget.step_flops / told.step_seconds / 1e12}
+        figures |= {"peak_gb": told.peak_bytes / 1e9}
     if not told.is_finite:
         raise CheckFailed("not every pixel is a finite number", figures)
     if told.peak_bytes > _MOST_BYTES:

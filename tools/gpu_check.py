@@ -131,9 +131,7 @@ class Check:
                 kept.append(_see3d.make_pipeline(self.on_gpu))
             return kept[0]
 
-        report.run("see3d", "joint pass", lambda: _see3d.measure_pass(pipeline(), True), demanded=self.on_gpu)
-        report.run("see3d", "joint pass, one branch at a time",
-                   lambda: _see3d.measure_pass(pipeline(), False), demanded=False)  # fmt: skip
+        report.run("see3d", "joint pass", lambda: _see3d.measure_pass(pipeline()), demanded=self.on_gpu)
         report.run("see3d", "one step, fp16 and float32", lambda: _see3d.compare_step(pipeline()))
 
     def _if_built(self, stage: str, name: str, work: Callable[[], Figures], demanded: bool = True) -> Row:

@@ -222,22 +222,20 @@ def check_see3d() -> Check:
 
 def check_see3d_weights() -> Check:
     """The diffusion refiner's weights: which of the three networks are here and whole."""
-    import torch
-
-    from closeup_ns.refine.options import SEE3D_HUB, SEE3D_REVISION, See3DRefinerConfig
-    from closeup_ns.refine.see3d import layout
+    from closeup_ns.errors import RefinerError
+    from closeup_ns.refine.options import SEE3D_HUB
+    from closeup_ns.refine.see3d import weights
 
     name, fetch = "See3D weights", "closeup-gs weights see3d"
-    if layout.missing_packages():
-        return Check(name, "missing", "its libraries come first", layout.INSTALL)
-    folder = layout.cached_folder(SEE3D_HUB, SEE3D_REVISION)
-    if folder is None:
-        detail = f"not in the Hugging Face cache (revision {SEE3D_REVISION[:12]}); without them nothing is generated"
-        return Check(name, "missing", detail, fetch)
-    reason = See3DRefinerConfig().why_not(torch.device("cpu"))
+    try:
+        weights.require_packages()
+        folder = weights.weights_folder(SEE3D_HUB)
+    except RefinerError as reason:
+        return Check(name, "missing", f"{reason}; without them nothing is generated", fetch)
+    reason = weights.why_not(SEE3D_HUB, "sparse")
     if reason is not None:
         return Check(name, "broken", reason, fetch)
-    whole = [unet for unet in layout.UNETS if not layout.problems(folder, [unet])]
+    whole = [unet for unet in weights.UNETS if not weights.faults(folder, [unet])]
     return Check(name, "ok", f"{', '.join(whole)} in {folder}")
 
 

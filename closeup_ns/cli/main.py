@@ -33,9 +33,7 @@ COMMANDS: dict[str, Command] = {
     "report": Command("closeup_ns.cli.report:Report", "one HTML page about a run: plans, pictures, quality, cost"),
     "refine": Command("closeup_ns.cli.refine:RefineAgain", "refine a stored round again with any refiner, to compare"),
     "bench": Command("closeup_ns.cli.bench:Bench", "compare methods on a protocol, and write the paper's tables"),
-    "weights": Command(
-        "closeup_ns.cli.weights:Weights", "fetch or verify See3D's weights, or write tiny random ones to try it with"
-    ),
+    "weights": Command("closeup_ns.cli.weights:Weights", "fetch See3D's weights, or see whether a folder holds them"),
     "doctor": Command("closeup_ns.cli.doctor:doctor", "what this machine can do, what is missing, and how to mend it"),
 }
 

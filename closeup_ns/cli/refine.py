@@ -12,12 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from closeup_ns.errors import CloseupError
-from closeup_ns.refine.enhance.options import EnhancerConfig, See3DSRConfig
-from closeup_ns.refine.options import See3DRefinerConfig
-from closeup_ns.refine.refiner import RefinerConfig
+from closeup_ns.refine.options import RefinerConfig
 
-Kind = Literal["auto", "reliable", "see3d", "difix", "command", "none"]
-Enhancement = Literal["none", "see3d-sr", "sd-x4", "sdxl", "command"]
+Kind = Literal["auto", "reliable", "see3d", "command", "none"]
+Enhancement = Literal["none", "see3d-sr", "command"]
 OUR_WEIGHTS = ("see3d", "auto")
 
 
@@ -36,7 +34,7 @@ class RefineAgain:
     refiner: Kind | None = None
     """Short for --pipeline.refiner.kind."""
     weights: str | None = None
-    """Weights of see3d and see3d-sr: a folder in the published layout, a hub id, or "tiny" (small random towers)."""
+    """Weights of see3d and see3d-sr: a folder in the published layout, or a hub id."""
     steps: int | None = None
     """Denoising steps of see3d and see3d-sr."""
     enhance: Enhancement | None = None
@@ -84,21 +82,7 @@ class RefineAgain:
                 f"--{' and --'.join(short)} are for --refiner see3d or --enhance see3d-sr; the refiner here is "
                 f"{config.kind}, whose options are below --pipeline.refiner.{config.kind} (see --help)"
             )
-        enhance: EnhancerConfig = replace(config.enhance, see3d_sr=replace(config.enhance.see3d_sr, **short))
-        config = replace(config, see3d=replace(config.see3d, **short), enhance=enhance)
-        return _small(config) if self.weights == "tiny" else config
-
-
-def _small(config: RefinerConfig) -> RefinerConfig:
-    """The same with fewer steps at a smaller size, where neither was asked for: random towers are for a smoke test."""
-    see3d, usual = config.see3d, See3DRefinerConfig()
-    if (see3d.size, see3d.feather, see3d.steps) == (usual.size, usual.feather, usual.steps):
-        see3d = replace(see3d, size=128, feather=16, steps=2)
-        print("tiny weights: 2 steps at 128 pixels, a smoke test (--steps or --pipeline.refiner.see3d.* set others)")
-    fine, usual_fine = config.enhance.see3d_sr, See3DSRConfig()
-    if (fine.size, fine.steps) == (usual_fine.size, usual_fine.steps):
-        fine = replace(fine, size=128, steps=2)
-    return replace(config, see3d=see3d, enhance=replace(config.enhance, see3d_sr=fine))
+        return replace(config, see3d=replace(config.see3d, **short))
 
 
 def print_views(views: dict[str, dict[str, Any]], title: str) -> None:

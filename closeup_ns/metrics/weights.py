@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
 
 from closeup_ns.metrics.metric import MetricUnavailable
-from closeup_ns.weights.files import sha256_of
 
-__all__ = ["load_state", "sha256_of", "torch_hub_file"]
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file's content."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as read:
+        for block in iter(lambda: read.read(2**20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def torch_hub_file(name: str, url: str, file_name: str, local: str | None, allow_download: bool) -> Path:

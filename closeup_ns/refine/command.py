@@ -10,35 +10,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from closeup_ns.refine.external import Picture, Program, file_names
 from closeup_ns.refine.options import CommandRefinerConfig
 from closeup_ns.refine.refiner import GuideImage, RefinedView, RefineRequest
 from closeup_ns.refine.results import failed, generated
 from closeup_ns.views.view import View
 
-OPTION = "--pipeline.refiner.command.run"
 FORMAT = 1
 """Version of request.json; programs may refuse another."""
 
 
-def why_not(run: str, device: torch.device) -> str | None:
-    """Why the command cannot be run here, and what to do, in one line; None where it can. Starts nothing."""
-    del device  # the program's own affair
-    return Program(run, 1.0, OPTION).why_not()
-
-
 class CommandRefiner:
-    """Hands each pass to a program that the user named."""
+    """Hands each pass to a program that the user named.
+
+    Args:
+        config: the command and how it is called.
+        option: name of the option that holds the command, for messages.
+    """
 
     name = "command"
 
-    def __init__(self, config: CommandRefinerConfig, device: torch.device) -> None:
-        del device  # the program's own affair
+    def __init__(self, config: CommandRefinerConfig, option: str) -> None:
         self.generates = config.generates
         self.frames = config.frames
-        self._program = Program(config.run, config.timeout, OPTION)
+        self._program = Program(config.run, config.timeout, option)
 
     def refine(self, request: RefineRequest) -> list[RefinedView]:
         """What the program made of each view. As deterministic as the program is; it is told the seed.
@@ -79,11 +74,11 @@ class CommandRefiner:
             f"{stem}.png": (request.views[index].height, request.views[index].width)
             for index, stem in zip(targets, stems, strict=True)
         }
-        made = self._program.treat(files, expected, multiples=False)
+        made = self._program.treat(files, expected)
         return [
             failed(request.renders[index], picture)
             if isinstance(picture, str)
-            else generated(request.renders[index], request.masks[index].dense, picture, {})
+            else generated(request.renders[index], request.masks[index].dense, picture)
             for index, picture in zip(targets, (made[name] for name in expected), strict=True)
         ]
 

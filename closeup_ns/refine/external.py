@@ -1,4 +1,4 @@
-"""External programs as refiners and enhancers: a folder of pictures goes in, a folder of pictures comes out.
+"""External programs as refiners: a folder of pictures goes in, a folder of pictures comes out.
 
 Nothing that the program does can leave a run half done: it works in a temporary folder, is stopped after a time, and
 each of its pictures is looked at before it is believed.
@@ -17,7 +17,6 @@ import signal
 import struct
 import subprocess
 import tempfile
-import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,12 +35,6 @@ INPUT, OUTPUT = "{input}", "{output}"
 """What the folders' paths replace in the command."""
 TAIL_BYTES = 2000
 """How much of what a failed program printed its error shows."""
-LOG_BYTES = 2**24
-"""Once a program has printed as much, it is forgotten: one that prints for hours must not fill the disk."""
-LOG_SECONDS = 1.0
-"""How often that is looked at."""
-MAX_MULTIPLE = 8
-"""Largest multiple of a picture's size that is read back: a small file can hold more pixels than the memory does."""
 NAME_LENGTH = 80
 """Longest part of a view's name that is kept in a file's name, characters; file systems end at 255 bytes."""
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -103,14 +96,13 @@ class Program:
         return f"{self.option}: there is no program {program!r} on PATH; install it, or write its full path"
 
     def treat(
-        self, files: Mapping[str, Picture | Mapping[str, Any]], expected: Mapping[str, tuple[int, int]], multiples: bool
+        self, files: Mapping[str, Picture | Mapping[str, Any]], expected: Mapping[str, tuple[int, int]]
     ) -> dict[str, Float[Tensor, "H W 3"] | str]:
         """Runs the program on ``files`` and reads back what is ``expected``.
 
         Args:
             files: path inside the input folder -> a picture, or content for a JSON file.
             expected: name of each PNG in the output folder -> its (height, width) in pixels.
-            multiples: a picture may also be a whole multiple of that size, at most 8: an upscaler's. Its size is kept.
 
         Returns:
             For each expected name the picture (float32, CPU, in [0, 1]), or one sentence that says why there is none.
@@ -130,12 +122,12 @@ class Program:
             for relative, content in files.items():
                 _write(source / relative, content)
             self._run([word.replace(INPUT, str(source)).replace(OUTPUT, str(sink)) for word in self.words()], root)
-            return {name: _read(sink, name, size, multiples) for name, size in expected.items()}
+            return {name: _read(sink, name, size) for name, size in expected.items()}
 
     def _run(self, command: Sequence[str], root: Path) -> None:
         """The program from its start to its end, in a process group of its own; what it prints goes into a file."""
         log = root / "printed.txt"
-        with open(log, "ab") as printed:  # what is appended goes to the end also after the file was cut
+        with open(log, "wb") as printed:
             try:
                 process = subprocess.Popen(
                     command,
@@ -148,7 +140,7 @@ class Program:
                 hint = "; write its interpreter before it" if error.errno == errno.ENOEXEC else ""
                 raise RefinerError(f"{self.option}: {command[0]} cannot be started: {error}{hint}") from error
         try:
-            code = _ended(process, self.timeout, log)
+            code = process.wait(self.timeout)
         except subprocess.TimeoutExpired as error:
             raise RefinerError(
                 f"{self.option}: {command[0]} was stopped after {self.timeout:g} s (raise its timeout if it only needs "
@@ -163,19 +155,6 @@ class Program:
         if code != 0:
             ended = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
             raise RefinerError(f"{self.option}: {command[0]} {ended}{_tail(log)}")
-
-
-def _ended(process: subprocess.Popen[bytes], timeout: float, log: Path) -> int:
-    """The exit code. subprocess.TimeoutExpired after ``timeout`` seconds; the log stays small meanwhile."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            return process.wait(min(LOG_SECONDS, max(0.0, deadline - time.monotonic())))
-        except subprocess.TimeoutExpired:
-            if time.monotonic() >= deadline:
-                raise
-        if log.stat().st_size > LOG_BYTES:
-            os.truncate(log, 0)
 
 
 def file_names(names: Sequence[str]) -> list[str]:
@@ -202,7 +181,7 @@ def _write(path: Path, content: Picture | Mapping[str, Any]) -> None:
     Image.fromarray(levels).save(path, compress_level=1)
 
 
-def _read(folder: Path, name: str, size: tuple[int, int], multiples: bool) -> Tensor | str:
+def _read(folder: Path, name: str, size: tuple[int, int]) -> Tensor | str:
     """A picture of the output folder, or why there is none."""
     path = folder / name
     shown = f"the program's output/{name}"
@@ -216,11 +195,8 @@ def _read(folder: Path, name: str, size: tuple[int, int], multiples: bool) -> Te
             if image.mode != "RGB":
                 return f"{shown} has mode {image.mode}; it must be an 8-bit RGB picture"
             width, height = image.size
-            factor = min(height // size[0], MAX_MULTIPLE) if multiples else 1
-            if (height, width) != (factor * size[0], factor * size[1]):
-                multiple = f" or a whole multiple of it, at most {MAX_MULTIPLE}" if multiples else ""
-                wanted = f"{size[1]} x {size[0]}{multiple}"
-                return f"{shown} is {width} x {height} pixels; it must be {wanted}"
+            if (height, width) != size:
+                return f"{shown} is {width} x {height} pixels; it must be {size[1]} x {size[0]}"
             levels = np.array(image)
     except _UNREADABLE as error:
         return f"{shown} cannot be read as a PNG: {error}"

@@ -23,11 +23,6 @@ class MaskedPicture:
     mask: Bool[Tensor, "H W"]
     """Known, constant over each cell, so that shrinking it by the cell's size loses nothing in any mode."""
 
-    @property
-    def known_share(self) -> float:
-        """Share of the pixels that are called known: 0 leaves all to the generator, 1 nothing."""
-        return float(self.mask.float().mean())
-
 
 def known_cells(known: Bool[Tensor, "H W"], cell: int = CELL) -> Bool[Tensor, "H W"]:
     """Pixels whose whole cell is known.
@@ -48,27 +43,21 @@ def known_cells(known: Bool[Tensor, "H W"], cell: int = CELL) -> Bool[Tensor, "H
 def mask_picture(
     render: Float[Tensor, "3 H W"],
     known: Bool[Tensor, "H W"],
-    unknown: Literal["render", "black"] = "render",
-    cell: int = CELL,
+    unknown: Literal["black", "render"],
 ) -> MaskedPicture:
     """Opens ``known`` (specks and threads of one or two pixels are chance agreements) and makes it whole cells.
 
     All known and nothing known are both legal.
 
     Args:
-        render: the picture, in [0, 1]; sides multiples of ``cell``.
+        render: the picture, in [0, 1]; sides multiples of a cell.
         known: the dense mask, of the same size.
-        unknown: what is shown where nothing is known: the render as it is, or black. Black follows the pixels, not the
-            cells: what is known of a mixed cell is still shown.
-        cell: pixels per latent cell.
+        unknown: what is shown where nothing is known: black, as in See3D's training, or the render as it is. Black
+            follows the pixels, not the cells: what is known of a mixed cell is still shown.
 
     Raises:
-        ValueError: the sizes differ or do not consist of cells, or ``unknown`` is neither.
+        ValueError: the sides are no multiples of a cell.
     """
-    if render.shape[-2:] != known.shape:
-        raise ValueError(f"a render of {list(render.shape)} came with a mask of {list(known.shape)}")
-    if unknown not in ("render", "black"):
-        raise ValueError(f"unknown pixels can be shown as render or black, not {unknown!r}")
     clean = opened(known)
     shown = render if unknown == "render" else torch.where(clean, render, torch.zeros_like(render))
-    return MaskedPicture(shown, known_cells(clean, cell))
+    return MaskedPicture(shown, known_cells(clean))

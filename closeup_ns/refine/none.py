@@ -1,10 +1,10 @@
-"""The refiner that refines nothing."""
+"""The refiner that refines nothing: the control that rounds with a refiner are compared with."""
 
 from __future__ import annotations
 
 import torch
 
-from closeup_ns.refine.refiner import NoRefinerConfig, RefinedView, RefineRequest
+from closeup_ns.refine.refiner import RefinedView, RefineRequest
 
 
 class NoRefiner:
@@ -13,9 +13,6 @@ class NoRefiner:
     name = "none"
     generates = False
     frames = 1
-
-    def __init__(self, config: NoRefinerConfig, device: torch.device) -> None:
-        del config, device  # nothing to configure, nothing to load
 
     def refine(self, request: RefineRequest) -> list[RefinedView]:
         """The renders themselves; nothing in them is called real."""

@@ -8,21 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, get_args, get_type_hints, runtime_checkable
+from typing import Protocol, get_args, get_type_hints, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from closeup_ns.errors import CloseupError, RefinerError
-from closeup_ns.refine.enhance.options import EnhancerConfig, EnhancerOptions
-from closeup_ns.refine.options import (
-    CommandRefinerConfig,
-    DifixRefinerConfig,
-    LoadsOldRuns,
-    RefinerOptions,
-    See3DRefinerConfig,
-)
+from closeup_ns.refine.options import CommandRefinerConfig, EnhanceConfig, RefinerConfig
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.reliability import Observation, ReliablePixels
 from closeup_ns.views.view import View
@@ -115,50 +108,10 @@ class Refiner(Protocol):
         ...
 
 
-@dataclass
-class NoRefinerConfig(RefinerOptions):
-    """The render is passed on as it is: only the sparse reliable pixels are trained on."""
-
-    _target: ClassVar[str] = "closeup_ns.refine.none:NoRefiner"
-
-
-@dataclass
-class ReliableRefinerConfig(RefinerOptions):
-    """Options of the weight-free refiner: real colour where photographs agree, the render elsewhere."""
-
-    _target: ClassVar[str] = "closeup_ns.refine.reliable:ReliableRefiner"
-
-    min_support: int = 2
-    """A pixel is corrected where at least this many real photographs agree with the model's geometry there."""
-    max_residual: float = 0.3
-    """Largest believable difference (0 to 1, worst channel) between the photographs and the render as a photograph
-    would see it. Beyond it one of the two shows something else (a leak past an occluder), and the render is kept."""
-    feather: float = 4.0
-    """Pixels over which the correction fades in from the edge of the known region (more where a photograph's pixel
-    covers more than that)."""
-    iterations: int = 1
-    """Back-projection steps. More correct the middle frequencies further, but harm a good render more: on an analytic
-    scene 2 steps gain nothing at 3x and 9x (30.0 and 29.3 dB for either) and cost 2 dB where the render was right."""
-
-
-@dataclass
-class RefinerConfig(LoadsOldRuns):
-    """Which refiner the rounds use, and the options of each."""
-
-    kind: Literal["auto", "reliable", "see3d", "difix", "command", "none"] = "auto"
-    """auto: the best one that can run here, named in one line when the first round starts. reliable: real colour warped
-    from the photographs, no weights to download. see3d: the paper's diffusion model. difix: a one-step fixer that you
-    name. command: any external program. none: no refined image, only reliable pixels."""
-    reliable: ReliableRefinerConfig = field(default_factory=ReliableRefinerConfig)
-    """Options for ``kind=reliable``."""
-    see3d: See3DRefinerConfig = field(default_factory=See3DRefinerConfig)
-    """Options for ``kind=see3d``, and for ``auto`` where See3D can run."""
-    difix: DifixRefinerConfig = field(default_factory=DifixRefinerConfig)
-    """Options for ``kind=difix``."""
-    command: CommandRefinerConfig = field(default_factory=CommandRefinerConfig)
-    """Options for ``kind=command``."""
-    enhance: EnhancerConfig = field(default_factory=EnhancerConfig)
-    """What sharpens the refined views afterwards."""
+KINDS: tuple[str, ...] = get_args(get_type_hints(RefinerConfig)["kind"])
+ENHANCERS: tuple[str, ...] = get_args(get_type_hints(EnhanceConfig)["kind"])
+COMMAND_OPTION = "--pipeline.refiner.command.run"
+ENHANCE_OPTION = "--pipeline.refiner.enhance.run"
 
 
 def build_refiner(config: RefinerConfig, device: torch.device | str) -> tuple[Refiner, str]:
@@ -175,16 +128,16 @@ def build_refiner(config: RefinerConfig, device: torch.device | str) -> tuple[Re
     """
     device = torch.device(device)
     kind, why = _chosen(config, device)
-    refiner = _options(config, kind).setup(device)
+    refiner = _refiner(kind, config, device)
     what = f"{kind}, weights {config.see3d.weights}," if kind == "see3d" else kind
     invents = "generates detail, which is marked and weighs less" if refiner.generates else "invents nothing"
     line = f"refiner: {what} on {device} ({why}; {invents})"
-    enhancement = _enhancement(config)
-    if enhancement is None:
+    enhancer = _enhancer(config, device)
+    if enhancer is None:
         return refiner, line
-    from closeup_ns.refine.enhance.enhanced import EnhancedRefiner
+    from closeup_ns.refine.enhanced import EnhancedRefiner
 
-    return EnhancedRefiner(refiner, enhancement.setup(device)), f"{line}, enhanced by {config.enhance.kind}"
+    return EnhancedRefiner(refiner, enhancer), f"{line}, enhanced by {config.enhance.kind}"
 
 
 def check_refiner(config: RefinerConfig, device: torch.device | str) -> None:
@@ -197,16 +150,19 @@ def check_refiner(config: RefinerConfig, device: torch.device | str) -> None:
         CloseupError: ``config`` names nothing of this version.
     """
     device = torch.device(device)
+    build_refiner(config, device)  # options that contradict each other are refused here
     kind, _ = _chosen(config, device)
-    parts: list[tuple[str, RefinerOptions | EnhancerOptions | None]] = [
-        (f"the refiner {kind}", _options(config, kind)),
-        (f"the enhancer {config.enhance.kind}", _enhancement(config)),
-    ]
-    for what, options in parts:
-        reason = options.why_not(device) if options is not None else None
+    if kind == "none" and config.enhance.kind != "none":
+        raise RefinerError(
+            f"the enhancer {config.enhance.kind} has no refined views to sharpen: choose --pipeline.refiner.kind "
+            "reliable, see3d or command"
+        )
+    for what, reason in (
+        (f"the refiner {kind}", _why_not(kind, config)),
+        (f"the enhancer {config.enhance.kind}", _why_not_enhance(config)),
+    ):
         if reason is not None:
             raise RefinerError(f"{what} cannot run here: {reason}")
-    build_refiner(config, device)  # options that contradict each other are refused here
 
 
 def chosen_kind(config: RefinerConfig, device: torch.device | str) -> str:
@@ -216,31 +172,77 @@ def chosen_kind(config: RefinerConfig, device: torch.device | str) -> str:
 
 def _chosen(config: RefinerConfig, device: torch.device) -> tuple[str, str]:
     """Which kind refines, and why."""
+    if config.kind not in KINDS:
+        raise CloseupError(f"unknown refiner kind {config.kind!r}: choose {', '.join(KINDS)}")
     if config.kind != "auto":
         return config.kind, "as configured"
     if device.type != "cuda":
         return "none", "auto: see3d is for a GPU, and takes hours without one unless asked for"
-    reason = config.see3d.why_not(device)
+    reason = _why_not("see3d", config)
     if reason is None:
         return "see3d", "auto: a GPU and the weights are here"
     return "none", f"auto: not see3d, since {reason}"
 
 
-def _options(config: RefinerConfig, kind: str) -> RefinerOptions:
+def _refiner(kind: str, config: RefinerConfig, device: torch.device) -> Refiner:
+    """The refiner of one kind. Each module is imported only when it is chosen."""
     if kind == "none":
-        return NoRefinerConfig()
-    options = getattr(config, kind, None)
-    if not isinstance(options, RefinerOptions):
-        raise CloseupError(f"unknown refiner kind {kind!r}: choose {', '.join(KINDS)}")
-    return options
+        from closeup_ns.refine.none import NoRefiner
+
+        return NoRefiner()
+    if kind == "reliable":
+        from closeup_ns.refine.reliable import ReliableRefiner
+
+        return ReliableRefiner()
+    if kind == "see3d":
+        from closeup_ns.refine.see3d.refiner import See3DRefiner
+        from closeup_ns.refine.see3d.stage import BASE
+
+        return See3DRefiner(config.see3d, device, BASE)
+    from closeup_ns.refine.command import CommandRefiner
+
+    return CommandRefiner(config.command, COMMAND_OPTION)
 
 
-def _enhancement(config: RefinerConfig) -> EnhancerOptions | None:
+def _enhancer(config: RefinerConfig, device: torch.device) -> Refiner | None:
+    """What sharpens refined views: a refiner whose renders they are. None where nothing does."""
     kind = config.enhance.kind
     if kind not in ENHANCERS:
         raise CloseupError(f"unknown enhancer {kind!r}: choose {', '.join(ENHANCERS)}")
-    return config.enhance.chosen()
+    if kind == "none":
+        return None
+    if kind == "see3d-sr":
+        from closeup_ns.refine.see3d.refiner import See3DRefiner
+        from closeup_ns.refine.see3d.stage import SR
+
+        return See3DRefiner(config.see3d, device, SR)
+    from closeup_ns.refine.command import CommandRefiner
+
+    command = CommandRefinerConfig(config.enhance.run, config.enhance.timeout, frames=config.command.frames)
+    return CommandRefiner(command, ENHANCE_OPTION)
 
 
-KINDS: tuple[str, ...] = get_args(get_type_hints(RefinerConfig)["kind"])
-ENHANCERS: tuple[str, ...] = get_args(get_type_hints(EnhancerConfig)["kind"])
+def _why_not(kind: str, config: RefinerConfig) -> str | None:
+    """Why a refiner cannot run, and what to do, in one line; None where it can. Looks at packages and files only."""
+    if kind == "see3d":
+        from closeup_ns.refine.see3d.weights import why_not
+
+        return why_not(config.see3d.weights, "sparse")
+    if kind == "command":
+        from closeup_ns.refine.external import Program
+
+        return Program(config.command.run, config.command.timeout, COMMAND_OPTION).why_not()
+    return None
+
+
+def _why_not_enhance(config: RefinerConfig) -> str | None:
+    """The same for what sharpens refined views."""
+    if config.enhance.kind == "see3d-sr":
+        from closeup_ns.refine.see3d.weights import why_not
+
+        return why_not(config.see3d.weights, "SR")
+    if config.enhance.kind == "command":
+        from closeup_ns.refine.external import Program
+
+        return Program(config.enhance.run, config.enhance.timeout, ENHANCE_OPTION).why_not()
+    return None

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from closeup_ns.refine.filters import edge_distance, gaussian_blur, masked_blur, opened
-from closeup_ns.refine.refiner import RefinedView, RefineRequest, ReliableRefinerConfig
+from closeup_ns.refine.refiner import RefinedView, RefineRequest
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.view import View
@@ -25,6 +25,15 @@ from closeup_ns.views.warp import backproject
 
 FOOTPRINT_SAMPLES = 16384
 """Points per view at which the footprint is measured; it varies too smoothly to need every pixel."""
+MIN_SUPPORT = 2
+"""A pixel is corrected where at least this many photographs agree with the model's geometry there: one alone agrees
+by chance."""
+MAX_RESIDUAL = 0.3
+"""Largest believable difference (0 to 1, worst channel) between the photographs and the render as a photograph would
+see it. Beyond it one of the two shows something else (a leak past an occluder), and the render is kept."""
+FEATHER = 4.0
+"""Pixels over which the correction fades in from the edge of the known region (more where a photograph's pixel covers
+more than that)."""
 
 
 def source_footprint(
@@ -99,10 +108,6 @@ class ReliableRefiner:
     generates = False
     frames = 1
 
-    def __init__(self, config: ReliableRefinerConfig, device: torch.device) -> None:
-        self.config = config
-        self.device = device
-
     def refine(self, request: RefineRequest) -> list[RefinedView]:
         """One corrected render per view. Uses no randomness. Results are on the render's device, in its dtype."""
         references = [observation.view for observation in request.references]
@@ -119,14 +124,17 @@ class ReliableRefiner:
         rendered = torch.nan_to_num(render.color).clamp(0, 1).permute(2, 0, 1)
         photographs = mask.blended.to(rendered)
         finite = photographs.isfinite().all(0)
-        known = mask.dense & finite & (mask.support >= self.config.min_support)
+        known = mask.dense & finite & (mask.support >= MIN_SUPPORT)
         footprint = source_footprint(view, render.depth, known, references)
         sigma = photograph_sigma(footprint)
         photographs = torch.where(known, photographs, rendered)
         residual = photographs - gaussian_blur(rendered, sigma)
-        trusted = opened(known & (residual.abs().amax(0) <= self.config.max_residual))
-        correction = self._back_project(rendered, photographs, trusted, sigma)
-        fade = self._fade(trusted, sigma).to(rendered)
+        trusted = opened(known & (residual.abs().amax(0) <= MAX_RESIDUAL))
+        # One step of back-projection, smoothed at the photographs' scale: seams between blended photographs are sharper
+        # than any photograph and must not be drawn into the view. A second step gained nothing at 3x and 9x on an
+        # analytic scene (30.0 and 29.3 dB for either) and cost 2 dB where the render was right.
+        correction = masked_blur(residual, trusted, sigma)
+        fade = _fade(trusted, sigma).to(rendered)
         image = (rendered + fade * correction).clamp(0, 1)
         residual_mean = float(residual.abs().mean(0)[trusted].mean()) if bool(trusted.any()) else 0.0
         return RefinedView(
@@ -141,26 +149,9 @@ class ReliableRefiner:
             },
         )
 
-    def _back_project(
-        self,
-        rendered: Float[Tensor, "3 H W"],
-        photographs: Float[Tensor, "3 H W"],
-        trusted: Bool[Tensor, "H W"],
-        sigma: float,
-    ) -> Float[Tensor, "3 H W"]:
-        """The correction that makes the render, seen at the photographs' sharpness, look like them where trusted.
 
-        Each step smooths the remaining difference at the same scale: seams between blended photographs are sharper than
-        any photograph and must not be drawn into the view.
-        """
-        correction = torch.zeros_like(rendered)
-        for _ in range(self.config.iterations):
-            remaining = photographs - gaussian_blur(rendered + correction, sigma)
-            correction = correction + masked_blur(remaining, trusted, sigma)
-        return correction
-
-    def _fade(self, trusted: Bool[Tensor, "H W"], sigma: float) -> Float[Tensor, "H W"]:
-        """0 outside, rising smoothly to 1 over the feather's width inside the trusted region."""
-        width = max(1, math.ceil(max(self.config.feather, 2.0 * sigma)))
-        linear = edge_distance(trusted, width).float() / width
-        return linear * linear * (3.0 - 2.0 * linear)
+def _fade(trusted: Bool[Tensor, "H W"], sigma: float) -> Float[Tensor, "H W"]:
+    """0 outside, rising smoothly to 1 over the feather's width inside the trusted region."""
+    width = max(1, math.ceil(max(FEATHER, 2.0 * sigma)))
+    linear = edge_distance(trusted, width).float() / width
+    return linear * linear * (3.0 - 2.0 * linear)

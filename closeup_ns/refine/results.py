@@ -7,8 +7,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from closeup_ns.refine.refiner import RefinedView
-from closeup_ns.refine.see3d.references import SOLID_ALPHA
 from closeup_ns.rendering.types import Rendered
+
+SOLID_ALPHA = 0.5
+"""Pixels with less opacity have no surface that a colour could sit on (0.99 in G4Splat, where half-transparent edges
+are dropped as well)."""
 
 
 def render_image(render: Rendered) -> Float[Tensor, "H W 3"]:
@@ -26,22 +29,26 @@ def trust(render: Rendered, known: Bool[Tensor, "H W"]) -> Float[Tensor, "H W"]:
 
 
 def generated(
-    render: Rendered, known: Bool[Tensor, "H W"], image: Float[Tensor, "H W 3"], notes: dict[str, float | str]
+    render: Rendered,
+    known: Bool[Tensor, "H W"],
+    image: Float[Tensor, "H W 3"],
+    notes: dict[str, float | str] | None = None,
 ) -> RefinedView:
     """A picture that replaces the render everywhere: none of it is a photograph's colour."""
     return RefinedView(
-        image=image.to(render.color),
+        image=image.to(render.color).contiguous(),
         real=torch.zeros_like(render.alpha, dtype=torch.bool),
         weight=trust(render, known),
-        notes=notes,
+        notes=notes or {},
     )
 
 
-def failed(render: Rendered, why: str) -> RefinedView:
+def failed(render: Rendered, why: str, notes: dict[str, float | str] | None = None) -> RefinedView:
     """The render, of which nothing is to be learnt."""
     return RefinedView(
         image=render_image(render),
         real=torch.zeros_like(render.alpha, dtype=torch.bool),
         weight=torch.zeros_like(render.alpha),
+        notes=notes or {},
         failure=why,
     )

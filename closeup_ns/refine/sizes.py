@@ -1,4 +1,4 @@
-"""Pictures of any size for networks that take multiples of 64, and not too many pixels: padded, tiled, not squashed."""
+"""Pictures of any size for networks that know one square size: enlarged and tiled, never squashed."""
 
 from __future__ import annotations
 
@@ -15,22 +15,6 @@ from torch import Tensor
 Padding = Literal["reflect", "replicate"]
 CELL = 8
 """Pixels per latent cell, in each direction: the VAE's shrink factor."""
-SIDE_MULTIPLE = 64
-"""What both sides must be multiples of: a cell times the UNet's own 8."""
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A picture's place in its padded form."""
-
-    height: int
-    """Rows of the picture, from the top."""
-    width: int
-    """Columns of the picture, from the left."""
-
-    def __call__(self, image: Shaped[Tensor, "*C H W"]) -> Shaped[Tensor, "*C h w"]:
-        """The picture without its padding."""
-        return image[..., : self.height, : self.width]
 
 
 @dataclass(frozen=True)
@@ -41,19 +25,6 @@ class Tile:
     left: int
     height: int
     width: int
-
-
-def pad_to(
-    image: Shaped[Tensor, "*C H W"], multiple: int, mode: Padding = "reflect"
-) -> tuple[Shaped[Tensor, "*C h w"], Crop]:
-    """``image`` (of any type, masks too) continued below and to the right until both sides are multiples.
-
-    Returns:
-        The padded picture, and what takes the padding off again.
-    """
-    height, width = image.shape[-2:]
-    whole = Tile(0, 0, _rounded_up(height, multiple), _rounded_up(width, multiple))
-    return cut(image, whole, mode), Crop(height, width)
 
 
 def cut(image: Shaped[Tensor, "*C H W"], tile: Tile, mode: Padding = "reflect") -> Shaped[Tensor, "*C h w"]:
@@ -85,53 +56,31 @@ def resized(image: Float[Tensor, "C H W"], height: int, width: int) -> Float[Ten
     return scaled[0].clamp(0, 1)
 
 
-def fit_long_side(image: Float[Tensor, "C H W"], size: int, enlarge: bool = False) -> Float[Tensor, "C h w"]:
-    """``image`` scaled alike in both directions until its longer side has ``size`` pixels.
+def tiles(height: int, width: int, size: int, overlap: int) -> list[Tile]:
+    """Squares of ``size`` pixels that cover a picture, row by row, evenly spread.
 
-    A picture that is not longer comes back as it is, unless ``enlarge``: invented pixels only cost time.
+    Neighbours share at least ``overlap`` pixels. Squares start at whole latent cells, so the last one reaches beyond
+    the border by less than a cell: see ``cut``.
+
+    Args:
+        height, width: of the picture; neither is below ``size``.
+        size: side of the squares, a multiple of a cell.
+        overlap: at most ``size`` minus a cell.
     """
-    height, width = image.shape[-2:]
-    factor = size / max(height, width)
-    if factor >= 1.0 and not enlarge:
-        return image
-    return resized(image, max(1, round(height * factor)), max(1, round(width * factor)))
+    return [
+        Tile(top, left, size, size) for top in _starts(height, size, overlap) for left in _starts(width, size, overlap)
+    ]
 
 
-def tiles(height: int, width: int, size: int, overlap: int, multiple: int = SIDE_MULTIPLE) -> list[Tile]:
-    """Windows that cover a picture, row by row; one where it fits into ``size``.
-
-    All have sides that are multiples of ``multiple`` and at most ``size``. Along a side that is longer than ``size``
-    they are ``size`` pixels long (what the network was trained at), evenly spread, and share at least ``overlap``
-    pixels with their neighbours; along a shorter one there is a single window. Windows start at whole latent cells, so
-    the last one reaches beyond the border by less than a cell (a single one by less than ``multiple``): see ``cut``.
-
-    Raises:
-        ValueError: an empty picture, ``size`` no multiple, or an ``overlap`` that leaves no way to move on.
-    """
-    if height < 1 or width < 1:
-        raise ValueError(f"cannot tile a picture of {width} x {height} pixels")
-    if size < multiple or size % multiple:
-        raise ValueError(f"tiles of {size} pixels: choose a positive multiple of {multiple}")
-    if not 0 <= overlap <= size - CELL:
-        raise ValueError(f"tiles of {size} pixels cannot overlap by {overlap}: choose 0 to {size - CELL}")
-    rows = _spans(height, size, overlap, multiple)
-    columns = _spans(width, size, overlap, multiple)
-    return [Tile(top, left, tall, wide) for top, tall in rows for left, wide in columns]
-
-
-def _spans(length: int, size: int, overlap: int, multiple: int) -> list[tuple[int, int]]:
-    """Start and length of the windows along one side."""
-    if length <= size:
-        return [(0, _rounded_up(length, multiple))]
+def _starts(length: int, size: int, overlap: int) -> list[int]:
+    """Where the squares begin along one side."""
+    if length < size:
+        raise ValueError(f"a side of {length} pixels is less than that of a tile, {size}")
     cells = -((size - length) // CELL)
     longest = (size - overlap) // CELL
     steps = -(-cells // longest)
     # Rounding down keeps every step at or below the longest, because that is a whole number.
-    return [(index * cells // steps * CELL, size) for index in range(steps + 1)]
-
-
-def _rounded_up(length: int, multiple: int) -> int:
-    return -(-length // multiple) * multiple
+    return [index * cells // steps * CELL if steps else 0 for index in range(steps + 1)]
 
 
 def blend(

@@ -184,8 +184,8 @@ def _identity(rounds: RoundStore, number: int, step: int, config: RefinerConfig)
         "checkpoint": step,
         "refiner": kind,
         "options": options.get(kind, {}),
-        "enhance": enhancement,
-        "enhance_options": options["enhance"].get(enhancement.replace("-", "_"), {}),
+        "enhance": options["enhance"],
+        "enhance_options": options["see3d"] if enhancement == "see3d-sr" else {},
     }
 
 

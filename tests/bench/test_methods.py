@@ -114,14 +114,14 @@ def test_a_row_whose_parts_are_missing_says_which() -> None:
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.needs])
 def test_a_row_whose_weights_are_missing_says_what_to_do(name: str, tmp_path: Path) -> None:
     weights = ["--pipeline.refiner.see3d.weights", str(tmp_path), "--x", "1"]
-    enhancer = ["--pipeline.refiner.enhance.see3d-sr.weights", str(tmp_path)]
     with pytest.raises(CloseupError, match=r"needs .*: the (refiner|enhancer) .* cannot run here: .+"):
-        require_parts(METHODS[name], [*weights, *enhancer])
+        require_parts(METHODS[name], weights)
 
 
 def test_where_the_weights_are_can_be_told() -> None:
     """As `bench --train-options` does; the row's own options, given once more, give way."""
-    require_parts(METHODS["see3d-update"], ["--y", "2", "--pipeline.refiner.see3d.weights", "tiny"])
+    with pytest.raises(CloseupError, match="nobody/nothing are not in the local"):
+        require_parts(METHODS["see3d-update"], ["--y", "2", "--pipeline.refiner.see3d.weights", "nobody/nothing"])
     require_parts(METHODS["see3d-update"], ["--pipeline.refiner.kind", "reliable"])
 
 

@@ -19,12 +19,10 @@ def configured(*words: str) -> RefinerConfig:
 def test_short_options_are_laid_over_those_of_ns_train() -> None:
     config = configured(
         "--refiner", "see3d", "--weights", "FOLDER", "--steps", "7", "--enhance", "see3d-sr",
-        "--pipeline.refiner.see3d.guidance", "1.5", "--pipeline.refiner.enhance.see3d-sr.frames", "5",
+        "--pipeline.refiner.see3d.frames", "5",
     )  # fmt: skip
     assert (config.kind, config.enhance.kind) == ("see3d", "see3d-sr")
-    for options in (config.see3d, config.enhance.see3d_sr):
-        assert (options.weights, options.steps) == ("FOLDER", 7)
-    assert (config.see3d.guidance, config.see3d.size, config.enhance.see3d_sr.frames) == (1.5, 512, 5)
+    assert (config.see3d.weights, config.see3d.steps, config.see3d.frames) == ("FOLDER", 7, 5)
     long = configured("--pipeline.refiner.kind", "command", "--pipeline.refiner.command.run", "fix {input} {output}")
     assert (long.kind, long.command.run) == ("command", "fix {input} {output}")
     assert configured() == RefinerConfig()
@@ -32,27 +30,14 @@ def test_short_options_are_laid_over_those_of_ns_train() -> None:
 
 def test_yes_and_no_are_said_as_to_ns_train() -> None:
     """As the error messages and the documentation say them."""
-    config = configured(
-        "--pipeline.refiner.difix.trust-remote-code", "True", "--pipeline.refiner.see3d.batched-guidance", "False",
-    )  # fmt: skip
-    assert config.difix.trust_remote_code and not config.see3d.batched_guidance
-
-
-def test_tiny_weights_take_few_small_steps_unless_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
-    config = configured("--refiner", "see3d", "--weights", "tiny")
-    assert (config.enhance.see3d_sr.size, config.enhance.see3d_sr.steps) == (128, 2)
-    assert (config.see3d.size, config.see3d.steps) == (128, 2) and "2 steps at 128 pixels" in capsys.readouterr().out
-    for words in (("--steps", "9"), ("--pipeline.refiner.see3d.size", "256")):
-        config = configured("--refiner", "see3d", "--weights", "tiny", *words)
-        assert (config.see3d.size, config.see3d.steps) in ((512, 9), (256, 50)) and not capsys.readouterr().out
+    config = configured("--pipeline.refiner.command.generates", "False", "--pipeline.refiner.see3d.cpu-offload", "True")
+    assert config.see3d.cpu_offload and not config.command.generates
 
 
 def test_options_of_a_part_that_was_not_chosen_are_refused() -> None:
     with pytest.raises(CloseupError, match="--weights and --steps are for --refiner see3d"):
-        configured("--refiner", "difix", "--weights", "x", "--steps", "3")
-    assert (
-        configured("--refiner", "reliable", "--enhance", "see3d-sr", "--weights", "x").enhance.see3d_sr.weights == "x"
-    )
+        configured("--refiner", "command", "--weights", "x", "--steps", "3")
+    assert configured("--refiner", "reliable", "--enhance", "see3d-sr", "--weights", "x").see3d.weights == "x"
 
 
 def test_the_table_says_what_became_of_each_view(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,7 +46,7 @@ def test_the_table_says_what_became_of_each_view(capsys: pytest.CaptureFixture[s
         "pass_number": 2, "frames": 7, "seconds": 3.25,
     }  # fmt: skip
     failed = {**view, "accepted": False, "verdict": "rejected", "reason": "NaN [from] the network", "psnr_after": None}
-    print_views({"t0_update_00": view, "t0_update_01": failed}, "round 1: see3d [tiny]")
+    print_views({"t0_update_00": view, "t0_update_01": failed}, "round 1: see3d [a note]")
     said = " ".join(capsys.readouterr().out.split())
-    assert "round 1: see3d [tiny]" in said and "20.00 -> 21.50" in said and "2, 7 pictures" in said
+    assert "round 1: see3d [a note]" in said and "20.00 -> 21.50" in said and "2, 7 pictures" in said
     assert "20.00 -> -" in said and "t0_update_01: NaN [from] the network" in said and "agrees" not in said

@@ -24,6 +24,8 @@ ENTRY_POINTS = {
     "ns-render": "nerfstudio.scripts.render:entrypoint",
     "ns-viewer": "nerfstudio.scripts.viewer.run_viewer:entrypoint",
     "closeup-gs": "closeup_ns.cli.main:main",
+    "small-train": "tests.integration.watched:train_small",
+    "small-refine": "tests.integration.watched:refine_small",
     "watched-train": "tests.integration.watched:train",
     "killed-train": "tests.integration.watched:train_killed",
     "killed-refine": "tests.integration.watched:refine_killed",

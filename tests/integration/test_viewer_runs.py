@@ -1,20 +1,20 @@
-"""The viewer's panel on runs of every kind: with a diffusion model, of an older version, without rounds, for two."""
+"""The viewer's panel on runs of every kind: with a diffusion model, without rounds, for two."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+import torch
 
 from tests.integration.browserless import Browser, browsing, pick
-from tests.integration.commands import TIMEOUT, fork, forked
+from tests.integration.commands import TIMEOUT, forked
 from tests.integration.runs import Run, run_of, train_arguments
 from tests.integration.serving import free_port, wait_until_it_answers
 from tests.integration.test_resume import as_splatfacto
 from tests.integration.watched import IMPORTED
+from tests.refine.see3d.tiny import write_tiny_weights
 
 pytestmark = pytest.mark.integration
 
@@ -23,7 +23,8 @@ def test_a_diffusion_model_is_loaded_by_a_round_and_by_nothing_before_it(capture
     """Attached, a target, every overlay, a path: no import. Then the button."""
     arguments = train_arguments(
         capture, tmp_path, vis="viewer", pipeline__schedule__base_steps=100_000, pipeline__refiner__kind="see3d",
-        pipeline__refiner__see3d__weights="tiny", pipeline__refiner__see3d__steps=2,
+        pipeline__refiner__see3d__weights=write_tiny_weights(tmp_path / "weights", torch.Generator(), ["sparse"]),
+        pipeline__refiner__see3d__steps=2,
     )  # fmt: skip
     with browsing("watched-train", *arguments, cwd=tmp_path) as browser:
         log = next(tmp_path.glob("watched-train-*.log"))
@@ -47,8 +48,7 @@ def test_a_diffusion_model_is_loaded_by_a_round_and_by_nothing_before_it(capture
 
 
 def test_two_people_see_one_target(copied: Run, tmp_path: Path) -> None:
-    """On a run of an older version. One picks; the other sees it, and stays when the first has left."""
-    older(copied.config)
+    """One picks; the other sees it, and stays when the first has left."""
     with browsing("ns-viewer", "--load-config", copied.config, cwd=tmp_path) as first:
         second = Browser(first.port)
         for browser in (first, second):
@@ -67,46 +67,6 @@ def test_two_people_see_one_target(copied: Run, tmp_path: Path) -> None:
         pick(second, 0.6, 0.5)
         second.wait(lambda: second.target() != chosen, "a target of the one who stayed")
         second.close()
-
-
-def older(config: Path) -> None:
-    """Make a run's config.yml what a version without panel and generators wrote."""
-    root = yaml.compose(config.read_text())
-    pipeline = _inner(root, "pipeline")
-    _drop(pipeline, "viewer")
-    for name in ("see3d", "difix", "command", "enhance"):
-        _drop(_inner(pipeline, "refiner"), name)
-    config.write_text(yaml.serialize(root))
-
-
-def _inner(node: yaml.Node, name: str) -> yaml.MappingNode:
-    found = next(value for key, value in node.value if key.value == name)
-    assert isinstance(found, yaml.MappingNode)
-    return found
-
-
-def _drop(node: yaml.MappingNode, name: str) -> None:
-    kept = [(key, value) for key, value in node.value if key.value != name]
-    assert len(kept) == len(node.value) - 1, name
-    node.value = kept
-
-
-def test_a_run_of_an_older_version_is_read_by_every_command(copied: Run, finished: Run, tmp_path: Path) -> None:
-    older(copied.config)
-    assert "ViewerPanelConfig" not in copied.config.read_text() and "See3D" not in copied.config.read_text()
-    page, path, scores = tmp_path / "report.html", tmp_path / "path.json", tmp_path / "eval.json"
-    for name, *arguments in (
-        ("ns-eval", "--output-path", scores),
-        ("closeup-gs", "report", "--output", page),
-        ("closeup-gs", "path", "--output", path, "--frames", 3),
-    ):
-        subcommand = arguments[:1] if name == "closeup-gs" else []
-        rest = arguments[len(subcommand) :]
-        ended = fork(name, *subcommand, "--load-config", copied.config, *rest, cwd=tmp_path)
-        assert ended.code == 0, ended.output
-    reported = finished.json("round_2", "report.json")["evaluation_psnr"]["after"]
-    assert json.loads(scores.read_text())["results"]["psnr"] == pytest.approx(reported, abs=0.05)
-    assert "Round 2" in page.read_text() and len(json.loads(path.read_text())["camera_path"]) == 3
 
 
 def test_a_run_without_rounds_says_so_and_ends_by_itself(capture: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 """Commands that are watched from within: `ns-train` that tells of a diffusion model, and ones that a kill stops midway.
+All of them take See3D's networks for small ones (tests/refine/see3d/tiny.py).
 
 A test that waits for a file and then kills comes too late on a machine that is busy, or faster than it thought.
 """
@@ -9,6 +10,10 @@ import importlib
 import os
 import signal
 import sys
+from dataclasses import replace
+
+from closeup_ns.refine.see3d import stage, unet
+from tests.refine.see3d.tiny import TINY_CONFIG
 
 IMPORTED = "A diffusion model's code is imported"
 CODE = ("diffusers", "transformers.models.clip")
@@ -22,21 +27,43 @@ def train() -> None:
         if event == "import" and str(arguments[0]).startswith(CODE):
             print(f"{IMPORTED}: {arguments[0]}", flush=True)
 
+    _with_small_networks()
     assert not [name for name in sys.modules if name.startswith(CODE)]
     sys.addaudithook(told)
     importlib.import_module("nerfstudio.scripts.train").entrypoint()
 
 
+def train_small() -> None:
+    """`ns-train`."""
+    _with_small_networks()
+    importlib.import_module("nerfstudio.scripts.train").entrypoint()
+
+
+def refine_small() -> None:
+    """`closeup-gs`."""
+    _with_small_networks()
+    importlib.import_module("closeup_ns.cli.main").main()
+
+
 def train_killed() -> None:
     """`ns-train` that is killed (SIGKILL) when the second view of a round is about to count."""
     _die_at_the_second_view()
+    _with_small_networks()
     importlib.import_module("nerfstudio.scripts.train").entrypoint()
 
 
 def refine_killed() -> None:
     """`closeup-gs`, killed likewise."""
     _die_at_the_second_view()
+    _with_small_networks()
     importlib.import_module("closeup_ns.cli.main").main()
+
+
+def _with_small_networks() -> None:
+    """See3D's loader expects the tiny networks, and its refiner shows them squares of 64 pixels, those of SR too."""
+    unet.CONFIG = TINY_CONFIG
+    stage.BASE = replace(stage.BASE, side=64, overlap=16)
+    stage.SR = replace(stage.SR, side=64, overlap=16)
 
 
 def _die_at_the_second_view() -> None:

@@ -10,15 +10,14 @@ import pytest
 import torch
 
 from closeup_ns.errors import RefinerError
-from closeup_ns.refine.command import CommandRefiner, why_not
+from closeup_ns.refine.command import CommandRefiner
 from closeup_ns.refine.options import CommandRefinerConfig
-from closeup_ns.refine.refiner import GuideImage, Refiner, RefineRequest
+from closeup_ns.refine.refiner import COMMAND_OPTION, GuideImage, Refiner, RefineRequest
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.view import View
 from tests.refine.scene import camera
 
-CPU = torch.device("cpu")
 NAMES = ["t0_update_00", "t0_update_01", "t0/update_01"]
 FIX = """
 import json, pathlib, shutil, sys
@@ -69,9 +68,8 @@ def refiner(tmp_path: Path, body: str = FIX, **options: object) -> tuple[Command
     program.write_text(body)
     run = f"{sys.executable} {program} {{input}} {{output}} {log}"
     config = CommandRefinerConfig(run=run, **options)  # type: ignore[arg-type]
-    assert config.why_not(CPU) is None
-    made = config.setup(CPU)
-    assert isinstance(made, CommandRefiner) and isinstance(made, Refiner)
+    made = CommandRefiner(config, COMMAND_OPTION)
+    assert isinstance(made, Refiner)
     return made, log
 
 
@@ -143,11 +141,8 @@ def test_no_names_no_references_another_type(tmp_path: Path) -> None:
     assert torch.allclose(result.image, 1 - asked.renders[0].color, atol=1e-6)
 
 
-def test_a_program_that_fails_is_an_error_and_a_wrong_command_is_known_before(tmp_path: Path) -> None:
+def test_a_program_that_fails_is_an_error(tmp_path: Path) -> None:
     made, _ = refiner(tmp_path, "raise SystemExit('no model here')")
     with pytest.raises(RefinerError, match="--pipeline.refiner.command.run.*exit code 1.*\nno model here"):
         made.refine(request())
     made.close()
-    assert "is empty" in (why_not("", CPU) or "")
-    with pytest.raises(RefinerError, match="is empty"):
-        CommandRefinerConfig().setup(CPU).refine(request())

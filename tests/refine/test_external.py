@@ -56,7 +56,7 @@ def test_a_wrong_command_is_refused_before_anything_runs(template: str, says: st
     reason = program.why_not()
     assert reason is not None and "\n" not in reason and OPTION in reason
     with pytest.raises(RefinerError, match=says):
-        program.treat({}, {}, False)
+        program.treat({}, {})
 
 
 def test_a_script_that_is_not_executable_and_a_timeout_of_nothing(tmp_path: Path) -> None:
@@ -67,14 +67,14 @@ def test_a_script_that_is_not_executable_and_a_timeout_of_nothing(tmp_path: Path
     assert "more than 0 seconds" in (Program("true {input} {output}", float("nan"), OPTION).why_not() or "")
     path.chmod(0o755)
     with pytest.raises(RefinerError, match="cannot be started.*interpreter"):  # no #! line
-        Program(f"{path} {{input}} {{output}}", 1.0, OPTION).treat({}, {}, False)
+        Program(f"{path} {{input}} {{output}}", 1.0, OPTION).treat({}, {})
 
 
 def test_no_shell_reads_the_command(tmp_path: Path, generator: torch.Generator) -> None:
     mark = tmp_path / "mark"
     program = Program(f'{sys.executable} -c "{COPY}" {{input}} {{output}} ; touch {mark} $(touch {mark})', 60, OPTION)
     original = picture(generator)
-    assert torch.equal(program.treat({"a.png": original}, {"a.png": (6, 8)}, False)["a.png"], original)  # type: ignore
+    assert torch.equal(program.treat({"a.png": original}, {"a.png": (6, 8)})["a.png"], original)  # type: ignore
     assert not mark.exists()
 
 
@@ -94,9 +94,7 @@ def test_what_is_written_and_what_comes_back(tmp_path: Path, generator: torch.Ge
     mask[0, 1] = True
     bad = image.clone()
     bad[0, 0] = torch.tensor([float("nan"), 2.0, -1.0])
-    made = program.treat({"renders/a.png": bad, "masks/a.png": mask, "r.json": {"seed": 3}}, {"a.png": (6, 8)}, False)[
-        "a.png"
-    ]
+    made = program.treat({"renders/a.png": bad, "masks/a.png": mask, "r.json": {"seed": 3}}, {"a.png": (6, 8)})["a.png"]
     assert isinstance(made, torch.Tensor)
     assert made.dtype == torch.float32
     expected = image.clone()
@@ -107,7 +105,7 @@ def test_what_is_written_and_what_comes_back(tmp_path: Path, generator: torch.Ge
 def test_levels_are_rounded_not_cut(tmp_path: Path) -> None:
     values = torch.rand(6, 8, 3, generator=torch.Generator().manual_seed(1))
     program = Program(f'{sys.executable} -c "{COPY}" {{input}} {{output}}', 60, OPTION)
-    made = program.treat({"a.png": values}, {"a.png": (6, 8)}, False)["a.png"]
+    made = program.treat({"a.png": values}, {"a.png": (6, 8)})["a.png"]
     assert float((made - values).abs().max()) <= 0.5 / 255 + 1e-6  # type: ignore[operator]
 
 
@@ -132,7 +130,7 @@ def test_a_picture_that_is_none_is_said_and_the_others_are_kept(tmp_path: Path) 
     good = "Image.linear_gradient('L').resize((8, 6)).convert('RGB').save(sink / 'good.png')"
     body = "\n".join([good, *(f"path = sink / '{name}.png'; {code}" for name, (code, _) in WRONG.items())])
     expected = dict.fromkeys([*(f"{name}.png" for name in WRONG), "good.png"], (6, 8))
-    made = script(tmp_path, body).treat({"a.png": torch.zeros(6, 8, 3)}, expected, False)
+    made = script(tmp_path, body).treat({"a.png": torch.zeros(6, 8, 3)}, expected)
     assert isinstance(made["good.png"], torch.Tensor) and float(made["good.png"].max()) > 0.8
     for name, (_, says) in WRONG.items():
         fault = made[f"{name}.png"]
@@ -141,35 +139,18 @@ def test_a_picture_that_is_none_is_said_and_the_others_are_kept(tmp_path: Path) 
 
 @pytest.mark.parametrize("put", ["symlink_to(source)", "exists()"])
 def test_an_output_folder_that_is_gone_or_a_link_leads_nowhere(tmp_path: Path, put: str) -> None:
-    made = script(tmp_path, f"sink.rmdir(); sink.{put}").treat(
-        {"a.png": torch.zeros(6, 8, 3)}, {"a.png": (6, 8)}, False
-    )
+    made = script(tmp_path, f"sink.rmdir(); sink.{put}").treat({"a.png": torch.zeros(6, 8, 3)}, {"a.png": (6, 8)})
     assert re.search("leaves the output folder|cannot be read", str(made["a.png"]))
-
-
-def test_an_upscaler_may_give_whole_multiples(tmp_path: Path) -> None:
-    body = "\n".join(
-        f"Image.new('RGB', {size}).save(sink / '{name}.png')"
-        for name, size in {
-            "one": (8, 6), "two": (16, 12), "eight": (64, 48), "odd": (12, 9), "bent": (16, 6), "less": (4, 3),
-            "vast": (800, 600),
-        }.items()
-    )  # fmt: skip
-    names = [f"{name}.png" for name in ("one", "two", "eight", "odd", "bent", "less", "vast")]
-    made = script(tmp_path, body).treat({}, dict.fromkeys(names, (6, 8)), True)
-    shapes = [tuple(value.shape[:2]) if isinstance(value, torch.Tensor) else value for value in made.values()]
-    assert shapes[:3] == [(6, 8), (12, 16), (48, 64)]
-    assert all(isinstance(shape, str) and "whole multiple of it, at most 8" in shape for shape in shapes[3:])
 
 
 def test_a_failing_program_is_quoted(tmp_path: Path) -> None:
     program = script(tmp_path, "print('x' * 5000)\nprint('to stdout', flush=True)\nsys.exit('no licence file')")
     with pytest.raises(RefinerError, match="exit code 1") as caught:
-        program.treat({}, {}, False)
+        program.treat({}, {})
     assert "to stdout" in str(caught.value) and "no licence file" in str(caught.value)
     assert len(str(caught.value)) < 2500
     with pytest.raises(RefinerError, match="signal 9; it printed nothing"):
-        script(tmp_path, "os.kill(os.getpid(), 9)").treat({}, {}, False)
+        script(tmp_path, "os.kill(os.getpid(), 9)").treat({}, {})
 
 
 def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
@@ -184,7 +165,7 @@ def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) -> Non
     for seconds in (2.0, 20.0, 200.0):  # a busy machine may take longer than that to start two Pythons
         if "half way" not in told:
             with pytest.raises(RefinerError, match=f"stopped after {seconds:g} s") as caught:
-                script(tmp_path, body, seconds).treat({}, {}, False)
+                script(tmp_path, body, seconds).treat({}, {})
             told = str(caught.value)
     assert re.search("stopped after .*\n.*half way", told)
     for pid in map(int, pids.read_text().split()):
@@ -192,21 +173,6 @@ def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) -> Non
         while _alive(pid) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not _alive(pid)
-
-
-def test_what_it_prints_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program prints until it finds that what it printed was cut; the end is still there for the message."""
-    monkeypatch.setattr("closeup_ns.refine.external.LOG_BYTES", 10_000)
-    monkeypatch.setattr("closeup_ns.refine.external.LOG_SECONDS", 0.02)
-    program = script(
-        tmp_path,
-        "import time\nlargest, end = 0, time.monotonic() + 10\n"
-        "while time.monotonic() < end and os.fstat(1).st_size >= largest:\n"
-        "    largest = os.fstat(1).st_size\n    print('x' * 5000, flush=True)\n    time.sleep(0.005)\n"
-        "sys.exit('cut' if os.fstat(1).st_size < largest else 'never cut')",
-    )
-    with pytest.raises(RefinerError, match=r"\ncut$"):
-        program.treat({}, {}, False)
 
 
 def _alive(pid: int) -> bool:
@@ -223,9 +189,9 @@ def test_it_reads_nothing_from_the_terminal_and_leaves_no_folder(
     (tmp_path / "link").symlink_to(tmp_path)  # as on systems whose folder for temporary files is a link
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "link"))
     body = "assert sys.stdin.read() == ''\n(sink / 'more').mkdir()\nImage.new('RGB', (8, 6)).save(sink / 'a.png')"
-    assert not isinstance(script(tmp_path, body).treat({}, {"a.png": (6, 8)}, False)["a.png"], str)
+    assert not isinstance(script(tmp_path, body).treat({}, {"a.png": (6, 8)})["a.png"], str)
     with pytest.raises(RefinerError):
-        script(tmp_path, "sys.exit(3)").treat({"a.png": torch.zeros(6, 8, 3)}, {}, False)
+        script(tmp_path, "sys.exit(3)").treat({"a.png": torch.zeros(6, 8, 3)}, {})
     assert not list(tmp_path.glob("closeup-*"))
 
 
@@ -247,7 +213,7 @@ def test_names_stay_readable() -> None:
 def test_png_is_eight_bit_rgb(tmp_path: Path) -> None:
     kept = tmp_path / "kept.png"
     program = script(tmp_path, f"import shutil; shutil.copy(source / 'a.png', {str(kept)!r})")
-    program.treat({"a.png": torch.full((6, 8, 3), 0.5, dtype=torch.float64)}, {}, False)
+    program.treat({"a.png": torch.full((6, 8, 3), 0.5, dtype=torch.float64)}, {})
     with Image.open(kept) as image:
         assert (image.format, image.mode) == ("PNG", "RGB")
         assert (np.array(image) == 128).all()

@@ -1,8 +1,7 @@
-"""Choosing a refiner: from the command line, from a saved config, and never before it is needed."""
+"""Choosing a refiner: from the command line, and never before it is needed."""
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from typing import Any, cast
@@ -13,16 +12,15 @@ import tyro
 import yaml
 
 from closeup_ns.errors import CloseupError, RefinerError
-from closeup_ns.refine.enhance.options import EnhancerConfig, SDXLConfig
-from closeup_ns.refine.none import NoRefiner
-from closeup_ns.refine.options import RefinerOptions, See3DRefinerConfig
-from closeup_ns.refine.refiner import Refiner, RefinerConfig, RefineRequest, build_refiner, check_refiner
+from closeup_ns.refine.options import CommandRefinerConfig, EnhanceConfig, RefinerConfig, See3DRefinerConfig
+from closeup_ns.refine.refiner import Refiner, RefineRequest, build_refiner, check_refiner
+from closeup_ns.refine.see3d import weights
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.reliability import ReliablePixels
 from tests.refine.scene import camera
 
 
-@pytest.mark.parametrize(("kind", "name"), [("auto", "reliable"), ("reliable", "reliable"), ("none", "none")])
+@pytest.mark.parametrize(("kind", "name"), [("auto", "none"), ("reliable", "reliable"), ("none", "none")])
 def test_build_says_in_one_line_what_and_why(kind: Any, name: str) -> None:
     refiner, line = build_refiner(RefinerConfig(kind=kind), "cpu")
     assert isinstance(refiner, Refiner)
@@ -35,90 +33,89 @@ def test_build_says_in_one_line_what_and_why(kind: Any, name: str) -> None:
 
 
 def test_an_unknown_kind_names_the_known_ones() -> None:
-    with pytest.raises(CloseupError, match="auto, reliable, see3d, difix, command, none"):
+    with pytest.raises(CloseupError, match="auto, reliable, see3d, command, none"):
         build_refiner(RefinerConfig(kind=cast(Any, "magic")), "cpu")
+    with pytest.raises(CloseupError, match="none, see3d-sr, command"):
+        build_refiner(RefinerConfig(enhance=EnhanceConfig(cast(Any, "magic"))), "cpu")
 
 
 @pytest.mark.parametrize(
     ("device", "reason", "kind", "why"),
     [
         ("cuda", None, "see3d", "a GPU and the weights are here"),
-        ("cuda", "no weights", "reliable", "not see3d, since no weights"),
-        ("cpu", None, "reliable", "hours without"),
+        ("cuda", "no weights", "none", "not see3d, since no weights"),
+        ("cpu", None, "none", "hours without"),
     ],
 )
 def test_auto_takes_see3d_on_a_gpu_that_has_its_weights(
     monkeypatch: pytest.MonkeyPatch, device: str, reason: str | None, kind: str, why: str
 ) -> None:
-    monkeypatch.setattr(See3DRefinerConfig, "why_not", lambda self, device: reason)
-    monkeypatch.setattr(RefinerOptions, "setup", lambda self, device: NoRefiner(cast(Any, self), device))
+    monkeypatch.setattr(weights, "why_not", lambda source, unet: reason)
     _, line = build_refiner(RefinerConfig(), device)
     assert line.startswith(f"refiner: {kind}") and why in line and "\n" not in line
 
 
-def test_what_cannot_run_is_refused_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(See3DRefinerConfig, "why_not", lambda self, device: "there are no weights in x")
-    with pytest.raises(RefinerError, match="the refiner see3d cannot run here: there are no weights in x"):
-        check_refiner(RefinerConfig(kind="see3d"), "cpu")
-    monkeypatch.setattr(SDXLConfig, "why_not", lambda self, device: "no diffusers")
-    with pytest.raises(RefinerError, match="the enhancer sdxl cannot run here: no diffusers"):
-        check_refiner(RefinerConfig(kind="reliable", enhance=EnhancerConfig(kind="sdxl")), "cpu")
+RUN = f"{sys.executable} fix.py {{input}} {{output}}"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (RefinerConfig("see3d"), "the refiner see3d cannot run here: no sparse in bruiiii/See3D"),
+        (RefinerConfig("see3d", See3DRefinerConfig("FOLDER")), "no sparse in FOLDER"),
+        (RefinerConfig("see3d", See3DRefinerConfig(frames=1)), "frames is 1"),
+        (RefinerConfig("command"), "the refiner command cannot run here: --pipeline.refiner.command.run is empty"),
+        (
+            RefinerConfig("command", command=CommandRefinerConfig("nowhere {input} {output}")),
+            "no program 'nowhere' on PATH",
+        ),
+        (
+            RefinerConfig("reliable", enhance=EnhanceConfig("see3d-sr")),
+            "the enhancer see3d-sr cannot run here: no SR in bruiiii/See3D",
+        ),
+        (RefinerConfig("auto", enhance=EnhanceConfig("command", RUN)), "command has no refined views to sharpen"),
+        (
+            RefinerConfig("reliable", enhance=EnhanceConfig("command")),
+            "the enhancer command cannot run here: --pipeline.refiner.enhance.run is empty",
+        ),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, config: RefinerConfig, message: str
+) -> None:
+    monkeypatch.setattr(weights, "why_not", lambda source, unet: f"no {unet} in {source}")
+    with pytest.raises(RefinerError, match=message):
+        check_refiner(config, "cpu")
+
+
+def test_what_can_run_is_not_refused() -> None:
     for kind in ("auto", "reliable", "none"):
         check_refiner(RefinerConfig(kind=cast(Any, kind)), "cpu")
-    for config in (RefinerConfig(kind=cast(Any, "magic")), RefinerConfig(enhance=EnhancerConfig(cast(Any, "magic")))):
-        with pytest.raises(CloseupError, match="unknown .* 'magic': choose"):
-            check_refiner(config, "cpu")
-
-
-def test_options_that_contradict_each_other_are_refused_as_early() -> None:
-    with pytest.raises(RefinerError, match="frames is 1"):
-        check_refiner(RefinerConfig(kind="see3d", see3d=See3DRefinerConfig("tiny", frames=1)), "cpu")
+    run = CommandRefinerConfig(RUN)
+    check_refiner(RefinerConfig("command", command=run, enhance=EnhanceConfig("command", RUN)), "cpu")
 
 
 def test_no_refiner_imports_anything_heavy_before_it_refines() -> None:
     """ns-viewer, ns-eval and ns-render ask a refiner whether it generates; they need none of its packages."""
     program = """
 import sys
-from closeup_ns.refine.refiner import ENHANCERS, KINDS, RefinerConfig, build_refiner
-from closeup_ns.refine.enhance.options import EnhancerConfig
+from closeup_ns.refine.refiner import ENHANCERS, KINDS, build_refiner
+from closeup_ns.refine.options import EnhanceConfig, RefinerConfig
+assert not [name for name in sys.modules if name.startswith("closeup_ns.refine.") and name.count(".") > 2]
 for kind in KINDS:
     for enhancer in ENHANCERS:
-        refiner, _ = build_refiner(RefinerConfig(kind=kind, enhance=EnhancerConfig(enhancer)), "cpu")
-        assert refiner.generates == (kind in ("see3d", "difix", "command") or enhancer != "none"), (kind, enhancer)
+        refiner, _ = build_refiner(RefinerConfig(kind=kind, enhance=EnhanceConfig(enhancer)), "cpu")
+        assert refiner.generates == (kind in ("see3d", "command") or enhancer != "none"), (kind, enhancer)
 print(sorted({"diffusers", "transformers", "accelerate", "huggingface_hub", "nerfstudio"} & sys.modules.keys()))
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
     assert ended.stdout.strip() == "[]", ended.stdout + ended.stderr
 
 
-def test_nothing_is_imported_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("refiner", "reliable", "none"):
-        monkeypatch.delitem(sys.modules, f"closeup_ns.refine.{name}", raising=False)
-    importlib.import_module("closeup_ns.refine.refiner").RefinerConfig()
-    assert "closeup_ns.refine.reliable" not in sys.modules
-    assert "closeup_ns.refine.none" not in sys.modules
-
-
 def test_options_from_the_command_line_and_from_a_saved_config() -> None:
-    config = tyro.cli(
-        RefinerConfig, args=["--kind", "reliable", "--reliable.feather", "2", "--reliable.iterations", "3"]
-    )
-    assert (config.kind, config.reliable.feather, config.reliable.iterations) == ("reliable", 2.0, 3)
+    config = tyro.cli(RefinerConfig, args=["--kind", "see3d", "--see3d.steps", "9", "--enhance.kind", "see3d-sr"])
+    assert (config.kind, config.see3d.steps, config.enhance.kind) == ("see3d", 9, "see3d-sr")
     assert yaml.load(yaml.dump(config), Loader=yaml.UnsafeLoader) == config
-
-
-def test_a_saved_config_without_the_newer_options_gets_their_defaults() -> None:
-    lines = yaml.dump(RefinerConfig(kind="reliable")).splitlines()
-    newer = ("see3d", "difix", "command", "enhance")
-    kept, skipping = [], False
-    for line in lines:
-        if not line.startswith(" "):
-            skipping = line.split(":")[0] in newer
-        if not skipping:
-            kept.append(line)
-    assert len(kept) < len(lines)
-    config = yaml.load("\n".join(kept), Loader=yaml.UnsafeLoader)
-    assert config == RefinerConfig(kind="reliable")
 
 
 def test_a_request_with_a_render_missing_is_refused() -> None:

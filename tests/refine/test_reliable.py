@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from closeup_ns.refine.filters import gaussian_blur
 from closeup_ns.refine.gate import masked_psnr
-from closeup_ns.refine.refiner import RefinedView, RefineRequest, ReliableRefinerConfig
+from closeup_ns.refine.refiner import RefinedView, RefineRequest
 from closeup_ns.refine.reliable import ReliableRefiner, knowledge, photograph_sigma, source_footprint
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.reliability import Observation, ReliablePixels
@@ -26,8 +26,10 @@ CPU = torch.device("cpu")
 def refine(
     view: View, render: Rendered, mask: ReliablePixels, references: list[Observation], **options: float
 ) -> RefinedView:
-    config = dataclasses.replace(ReliableRefinerConfig(), **options)
-    return ReliableRefiner(config, CPU).refine(RefineRequest([view], [render], [mask], references, 0))[0]
+    """``options`` stand in for the module's constants of these names."""
+    constants = {name.upper(): value for name, value in options.items()}
+    with patch.dict("closeup_ns.refine.reliable.__dict__", constants):
+        return ReliableRefiner().refine(RefineRequest([view], [render], [mask], references, 0))[0]
 
 
 def flat(view: View, color: Tensor, depth: float = 1.0) -> Rendered:
@@ -95,7 +97,7 @@ def test_what_photographs_confirm_is_not_touched(generator: torch.Generator) -> 
     detail = torch.rand(3, view.height, view.width, generator=generator)
     seen = gaussian_blur(detail, photograph_sigma(3.0))
     render = flat(view, detail.permute(1, 2, 0), 4 / 3)
-    refined = refine(view, render, says(view, seen), [observation(camera(0, 0, 0))], iterations=3)
+    refined = refine(view, render, says(view, seen), [observation(camera(0, 0, 0))])
     torch.testing.assert_close(refined.image, render.color, atol=1e-5, rtol=0)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -17,8 +18,9 @@ from closeup_ns.refine.masks import mask_picture
 from closeup_ns.refine.options import See3DRefinerConfig
 from closeup_ns.refine.refiner import GuideImage
 from closeup_ns.refine.see3d.references import reference_crops, surface_points
+from closeup_ns.refine.see3d.stage import Stage
 from closeup_ns.refine.seeds import seeded
-from closeup_ns.refine.sizes import CELL, Tile, blend, cut, tiles
+from closeup_ns.refine.sizes import CELL, Tile, blend, cut, resized, tiles
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.view import View
 
@@ -50,9 +52,7 @@ class JointModel(Protocol):
         *,
         generator: Sequence[torch.Generator],
         steps: int | None = None,
-        guidance: float | None = None,
         latents: Float[Tensor, "N 4 h w"] | None = None,
-        batched_guidance: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> JointOutput:
         """Refines ``renders`` together; ``closeup_ns.refine.see3d.pipeline.See3DPipeline`` says how."""
@@ -77,6 +77,22 @@ class Target:
         image = torch.nan_to_num(render.color.float()).clamp(0, 1).permute(2, 0, 1).contiguous()
         return Target(name, view, render, image, opened(dense.to(image.device)))
 
+    def enlarged(self, side: int) -> Target:
+        """The same view with at least ``side`` pixels along both sides; itself where it has them."""
+        shorter = min(self.view.width, self.view.height)
+        if shorter >= side:
+            return self
+        height, width = (max(side, round(length * side / shorter)) for length in (self.view.height, self.view.width))
+        depth, alpha, known = (_nearest(x, height, width) for x in (self.render.depth, self.render.alpha, self.known))
+        image = resized(self.image, height, width)
+        render = Rendered(image.permute(1, 2, 0), depth, alpha)
+        return Target(self.name, self.view.scaled_to(width, height), render, image, known)
+
+
+def _nearest(plane: Tensor, height: int, width: int) -> Tensor:
+    """A depth map, opacity or mask at another size: without values that no pixel has."""
+    return F.interpolate(plane[None, None].float(), (height, width), mode="nearest-exact")[0, 0].to(plane.dtype)
+
 
 @dataclass(frozen=True, eq=False)
 class Joint:
@@ -94,42 +110,48 @@ def refine_jointly(
     model: JointModel,
     targets: Sequence[Target],
     guides: Sequence[GuideImage],
+    stage: Stage,
     config: See3DRefinerConfig,
     seed: int,
     progress: Callable[[int, int], None],
 ) -> Joint:
     """Refine ``targets``, all of one size, with ``guides`` as references.
 
-    Tile k of all of them is one call of the model. Tiles of a view start from one field of noise, so that they agree
-    where they overlap; the noise of each picture comes from its name, so that it does not depend on the company.
+    The network is shown squares of the size that it was trained at: smaller views are enlarged, what is longer than a
+    square is tiled, and each view comes back at its own size. Tile k of all targets is one call of the model. Tiles of
+    a view start from one field of noise, so that they agree where they overlap; the noise of each picture comes from
+    its name, so that it does not depend on the company.
 
     Args:
         progress: called with evaluations done and expected.
     """
-    height, width = targets[0].image.shape[1:]
-    windows = tiles(height, width, config.size, config.feather)
-    pieces: list[list[Tensor]] = [[] for _ in targets]
-    starts = [_start_noise(target.name, windows, seed) for target in targets]
+    size = targets[0].image.shape[1:]
+    large = [target.enlarged(stage.side) for target in targets]
+    height, width = large[0].image.shape[1:]
+    windows = tiles(height, width, stage.side, stage.overlap)
+    # The SR stage's condition is a whole picture; its mask says which of it photographs back (dossier, 2.8).
+    unknown = config.unknown if stage.mixes_noise else "render"
+    pieces: list[list[Tensor]] = [[] for _ in large]
+    starts = [_start_noise(target.name, windows, seed) for target in large]
     evaluations = 0
     for index, tile in enumerate(windows):
-        points = torch.cat([surface_points(target.view, target.render, tile) for target in targets])
-        shown = [mask_picture(cut(target.image, tile), cut(target.known, tile), config.unknown) for target in targets]
-        names = [guide.name for guide in guides] + [target.name for target in targets]
+        points = torch.cat([surface_points(target.view, target.render, tile) for target in large])
+        shown = [mask_picture(cut(target.image, tile), cut(target.known, tile), unknown) for target in large]
+        names = [guide.name for guide in guides] + [target.name for target in large]
         output = model(
             reference_crops(guides, points, tile.height, tile.width),
             torch.stack([one.render for one in shown]),
             torch.stack([one.mask for one in shown]),
-            steps=config.steps,
-            guidance=config.guidance,
+            steps=stage.steps if config.steps is None else config.steps,
             generator=[seeded(seed, name, f"tile {index}") for name in names],
             latents=torch.stack([_of_tile(start, tile) for start in starts]).to(points.device),
-            batched_guidance=config.batched_guidance,
             progress=lambda done, total, before=index: progress(before * total + done, len(windows) * total),
         )
         evaluations += output.evaluations
-        for piece, target, image in zip(pieces, targets, output.images.float(), strict=True):
+        for piece, target, image in zip(pieces, large, output.images.float(), strict=True):
             piece.append(image.to(target.image.device))
-    images = [_joined(piece, target, windows, config.feather) for piece, target in zip(pieces, targets, strict=True)]
+    whole = [_joined(piece, target, windows, stage.overlap) for piece, target in zip(pieces, large, strict=True)]
+    images = [None if image is None else resized(image, *size) for image in whole]
     return Joint(images, evaluations, len(windows))
 
 

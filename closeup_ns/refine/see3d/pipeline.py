@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from closeup_ns.errors import RefinerError
-from closeup_ns.refine.options import SEE3D_REVISION
 from closeup_ns.refine.see3d.attention import join_frames
 from closeup_ns.refine.see3d.sampling import (
     INPUT_CHANNELS,
@@ -24,7 +23,9 @@ from closeup_ns.refine.see3d.sampling import (
     SceneLatents,
     denoise,
 )
-from closeup_ns.refine.see3d.schedule import make_scheduler, timesteps
+from closeup_ns.refine.see3d.schedule import timesteps
+from closeup_ns.refine.see3d.stage import BASE, SR, Stage
+from closeup_ns.refine.see3d.weights import UNetName
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -32,11 +33,8 @@ if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-Stage = Literal["base", "SR"]
 Generators = torch.Generator | Sequence[torch.Generator]
 
-PUBLISHED = {"base": (50, 2.0), "SR": (30, 1.0)}
-"""Steps and guidance of the published program, by stage."""
 SIDE_MULTIPLE = 64
 """Both sides of a picture, pixels: 8 in the VAE times 8 in the UNet."""
 _IMAGE_SHARE = 0.2
@@ -59,7 +57,7 @@ class See3DPipeline(DiffusionPipeline):
     Args:
         unet: Nine channels in; its attention is replaced so that it joins frames.
         scheduler: As ``schedule.make_scheduler`` makes it: ``config.timestep_spacing`` chooses the timesteps.
-        stage: ``SR`` is the 512 to 1024 stage, whose condition is the clean warp and whose defaults are others.
+        stage: As whose network ``unet`` was trained.
 
     Raises:
         RefinerError: ``unet`` has not nine input channels.
@@ -86,7 +84,7 @@ class See3DPipeline(DiffusionPipeline):
         feature_extractor: CLIPImageProcessor,
         unet: UNet2DConditionModel,
         scheduler: DDIMScheduler,
-        stage: Stage = "base",
+        stage: Stage = BASE,
     ) -> None:
         super().__init__()
         if unet.config["in_channels"] != INPUT_CHANNELS:
@@ -94,8 +92,6 @@ class See3DPipeline(DiffusionPipeline):
                 f"See3D's network takes {INPUT_CHANNELS} channels (latent, visual condition, mask), this one "
                 f"{unet.config['in_channels']}: is it of another model?"
             )
-        if stage not in PUBLISHED:
-            raise ValueError(f"stage must be one of {', '.join(PUBLISHED)}, not {stage!r}")
         join_frames(unet)
         # As published: the VAE works in tiles where a picture is larger than its own config's sample_size.
         vae.enable_tiling()
@@ -103,43 +99,30 @@ class See3DPipeline(DiffusionPipeline):
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, image_encoder=image_encoder,
             feature_extractor=feature_extractor, unet=unet, scheduler=scheduler,
         )  # fmt: skip
-        self.register_to_config(stage=stage)
+        self.stage = stage
 
     @classmethod
-    def from_pretrained(
+    def from_folder(
         cls,
-        source: str | Path,
-        *,
-        unet: Literal["sparse", "single", "SR"] = "sparse",
-        revision: str = SEE3D_REVISION,
+        folder: Path,
+        unet: UNetName = "sparse",
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        **keywords: Any,
     ) -> See3DPipeline:
-        """Builds the pipeline from the published layout; nothing is downloaded.
+        """Builds the pipeline from the published files.
 
         Args:
-            source: A local folder, a hub id that is in the local cache, or "tiny" (``loading.load_components``).
+            folder: MVD_weights (``weights.weights_folder``).
             unet: Which of the published networks; ``SR`` makes a pipeline of the SR stage.
-            revision: Commit of the hub's repository.
             dtype: Of every tower but CLIP's vision tower, which stays in float32.
             device: Where the towers are put; "cpu" where ``enable_model_cpu_offload`` follows.
-            keywords: There are no others; diffusers' own are refused.
 
         Raises:
             RefinerError: files are missing, damaged, of another model, or their scheduler cannot be used.
-            TypeError: an argument of diffusers' that this layout has no use for.
         """
-        from closeup_ns.refine.see3d.loading import load_components
+        from closeup_ns.refine.see3d.loading import load_parts
 
-        if keywords:
-            raise TypeError(f"See3DPipeline.from_pretrained does not take {', '.join(sorted(keywords))}")
-        parts = load_components(source, unet, revision=revision, dtype=dtype, device=torch.device(device))
-        return cls(
-            vae=parts.vae, text_encoder=parts.text_encoder, tokenizer=parts.tokenizer, unet=parts.unet,
-            image_encoder=parts.image_encoder, feature_extractor=parts.feature_extractor,
-            scheduler=make_scheduler(parts.scheduler_config), stage="SR" if unet == "SR" else "base",
-        )  # fmt: skip
+        return cls(**load_parts(folder, unet, dtype, torch.device(device)), stage=SR if unet == "SR" else BASE)
 
     @torch.no_grad()
     def __call__(
@@ -150,9 +133,7 @@ class See3DPipeline(DiffusionPipeline):
         *,
         generator: Generators,
         steps: int | None = None,
-        guidance: float | None = None,
         latents: Float[Tensor, "N 4 h w"] | None = None,
-        batched_guidance: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> See3DOutput:
         """Harmonises and completes ``renders`` in one joint pass (dossier 2.4 to 2.8).
@@ -166,10 +147,8 @@ class See3DPipeline(DiffusionPipeline):
             masks: True where a render is right. It is shrunk by nearest neighbour: erode it first.
             generator: All randomness, drawn on its own device picture by picture, references first; or one generator
                 for each picture in that order, which makes the noise of each independent of the others.
-            steps: Asked for, from 1 to 999; None: 50, or 30 in the SR stage. The published spacing takes some more.
-            guidance: g of (1 + g) conditional - g unconditional; None: 2, or 1 in the SR stage. 0 is off.
+            steps: Asked for, from 1 to 999; None: the stage's. The published spacing takes some more.
             latents: Where the targets start, h = H / 8; None: drawn.
-            batched_guidance: Both branches in one call of the network; without, half the activations are held.
             progress: Called after each step with the steps done and their number.
 
         Raises:
@@ -177,7 +156,7 @@ class See3DPipeline(DiffusionPipeline):
             RefinerError: there is no reference.
         """
         self._check_pictures(references, renders, masks)
-        options = self._options(steps, guidance, batched_guidance)
+        options = self._options(steps)
         # Half precision is the network's: sums over fifty steps are kept in more.
         dtype = torch.promote_types(self.unet.dtype, torch.float32)
         generators = _per_picture(generator, len(references) + len(renders))
@@ -198,16 +177,13 @@ class See3DPipeline(DiffusionPipeline):
             self.maybe_free_model_hooks()
         return See3DOutput(images, len(options.timesteps))
 
-    def _options(self, steps: int | None, guidance: float | None, batched_guidance: bool) -> SamplingOptions:
-        stage = self.config["stage"]
-        usual_steps, usual_guidance = PUBLISHED[stage]
-        asked = usual_steps if steps is None else steps
+    def _options(self, steps: int | None) -> SamplingOptions:
+        asked = self.stage.steps if steps is None else steps
         return SamplingOptions(
             timesteps=timesteps(asked, spacing=self.scheduler.config["timestep_spacing"]),
             steps=asked,
-            guidance=usual_guidance if guidance is None else guidance,
-            mixes_noise=stage == "base",
-            batched_guidance=batched_guidance,
+            guidance=self.stage.guidance,
+            mixes_noise=self.stage.mixes_noise,
         )
 
     def _check_pictures(self, references: Tensor, renders: Tensor, masks: Tensor) -> None:

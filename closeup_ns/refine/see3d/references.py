@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.refine.refiner import GuideImage
+from closeup_ns.refine.results import SOLID_ALPHA
 from closeup_ns.refine.sizes import Tile, cut, resized
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.view import View
@@ -22,8 +23,6 @@ from closeup_ns.views.warp import inside, pixel_grid, project, sample, unproject
 
 POINTS_PER_SIDE = 24
 """A tile's surface is looked at on a grid of this many pixels each way."""
-SOLID_ALPHA = 0.5
-"""Pixels with less opacity have no surface worth following."""
 _LEAST_SHARE = 0.02
 """A reference that has fewer of the points in its picture does not show the tile: some splats are in front of all."""
 _OUTLIERS = 0.02

@@ -20,15 +20,41 @@ from torch import Tensor
 from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.refine import progress
 from closeup_ns.refine.chunking import covering
-from closeup_ns.refine.libraries import out_of_memory, precision_name
+from closeup_ns.refine.libraries import out_of_memory, precision_name, torch_dtype
 from closeup_ns.refine.options import See3DRefinerConfig
 from closeup_ns.refine.refiner import GuideImage, RefinedView, RefineRequest
+from closeup_ns.refine.results import failed, generated
 from closeup_ns.refine.see3d.joint import Joint, JointModel, Target, refine_jointly
-from closeup_ns.refine.see3d.network import Network, choose_network, load_network
-from closeup_ns.refine.see3d.references import SOLID_ALPHA, shown_share, surface_points
+from closeup_ns.refine.see3d.references import shown_share, surface_points
+from closeup_ns.refine.see3d.schedule import TRAIN_STEPS
+from closeup_ns.refine.see3d.stage import BASE, SR, Stage
+from closeup_ns.refine.see3d.weights import UNetName, faults, require_packages, weights_folder
 from closeup_ns.refine.sizes import Tile
 
-Load = Callable[[See3DRefinerConfig, Network, torch.device], JointModel]
+Load = Callable[[See3DRefinerConfig, UNetName, torch.device], JointModel]
+
+
+def load_network(config: See3DRefinerConfig, unet: UNetName, device: torch.device) -> JointModel:
+    """See3D's pipeline with one of its networks, silent, on ``device`` or brought there tower by tower.
+
+    Where ``single`` is not there, ``sparse`` takes its place.
+
+    Raises:
+        RefinerError: packages, files or tensors are missing, broken or of another model.
+    """
+    require_packages()
+    from closeup_ns.refine.see3d.pipeline import See3DPipeline
+
+    folder = weights_folder(config.weights)
+    if unet == "single" and faults(folder, ["single"]):
+        unet = "sparse"
+    offload = config.cpu_offload and device.type != "cpu"
+    dtype = torch_dtype(config.dtype, device)
+    pipeline = See3DPipeline.from_folder(folder, unet, dtype, torch.device("cpu") if offload else device)
+    pipeline.set_progress_bar_config(disable=True)
+    if offload:
+        pipeline.enable_model_cpu_offload(device=device)
+    return pipeline
 
 
 @dataclass(frozen=True)
@@ -46,6 +72,7 @@ class See3DRefiner:
     Args:
         config: Options.
         device: Where the network works.
+        stage: Which of See3D's two stages: the refiner, or what sharpens refined views.
         load: Brings a network into memory.
         console: Where lines and the bar go; the program's own where None.
 
@@ -53,25 +80,29 @@ class See3DRefiner:
         RefinerError: options that contradict each other.
     """
 
-    name = "see3d"
     generates = True
 
     def __init__(
         self,
         config: See3DRefinerConfig,
         device: torch.device,
+        stage: Stage = BASE,
         load: Load = load_network,
         console: Console | None = None,
     ) -> None:
-        if fault := config.contradiction():
-            raise RefinerError(f"See3D: {fault}")
+        if config.frames < 2:
+            raise RefinerError(f"See3D: frames is {config.frames}, but a pass needs 2, a reference and a view")
+        if config.steps is not None and not 1 <= config.steps < TRAIN_STEPS:
+            raise RefinerError(f"See3D: steps is {config.steps}; choose 1 to {TRAIN_STEPS - 1}")
         self.config = config
         self.device = torch.device(device)
+        self.stage = stage
+        self.name = stage.name
         self.console = console
-        self.frames = config.frames
+        self.frames = min(config.frames, stage.frames)
         self._load = load
         self._model: JointModel | None = None
-        self._network: Network | None = None
+        self._network: UNetName | None = None
         self._forget_limits()
 
     def refine(self, request: RefineRequest) -> list[RefinedView]:
@@ -96,7 +127,8 @@ class See3DRefiner:
                 "See3D needs at least one reference and was given none: the round has no anchors. Choose the reliable "
                 "refiner, or a target that a photograph shows"
             )
-        model = self._loaded(choose_network(self.config, len(guides)))
+        base: UNetName = "single" if len(guides) == 1 else "sparse"
+        model = self._loaded("SR" if self.stage.name == SR.name else base)
         targets = _targets(request)
         results: dict[int, RefinedView] = {}
         for size in dict.fromkeys(target.image.shape for target in targets):
@@ -118,7 +150,7 @@ class See3DRefiner:
         self._most_targets = self.frames
         self._most_references = self.frames - 1
 
-    def _loaded(self, network: Network) -> JointModel:
+    def _loaded(self, network: UNetName) -> JointModel:
         """The model; one network at a time is in memory."""
         if self._model is not None and self._network == network:
             return self._model
@@ -140,7 +172,7 @@ class See3DRefiner:
     ) -> list[RefinedView]:
         """Views of one size, in as many passes as frames and memory ask for."""
         waiting, results = list(targets), []
-        with progress.bar("See3D", self.console) as advance:
+        with progress.bar(self.name, self.console) as advance:
             while waiting:
                 shown = self._references(guides, targets)
                 chosen = waiting[: _even_share(len(waiting), min(self._most_targets, self.frames - len(shown)))]
@@ -151,7 +183,7 @@ class See3DRefiner:
                     self._free()
                     if self._with_less(len(chosen), len(shown)):
                         continue
-                    results.append(_failed(chosen[0], _too_large(self.device)))
+                    results.append(failed(chosen[0].render, _too_large(self.device)))
                 waiting = waiting[len(chosen) :]
         return results
 
@@ -208,7 +240,7 @@ class See3DRefiner:
         if measured:
             torch.cuda.reset_peak_memory_stats(self.device)
         try:
-            joint = refine_jointly(model, targets, guides, self.config, seed, advance)
+            joint = refine_jointly(model, targets, guides, self.stage, self.config, seed, advance)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -228,8 +260,6 @@ class See3DRefiner:
         }
         if run.peak_memory_mb is not None:
             notes["peak_memory_mb"] = run.peak_memory_mb
-        if self.config.weights == "tiny":
-            notes["weights"] = "tiny random"
         return [_view(target, image, notes) for target, image in zip(targets, run.joint.images, strict=True)]
 
     def _free(self) -> None:
@@ -252,10 +282,7 @@ def _even_share(count: int, room: int) -> int:
 
 
 def _too_large(device: torch.device) -> str:
-    return (
-        f"one view with one reference does not fit into the memory of {device}: try a smaller size, cpu_offload, or "
-        "batched_guidance off"
-    )
+    return f"one view with one reference does not fit into the memory of {device}: try cpu_offload, or dtype fp16"
 
 
 def _view(target: Target, image: Float[Tensor, "3 H W"] | None, notes: dict[str, float | str]) -> RefinedView:
@@ -264,22 +291,6 @@ def _view(target: Target, image: Float[Tensor, "3 H W"] | None, notes: dict[str,
     if known == 0.0:
         notes["mask"] = "nothing known"
     if image is None:
-        return _failed(target, "the network returned NaN or infinite pixels: try dtype bf16 or fp32", notes)
-    color, alpha = target.render.color, target.render.alpha
-    solid = torch.nan_to_num(alpha / SOLID_ALPHA).clamp(0, 1)
-    return RefinedView(
-        image=image.permute(1, 2, 0).to(color).contiguous(),
-        real=torch.zeros_like(target.known),
-        weight=torch.where(target.known, torch.ones_like(solid), solid),
-        notes=notes,
-    )
-
-
-def _failed(target: Target, why: str, notes: dict[str, float | str] | None = None) -> RefinedView:
-    return RefinedView(
-        image=target.image.permute(1, 2, 0).to(target.render.color).contiguous(),
-        real=torch.zeros_like(target.known),
-        weight=torch.zeros_like(target.render.alpha),
-        notes=notes or {},
-        failure=why,
-    )
+        why = "the network returned NaN or infinite pixels: try dtype bf16 or fp32"
+        return failed(target.render, why, notes)
+    return generated(target.render, target.known, image.permute(1, 2, 0), notes)

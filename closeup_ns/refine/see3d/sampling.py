@@ -63,8 +63,6 @@ class SamplingOptions:
     """g of prediction = (1 + g) conditional - g unconditional; 0 leaves the unconditional branch out."""
     mixes_noise: bool
     """True: V_t is the noised warp mixed with the noisy latent (base stage). False: the clean warp (SR stage)."""
-    batched_guidance: bool = True
-    """Both branches in one call of the network, or one after the other, which holds half the activations."""
 
 
 class PictureNoise:
@@ -124,30 +122,29 @@ def predict(
     timestep: int,
     options: SamplingOptions,
 ) -> Float[Tensor, "N 4 h w"]:
-    """The network's guided prediction for the targets, of the dtype of ``latents``."""
-    branches = [network_input(scene, latents, visual)]
-    if options.guidance != 0:
-        branches.append(network_input(scene, latents, None))
-    calls = [branches] if options.batched_guidance else [[branch] for branch in branches]
-    told = [part for call in calls for part in _ask(unet, scene, call, timestep)]
-    conditional = told[0].to(latents.dtype)
-    if len(told) == 1:
+    """The network's guided prediction for the targets, of the dtype of ``latents``.
+
+    The two branches are two calls: together they would take as long and hold twice the activations.
+    """
+    conditional = _ask(unet, scene, network_input(scene, latents, visual), timestep).to(latents.dtype)
+    if options.guidance == 0:
         return conditional
-    return (1 + options.guidance) * conditional - options.guidance * told[1].to(latents.dtype)
+    unconditional = _ask(unet, scene, network_input(scene, latents, None), timestep).to(latents.dtype)
+    return (1 + options.guidance) * conditional - options.guidance * unconditional
 
 
 def _ask(
-    unet: UNet2DConditionModel, scene: SceneLatents, branches: list[Tensor], timestep: int
-) -> list[Float[Tensor, "N 4 h w"]]:
-    """One call of the network; its answer about the targets of each branch."""
-    rows = torch.cat(branches).to(unet.dtype)
+    unet: UNet2DConditionModel, scene: SceneLatents, rows: Float[Tensor, "F 9 h w"], timestep: int
+) -> Float[Tensor, "N 4 h w"]:
+    """One call of the network; its answer about the targets."""
     answer = unet(
-        rows, timestep, encoder_hidden_states=scene.context.to(unet.dtype).expand(len(rows), -1, -1),
-        cross_attention_kwargs={"num_frames": scene.frames}, return_dict=False,
-    )[0]  # fmt: skip
-    first = len(scene.references)
-    # A network that was trained to tell its variance as well has further channels.
-    return [branch[first:, :LATENT_CHANNELS] for branch in answer.split(scene.frames)]
+        rows.to(unet.dtype),
+        timestep,
+        encoder_hidden_states=scene.context.to(unet.dtype).expand(len(rows), -1, -1),
+        cross_attention_kwargs={"num_frames": scene.frames},
+        return_dict=False,
+    )[0]
+    return answer[len(scene.references) :]
 
 
 def denoise(

@@ -1,158 +1,113 @@
-"""The published UNet in a stock ``UNet2DConditionModel``, built from what its tensors are, not from what a file says.
+"""The published UNet in a stock ``UNet2DConditionModel``: Stable Diffusion 2.1's with nine input channels.
 
-How it is joined over frames is told in attention.py; here it is Stable Diffusion 2.1's with nine input channels.
+The published file has its tensors under other names (those of latent diffusion) and is else the same, one for one
+(research dossier on See3D, 2.1 and 2.2). How frames are joined is told in attention.py.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from closeup_ns.errors import RefinerError
-from closeup_ns.refine.see3d import keys
-from closeup_ns.refine.see3d.shape import OUT_CHANNELS, Shapes, UNetShape, check_config, read_shape
-from closeup_ns.weights.header import BrokenFile, TensorEntry, read_header
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+CONFIG: dict[str, Any] = {
+    "in_channels": 9,
+    "out_channels": 4,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    "layers_per_block": 2,
+    "cross_attention_dim": 1024,
+    "use_linear_projection": True,
+    # What diffusers calls a head's width is the number of heads, in SD 2.1's config as well.
+    "attention_head_dim": (5, 10, 20, 20),
+}
+"""Noisy latent (4 channels), visual condition (4) and mask (1) in, latent out."""
 
-_FLOATS = ("F16", "BF16", "F32", "F64")
+_FIXED = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "mid_block.resnets.0": "middle_block.0",
+    "mid_block.attentions.0": "middle_block.1",
+    "mid_block.resnets.1": "middle_block.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_BLOCK = re.compile(r"(down_blocks|up_blocks)\.(\d)\.(resnets|attentions|downsamplers|upsamplers)\.(\d)")
+
+
+def key_map(unet: UNet2DConditionModel) -> dict[str, str]:
+    """From the published name of each of the network's tensors to diffusers' name."""
+    return {_published(name): name for name in unet.state_dict()}
+
+
+def _published(name: str) -> str:
+    found = _BLOCK.match(name)
+    prefix = found.group() if found else next(part for part in _FIXED if name.startswith(part + "."))
+    rest = name[len(prefix) + 1 :]
+    layer, _, last = rest.rpartition(".")
+    if ".resnets." in prefix:
+        rest = f"{_RESNET[layer]}.{last}"
+    if found is None:
+        return f"{_FIXED[prefix]}.{rest}"
+    side, level, part, place = found.group(1), int(found.group(2)), found.group(3), int(found.group(4))
+    # Blocks are numbered through; a level has three of them.
+    if part == "downsamplers":
+        return f"input_blocks.{3 * level + 3}.0.op.{last}"
+    if part == "upsamplers":  # after the attention, which the coarsest level has not
+        return f"output_blocks.{3 * level + 2}.{2 if level else 1}.conv.{last}"
+    block = f"input_blocks.{3 * level + 1 + place}" if side == "down_blocks" else f"output_blocks.{3 * level + place}"
+    return f"{block}.{0 if part == 'resnets' else 1}.{rest}"
 
 
 def load_unet(folder: Path, dtype: torch.dtype, device: torch.device) -> UNet2DConditionModel:
-    """The network in ``folder`` (config.json and safetensors), in evaluation mode, without gradients.
+    """The network in ``folder``, in evaluation mode, without gradients.
 
-    Tensors go one by one from the file into ``dtype`` on ``device``: there is never a second copy of the network.
-
-    Raises:
-        RefinerError: the file is broken, the config contradicts the tensors, or a tensor is missing, unexpected, of
-            another shape, or not finite. It names the file and the tensor.
-    """
-    path = folder / WEIGHTS_FILE
-    config = read_config(folder / CONFIG_FILE)
-    try:
-        header = read_header(path)
-        names = keys.to_diffusers(header)
-        shapes = _checked_shapes(header, names)
-        shape = read_shape(shapes, config)
-        unet = build(shape)
-        _compare(shapes, {name: tuple(value.shape) for name, value in unet.state_dict().items()}, names)
-        check_config(config, shape)
-        unet.load_state_dict(_tensors(path, names, dtype, device), strict=True, assign=True)
-    except (BrokenFile, OSError, RefinerError) as problem:
-        raise RefinerError(f"{path}: {problem}") from problem
-    return unet.eval().requires_grad_(False)
-
-
-def check_unet(folder: Path) -> None:
-    """Whether the network in ``folder`` is one of See3D's, judged by names and shapes alone.
-
-    Neither torch's nor diffusers' modules are built and no tensor is read.
+    A tensor that the network has no place for is passed over with a warning, as by the authors' program: exports of an
+    averaged network carry some.
 
     Raises:
-        RefinerError: it is not; the message names the file and the tensor.
+        RefinerError: the file is broken, or a tensor is missing or of another shape. It names the file and the tensor.
     """
-    path = folder / WEIGHTS_FILE
-    config = read_config(folder / CONFIG_FILE)
-    try:
-        header = read_header(path)
-        check_config(config, read_shape(_checked_shapes(header, keys.to_diffusers(header)), config))
-    except (BrokenFile, OSError, RefinerError) as problem:
-        raise RefinerError(f"{path}: {problem}") from problem
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A part's JSON table.
-
-    Raises:
-        RefinerError: the file cannot be read or holds something else.
-    """
-    try:
-        config = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as problem:
-        raise RefinerError(f"{path} cannot be read: {problem}") from problem
-    if not isinstance(config, dict):
-        raise RefinerError(f"{path} holds no table of settings")
-    return config
-
-
-def build(shape: UNetShape) -> UNet2DConditionModel:
-    """The network of this shape with its four output channels, on the meta device: sizes without memory."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-    down = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in shape.attends]
-    up = ["CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(shape.attends)]
-    settings: dict[str, Any] = dict(
-        in_channels=shape.in_channels,
-        out_channels=OUT_CHANNELS,
-        block_out_channels=shape.widths,
-        down_block_types=tuple(down),
-        up_block_types=tuple(up),
-        layers_per_block=shape.layers,
-        transformer_layers_per_block=shape.depth,
-        cross_attention_dim=shape.context,
-        use_linear_projection=shape.linear,
-        # What diffusers calls a head's width is the number of heads, in SD 2.1's config as well.
-        attention_head_dim=shape.heads,
-    )
+    path = folder / WEIGHTS_FILE
     with torch.device("meta"):
-        return UNet2DConditionModel(**settings)
-
-
-def _checked_shapes(header: Mapping[str, TensorEntry], names: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
-    """Shapes under diffusers' names of what will be loaded."""
-    for name in names:
-        if header[name].dtype not in _FLOATS:
-            raise RefinerError(f"tensor {name!r} is of type {header[name].dtype}, not one of {', '.join(_FLOATS)}")
-    return {ours: header[theirs].shape for theirs, ours in names.items()}
-
-
-def _compare(found: Shapes, expected: Shapes, names: Mapping[str, str]) -> None:
-    """Whether the file's tensors are the network's, one for one.
-
-    Raises:
-        RefinerError: with the tensor's name as it is (or should be) in the file.
-    """
-    in_file = {ours: theirs for theirs, ours in names.items()}
-    published = any(theirs != ours for theirs, ours in names.items())
-    missing = [name for name in expected if name not in found]
-    if missing:
-        said = keys.to_published(expected) if published else {name: name for name in missing}
-        raise RefinerError(f"tensor {said[missing[0]]!r} is missing{_and_more(missing)}")
-    unexpected = [in_file[name] for name in found if name not in expected]
-    if unexpected:
-        raise RefinerError(f"tensor {unexpected[0]!r} is not one of See3D's network{_and_more(unexpected)}")
-    for name, shape in found.items():
-        if name.startswith("conv_out."):
-            shape = (min(shape[0], OUT_CHANNELS), *shape[1:])
-        if shape != expected[name]:
-            raise RefinerError(f"tensor {in_file[name]!r} is of shape {shape} where {expected[name]} was expected")
-
-
-def _tensors(path: Path, names: Mapping[str, str], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    from safetensors import safe_open
-
-    tensors: dict[str, Tensor] = {}
-    with safe_open(str(path), framework="pt", device="cpu") as file:
-        for theirs, ours in names.items():
-            stored = file.get_tensor(theirs)
-            if ours.startswith("conv_out."):
-                stored = stored[:OUT_CHANNELS]
-            tensor = stored.to(device=device, dtype=dtype)
-            if not bool(torch.isfinite(tensor).all()):
-                fault = f"overflows {dtype}" if bool(torch.isfinite(stored).all()) else "holds NaN or infinity"
-                raise RefinerError(f"tensor {theirs!r} {fault}")
-            tensors[ours] = tensor
-    return tensors
-
-
-def _and_more(names: list[str]) -> str:
-    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        unet = UNet2DConditionModel(**CONFIG)
+    names = key_map(unet)
+    try:
+        stored = load_file(path)
+        surplus = sorted(name for name in stored if name not in names and not name.startswith("camera_embed."))
+        if surplus:
+            more = f" and {len(surplus) - 1} more" if len(surplus) > 1 else ""
+            warnings.warn(f"{path}: {surplus[0]}{more}: no such tensor in See3D's network; not loaded", stacklevel=2)
+        state = {names[name]: value.to(device, dtype) for name, value in stored.items() if name in names}
+        for name in ("conv_out.weight", "conv_out.bias"):
+            if name in state:
+                state[name] = state[name][:4]  # a network that also tells its variance has more
+        unet.load_state_dict(state, assign=True)
+    except (SafetensorError, OSError, RuntimeError) as problem:
+        if isinstance(problem, torch.cuda.OutOfMemoryError):
+            raise
+        raise RefinerError(f"{path} is not See3D's network: {' '.join(str(problem).split())[:600]}") from problem
+    return unet.eval().requires_grad_(False)

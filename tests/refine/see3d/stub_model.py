@@ -16,6 +16,7 @@ from torch import Tensor
 from closeup_ns.refine.options import See3DRefinerConfig
 from closeup_ns.refine.refiner import GuideImage, RefineRequest
 from closeup_ns.refine.see3d.refiner import See3DRefiner
+from closeup_ns.refine.see3d.stage import BASE, Stage
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.view import View
@@ -34,7 +35,7 @@ class Call:
     latents: Tensor
     noise: Tensor
     """The first number of each picture's generator."""
-    options: dict[str, Any]
+    steps: int
 
 
 @dataclass
@@ -62,16 +63,13 @@ class Stub:
         *,
         generator: Sequence[torch.Generator],
         steps: int | None = None,
-        guidance: float | None = None,
         latents: Tensor | None = None,
-        batched_guidance: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> Answer:
         assert latents is not None and progress is not None and steps is not None
         assert len(generator) == len(references) + len(renders)
         noise = torch.stack([torch.randn((), generator=one) for one in generator])
-        options = {"steps": steps, "guidance": guidance, "batched_guidance": batched_guidance}
-        call = Call(references, renders, masks, latents, noise, options)
+        call = Call(references, renders, masks, latents, noise, steps)
         self.calls.append(call)
         if len(generator) > self.most:
             raise self.error()
@@ -84,9 +82,13 @@ class Stub:
         return self
 
 
-def refiner(stub: Stub, output: io.StringIO | None = None, **options: Any) -> See3DRefiner:
-    config = dataclasses.replace(See3DRefinerConfig(weights="tiny", size=64, feather=16, steps=4), **options)
-    return See3DRefiner(config, CPU, stub.load, Console(file=output or io.StringIO(), width=200))
+SMALL = dataclasses.replace(BASE, side=64, overlap=16)
+"""See3D's first stage, as if its network knew squares of 64 pixels."""
+
+
+def refiner(stub: Stub, output: io.StringIO | None = None, stage: Stage = SMALL, **options: Any) -> See3DRefiner:
+    config = dataclasses.replace(See3DRefinerConfig(steps=4, unknown="render"), **options)
+    return See3DRefiner(config, CPU, stage, stub.load, Console(file=output or io.StringIO(), width=200))
 
 
 @functools.cache
@@ -111,8 +113,11 @@ def known(dense: Tensor) -> ReliablePixels:
     return ReliablePixels(dense, torch.zeros_like(dense), empty, empty, dense.long(), torch.ones(dense.shape))
 
 
-def request(count: int = 3, references: int = 2, seed: int = 7, **changes: Any) -> RefineRequest:
-    views, renders = zip(*[close(index) for index in range(count)], strict=True) if count else ((), ())
+def request(
+    count: int = 3, references: int = 2, seed: int = 7, size: tuple[int, int] = (96, 72), **changes: Any
+) -> RefineRequest:
+    """``size``: width and height of the views. One of 64 x 64 is one tile of ``SMALL``, one of 96 x 72 four."""
+    views, renders = zip(*[close(index, *size) for index in range(count)], strict=True) if count else ((), ())
     masks = [known(torch.ones(view.height, view.width, dtype=torch.bool)) for view in views]
     names = [f"t0_update_{index:02d}" for index in range(count)]
     asked = RefineRequest(list(views), list(renders), masks, [], seed, names, guides(references))

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from closeup_ns.refine.see3d import weights
 from closeup_ns.refine.see3d.pipeline import See3DPipeline
-from closeup_ns.refine.see3d.tiny import write_tiny_weights
 
 GPU = torch.device("cuda:0")
 TOWERS = ("unet", "vae", "text_encoder", "image_encoder")
@@ -60,10 +60,8 @@ def run(pipeline: See3DPipeline, pictures: torch.device, **options: Any) -> Tens
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path, generator: torch.Generator) -> See3DPipeline:
-    sizes: dict[str, Any] = {"widths": (32, 32), "vae_width": 4, "image_size": 28}
-    folder = write_tiny_weights(tmp_path, generator, unets=["sparse"], **sizes)
-    made = See3DPipeline.from_pretrained(folder, dtype=torch.float16)
+def pipeline(tiny_weights: Path) -> See3DPipeline:
+    made = See3DPipeline.from_folder(tiny_weights / weights.BELOW, dtype=torch.float16)
     made.set_progress_bar_config(disable=True)
     return made
 
@@ -73,7 +71,7 @@ def test_no_two_devices_or_types_meet(pipeline: See3DPipeline, monkeypatch: pyte
         images = run(pipeline, torch.device("cpu"))
         assert (images.device.type, images.dtype, tuple(images.shape)) == ("cpu", torch.float32, (2, 3, 64, 128))
         start = torch.empty(2, 4, 8, 16, device=GPU)
-        assert run(pipeline, GPU, latents=start, batched_guidance=False).device == GPU
+        assert run(pipeline, GPU, latents=start).device == GPU
 
 
 def test_offloaded_towers_come_to_the_gpu_one_after_the_other(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from closeup_ns.errors import RefinerError
+from closeup_ns.refine.see3d import weights
 from closeup_ns.refine.see3d.pipeline import See3DOutput, See3DPipeline
+from closeup_ns.refine.see3d.stage import BASE, SR, Stage
 from tests.refine.see3d.towers import (
-    SCHEDULER,
     TinyExtractor,
     masks,
     pictures,
@@ -53,7 +55,7 @@ def literal_prediction(pipeline: See3DPipeline, rows: list[list[Tensor]], timest
     return pipeline.unet(batch, timestep, **told).sample[REFERENCES:]
 
 
-def literal_pass(pipeline: See3DPipeline, moments: list[int], stride: int, g: float, stage: str) -> Tensor:
+def literal_pass(pipeline: See3DPipeline, moments: list[int], stride: int, stage: Stage) -> Tensor:
     """The dossier's sampling (2.4 to 2.8), picture by picture in float64, for the arguments of ``call``."""
     generator, alphas = seeded(), zero_snr_alphas()
 
@@ -75,16 +77,15 @@ def literal_pass(pipeline: See3DPipeline, moments: list[int], stride: int, g: fl
         shown = []
         for target in range(TARGETS):
             warp = clean[REFERENCES + target]
-            if stage == "base":
+            if stage is BASE:
                 noised = alphas[level] ** 0.5 * warp + (1 - alphas[level]) ** 0.5 * draw()
                 warp = weight * noised + (1 - weight) * x[target]
             shown.append(warp)
         fixed = [[z, z, ones] for z in clean[:REFERENCES]]
         conditional = fixed + [[x[i], shown[i], known[i]] for i in range(TARGETS)]
         unconditional = fixed + [[x[i], zeros, nothing.double()] for i in range(TARGETS)]
-        v = (1 + g) * literal_prediction(pipeline, conditional, t, context) - g * literal_prediction(
-            pipeline, unconditional, t, context
-        )
+        with_warp = literal_prediction(pipeline, conditional, t, context)
+        v = (1 + stage.guidance) * with_warp - stage.guidance * literal_prediction(pipeline, unconditional, t, context)
         now, then = alphas[t], alphas[t - stride] if t >= stride else alphas[0]
         for i in range(TARGETS):
             start = now**0.5 * x[i] - (1 - now) ** 0.5 * v[i]
@@ -94,21 +95,21 @@ def literal_pass(pipeline: See3DPipeline, moments: list[int], stride: int, g: fl
     return ((decoded + 1) / 2).clamp(0, 1)
 
 
-@pytest.mark.parametrize(("stage", "moments", "stride", "guidance"), [
-    ("base", [999, 750, 501, 252, 3], 250, 2.0), ("SR", [999, 666, 333], 333, 1.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stage", "moments", "stride"), [(BASE, [999, 750, 501, 252, 3], 250), (SR, [999, 666, 333], 333)]
+)
 @torch.no_grad()
-def test_a_whole_pass_is_the_literal_loop(stage: str, moments: list[int], stride: int, guidance: float) -> None:
+def test_a_whole_pass_is_the_literal_loop(stage: Stage, moments: list[int], stride: int) -> None:
     pipeline = tiny_pipeline(stage, torch.float64)
     output = call(pipeline, steps=1000 // stride)
-    expected = literal_pass(pipeline, moments, stride, guidance, stage)
+    expected = literal_pass(pipeline, moments, stride, stage)
     assert output.evaluations == len(moments)
     assert expected.std() > 0.05
     torch.testing.assert_close(output.images, expected.float(), rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize(("stage", "evaluations"), [("base", 53), ("SR", 31)])
-def test_the_published_schedule_is_the_default(stage: str, evaluations: int) -> None:
+@pytest.mark.parametrize(("stage", "evaluations"), [(BASE, 53), (SR, 31)])
+def test_the_published_schedule_is_the_default(stage: Stage, evaluations: int) -> None:
     pipeline = tiny_pipeline(stage)
     asked: list[int] = []
     pipeline.unet.register_forward_pre_hook(lambda module, told: asked.append(told[1]))
@@ -117,7 +118,7 @@ def test_the_published_schedule_is_the_default(stage: str, evaluations: int) -> 
         pipeline, references=pictures(1, 0), renders=pictures(1, 1), masks=masks(1, 2), steps=None,
         progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
-    assert output.evaluations == len(asked) == evaluations == len(seen)
+    assert output.evaluations == len(asked) / 2 == evaluations == len(seen)
     assert seen[-1] == (evaluations, evaluations)
 
 
@@ -133,10 +134,10 @@ def test_references_come_back_untouched(pipeline: See3DPipeline) -> None:
             posterior = pipeline.vae.encode(2 * picture[None] - 1).latent_dist
             clean = (posterior.mean + posterior.std * torch.randn((1, 4, 8, 8), generator=generator)) * 0.18215
             for rows in seen:
-                for row in (rows[index], rows[FRAMES + index]):
-                    assert torch.equal(row[:4], row[4:8]) and (row[8] == 1).all()
-                    torch.testing.assert_close(row[None, :4], clean)
-                    assert torch.equal(row, seen[0][index])
+                row = rows[index]
+                assert torch.equal(row[:4], row[4:8]) and (row[8] == 1).all()
+                torch.testing.assert_close(row[None, :4], clean)
+                assert torch.equal(row, seen[0][index])
 
 
 def test_permuting_targets_with_their_noise_permutes_the_images(pipeline: See3DPipeline) -> None:
@@ -180,11 +181,6 @@ def test_latents_may_be_given(pipeline: See3DPipeline) -> None:
     assert torch.equal(seen[0][REFERENCES:FRAMES, :4], latents)
     with pytest.raises(ValueError, match=r"latents must be \[3, 4, 8, 8\]"):
         call(pipeline, latents=latents[:1])
-
-
-def test_sequential_guidance_gives_the_same_images(pipeline: See3DPipeline) -> None:
-    together, apart = call(pipeline).images, call(pipeline, batched_guidance=False).images
-    torch.testing.assert_close(together, apart, rtol=0, atol=1e-4)
 
 
 def test_oblong_pictures_and_masks_at_the_latents_size(pipeline: See3DPipeline) -> None:
@@ -297,40 +293,18 @@ def test_without_a_reference_there_is_nothing_to_go_by(pipeline: See3DPipeline) 
         call(pipeline, references=pictures(0, 0))
 
 
-def test_a_network_of_another_model_and_an_unknown_stage_are_refused() -> None:
+def test_a_network_of_another_model_is_refused() -> None:
     unet = tiny_unet()
     unet.register_to_config(in_channels=4)
     with pytest.raises(RefinerError, match="9 channels .* this one 4"):
         tiny_pipeline(unet=unet)
-    with pytest.raises(ValueError, match="'fine'"):
-        tiny_pipeline("fine")
-
-
-def test_from_pretrained_puts_the_loaded_parts_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-    from types import ModuleType, SimpleNamespace
-
-    parts = tiny_pipeline().components
-    asked: list[tuple[Any, ...]] = []
-
-    def load_components(source: Any, unet: str, *, revision: str, dtype: torch.dtype, device: Any) -> SimpleNamespace:
-        asked.append((source, unet, revision, dtype, torch.device(device)))
-        return SimpleNamespace(**parts, scheduler_config=SCHEDULER)
-
-    loading = ModuleType("loading")
-    loading.load_components = load_components  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "closeup_ns.refine.see3d.loading", loading)
-    pipeline = See3DPipeline.from_pretrained("folder", unet="SR", revision="abc", dtype=torch.bfloat16, device="cpu")
-    assert asked == [("folder", "SR", "abc", torch.bfloat16, torch.device("cpu"))]
-    assert pipeline.config["stage"] == "SR" and See3DPipeline.from_pretrained("folder").config["stage"] == "base"
-    with pytest.raises(TypeError, match="torch_dtype"):
-        See3DPipeline.from_pretrained("folder", torch_dtype=torch.float16)
 
 
 @pytest.mark.parametrize("unet", ["single", "SR"])
-def test_the_published_layout_with_tiny_towers_goes_all_the_way(unet: Any) -> None:
+def test_the_published_layout_with_tiny_towers_goes_all_the_way(unet: Any, tiny_weights: Path) -> None:
     """The real tokenizer, CLIP's own preprocessing and files under the published names."""
-    pipeline = See3DPipeline.from_pretrained("tiny", unet=unet)
+    pipeline = See3DPipeline.from_folder(tiny_weights / weights.BELOW, unet)
+    assert pipeline.stage is (SR if unet == "SR" else BASE)
     pipeline.set_progress_bar_config(disable=True)
     output = call(pipeline)
     assert output.evaluations == 5 and output.images.shape == (TARGETS, 3, 64, 64)

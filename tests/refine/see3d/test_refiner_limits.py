@@ -17,18 +17,18 @@ from torch import Tensor
 
 from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.refine.options import See3DRefinerConfig
-from closeup_ns.refine.refiner import GuideImage
+from closeup_ns.refine.refiner import GuideImage, RefinerConfig, check_refiner
 from closeup_ns.refine.see3d.refiner import See3DRefiner
 from tests.refine.scene import camera
-from tests.refine.see3d.stub_model import CPU, Call, Stub, refiner, request, with_masks
+from tests.refine.see3d.stub_model import CPU, SMALL, Call, Stub, refiner, request, with_masks
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 7), st.integers(2, 9))
 def test_no_pass_has_more_frames_than_asked_for(targets: int, references: int, frames: int) -> None:
     stub = Stub()
-    asked = request(targets, references)
-    results = refiner(stub, frames=frames, size=128).refine(asked)
+    asked = request(targets, references, size=(64, 64))
+    results = refiner(stub, frames=frames).refine(asked)
     assert all(len(call.references) + len(call.renders) <= frames for call in stub.calls)
     assert all(len(call.references) >= 1 for call in stub.calls)
     assert sum(len(call.renders) for call in stub.calls) == targets
@@ -46,14 +46,14 @@ def test_where_frames_are_few_the_references_that_show_the_views_are_kept() -> N
     refiner(stub, frames=3).refine(dataclasses.replace(asked, anchors=[blind, *asked.anchors]))
     assert all(len(call.references) == 2 and call.references.flatten(1).any(1).all() for call in stub.calls)
     many = Stub()
-    refiner(many, frames=9, size=128).refine(request(9, 5))
+    refiner(many, frames=9).refine(request(9, 5, size=(64, 64)))
     assert [(len(call.references), len(call.renders)) for call in many.calls] == [(3, 5), (3, 4)]
 
 
 def test_out_of_memory_halves_the_views_of_a_pass_and_says_so() -> None:
     stub, output = Stub(most=4), io.StringIO()
-    asked = request(9, 2)
-    one = refiner(stub, output, frames=18, size=128)
+    asked = request(9, 2, size=(64, 64))
+    one = refiner(stub, output, frames=18)
     results = one.refine(asked)
     assert [len(call.renders) for call in stub.calls] == [9, 5, 3, 2, 2, 2, 2, 1]
     assert all(result.failure is None for result in results)
@@ -63,14 +63,14 @@ def test_out_of_memory_halves_the_views_of_a_pass_and_says_so() -> None:
     assert len(lines) == 3 and "11 pictures in one pass do not fit" in lines[0]
     assert "at most 5 of the views" in lines[0]
     stub.calls.clear()
-    one.refine(request(3, 2))
+    one.refine(request(3, 2, size=(64, 64)))
     assert [len(call.renders) for call in stub.calls] == [2, 1], "what did not fit is not tried again"
     assert output.getvalue().splitlines() == lines
 
 
 def test_out_of_memory_with_one_view_takes_fewer_references() -> None:
     stub, output = Stub(most=2), io.StringIO()
-    results = refiner(stub, output, size=128).refine(request(2, 4))
+    results = refiner(stub, output).refine(request(2, 4, size=(64, 64)))
     sizes = [(len(call.renders), len(call.references)) for call in stub.calls]
     assert sizes == [(2, 4), (1, 4), (1, 2), (1, 1), (1, 1)] and all(result.failure is None for result in results)
     assert "at most 1 of the references" in output.getvalue().splitlines()[-1]
@@ -87,8 +87,8 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS)
 def test_what_does_not_fit_at_all_fails_by_view(error: Callable[[], Exception]) -> None:
     stub = Stub(most=1, error=error)
-    asked = request(2, 1)
-    results = refiner(stub, size=128).refine(asked)
+    asked = request(2, 1, size=(64, 64))
+    results = refiner(stub).refine(asked)
     for result, render in zip(results, asked.renders, strict=True):
         assert "does not fit into the memory" in str(result.failure) and not result.weight.any()
         torch.testing.assert_close(result.image, render.color)
@@ -104,19 +104,17 @@ def test_a_network_that_does_not_fit_says_what_to_do() -> None:
     def load(*_: object) -> Stub:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    one = See3DRefiner(See3DRefinerConfig(weights="tiny"), CPU, load)
+    one = See3DRefiner(See3DRefinerConfig(), CPU, load=load)
     with pytest.raises(RefinerOutOfMemory, match="cpu_offload"):
         one.refine(request())
 
 
-@pytest.mark.parametrize(
-    "options", [{"frames": 1}, {"size": 0}, {"size": 100}, {"feather": 64}, {"feather": -1}, {"frames": 0}]
-)
+@pytest.mark.parametrize("options", [{"frames": 1}, {"frames": 0}, {"steps": 0}, {"steps": 1000}])
 def test_options_that_cannot_work_are_refused_at_once(options: dict[str, Any]) -> None:
     with pytest.raises(RefinerError, match=next(iter(options))):
         refiner(Stub(), **options)
-    config = dataclasses.replace(See3DRefinerConfig(weights="tiny", size=64, feather=16), **options)
-    assert next(iter(options)) in str(config.why_not(CPU)), "said before the base training, too"
+    with pytest.raises(RefinerError, match=next(iter(options))):  # said before the base training, too
+        check_refiner(RefinerConfig("see3d", See3DRefinerConfig(**options)), CPU)
 
 
 def noisy(call: Call) -> Tensor:
@@ -172,17 +170,17 @@ def test_nothing_is_printed_in_a_pipe() -> None:
 
 def test_a_terminal_shows_how_far_it_is() -> None:
     output, stub = io.StringIO(), Stub()
-    config = See3DRefinerConfig(weights="tiny", size=64, feather=16, steps=4)
-    one = See3DRefiner(config, CPU, stub.load, Console(file=output, force_terminal=True, width=120))
+    console = Console(file=output, force_terminal=True, width=120)
+    one = See3DRefiner(See3DRefinerConfig(steps=4), CPU, SMALL, stub.load, console)
     one.refine(request(1))
-    assert "See3D" in output.getvalue() and "16/16" in output.getvalue()
+    assert "see3d" in output.getvalue() and "16/16" in output.getvalue()
 
 
-@pytest.fixture(scope="module")
-def tiny() -> Iterator[See3DRefiner]:
+@pytest.fixture
+def tiny(tiny_weights: Path) -> Iterator[See3DRefiner]:
     """Small random towers in the published layout, through the real loading and sampling."""
-    config = See3DRefinerConfig(weights="tiny", size=64, feather=16, steps=2)
-    one = See3DRefiner(config, CPU, console=Console(file=io.StringIO()))
+    config = See3DRefinerConfig(weights=str(tiny_weights), steps=2, unknown="render")
+    one = See3DRefiner(config, CPU, SMALL, console=Console(file=io.StringIO()))
     yield one
     one.close()
 
@@ -197,7 +195,7 @@ def test_tiny_weights_refine_any_size_deterministically(tiny: See3DRefiner) -> N
         assert result.failure is None and result.image.shape == render.color.shape and not result.real.any()
         assert torch.equal(result.image, same.image) and not torch.equal(result.image, fresh.image)
         assert float(result.image.min()) >= 0 and float(result.image.max()) <= 1
-        assert result.notes["weights"] == "tiny random" and result.notes["evaluations"] == 4 * 3
+        assert result.notes["evaluations"] == 4 * 3
         # Whatever random towers invent, the colours are the render's.
         inner = (result.image - render.color)[:, :64].mean((0, 1))
         assert inner.abs().max() < 0.02 < float((result.image - render.color).abs().max())

@@ -14,6 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVi
 
 from closeup_ns.refine.see3d.pipeline import See3DPipeline
 from closeup_ns.refine.see3d.schedule import make_scheduler
+from closeup_ns.refine.see3d.stage import BASE, Stage
 
 CONTEXT = 24
 WORDS = 7
@@ -78,7 +79,7 @@ class TinyExtractor:
         return {"pixel_values": nn.functional.interpolate(images[None], size=(16, 16), mode="area")}
 
 
-def tiny_pipeline(stage: str = "base", dtype: torch.dtype = torch.float32, **parts: Any) -> See3DPipeline:
+def tiny_pipeline(stage: Stage = BASE, dtype: torch.dtype = torch.float32, **parts: Any) -> See3DPipeline:
     text = CLIPTextModel(CLIPTextConfig(
         vocab_size=4, hidden_size=CONTEXT, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         max_position_embeddings=WORDS, bos_token_id=1, eos_token_id=2, pad_token_id=2,

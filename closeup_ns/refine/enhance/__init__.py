@@ -1,1 +1,0 @@
-"""What sharpens refined views: optional, after any refiner, always matched back in colour."""
