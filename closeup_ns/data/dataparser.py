@@ -20,7 +20,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
 from closeup_ns.data.capture import Capture
-from closeup_ns.data.colmap import SPARSE_FOLDERS, find_model, read_colmap
+from closeup_ns.data.colmap import MODEL_FOLDERS, find_models, read_colmap
 from closeup_ns.data.images import (
     ImageChoice,
     check_aspect,
@@ -53,12 +53,12 @@ class CloseupDataParserConfig(DataParserConfig):
     data: Path = Path()
     """Folder of the capture, or a transforms json file in it."""
     layout: LayoutName = "auto"
-    """What the folder holds. auto: transforms.json, else poses_bounds.npy (LLFF), else a COLMAP model in sparse/0."""
+    """What the folder holds. auto: transforms.json, else poses_bounds.npy (LLFF), else a COLMAP model in sparse/."""
     downscale_factor: int | None = None
-    """Use images_N, or shrink by N when there is none. Not set: the largest that max_image_size allows."""
+    """Use images_N, or shrink by N when there is none. Not set: what comes closest to max_image_size from below."""
     max_image_size: int | None = 1600
-    """Longest image side in pixels when downscale_factor is not set; larger images are shrunk when loaded. None: no
-    limit."""
+    """Longest image side in pixels when downscale_factor is not set. A folder images_N within 1.5 times of it is used
+    as it is; else larger images are shrunk to it when loaded. None: no limit."""
     train_on_all: bool = False
     """Train on the held-out images too. They stay the evaluation images, whose metrics then mean little."""
     eval_interval: int = 8
@@ -78,7 +78,8 @@ class CloseupDataParserConfig(DataParserConfig):
     load_3D_points: bool = True
     """Start the Gaussians at the capture's sparse points where it has them."""
     masks_path: Path | None = None
-    """LLFF and COLMAP: folder of masks below the data folder; <image name>.png, non-zero where a pixel counts."""
+    """LLFF and COLMAP: folder of masks below the data folder; <image name>.png, bright (or where nothing is, non-zero)
+    where a pixel counts."""
     mask_color: tuple[float, float, float] | None = None
     """Paint the masked pixels in this colour (0 to 1) instead of leaving them out."""
     depth_unit_scale_factor: float = 1e-3
@@ -152,14 +153,14 @@ def find_layout(data: Path) -> Literal["transforms", "llff", "colmap"]:
         return "transforms"
     if (data / POSES_FILE).is_file():
         return "llff"
-    if find_model(data) is not None:
+    if find_models(data):
         return "colmap"
     if (data / BLENDER_FILE).is_file():
         raise DataError(
             f"{data} is laid out like Blender's synthetic scenes ({BLENDER_FILE}): end the command with blender-data, "
             f"the parser for those, as in 'ns-train closeup-gs --data {data} blender-data'."
         )
-    models = " or ".join(SPARSE_FOLDERS)
+    models = " or ".join(f"{folder}/0, {folder}/1, ..., {folder}" for folder in MODEL_FOLDERS)
     there = ", ".join(sorted(path.name + "/" * path.is_dir() for path in data.iterdir())[:10]) or "nothing"
     raise DataError(
         f"{data} is no capture that can be read. Looked for: transforms.json; {POSES_FILE}; cameras.bin and images.bin "

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
-from PIL import Image
 
+from closeup_ns.data.images import open_image
 from closeup_ns.errors import DataError
 
 EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
@@ -40,14 +40,23 @@ class CloseupDataset(InputDataset):
         return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
     def get_mask(self, image_idx: int) -> torch.Tensor | None:
-        """The mask [H, W, 1] bool at the camera's size, True where the pixel counts; None without masks."""
+        """The mask [H, W, 1] bool at the camera's size, True where the pixel counts; None without masks.
+
+        The mask is shrunk as the photograph is, and a pixel counts where nothing hidden is averaged into it. Where the
+        photograph will be undistorted, which reads between pixels, those beside a hidden one do not count either.
+        """
         if self._dataparser_outputs.mask_filenames is None:
             return None
         mask = decode_image(self._dataparser_outputs.mask_filenames[image_idx], keep_colour=False)
+        counts = (mask > (127 if mask.max() > 127 else 0)).astype(np.uint8) * 255
         width, height = self.sizes[image_idx]
-        if mask.shape != (height, width):
-            mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
-        return torch.from_numpy(mask > 0)[..., None]
+        if counts.shape != (height, width):
+            counts = cv2.resize(counts, (width, height), interpolation=cv2.INTER_AREA)
+        counts = (counts == 255).astype(np.uint8)
+        distortion = self.cameras.distortion_params
+        if distortion is not None and distortion[image_idx].any():
+            counts = cv2.erode(counts, np.ones((3, 3), np.uint8))
+        return torch.from_numpy(counts.astype(bool))[..., None]
 
     def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict[str, Any]:
         """As InputDataset.get_data, with masks of any size that has the image's shape."""
@@ -68,19 +77,13 @@ class CloseupDataset(InputDataset):
 
 def decode_image(path: Path, keep_colour: bool) -> npt.NDArray[np.uint8]:
     """Decode an image fully: [H, W, 3 or 4] uint8 with colour (grey repeated), [H, W] uint8 without."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in EIGHT_BIT_MODES:
-                raise DataError(
-                    f"The image {path} is of the kind {image.mode}; only 8-bit images can be used. Convert the images "
-                    "and keep their sizes, e.g. with 'mogrify -depth 8'."
-                )
-            if not keep_colour:
-                return np.array(image.convert("L"))
-            has_alpha = "A" in image.mode or "transparency" in image.info
-            return np.array(image.convert("RGBA" if has_alpha else "RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(
-            f"The image {path} cannot be decoded ({error}). It may be cut off: copy it again, or remove it with its "
-            "camera."
-        ) from error
+    with open_image(path) as image:
+        if image.mode not in EIGHT_BIT_MODES:
+            raise DataError(
+                f"The image {path} is of the kind {image.mode}; only 8-bit images can be used. Convert the images "
+                "and keep their sizes, e.g. with 'mogrify -depth 8'."
+            )
+        if not keep_colour:
+            return np.array(image.convert("L"))
+        has_alpha = "A" in image.mode or "transparency" in image.info
+        return np.array(image.convert("RGBA" if has_alpha else "RGB"))

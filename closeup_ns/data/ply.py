@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from closeup_ns.data.capture import PointCloud
-from closeup_ns.errors import DataError
+from closeup_ns.data.reading import reading
 
 SCALAR_TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
@@ -45,33 +45,27 @@ def read_ply(path: Path) -> PointCloud:
     Raises:
         DataError: not a PLY file, truncated, without x, y, z, or with list properties before the vertices' end.
     """
-    try:
+    with reading(f"The point cloud {path}", "Export it again, or remove it and its entry to do without."):
         data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"The point cloud {path} cannot be read ({error}). Restore it, or remove its entry.") from error
-    encoding, elements, start = _parse_header(data, path)
-    before: list[_Element] = []
-    for element in elements:
-        if element.name == "vertex":
-            break
-        before.append(element)
-    else:
-        raise _broken(path, "it has no vertex element")
-    for needed in (*before, element):
-        if any(code is None for _, code in needed.properties):
-            raise _broken(path, f"its element {needed.name!r} has list properties, which are not supported here")
-    if encoding == "ascii":
-        table = _read_ascii(data[start:], before, element, path)
-    else:
-        table = _read_binary(data, start, before, element, BYTE_ORDERS[encoding], path)
-    return _to_cloud(table, path)
+        encoding, elements, start = _parse_header(data)
+        before: list[_Element] = []
+        for element in elements:
+            if element.name == "vertex":
+                break
+            before.append(element)
+        else:
+            raise ValueError("it has no vertex element")
+        for needed in (*before, element):
+            if any(code is None for _, code in needed.properties):
+                raise ValueError(f"its element {needed.name!r} has list properties, which are not supported here")
+        if encoding == "ascii":
+            table = _read_ascii(data[start:], before, element)
+        else:
+            table = _read_binary(data, start, before, element, BYTE_ORDERS[encoding])
+        return _to_cloud(table, path)
 
 
-def _broken(path: Path, why: str) -> DataError:
-    return DataError(f"The point cloud {path} cannot be used: {why}. Export it again, or remove it to do without.")
-
-
-def _parse_header(data: bytes, path: Path) -> tuple[str, list[_Element], int]:
+def _parse_header(data: bytes) -> tuple[str, list[_Element], int]:
     """The encoding, the elements in file order and the offset of the first byte after the header."""
     elements: list[_Element] = []
     encoding = ""
@@ -79,24 +73,24 @@ def _parse_header(data: bytes, path: Path) -> tuple[str, list[_Element], int]:
     for number in range(MAX_HEADER_LINES):
         end = data.find(b"\n", offset)
         if end < 0:
-            raise _broken(path, "its header has no end" if number else "it is not a PLY file")
+            raise ValueError("its header has no end" if number else "it is not a PLY file")
         words = data[offset:end].decode("latin-1").split()
         offset = end + 1
         if number == 0:
             if words != ["ply"]:
-                raise _broken(path, "it is not a PLY file")
+                raise ValueError("it is not a PLY file")
         elif words[:1] == ["end_header"]:
             break
         elif not words or words[0] in ("comment", "obj_info"):
             continue
         else:
-            encoding = _parse_header_line(words, elements, path) or encoding
+            encoding = _parse_header_line(words, elements) or encoding
     if encoding not in ("ascii", *BYTE_ORDERS):
-        raise _broken(path, f"its format is {encoding or 'missing'}, not ascii or binary")
+        raise ValueError(f"its format is {encoding or 'missing'}, not ascii or binary")
     return encoding, elements, offset
 
 
-def _parse_header_line(words: list[str], elements: list[_Element], path: Path) -> str | None:
+def _parse_header_line(words: list[str], elements: list[_Element]) -> str | None:
     """Take one header line into ``elements``; return the encoding when the line is the one that names it."""
     try:
         if words[0] == "format":
@@ -113,7 +107,7 @@ def _parse_header_line(words: list[str], elements: list[_Element], path: Path) -
         else:
             raise ValueError("unknown keyword")
     except (IndexError, KeyError, ValueError) as error:
-        raise _broken(path, f"its header line {' '.join(words)!r} makes no sense") from error
+        raise ValueError(f"its header line {' '.join(words)!r} makes no sense") from error
     return None
 
 
@@ -125,34 +119,29 @@ def _dtype(element: _Element, order: str) -> np.dtype:
     return np.dtype([(name, order + str(code)) for name, (_, code) in zip(names, element.properties, strict=True)])
 
 
-def _read_binary(
-    data: bytes, start: int, before: list[_Element], vertex: _Element, order: str, path: Path
-) -> npt.NDArray[np.void]:
+def _read_binary(data: bytes, start: int, before: list[_Element], vertex: _Element, order: str) -> npt.NDArray[np.void]:
     offset = start + sum(element.count * _dtype(element, order).itemsize for element in before)
     dtype = _dtype(vertex, order)
     if not dtype.itemsize:
-        raise _broken(path, "its vertices have no properties")
+        raise ValueError("its vertices have no properties")
     there = max(0, len(data) - offset) // dtype.itemsize
     if there < vertex.count:
-        raise _broken(path, f"it is truncated: {vertex.count} points are announced, {there} are there")
+        raise ValueError(f"it is truncated: {vertex.count} points are announced, {there} are there")
     return np.frombuffer(data, dtype, count=vertex.count, offset=offset)
 
 
-def _read_ascii(body: bytes, before: list[_Element], vertex: _Element, path: Path) -> npt.NDArray[np.void]:
+def _read_ascii(body: bytes, before: list[_Element], vertex: _Element) -> npt.NDArray[np.void]:
     lines = [line for line in body.split(b"\n") if line.strip()]
     skip = sum(element.count for element in before)
     rows = [line.split() for line in lines[skip : skip + vertex.count]]
     if len(rows) < vertex.count:
-        raise _broken(path, f"it is truncated: {vertex.count} points are announced, {len(rows)} are there")
+        raise ValueError(f"it is truncated: {vertex.count} points are announced, {len(rows)} are there")
     width = len(vertex.properties)
     short = next((index for index, row in enumerate(rows) if len(row) != width), None)
     if short is not None:
-        raise _broken(path, f"point {short} has {len(rows[short])} values instead of {width}")
+        raise ValueError(f"point {short} has {len(rows[short])} values instead of {width}")
     table = np.zeros(vertex.count, _dtype(vertex, "<"))
-    try:
-        values = np.array(rows, dtype=np.float64).reshape(vertex.count, width)
-    except ValueError as error:
-        raise _broken(path, f"a value is not a number ({error})") from error
+    values = np.array(rows, dtype=np.float64).reshape(vertex.count, width)
     for column, name in enumerate(table.dtype.names or ()):
         table[name] = values[:, column]
     return table
@@ -161,7 +150,7 @@ def _read_ascii(body: bytes, before: list[_Element], vertex: _Element, path: Pat
 def _to_cloud(table: npt.NDArray[np.void], path: Path) -> PointCloud:
     names = table.dtype.names or ()
     if not {"x", "y", "z"} <= set(names):
-        raise _broken(path, f"its vertices have no x, y, z (only {', '.join(names)})")
+        raise ValueError(f"its vertices have no x, y, z (only {', '.join(names)})")
     xyz = np.stack([table[axis].astype(np.float64) for axis in "xyz"], axis=1)
     channels = next((c for c in (("red", "green", "blue"), ("r", "g", "b")) if set(c) <= set(names)), None)
     if channels is None:
