@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,3 +88,28 @@ def decode_image(path: Path, keep_colour: bool) -> npt.NDArray[np.uint8]:
             return np.array(image.convert("L"))
         has_alpha = "A" in image.mode or "transparency" in image.info
         return np.array(image.convert("RGBA" if has_alpha else "RGB"))
+
+
+def describe_masks(shares: Sequence[float], kind: str) -> str:
+    """What the masks of the ``kind`` (train or eval) photographs hide, as a line for the log.
+
+    Args:
+        shares: of each photograph's pixels, how many count.
+
+    Raises:
+        DataError: nothing counts in any training photograph.
+    """
+    nothing, everything = sum(share == 0 for share in shares), sum(share > 0.9999 for share in shares)
+    if nothing == len(shares) and kind == "train":
+        raise DataError(
+            f"The masks of all {nothing} training photographs hide everything, so there is nothing to train on. White "
+            "must be what counts: invert the masks ('mogrify -negate') or train without them."
+        )
+    line = f"Masks: {sum(shares) / len(shares):.1%} of the pixels of {len(shares)} {kind} photographs count"
+    if nothing:
+        line += f"; {nothing} hide everything"
+    if everything:
+        line += f"; {everything} hide nothing"
+    if everything == len(shares):
+        line += ": is the mask in the alpha channel of its file? Grey values are read"
+    return line + "."
