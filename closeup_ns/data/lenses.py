@@ -16,8 +16,8 @@ PARAMETERS = {CameraType.PERSPECTIVE: 6, CameraType.FISHEYE: 6, CameraType.FISHE
 """Distortion parameters that undistortion reads; k1, k2, k3, k4, p1, p2 where there are six."""
 UNNOTICED = 1e-9
 """A k1 that moves nothing by more than a billionth of the focal length, and is not zero."""
-DIRECTIONS, STEPS = 64, 600
-"""How finely a lens is walked along: directions from its axis, steps outwards in each."""
+STEPS = 600
+"""How finely a lens is walked along, outwards from its axis."""
 
 
 def check_lens(
@@ -65,11 +65,12 @@ def folds(
 ) -> bool:
     """Whether distortion stops being one-to-one inside the image.
 
-    From the optical axis outwards, in every direction, the determinant of the distortion's derivative must stay
-    positive until the image ends; for a fisheye lens until 90 degrees, beyond which no pinhole sees.
+    From the optical axis outwards, towards points all along the border, the determinant of the distortion's derivative
+    must stay positive until the image ends. Of a fisheye lens towards the middle of each side only, since the corners
+    often lie outside of the image circle, and up to 90 degrees, beyond which no pinhole sees.
     """
     k1, k2, k3, k4, p1, p2 = distortion
-    angle = np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False)
+    angle = np.arange(4) * np.pi / 2 if fisheye else _border_angles(size, lens)
     reach = np.linspace(0, np.pi / 2, STEPS + 1)[1:] if fisheye else np.geomspace(1e-3, 1e3, STEPS)
     x, y = reach[:, None] * np.cos(angle), reach[:, None] * np.sin(angle)
     r = x**2 + y**2
@@ -83,6 +84,14 @@ def folds(
     outside = ~_inside(u * lens[0] + lens[2], size[0]) | ~_inside(v * lens[1] + lens[3], size[1])
     folded = ux * vy - uy * uy <= 0
     return bool((_first(folded) < _first(outside)).any())
+
+
+def _border_angles(size: tuple[int, int], lens: tuple[float, float, float, float]) -> npt.NDArray[np.float64]:
+    """Directions from the optical axis to points along the border, the corners among them."""
+    along = np.linspace(0, 1, 16)
+    start, end = np.zeros(16), np.ones(16)
+    x, y = np.concatenate([along, along, start, end]), np.concatenate([start, end, along, along])
+    return np.arctan2((y * size[1] - lens[3]) / lens[1], (x * size[0] - lens[2]) / lens[0])
 
 
 def _first(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
