@@ -98,7 +98,6 @@ class Frame:
     c2w: npt.NDArray[np.float64]
     intrinsics: Intrinsics
     mask: Path | None = None
-    depth: Path | None = None
     bounds: tuple[float, float] | None = None
     """Nearest and farthest scene depth seen from here, in units of the saved world frame (LLFF only)."""
 

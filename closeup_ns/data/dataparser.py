@@ -30,7 +30,7 @@ from closeup_ns.data.images import (
     image_size,
 )
 from closeup_ns.data.lenses import noticed
-from closeup_ns.data.llff import POSES_FILE, check_same_size, read_llff
+from closeup_ns.data.llff import POSES_FILE, read_llff
 from closeup_ns.data.originals import Original, describe_originals, find_originals
 from closeup_ns.data.transforms import read_transforms
 from closeup_ns.errors import DataError
@@ -80,10 +80,6 @@ class CloseupDataParserConfig(DataParserConfig):
     masks_path: Path | None = None
     """LLFF and COLMAP: folder of masks below the data folder; <image name>.png, bright (or where nothing is, non-zero)
     where a pixel counts."""
-    mask_color: tuple[float, float, float] | None = None
-    """Paint the masked pixels in this colour (0 to 1) instead of leaving them out."""
-    depth_unit_scale_factor: float = 1e-3
-    """Metres per unit of the depth files, as in nerfstudio."""
 
 
 @dataclass
@@ -102,9 +98,9 @@ class CloseupDataParser(DataParser):
     def _generate_dataparser_outputs(self, split: str = "train", **_: Any) -> DataparserOutputs:
         """Cameras, image files and seed points of one split ("train", "val" or "test"), in nerfstudio's world frame.
 
-        ``metadata`` holds what nerfstudio's own parsers put there, ``originals`` (an `Original` or None per image), and
-        for an LLFF capture ``bounds`` [images, 2]: the nearest and farthest scene depth per image, in units of the
-        transformed world.
+        ``metadata`` holds the sparse points as nerfstudio's own parsers give them, ``originals`` (an `Original` or None
+        per image), and for an LLFF capture ``bounds`` [images, 2]: the nearest and farthest scene depth per image, in
+        units of the transformed world.
 
         Raises:
             DataError: the capture is not there, not recognised, damaged or inconsistent.
@@ -131,7 +127,7 @@ class CloseupDataParser(DataParser):
             image_filenames=[images.paths[i] for i in indices],
             cameras=_cameras(capture, images, poses, indices),
             scene_box=SceneBox(aabb=box),
-            mask_filenames=_extra_files(capture, images, indices, "mask"),
+            mask_filenames=_mask_files(capture, images, indices),
             dataparser_scale=scale * capture.applied_scale,
             dataparser_transform=_whole_transform(capture, transform),
             metadata={
@@ -187,8 +183,6 @@ def load_capture(config: CloseupDataParserConfig) -> tuple[Capture, ImageChoice]
         raise DataError(f"{data} has a single image. At least two are needed, from different places; ten is sensible.")
     full_sizes = [(frame.intrinsics.width, frame.intrinsics.height) for frame in capture.frames]
     images = choose_images(capture.image_sets, full_sizes, config.downscale_factor, config.max_image_size)
-    if layout == "llff":
-        check_same_size(images.paths, images.file_sizes)
     for path, file_size, full_size in zip(images.paths, images.file_sizes, full_sizes, strict=True):
         check_aspect(file_size, full_size, path)
     _check_masks(capture, images)
@@ -328,11 +322,7 @@ def _metadata(
     transform: torch.Tensor,
     scale: float,
 ) -> dict[str, Any]:
-    metadata: dict[str, Any] = {
-        "depth_filenames": _extra_files(capture, images, indices, "depth"),
-        "depth_unit_scale_factor": config.depth_unit_scale_factor,
-        "mask_color": config.mask_color,
-    }
+    metadata: dict[str, Any] = {}
     if config.load_3D_points and capture.points is not None:
         cloud = capture.points.transformed(transform.numpy())
         metadata["points3D_xyz"] = torch.from_numpy(cloud.xyz * scale).float()
@@ -343,19 +333,15 @@ def _metadata(
     return metadata
 
 
-def _extra_files(
-    capture: Capture, images: ImageChoice, indices: list[int], kind: Literal["mask", "depth"]
-) -> list[Path] | None:
-    """The mask or depth files of a split, from masks_N or depths_N where the images are from images_N."""
-    paths = [getattr(capture.frames[i], kind) for i in indices]
-    if any(path is None for path in paths):
-        return None
-    return [downscaled_twin(path, images.factor) for path in paths]
+def _mask_files(capture: Capture, images: ImageChoice, indices: list[int]) -> list[Path] | None:
+    """The masks of a split, from masks_N where the images are from images_N; None where they have none."""
+    masks = [mask for i in indices if (mask := capture.frames[i].mask) is not None]
+    return [downscaled_twin(mask, images.factor) for mask in masks] or None
 
 
 def _check_masks(capture: Capture, images: ImageChoice) -> None:
     """DataError for a mask that is neither the size of its image file nor of the full-resolution photograph."""
-    masks = _extra_files(capture, images, list(range(len(capture.frames))), "mask")
+    masks = _mask_files(capture, images, list(range(len(capture.frames))))
     for i, mask in enumerate(masks or []):
         image, size, camera = images.paths[i], images.file_sizes[i], capture.frames[i].intrinsics
         if (found := image_size(mask)) not in (size, (camera.width, camera.height), images.sizes[i]):

@@ -68,10 +68,6 @@ class CloseupDataset(InputDataset):
         mask = self.get_mask(image_idx)
         if mask is not None:
             data["mask"] = mask
-            if self.mask_color:
-                colour = torch.tensor(self.mask_color, dtype=torch.float32)
-                colour = (colour * 255).round().to(torch.uint8) if image_type == "uint8" else colour
-                data["image"] = torch.where(mask, image[..., :3], colour)
         data.update(self.get_metadata(data))
         return data
 

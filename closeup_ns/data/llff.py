@@ -135,13 +135,3 @@ def _image_sets(root: Path, count: int, names: list[str]) -> dict[int, list[Path
             "order: restore the missing images, or run LLFF's imgs2poses.py on the images that are there."
         )
     return sets
-
-
-def check_same_size(paths: list[Path], sizes: list[tuple[int, int]]) -> None:
-    """DataError when the images of an LLFF capture, which has one size by definition, differ in size."""
-    for path, size in zip(paths, sizes, strict=True):
-        if size != sizes[0]:
-            raise DataError(
-                f"The images of {path.parent} have different sizes: {paths[0].name} is {sizes[0][0]}x{sizes[0][1]}, "
-                f"{path.name} is {size[0]}x{size[1]}. An LLFF capture has one size; scale all images alike."
-            )

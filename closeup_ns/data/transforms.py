@@ -93,9 +93,9 @@ def _read(json_path: Path, meta: dict[str, Any]) -> Capture:
     )
 
 
-def _file(root: Path, name: str, json_path: Path, lookup: FileLookup) -> Path:
+def _file(root: Path, name: str, source: Path | str, lookup: FileLookup) -> Path:
     """The file that an entry names, found also where it is written differently; else the path that it names."""
-    path = safe_path(root, name, json_path)
+    path = safe_path(root, name, source)
     return lookup.find(root, os.path.relpath(path, root)) or path
 
 
@@ -143,16 +143,11 @@ def _frame(
     """One frame; ``available`` is an image of it that exists and its downscale factor."""
     where = f"{json_path}, frame {path.name}"
     root = json_path.parent
-    mask, depth = (
-        _file(root, entry[key], json_path, lookup) if isinstance(entry.get(key), str) else None
-        for key in ("mask_path", "depth_file_path")
-    )
+    mask = _file(root, _text(entry, "mask_path", where), where, lookup) if entry.get("mask_path") else None
     if mask is not None and not mask.is_file():
         raise DataError(f"{where}: the mask {mask} does not exist. Restore it or remove the entry.")
-    if depth is not None and not depth.is_file():
-        depth = None  # nothing here is trained on depth
     lens = read_intrinsics(entry, meta, available, where)
-    return Frame(path.relative_to(root).as_posix(), read_pose(entry, where), lens, mask, depth)
+    return Frame(path.relative_to(root).as_posix(), read_pose(entry, where), lens, mask)
 
 
 def read_pose(entry: dict[str, Any], where: str) -> npt.NDArray[np.float64]:

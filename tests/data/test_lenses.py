@@ -15,9 +15,9 @@ K = np.array([[400.0, 0, 330], [0, 410.0, 230], [0, 0, 1]])
 def folds_by_hand(fisheye: bool, distortion: np.ndarray) -> bool:
     """Walk outwards: does the image of a ray ever come back towards the centre before it is out?"""
     k1, k2, k3, k4, p1, p2 = distortion
-    reach = np.tan(np.linspace(0, np.pi / 2, 4000)[1:-1]) if fisheye else np.linspace(0, 6, 4000)[1:]
+    reach = np.tan(np.linspace(0, np.pi / 2, 2000)[1:-1]) if fisheye else np.linspace(0, 6, 2000)[1:]
     corners = [np.arctan2((v - 230) / 410, (u - 330) / 400) for u in (0, 640) for v in (0, 480)]
-    for angle in np.arange(4) * np.pi / 2 if fisheye else [*corners, *np.linspace(0, 2 * np.pi, 90)]:
+    for angle in np.arange(4) * np.pi / 2 if fisheye else [*corners, *np.linspace(0, 2 * np.pi, 40)]:
         rays = np.stack([reach * np.cos(angle), reach * np.sin(angle), np.ones_like(reach)], 1)[None]
         if fisheye:
             uv = cv2.fisheye.projectPoints(rays.reshape(-1, 1, 3), np.zeros(3), np.zeros(3), K, distortion[:4])[0]
@@ -36,14 +36,14 @@ def test_radial_distortion_folds_where_opencvs_does(fisheye: bool) -> None:
     generator = np.random.default_rng(3)
     spread = [0.3, 0.1, 0.03, 0.01, 0, 0] if fisheye else [0.6, 0.3, 0.1, 0, 0, 0]
     results = []
-    for _ in range(60):
+    for _ in range(25):
         distortion = generator.normal(0, spread)
         near = {folds_by_hand(fisheye, distortion * factor) for factor in (0.97, 1.03)}
         if len(near) == 1:  # not at the very edge, where the steps of both walks decide
             results.append(near.pop())
             lens = (K[0, 0], K[1, 1], K[0, 2], K[1, 2])
             assert folds(fisheye, tuple(distortion), SIZE, lens) == results[-1], distortion
-    assert 10 < sum(results) < len(results) - 10
+    assert 5 < sum(results) < len(results) - 5
 
 
 @pytest.mark.parametrize(

@@ -125,13 +125,10 @@ def test_names_with_blanks_in_colmaps_text(tmp_path: Path) -> None:
     assert [path.name for path in parse(tmp_path, train_on_all=True).image_filenames] == names
 
 
-def test_instant_ngps_fisheye_and_a_lost_depth_folder(tmp_path: Path) -> None:
-    folders.make_transforms(tmp_path, depths=True)
+def test_instant_ngps_fisheye(tmp_path: Path) -> None:
+    folders.make_transforms(tmp_path)
     folders.edit_json(tmp_path / "transforms.json", camera_model=None, is_fisheye=True, k1=0.02, k5=0.0)
-    shutil.rmtree(tmp_path / "depths")
-    outputs = parse(tmp_path)
-    assert (outputs.cameras.camera_type == CameraType.FISHEYE.value).all()
-    assert outputs.metadata["depth_filenames"] is None
+    assert (parse(tmp_path).cameras.camera_type == CameraType.FISHEYE.value).all()
 
 
 def test_llff_bounds_are_scaled_with_the_world(tmp_path: Path) -> None:
@@ -302,8 +299,8 @@ def test_seed_points_from_colmap_beside_a_transforms_file(tmp_path: Path) -> Non
         np.testing.assert_allclose(uv, scene.project(index)[0], atol=2e-3)
 
 
-def test_masks_and_depths_come_along(tmp_path: Path) -> None:
-    folders.make_transforms(tmp_path, masks=True, depths=True, factors=(2,))
+def test_masks_come_along(tmp_path: Path) -> None:
+    folders.make_transforms(tmp_path, masks=True, factors=(2,))
     mask = np.zeros((24, 32), np.uint8)
     mask[:, :5] = 255
     folders.save_image(tmp_path / "masks_2/frame_00001.png", mask)
@@ -311,7 +308,6 @@ def test_masks_and_depths_come_along(tmp_path: Path) -> None:
     assert outputs.mask_filenames is not None
     assert outputs.mask_filenames[1] == tmp_path / "masks_2/frame_00001.png"
     assert outputs.mask_filenames[2] == tmp_path / "masks/frame_00002.png"
-    assert outputs.metadata["depth_filenames"][0] == tmp_path / "depths/frame_00000.png"
     data = CloseupDataset(outputs).get_data(1, "uint8")
     assert data["image"].shape == (24, 32, 3)
     assert data["image"].dtype == torch.uint8
@@ -327,15 +323,3 @@ def test_masks_folder_of_a_colmap_capture(tmp_path: Path) -> None:
         folders.save_image(tmp_path / "masks" / f"IMG_{index:04d}.png", np.full((48, 64), 255, np.uint8))
     outputs = parse(tmp_path, "test", masks_path=Path("masks"))
     assert outputs.mask_filenames == [tmp_path / "masks/IMG_0000.png"]
-
-
-def test_mask_color_paints_what_is_masked(tmp_path: Path) -> None:
-    folders.make_transforms(tmp_path, masks=True)
-    mask = np.full((48, 64), 255, np.uint8)
-    mask[10, 20] = 0
-    folders.save_image(tmp_path / "masks/frame_00000.png", mask)
-    outputs = parse(tmp_path, train_on_all=True, mask_color=(1.0, 0.0, 0.0))
-    dataset = CloseupDataset(outputs)
-    assert dataset.get_data(0, "uint8")["image"][10, 20].tolist() == [255, 0, 0]
-    assert dataset.get_data(0, "float32")["image"][10, 20].tolist() == [1, 0, 0]
-    assert torch.equal(dataset.get_data(0, "uint8")["image"][11], torch.from_numpy(dataset.get_numpy_image(0)[11]))
