@@ -34,7 +34,7 @@ class CloseupDataset(InputDataset):
         Shrinking averages over each new pixel's area (cv2.INTER_AREA), which is what a coarser sensor would have seen.
         """
         path = self.image_filenames[image_idx]
-        pixels = decode_image(path, keep_colour=True)
+        pixels = decode_image(path)
         width, height = self.sizes[image_idx]
         if pixels.shape[:2] == (height, width):
             return pixels
@@ -48,8 +48,7 @@ class CloseupDataset(InputDataset):
         """
         if self._dataparser_outputs.mask_filenames is None:
             return None
-        mask = decode_image(self._dataparser_outputs.mask_filenames[image_idx], keep_colour=False)
-        counts = (mask > (127 if mask.max() > 127 else 0)).astype(np.uint8) * 255
+        counts = decode_mask(self._dataparser_outputs.mask_filenames[image_idx])
         width, height = self.sizes[image_idx]
         if counts.shape != (height, width):
             counts = cv2.resize(counts, (width, height), interpolation=cv2.INTER_AREA)
@@ -72,16 +71,23 @@ class CloseupDataset(InputDataset):
         return data
 
 
-def decode_image(path: Path, keep_colour: bool) -> npt.NDArray[np.uint8]:
-    """Decode an image fully: [H, W, 3 or 4] uint8 with colour (grey repeated), [H, W] uint8 without."""
+def decode_mask(path: Path) -> npt.NDArray[np.uint8]:
+    """A mask [H, W], 255 where a pixel counts and 0 elsewhere.
+
+    Bright pixels count (JPEG leaves faint ones beside a mask's edge); where there are none, all that are not 0.
+    """
+    mask = cv2.cvtColor(decode_image(path)[..., :3], cv2.COLOR_RGB2GRAY)
+    return (mask > (127 if mask.max() > 127 else 0)).astype(np.uint8) * 255
+
+
+def decode_image(path: Path) -> npt.NDArray[np.uint8]:
+    """Decode an image fully: [H, W, 3 or 4] uint8, grey repeated."""
     with open_image(path) as image:
         if image.mode not in EIGHT_BIT_MODES:
             raise DataError(
                 f"The image {path} is of the kind {image.mode}; only 8-bit images can be used. Convert the images "
                 "and keep their sizes, e.g. with 'mogrify -depth 8'."
             )
-        if not keep_colour:
-            return np.array(image.convert("L"))
         has_alpha = "A" in image.mode or "transparency" in image.info
         return np.array(image.convert("RGBA" if has_alpha else "RGB"))
 
