@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from closeup_ns.data.eval_cameras import EvalCamera, photographs_of, read_cameras
+from closeup_ns.data.names import picture_names
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation.evaluate import (
     EvaluationConfig,
@@ -36,7 +37,7 @@ class Evaluate:
     """Score a run of any nerfstudio method, or a folder of renders, far views and close-ups apart.
 
     A run is rendered at --cameras, or at its own held-out photographs. A folder of renders needs --cameras and holds
-    NAME.png for each. Writes scores.json, scores.csv and scores.md.
+    NAME.png for each. Writes scores.json, scores.csv and scores.md, and the photographs as they were compared with.
     """
 
     load_config: Path | None = None
@@ -76,12 +77,14 @@ class Evaluate:
 
     def _score_run(self, config: Path, bar: Progress) -> Scores:
         run = open_run(config, self.data)
-        cameras = read_cameras(self.cameras) if self.cameras is not None else held_out_cameras(run)
+        cameras = (
+            read_cameras(self.cameras) if self.cameras is not None else held_out_cameras(run, self.output / "truth")
+        )
         task = bar.add_task("rendering", total=len(cameras))
         folder = self.output / "renders"
         clear_stale(folder, config)
         render_cameras(run.render, cameras, folder, lambda done: bar.update(task, completed=done))
-        references = references_by_depth(_closer(cameras), run.photographs(), run.render) if _closer(cameras) else None
+        references = run_references(run, _closer(cameras), self.output / "photographs") if _closer(cameras) else None
         about = {"label": self.label or run.method, "method": run.method, "step": run.step, "config": str(config)}
         return self._evaluate(cameras, folder, references, about, bar)
 
@@ -112,22 +115,33 @@ class Evaluate:
         )
 
 
-def held_out_cameras(run: EvaluatedRun) -> list[EvalCamera]:
+def held_out_cameras(run: EvaluatedRun, folder: Path) -> list[EvalCamera]:
     """The run's own test photographs, their scale being how many times nearer to the target they are than usual.
 
-    The target is where the training cameras' optical axes meet, or for a closeup-gs run what it trained for.
+    The target is where the training cameras' optical axes meet, or for a closeup-gs run what it trained for. The
+    photographs are written into ``folder``.
     """
     from closeup_ns.planning.target import target_automatic
 
-    known = [view for view, _ in run.photographs()]
-    target = target_automatic(known, run.render)
-    cameras = []
-    for view, path in run.held_out():
-        ratio = target.distance / float((view.position - target.point.to(view.position)).norm())
-        cameras.append(EvalCamera(path.stem, 1.0 if ratio < NEARER else round(2 * ratio) / 2, view, path))
-    if not cameras:
+    held_out = run.held_out(folder)
+    if not held_out:
         raise DataError(f"{run.folder} holds out no photographs; give --cameras")
+    target = target_automatic([view for view, _ in run.photographs()], run.render)
+    cameras = []
+    for camera in held_out:
+        ratio = target.distance / float((camera.view.position - target.point.to(camera.view.position)).norm())
+        cameras.append(replace(camera, scale=1.0 if ratio < NEARER else round(2 * ratio) / 2))
     return cameras
+
+
+def run_references(run: EvaluatedRun, closer: Sequence[EvalCamera], folder: Path) -> References:
+    """The training photograph that shows most of each close-up; those that are chosen are written into ``folder``."""
+    views, files = zip(*run.photographs(), strict=True)
+    pictures = [folder / f"{name}.png" for name in picture_names(files)]
+    references = references_by_depth(closer, list(zip(views, pictures, strict=True)), run.render)
+    for index in {found.index for found in references.chosen.values()}:
+        run.write_photograph(index, pictures[index])
+    return references
 
 
 def print_scores(scores: Scores, title: str) -> None:

@@ -19,8 +19,12 @@ COLMAP_TO_NERFSTUDIO = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.
 ORTHONORMAL_TOLERANCE = 1e-2
 STRAY = 50.0
 """So many times farther out than nine tenths of a cloud's points, a point is none of the scene."""
-LARGEST_NUMBER = 1e30
-"""Beyond this a number in a file is damage, and float32 would make it infinite."""
+LARGEST_NUMBER = 1e12
+"""Beyond this a number in a file is damage, and what is computed from it in float32 would be infinite."""
+LARGEST_SIDE = 100_000
+"""Pixels; beyond this the size of a photograph is damage."""
+FOCAL_RANGE = (0.01, 1000.0)
+"""In long sides of the photograph: beyond these a focal length is damage."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,21 @@ class Intrinsics:
     camera_type: CameraType = CameraType.PERSPECTIVE
 
     def check(self, where: str) -> Intrinsics:
-        """Return self; raise DataError when a number is not finite, a size or focal length not positive, or the lens of
-        a kind that cannot be undistorted.
-        """
-        numbers = np.array([self.fx, self.fy, self.cx, self.cy, *self.distortion])
-        if not (np.abs(numbers) < LARGEST_NUMBER).all() or min(self.width, self.height, self.fx, self.fy) <= 0:
+        """Return self; raise DataError when no camera has such numbers, or its photographs cannot be undistorted."""
+        long = max(self.width, self.height)
+        possible = (
+            min(self.width, self.height) >= 1
+            and long <= LARGEST_SIDE
+            and all(FOCAL_RANGE[0] * long <= focal <= FOCAL_RANGE[1] * long for focal in (self.fx, self.fy))
+            and max(abs(self.cx), abs(self.cy)) <= 10 * long  # all of these are false for NaN
+        )
+        if not possible or not (np.abs(self.distortion) < LARGEST_NUMBER).all():
             raise DataError(
                 f"{where}: the camera intrinsics are not usable (size {self.width}x{self.height}, focal {self.fx}, "
                 f"{self.fy}, centre {self.cx}, {self.cy}). Export the cameras again."
             )
-        check_lens(self.camera_type, self.distortion, where)
+        lens = (self.fx, self.fy, self.cx, self.cy)
+        check_lens(self.camera_type, self.distortion, (self.width, self.height), lens, where)
         return self
 
 
@@ -89,7 +98,6 @@ class Frame:
     c2w: npt.NDArray[np.float64]
     intrinsics: Intrinsics
     mask: Path | None = None
-    depth: Path | None = None
     bounds: tuple[float, float] | None = None
     """Nearest and farthest scene depth seen from here, in units of the saved world frame (LLFF only)."""
 

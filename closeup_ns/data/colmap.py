@@ -1,14 +1,14 @@
 """COLMAP reconstructions: cameras, images and points (binary or text), and the captures made of them.
 
-The binary readers are our own: nerfstudio's build a Python object per 2D observation, which takes minutes on a large
-capture, and die with a bare ``struct.error`` on a truncated file. Text files and camera models go through nerfstudio's.
+The readers are our own: nerfstudio's build a Python object per 2D observation, which takes minutes on a large capture,
+cut image names at blanks, and die with a bare ``struct.error`` on a truncated file.
 Format: https://colmap.github.io/format.html
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from nerfstudio.cameras.cameras import CAMERA_MODEL_TO_TYPE
-from nerfstudio.data.utils import colmap_parsing_utils
+from nerfstudio.data.utils.colmap_parsing_utils import CAMERA_MODEL_IDS, CAMERA_MODEL_NAMES, Camera, qvec2rotmat
 from nerfstudio.process_data.colmap_utils import parse_colmap_camera_params
 
-from closeup_ns.data.capture import (
-    COLMAP_TO_NERFSTUDIO,
-    Capture,
-    Frame,
-    Intrinsics,
-    PointCloud,
-    check_pose,
-    safe_path,
-)
+from closeup_ns.data.capture import COLMAP_TO_NERFSTUDIO, Capture, Frame, Intrinsics, PointCloud, check_pose, safe_path
 from closeup_ns.data.images import image_folders, list_images, match_by_name, match_by_order
+from closeup_ns.data.names import FileLookup, did_you_mean
+from closeup_ns.data.reading import reading
 from closeup_ns.errors import DataError
 
-SPARSE_FOLDERS = ("sparse/0", "colmap/sparse/0", "sparse")
-"""Where a reconstruction is looked for, below the data folder."""
+MODEL_FOLDERS = ("sparse", "colmap/sparse")
+"""Where reconstructions are looked for below the data folder: in these, and in the folders 0, 1, ... in them."""
+EXPORT_AGAIN = "Copy it again or run COLMAP's model export again."
 
 
 @dataclass(frozen=True)
@@ -44,55 +39,76 @@ class ColmapImage:
     c2w: npt.NDArray[np.float64]
 
 
-class _Cursor:
-    """Reads a binary file front to back and knows, when it ends too early, which file that was."""
+class _Bytes:
+    """Reads a binary file front to back; prints as the file and the place that was reached."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.offset = 0
-        try:
-            self.data = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error}). Run COLMAP's model export again.") from error
+        self.path, self.offset = path, 0
+        self.data = path.read_bytes()
+
+    def __str__(self) -> str:
+        return f"{self.path}, byte {self.offset} of {len(self.data)}"
 
     def take(self, layout: str) -> tuple[Any, ...]:
-        try:
-            values = struct.unpack_from("<" + layout, self.data, self.offset)
-        except struct.error as error:
-            raise self.truncated() from error
-        self.offset += struct.calcsize("<" + layout)
-        return values
+        start = self.offset
+        self.skip(struct.calcsize("<" + layout))
+        return struct.unpack_from("<" + layout, self.data, start)
 
     def skip(self, size: int) -> None:
+        if self.offset + size > len(self.data):
+            raise ValueError("it is truncated, it ends before what it announces")
         self.offset += size
-        if self.offset > len(self.data):
-            raise self.truncated()
 
     def name(self) -> str:
-        end = self.data.find(b"\x00", self.offset)
-        if end < 0:
-            raise self.truncated()
-        raw, self.offset = self.data[self.offset : end], end + 1
-        try:
-            return raw.decode("utf8")
-        except UnicodeDecodeError as error:
-            raise self.damaged("an image name is not text") from error
-
-    def truncated(self) -> DataError:
-        return self.damaged(f"it is truncated, its {len(self.data)} bytes end before what it announces")
-
-    def damaged(self, why: str) -> DataError:
-        return DataError(f"{self.path} cannot be used: {why}. Copy it again or run COLMAP's model export again.")
+        start, end = self.offset, self.data.find(b"\0", self.offset)
+        self.skip((end if end >= 0 else len(self.data)) + 1 - start)
+        return self.data[start:end].decode("utf8")
 
 
-def has_model(folder: Path) -> bool:
-    """Whether ``folder`` holds cameras and images, binary or text."""
-    return any((folder / f"cameras{s}").is_file() and (folder / f"images{s}").is_file() for s in (".bin", ".txt"))
+class _Lines:
+    """Reads a text file line by line; prints as the file and the line that was reached."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.number = path, 0
+        self.lines = path.read_text(encoding="utf-8-sig").splitlines()
+
+    def __str__(self) -> str:
+        return f"{self.path}, line {self.number}"
+
+    def next(self) -> str:
+        self.number += 1
+        return self.lines[self.number - 1]
+
+    def rows(self, values: int) -> Iterator[list[str]]:
+        """The lines that are no comments, each cut into at most so many words."""
+        while self.number < len(self.lines):
+            line = self.next().strip()
+            if line and not line.startswith("#"):
+                yield line.split(maxsplit=values - 1)
 
 
-def find_model(root: Path) -> Path | None:
-    """The first folder below ``root`` that holds a COLMAP reconstruction."""
-    return next((root / name for name in SPARSE_FOLDERS if has_model(root / name)), None)
+def find_models(root: Path, parts: Sequence[str] = ("cameras", "images")) -> list[Path]:
+    """The folders below ``root`` that hold these parts of a COLMAP reconstruction, binary or text."""
+    parents = [root / name for name in MODEL_FOLDERS]
+    inner = [folder for parent in parents if parent.is_dir() for folder in sorted(parent.iterdir())]
+    return [
+        folder
+        for folder in (*inner, *parents)
+        if any(all((folder / f"{part}{suffix}").is_file() for part in parts) for suffix in (".bin", ".txt"))
+    ]
+
+
+def largest_model(models: list[Path], notes: list[str]) -> tuple[Path, list[ColmapImage]]:
+    """The reconstruction with most photographs and those photographs; the others are named in ``notes``.
+
+    COLMAP writes one folder for each part of a capture that it could not connect with the rest.
+    """
+    images = {model: read_images(model) for model in models}
+    best = max(models, key=lambda model: len(images[model]))
+    if len(models) > 1:
+        others = ", ".join(f"{m} ({len(images[m])} images)" for m in models if m is not best)
+        notes.append(f"the reconstruction in {best} has most images, {len(images[best])}, and is used; not {others}")
+    return best, images[best]
 
 
 def read_cameras(folder: Path) -> dict[int, Intrinsics]:
@@ -101,54 +117,42 @@ def read_cameras(folder: Path) -> dict[int, Intrinsics]:
     Raises:
         DataError: truncated or damaged file, or a camera model that nerfstudio cannot use.
     """
-    if (folder / "cameras.bin").is_file():
-        path = folder / "cameras.bin"
-        cameras = _cameras_binary(path)
-    elif (folder / "cameras.txt").is_file():
-        path = folder / "cameras.txt"
-        cameras = _text(path, colmap_parsing_utils.read_cameras_text)
-    else:
+    source = _open(folder / "cameras")
+    if source is None:
         return {}
-    return {camera_id: _to_intrinsics(camera, path) for camera_id, camera in cameras.items()}
+    with reading(source, EXPORT_AGAIN):
+        cameras = list(_cameras_binary(source) if isinstance(source, _Bytes) else _cameras_text(source))
+        return {camera.id: _to_intrinsics(camera, f"{source.path}, camera {camera.id}") for camera in cameras}
 
 
 def read_images(folder: Path) -> list[ColmapImage]:
     """The registered photographs from images.bin or images.txt, sorted by name; empty when there is neither."""
-    if (folder / "images.bin").is_file():
-        path = folder / "images.bin"
-        raw = _images_binary(path)
-    elif (folder / "images.txt").is_file():
-        path = folder / "images.txt"
-        images = _text(path, colmap_parsing_utils.read_images_text).values()
-        raw = [(image.name, image.camera_id, image.qvec, image.tvec) for image in images]
-    else:
+    source = _open(folder / "images")
+    if source is None:
         return []
-    result = []
-    for name, camera_id, qvec, tvec in raw:
-        w2c = np.eye(4)
-        w2c[:3, :3] = colmap_parsing_utils.qvec2rotmat(qvec / max(float(np.linalg.norm(qvec)), 1e-12))
-        w2c[:3, 3] = tvec
-        if not np.isfinite(w2c).all():
-            raise DataError(f"{path}: the pose of {name} holds NaN. Remove this image or run COLMAP again.")
-        c2w = np.linalg.inv(w2c)
-        c2w[:3, 1:3] *= -1  # OpenCV axes to OpenGL axes
-        result.append(ColmapImage(name, camera_id, check_pose(c2w, f"{path}, image {name}")))
-    return sorted(result, key=lambda image: image.name)
+    images = []
+    with reading(source, EXPORT_AGAIN):
+        for name, camera_id, pose in _images_binary(source) if isinstance(source, _Bytes) else _images_text(source):
+            w2c = np.eye(4)
+            length = np.linalg.norm(pose[:4])
+            if not 0.5 < length < 2:
+                raise ValueError(f"the rotation of {name} is no unit quaternion but {pose[:4]}")
+            w2c[:3, :3], w2c[:3, 3] = qvec2rotmat(pose[:4] / length), pose[4:]
+            c2w = np.linalg.inv(w2c)
+            c2w[:3, 1:3] *= -1  # OpenCV axes to OpenGL axes
+            images.append(ColmapImage(name, camera_id, check_pose(c2w, f"{source}, image {name}")))
+    return sorted(images, key=lambda image: image.name)
 
 
 def read_points(folder: Path) -> PointCloud | None:
     """The sparse points in COLMAP's world frame from points3D.bin or points3D.txt; None when there are none."""
-    if (folder / "points3D.bin").is_file():
-        xyz, rgb = _points_binary(folder / "points3D.bin")
-        source = "points3D.bin"
-    elif (folder / "points3D.txt").is_file():
-        points = _text(folder / "points3D.txt", colmap_parsing_utils.read_points3D_text).values()
-        xyz = np.array([point.xyz for point in points], dtype=np.float64).reshape(-1, 3)
-        rgb = np.array([point.rgb for point in points], dtype=np.uint8).reshape(-1, 3)
-        source = "points3D.txt"
-    else:
+    source = _open(folder / "points3D")
+    if source is None:
         return None
-    cloud = PointCloud(xyz, rgb, source).finite()
+    with reading(source, EXPORT_AGAIN):
+        rows = list(_points_binary(source) if isinstance(source, _Bytes) else _points_text(source))
+        table = np.array(rows, dtype=np.float64).reshape(-1, 6)
+        cloud = PointCloud(table[:, :3], table[:, 3:].clip(0, 255).astype(np.uint8), source.path.name).finite()
     return cloud if len(cloud.xyz) else None
 
 
@@ -156,28 +160,34 @@ def read_colmap(root: Path, masks_path: Path | None = None) -> Capture:
     """Read a capture that is a COLMAP reconstruction with its images beside it.
 
     Args:
-        root: holds sparse/0 (or colmap/sparse/0, or sparse) and images/ and/or images_N/. The small images are named
+        root: holds sparse/0 (or another of `MODEL_FOLDERS`) and images/ and/or images_N/. The small images are named
             like COLMAP's or, as LLFF ships them, stand in the same sorted order.
         masks_path: folder of masks relative to ``root``, named like the images with the suffix .png.
 
     Raises:
         DataError: missing, damaged or inconsistent files.
     """
-    model = find_model(root)
-    if model is None:
-        raise DataError(f"{root} has no COLMAP model in {', '.join(SPARSE_FOLDERS)}.")
-    cameras, images = read_cameras(model), read_images(model)
+    models, notes = find_models(root), []
+    if not models:
+        raise DataError(
+            f"{root} has no COLMAP model: no cameras.bin and images.bin, or .txt, in {', '.join(MODEL_FOLDERS)} or the "
+            "folders in them. Run COLMAP, or copy its model there."
+        )
+    model, images = largest_model(models, notes)
     if not images:
         raise DataError(f"{model} registers no image. COLMAP's reconstruction failed; run it again.")
+    cameras = read_cameras(model)
+    names = [image.name for image in images]
+    masks = find_masks(root, masks_path, names)
     frames = []
-    for image in images:
+    for image, mask in zip(images, masks, strict=True):
         if image.camera_id not in cameras:
-            raise DataError(f"{model}: image {image.name} uses camera {image.camera_id}, which cameras.* lacks.")
+            raise DataError(
+                f"{model}: image {image.name} uses camera {image.camera_id}, which cameras.* lacks. {EXPORT_AGAIN}"
+            )
         c2w = np.eye(4)
         c2w[:3] = COLMAP_TO_NERFSTUDIO @ image.c2w
-        mask = find_mask(root, masks_path, image.name)
         frames.append(Frame(image.name, c2w, cameras[image.camera_id], mask=mask))
-    names = [image.name for image in images]
     points = read_points(model)
     return Capture(
         kind="COLMAP",
@@ -187,19 +197,21 @@ def read_colmap(root: Path, masks_path: Path | None = None) -> Capture:
         points=points.transformed(COLMAP_TO_NERFSTUDIO) if points else None,
         applied_transform=COLMAP_TO_NERFSTUDIO,
         full_paths=[root / "images" / name for name in names],
+        notes=notes,
     )
 
 
-def find_mask(root: Path, masks_path: Path | None, name: str) -> Path | None:
-    """The mask of the image ``name``: masks/a.png or masks/a.jpg.png for a.jpg. DataError when there is none."""
+def find_masks(root: Path, masks_path: Path | None, names: list[str]) -> list[Path | None]:
+    """The masks of the images ``names``: masks/a.png or masks/a.jpg.png for a.jpg. DataError when one lacks."""
     if masks_path is None:
-        return None
-    folder = safe_path(root, masks_path, "masks_path")
-    candidates = [folder / Path(name).with_suffix(".png"), folder / f"{name}.png", folder / name]
-    mask = next((path for path in candidates if path.is_file()), None)
-    if mask is None:
-        raise DataError(f"The image {name} has no mask: looked for {', '.join(map(str, candidates))}.")
-    return mask
+        return [None] * len(names)
+    folder, lookup = safe_path(root, masks_path, "masks_path"), FileLookup()
+    masks = [lookup.find(folder, name) or lookup.find(folder, f"{name}.png") for name in names]
+    for name, mask in zip(names, masks, strict=True):
+        if mask is None:
+            expected = folder / Path(name).with_suffix(".png")
+            raise DataError(f"The image {name} has no mask: looked for {expected} and {name}.png beside it. Add it.")
+    return masks
 
 
 def _image_sets(root: Path, names: list[str], model: Path) -> dict[int, list[Path]]:
@@ -218,67 +230,87 @@ def _image_sets(root: Path, names: list[str], model: Path) -> dict[int, list[Pat
         if paths is not None:
             sets[factor] = paths
     if not sets:
-        folder = next(iter(folders.values()))
-        missing = [name for name in names if not (folder / name).is_file()]
+        folder, lookup = next(iter(folders.values())), FileLookup()
+        missing = [name for name in names if lookup.find(folder, name) is None]
+        hint = did_you_mean(missing[0], [path.name for path in list_images(folder)]) if missing else ""
         raise DataError(
             f"{folder} lacks {len(missing)} of the {len(names)} images that {model} registers, "
-            f"first {', '.join(missing[:3])}. Restore them, or remove them from the model."
+            f"first {', '.join(missing[:3])}.{hint} Restore them, or remove them from the model."
         )
     return sets
 
 
-def _text(path: Path, reader: Callable[[Path], dict[int, Any]]) -> dict[int, Any]:
-    try:
-        return reader(path)
-    except (ValueError, IndexError, OSError, TypeError) as error:
-        raise DataError(f"{path} cannot be read as a COLMAP text file ({error}). Export the model again.") from error
+def _open(stem: Path) -> _Bytes | _Lines | None:
+    """The binary file called ``stem``, else the text file, else None."""
+    for suffix, kind in ((".bin", _Bytes), (".txt", _Lines)):
+        path = stem.with_suffix(suffix)
+        if path.is_file():
+            with reading(path, EXPORT_AGAIN):
+                return kind(path)
+    return None
 
 
-def _cameras_binary(path: Path) -> dict[int, colmap_parsing_utils.Camera]:
-    cursor = _Cursor(path)
-    cameras: dict[int, colmap_parsing_utils.Camera] = {}
-    for _ in range(cursor.take("Q")[0]):
-        camera_id, model_id, width, height = cursor.take("iiQQ")
-        if model_id not in colmap_parsing_utils.CAMERA_MODEL_IDS:
-            raise cursor.damaged(f"camera {camera_id} has the unknown model number {model_id}")
-        model = colmap_parsing_utils.CAMERA_MODEL_IDS[model_id]
-        params = np.array(cursor.take(f"{model.num_params}d"))
-        cameras[camera_id] = colmap_parsing_utils.Camera(camera_id, model.model_name, width, height, params)
-    return cameras
+def _cameras_binary(source: _Bytes) -> Iterator[Camera]:
+    for _ in range(source.take("Q")[0]):
+        camera_id, model_id, width, height = source.take("iiQQ")
+        if model_id not in CAMERA_MODEL_IDS:
+            raise ValueError(f"camera {camera_id} has the unknown model number {model_id}")
+        model = CAMERA_MODEL_IDS[model_id]
+        params = np.array(source.take(f"{model.num_params}d"))
+        yield Camera(camera_id, model.model_name, width, height, params)
 
 
-def _to_intrinsics(camera: colmap_parsing_utils.Camera, path: Path) -> Intrinsics:
+def _cameras_text(source: _Lines) -> Iterator[Camera]:
+    for camera_id, model, width, height, *params in source.rows(100):
+        yield Camera(int(camera_id), model, int(width), int(height), np.array(params, dtype=np.float64))
+
+
+def _to_intrinsics(camera: Camera, where: str) -> Intrinsics:
+    wanted = CAMERA_MODEL_NAMES[camera.model].num_params if camera.model in CAMERA_MODEL_NAMES else len(camera.params)
+    if len(camera.params) != wanted:
+        raise ValueError(f"camera {camera.id} has {len(camera.params)} parameters, {camera.model} has {wanted}")
     try:
         params = parse_colmap_camera_params(camera)
-    except (NotImplementedError, IndexError) as error:
+    except NotImplementedError as error:
         raise DataError(
-            f"{path}: camera {camera.id} has the model {camera.model}, which nerfstudio cannot use. Undistort the "
-            "capture with 'colmap image_undistorter' and train on its output."
+            f"{where} has the model {camera.model}, which nerfstudio cannot use. Undistort the capture with "
+            "'colmap image_undistorter' and train on its output."
         ) from error
     return Intrinsics(
         int(params["w"]), int(params["h"]), params["fl_x"], params["fl_y"], params["cx"], params["cy"],
         tuple(float(params.get(key, 0.0)) for key in ("k1", "k2", "k3", "k4", "p1", "p2")),
         CAMERA_MODEL_TO_TYPE[params["camera_model"]],
-    ).check(f"{path}, camera {camera.id}")  # fmt: skip
+    ).check(where)  # fmt: skip
 
 
-def _images_binary(path: Path) -> list[tuple[str, int, npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
-    cursor = _Cursor(path)
-    images = []
-    for _ in range(cursor.take("Q")[0]):
-        _, *pose, camera_id = cursor.take("i7di")
-        name = cursor.name()
-        cursor.skip(24 * cursor.take("Q")[0])  # x, y, point id of every 2D observation
-        images.append((name, camera_id, np.array(pose[:4]), np.array(pose[4:])))
-    return images
+def _images_binary(source: _Bytes) -> Iterator[tuple[str, int, npt.NDArray[np.float64]]]:
+    """Name, camera id and world-to-camera pose (quaternion w, x, y, z, then translation) of each photograph."""
+    for _ in range(source.take("Q")[0]):
+        _, *pose, camera_id = source.take("i7di")
+        name = source.name()
+        source.skip(24 * source.take("Q")[0])  # x, y, point id of every 2D observation
+        yield name, camera_id, np.array(pose)
 
 
-def _points_binary(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
-    cursor = _Cursor(path)
-    xyz, rgb = [], []
-    for _ in range(cursor.take("Q")[0]):
-        _, x, y, z, red, green, blue, _, track_length = cursor.take("Q3d3BdQ")
-        cursor.skip(8 * track_length)  # image id, observation index
-        xyz.append((x, y, z))
-        rgb.append((red, green, blue))
-    return np.array(xyz, dtype=np.float64).reshape(-1, 3), np.array(rgb, dtype=np.uint8).reshape(-1, 3)
+def _images_text(source: _Lines) -> Iterator[tuple[str, int, npt.NDArray[np.float64]]]:
+    """The same from text, where a name may have blanks and a line of 2D observations, may be empty, follows."""
+    for row in source.rows(10):
+        if len(row) < 10:
+            raise ValueError("not an id, a pose of 7 numbers, a camera and a name")
+        observations = source.next().split() if source.number < len(source.lines) else []
+        if len(observations) % 3 or not all(word.lstrip("-").isdigit() for word in observations[-1:]):
+            raise ValueError("not the 2D observations that follow each image: x, y and a point's id, repeated")
+        yield row[9], int(row[8]), np.array(row[1:8], dtype=np.float64)
+
+
+def _points_binary(source: _Bytes) -> Iterator[tuple[Any, ...]]:
+    """x, y, z, red, green, blue of each point."""
+    for _ in range(source.take("Q")[0]):
+        _, *values, _, track_length = source.take("Q3d3BdQ")
+        source.skip(8 * track_length)  # image id, observation index
+        yield tuple(values)
+
+
+def _points_text(source: _Lines) -> Iterator[tuple[float, ...]]:
+    for _, x, y, z, red, green, blue, *_ in source.rows(8):
+        yield float(x), float(y), float(z), float(red), float(green), float(blue)

@@ -20,7 +20,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
 from closeup_ns.data.capture import Capture
-from closeup_ns.data.colmap import SPARSE_FOLDERS, find_model, read_colmap
+from closeup_ns.data.colmap import MODEL_FOLDERS, find_models, read_colmap
 from closeup_ns.data.images import (
     ImageChoice,
     check_aspect,
@@ -30,7 +30,7 @@ from closeup_ns.data.images import (
     image_size,
 )
 from closeup_ns.data.lenses import noticed
-from closeup_ns.data.llff import POSES_FILE, check_same_size, read_llff
+from closeup_ns.data.llff import POSES_FILE, read_llff
 from closeup_ns.data.originals import Original, describe_originals, find_originals
 from closeup_ns.data.transforms import read_transforms
 from closeup_ns.errors import DataError
@@ -53,12 +53,12 @@ class CloseupDataParserConfig(DataParserConfig):
     data: Path = Path()
     """Folder of the capture, or a transforms json file in it."""
     layout: LayoutName = "auto"
-    """What the folder holds. auto: transforms.json, else poses_bounds.npy (LLFF), else a COLMAP model in sparse/0."""
+    """What the folder holds. auto: transforms.json, else poses_bounds.npy (LLFF), else a COLMAP model in sparse/."""
     downscale_factor: int | None = None
-    """Use images_N, or shrink by N when there is none. Not set: the largest that max_image_size allows."""
+    """Use images_N, or shrink by N when there is none. Not set: what comes closest to max_image_size from below."""
     max_image_size: int | None = 1600
-    """Longest image side in pixels when downscale_factor is not set; larger images are shrunk when loaded. None: no
-    limit."""
+    """Longest image side in pixels when downscale_factor is not set. A folder images_N within 1.5 times of it is used
+    as it is; else larger images are shrunk to it when loaded. None: no limit."""
     train_on_all: bool = False
     """Train on the held-out images too. They stay the evaluation images, whose metrics then mean little."""
     eval_interval: int = 8
@@ -78,11 +78,8 @@ class CloseupDataParserConfig(DataParserConfig):
     load_3D_points: bool = True
     """Start the Gaussians at the capture's sparse points where it has them."""
     masks_path: Path | None = None
-    """LLFF and COLMAP: folder of masks below the data folder; <image name>.png, non-zero where a pixel counts."""
-    mask_color: tuple[float, float, float] | None = None
-    """Paint the masked pixels in this colour (0 to 1) instead of leaving them out."""
-    depth_unit_scale_factor: float = 1e-3
-    """Metres per unit of the depth files, as in nerfstudio."""
+    """LLFF and COLMAP: folder of masks below the data folder; <image name>.png, bright (or where nothing is, non-zero)
+    where a pixel counts."""
 
 
 @dataclass
@@ -101,9 +98,9 @@ class CloseupDataParser(DataParser):
     def _generate_dataparser_outputs(self, split: str = "train", **_: Any) -> DataparserOutputs:
         """Cameras, image files and seed points of one split ("train", "val" or "test"), in nerfstudio's world frame.
 
-        ``metadata`` holds what nerfstudio's own parsers put there, ``originals`` (an `Original` or None per image), and
-        for an LLFF capture ``bounds`` [images, 2]: the nearest and farthest scene depth per image, in units of the
-        transformed world.
+        ``metadata`` holds the sparse points as nerfstudio's own parsers give them, ``originals`` (an `Original` or None
+        per image), and for an LLFF capture ``bounds`` [images, 2]: the nearest and farthest scene depth per image, in
+        units of the transformed world.
 
         Raises:
             DataError: the capture is not there, not recognised, damaged or inconsistent.
@@ -130,7 +127,7 @@ class CloseupDataParser(DataParser):
             image_filenames=[images.paths[i] for i in indices],
             cameras=_cameras(capture, images, poses, indices),
             scene_box=SceneBox(aabb=box),
-            mask_filenames=_extra_files(capture, images, indices, "mask"),
+            mask_filenames=_mask_files(capture, images, indices),
             dataparser_scale=scale * capture.applied_scale,
             dataparser_transform=_whole_transform(capture, transform),
             metadata={
@@ -152,14 +149,14 @@ def find_layout(data: Path) -> Literal["transforms", "llff", "colmap"]:
         return "transforms"
     if (data / POSES_FILE).is_file():
         return "llff"
-    if find_model(data) is not None:
+    if find_models(data):
         return "colmap"
     if (data / BLENDER_FILE).is_file():
         raise DataError(
             f"{data} is laid out like Blender's synthetic scenes ({BLENDER_FILE}): end the command with blender-data, "
             f"the parser for those, as in 'ns-train closeup-gs --data {data} blender-data'."
         )
-    models = " or ".join(SPARSE_FOLDERS)
+    models = " or ".join(f"{folder}/0, {folder}/1, ..., {folder}" for folder in MODEL_FOLDERS)
     there = ", ".join(sorted(path.name + "/" * path.is_dir() for path in data.iterdir())[:10]) or "nothing"
     raise DataError(
         f"{data} is no capture that can be read. Looked for: transforms.json; {POSES_FILE}; cameras.bin and images.bin "
@@ -186,8 +183,6 @@ def load_capture(config: CloseupDataParserConfig) -> tuple[Capture, ImageChoice]
         raise DataError(f"{data} has a single image. At least two are needed, from different places; ten is sensible.")
     full_sizes = [(frame.intrinsics.width, frame.intrinsics.height) for frame in capture.frames]
     images = choose_images(capture.image_sets, full_sizes, config.downscale_factor, config.max_image_size)
-    if layout == "llff":
-        check_same_size(images.paths, images.file_sizes)
     for path, file_size, full_size in zip(images.paths, images.file_sizes, full_sizes, strict=True):
         check_aspect(file_size, full_size, path)
     _check_masks(capture, images)
@@ -327,11 +322,7 @@ def _metadata(
     transform: torch.Tensor,
     scale: float,
 ) -> dict[str, Any]:
-    metadata: dict[str, Any] = {
-        "depth_filenames": _extra_files(capture, images, indices, "depth"),
-        "depth_unit_scale_factor": config.depth_unit_scale_factor,
-        "mask_color": config.mask_color,
-    }
+    metadata: dict[str, Any] = {}
     if config.load_3D_points and capture.points is not None:
         cloud = capture.points.transformed(transform.numpy())
         metadata["points3D_xyz"] = torch.from_numpy(cloud.xyz * scale).float()
@@ -342,19 +333,15 @@ def _metadata(
     return metadata
 
 
-def _extra_files(
-    capture: Capture, images: ImageChoice, indices: list[int], kind: Literal["mask", "depth"]
-) -> list[Path] | None:
-    """The mask or depth files of a split, from masks_N or depths_N where the images are from images_N."""
-    paths = [getattr(capture.frames[i], kind) for i in indices]
-    if any(path is None for path in paths):
-        return None
-    return [downscaled_twin(path, images.factor) for path in paths]
+def _mask_files(capture: Capture, images: ImageChoice, indices: list[int]) -> list[Path] | None:
+    """The masks of a split, from masks_N where the images are from images_N; None where they have none."""
+    masks = [mask for i in indices if (mask := capture.frames[i].mask) is not None]
+    return [downscaled_twin(mask, images.factor) for mask in masks] or None
 
 
 def _check_masks(capture: Capture, images: ImageChoice) -> None:
     """DataError for a mask that is neither the size of its image file nor of the full-resolution photograph."""
-    masks = _extra_files(capture, images, list(range(len(capture.frames))), "mask")
+    masks = _mask_files(capture, images, list(range(len(capture.frames))))
     for i, mask in enumerate(masks or []):
         image, size, camera = images.paths[i], images.file_sizes[i], capture.frames[i].intrinsics
         if (found := image_size(mask)) not in (size, (camera.width, camera.height), images.sizes[i]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +12,8 @@ import numpy.typing as npt
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
-from PIL import Image
 
+from closeup_ns.data.images import open_image
 from closeup_ns.errors import DataError
 
 EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
@@ -33,21 +34,29 @@ class CloseupDataset(InputDataset):
         Shrinking averages over each new pixel's area (cv2.INTER_AREA), which is what a coarser sensor would have seen.
         """
         path = self.image_filenames[image_idx]
-        pixels = decode_image(path, keep_colour=True)
+        pixels = decode_image(path)
         width, height = self.sizes[image_idx]
         if pixels.shape[:2] == (height, width):
             return pixels
         return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
     def get_mask(self, image_idx: int) -> torch.Tensor | None:
-        """The mask [H, W, 1] bool at the camera's size, True where the pixel counts; None without masks."""
+        """The mask [H, W, 1] bool at the camera's size, True where the pixel counts; None without masks.
+
+        The mask is shrunk as the photograph is, and a pixel counts where nothing hidden is averaged into it. Where the
+        photograph will be undistorted, which reads between pixels, those beside a hidden one do not count either.
+        """
         if self._dataparser_outputs.mask_filenames is None:
             return None
-        mask = decode_image(self._dataparser_outputs.mask_filenames[image_idx], keep_colour=False)
+        counts = decode_mask(self._dataparser_outputs.mask_filenames[image_idx])
         width, height = self.sizes[image_idx]
-        if mask.shape != (height, width):
-            mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
-        return torch.from_numpy(mask > 0)[..., None]
+        if counts.shape != (height, width):
+            counts = cv2.resize(counts, (width, height), interpolation=cv2.INTER_AREA)
+        counts = (counts == 255).astype(np.uint8)
+        distortion = self.cameras.distortion_params
+        if distortion is not None and distortion[image_idx].any():
+            counts = cv2.erode(counts, np.ones((3, 3), np.uint8))
+        return torch.from_numpy(counts.astype(bool))[..., None]
 
     def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict[str, Any]:
         """As InputDataset.get_data, with masks of any size that has the image's shape."""
@@ -58,29 +67,51 @@ class CloseupDataset(InputDataset):
         mask = self.get_mask(image_idx)
         if mask is not None:
             data["mask"] = mask
-            if self.mask_color:
-                colour = torch.tensor(self.mask_color, dtype=torch.float32)
-                colour = (colour * 255).round().to(torch.uint8) if image_type == "uint8" else colour
-                data["image"] = torch.where(mask, image[..., :3], colour)
         data.update(self.get_metadata(data))
         return data
 
 
-def decode_image(path: Path, keep_colour: bool) -> npt.NDArray[np.uint8]:
-    """Decode an image fully: [H, W, 3 or 4] uint8 with colour (grey repeated), [H, W] uint8 without."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in EIGHT_BIT_MODES:
-                raise DataError(
-                    f"The image {path} is of the kind {image.mode}; only 8-bit images can be used. Convert the images "
-                    "and keep their sizes, e.g. with 'mogrify -depth 8'."
-                )
-            if not keep_colour:
-                return np.array(image.convert("L"))
-            has_alpha = "A" in image.mode or "transparency" in image.info
-            return np.array(image.convert("RGBA" if has_alpha else "RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
+def decode_mask(path: Path) -> npt.NDArray[np.uint8]:
+    """A mask [H, W], 255 where a pixel counts and 0 elsewhere.
+
+    Bright pixels count (JPEG leaves faint ones beside a mask's edge); where there are none, all that are not 0.
+    """
+    mask = cv2.cvtColor(decode_image(path)[..., :3], cv2.COLOR_RGB2GRAY)
+    return (mask > (127 if mask.max() > 127 else 0)).astype(np.uint8) * 255
+
+
+def decode_image(path: Path) -> npt.NDArray[np.uint8]:
+    """Decode an image fully: [H, W, 3 or 4] uint8, grey repeated."""
+    with open_image(path) as image:
+        if image.mode not in EIGHT_BIT_MODES:
+            raise DataError(
+                f"The image {path} is of the kind {image.mode}; only 8-bit images can be used. Convert the images "
+                "and keep their sizes, e.g. with 'mogrify -depth 8'."
+            )
+        has_alpha = "A" in image.mode or "transparency" in image.info
+        return np.array(image.convert("RGBA" if has_alpha else "RGB"))
+
+
+def describe_masks(shares: Sequence[float], kind: str) -> str:
+    """What the masks of the ``kind`` (train or eval) photographs hide, as a line for the log.
+
+    Args:
+        shares: of each photograph's pixels, how many count.
+
+    Raises:
+        DataError: nothing counts in any training photograph.
+    """
+    nothing, everything = sum(share == 0 for share in shares), sum(share > 0.9999 for share in shares)
+    if nothing == len(shares) and kind == "train":
         raise DataError(
-            f"The image {path} cannot be decoded ({error}). It may be cut off: copy it again, or remove it with its "
-            "camera."
-        ) from error
+            f"The masks of all {nothing} training photographs hide everything, so there is nothing to train on. White "
+            "must be what counts: invert the masks ('mogrify -negate') or train without them."
+        )
+    line = f"Masks: {sum(shares) / len(shares):.1%} of the pixels of {len(shares)} {kind} photographs count"
+    if nothing:
+        line += f"; {nothing} hide everything"
+    if everything:
+        line += f"; {everything} hide nothing"
+    if everything == len(shares):
+        line += ": is the mask in the alpha channel of its file? Grey values are read"
+    return line + "."

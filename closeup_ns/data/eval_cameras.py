@@ -6,23 +6,23 @@ the capture's transforms.json without an ``applied_transform``). So one list ser
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from nerfstudio.cameras.cameras import CameraType
 
 from closeup_ns.atomic import write_json
-from closeup_ns.data.capture import check_pose, safe_path
+from closeup_ns.data.capture import LARGEST_NUMBER, safe_path
+from closeup_ns.data.names import picture_names
+from closeup_ns.data.reading import read_frames, reading
+from closeup_ns.data.transforms import read_intrinsics, read_pose
 from closeup_ns.errors import DataError
 from closeup_ns.views.view import View
 
 _OPENGL = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
-_SIZES = ("w", "h")
-_LENSES = ("fl_x", "fl_y", "cx", "cy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,9 @@ class EvalCamera:
     view: View
     """float64, OpenCV axes, in the capture's frame."""
     truth: Path | None = None
-    """Its photograph; None where none exists."""
+    """Its photograph, undistorted and of the view's size; None where none exists."""
+    mask: Path | None = None
+    """Of the photograph: non-zero where a pixel counts. None: all of it."""
 
 
 def write_cameras(path: Path, cameras: Sequence[EvalCamera]) -> None:
@@ -44,13 +46,13 @@ def write_cameras(path: Path, cameras: Sequence[EvalCamera]) -> None:
     root = path.parent.resolve()
     frames = []
     for camera in cameras:
-        K, view = camera.view.K.double(), camera.view
+        view, ((fx, _, cx), (_, fy, cy), _) = camera.view, camera.view.K.double().tolist()
         frame: dict[str, Any] = {"name": camera.name, "scale": float(camera.scale), "w": view.width, "h": view.height}
-        lens = (K[0, 0], K[1, 1], K[0, 2], K[1, 2])
-        frame.update({key: float(value) for key, value in zip(_LENSES, lens, strict=True)})
+        frame |= {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy}
         frame["transform_matrix"] = (view.c2w.double() * _OPENGL).tolist()
-        if camera.truth is not None:
-            frame["file_path"] = str(camera.truth.resolve().relative_to(root))
+        for key, path_of in (("file_path", camera.truth), ("mask_path", camera.mask)):
+            if path_of is not None:
+                frame[key] = str(path_of.resolve().relative_to(root))
         frames.append(frame)
     write_json(path, {"camera_model": "PINHOLE", "frames": frames})
 
@@ -58,46 +60,49 @@ def write_cameras(path: Path, cameras: Sequence[EvalCamera]) -> None:
 def read_cameras(path: Path) -> list[EvalCamera]:
     """Read a list of cameras: our own, or any transforms.json (its frames count as far views unless they say a scale).
 
-    A frame's name is ``name``, else the stem of its ``file_path``; intrinsics may stand per frame or once for all.
+    A frame's name is ``name``, else its ``file_path``'s; intrinsics may stand per frame or once for all.
 
     Raises:
-        DataError: the file is missing or damaged, a pose is no rigid transform, two cameras have one name, or a
+        DataError: the file is missing or damaged, a camera is impossible or no pinhole, two cameras have one name, or a
             photograph lies outside the folder.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf8"))
-        cameras = [_camera(frame, content, path) for frame in content["frames"]]
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise DataError(f"cannot read the cameras of {path}: {problem!r}") from problem
-    names = [camera.name for camera in cameras]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise DataError(f"{path} has two cameras called {doubled[0]}")
-    if not cameras:
-        raise DataError(f"{path} lists no cameras")
+    content = read_frames(path)
+    with reading(path, "Correct it, or write the list of cameras again."):
+        frames = content["frames"]
+        unnamed = [Path(str(frame["file_path"])) for frame in frames if "name" not in frame and "file_path" in frame]
+        own_names = iter(picture_names(unnamed))
+        names = [str(frame["name"] if "name" in frame else next(own_names, "")) for frame in frames]
+        cameras = [_camera(name, frame, content, path) for name, frame in zip(names, frames, strict=True)]
+    doubled = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    if doubled is not None:
+        raise DataError(f"{path} has two cameras called {doubled}. Rename one.")
     return cameras
 
 
 def photographs_of(transforms: Path) -> list[tuple[View, Path]]:
     """The photographs of a transforms.json: those of its training split where it lists one."""
-    content = json.loads(transforms.read_text(encoding="utf8")) if transforms.is_file() else {}
-    listed = {Path(name).stem for name in content.get("train_filenames", [])}
-    cameras = [camera for camera in read_cameras(transforms) if not listed or camera.name in listed]
+    listed = {
+        safe_path(transforms.parent, name, transforms) for name in read_frames(transforms).get("train_filenames", [])
+    }
+    cameras = [camera for camera in read_cameras(transforms) if not listed or camera.truth in listed]
     return [(camera.view, camera.truth) for camera in cameras if camera.truth is not None]
 
 
-def _camera(frame: dict[str, Any], content: dict[str, Any], path: Path) -> EvalCamera:
-    numbers: dict[str, Any] = {key: frame.get(key, content.get(key)) for key in (*_SIZES, *_LENSES)}
-    lacking = [key for key, value in numbers.items() if value is None]
-    file_path = frame.get("file_path")
-    name = str(frame.get("name") or Path(str(file_path)).stem)
-    if lacking or (file_path is None and "name" not in frame):
-        raise DataError(f"{path}: a frame lacks {', '.join(lacking) or 'both name and file_path'}")
-    if "/" in name or name in ("", ".", ".."):
-        raise DataError(f"{path}: {name!r} cannot name a picture")
-    fx, fy, cx, cy = (float(numbers[key]) for key in _LENSES)
-    K = torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
-    pose = check_pose(np.asarray(frame["transform_matrix"], dtype=np.float64), f"{path}, camera {name}")
-    view = View(K, torch.from_numpy(pose) * _OPENGL, int(numbers["w"]), int(numbers["h"]))
-    truth = None if file_path is None else safe_path(path.parent, file_path, path)
-    return EvalCamera(name, float(frame.get("scale", 1.0)), view, truth)
+def _camera(name: str, frame: dict[str, Any], content: dict[str, Any], path: Path) -> EvalCamera:
+    where = f"{path}, camera {name}"
+    if not name:
+        raise DataError(f"{path}: a frame lacks both name and file_path. Give it a name.")
+    if "/" in name or name in (".", ".."):
+        raise DataError(f"{path}: {name!r} cannot name a picture. Rename the frame.")
+    lens = read_intrinsics(frame, content, None, where)
+    if lens.camera_type is not CameraType.PERSPECTIVE or any(lens.distortion):
+        raise DataError(f"{where}: renders are made by pinhole cameras without distortion. Undistort the photographs.")
+    K = torch.tensor([[lens.fx, 0, lens.cx], [0, lens.fy, lens.cy], [0, 0, 1]], dtype=torch.float64)
+    view = View(K, torch.from_numpy(read_pose(frame, where)) * _OPENGL, lens.width, lens.height)
+    scale = float(frame.get("scale", 1.0))
+    if not 1 / LARGEST_NUMBER < scale < LARGEST_NUMBER:
+        raise DataError(f"{where}: scale is {scale}; it says how many times nearer the camera is, 1 for a far view.")
+    truth, mask = (
+        safe_path(path.parent, frame[key], path) if frame.get(key) else None for key in ("file_path", "mask_path")
+    )
+    return EvalCamera(name, scale, view, truth, mask)

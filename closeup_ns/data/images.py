@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from closeup_ns.data.names import IMAGE_SUFFIXES, FileLookup
+from closeup_ns.data.reading import reading
 from closeup_ns.errors import DataError
 
 ORIENTATION_TAG = 0x112
 """EXIF's."""
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+NEAR_THE_LIMIT = 1.5
+"""A folder of smaller images is used as it is when the limit is at most so many times larger."""
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
@@ -31,17 +35,37 @@ class ImageChoice:
     """Why this set and this size, in words for the log line."""
 
 
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """An image file, opened; a failure in opening or within the block is a DataError that names the file."""
+    with reading(f"The image {path}", "It may be cut off: copy it again, or remove it with its camera."):
+        try:
+            image = Image.open(path)
+        except UnidentifiedImageError:
+            with open(path, "rb") as opened:
+                if opened.read(8)[4:] != b"ftyp":  # of HEIC, whatever the file is called
+                    raise
+            image = _open_heic(path)
+        with image:
+            yield image
+
+
+def _open_heic(path: Path) -> Image.Image:
+    try:
+        from pillow_heif import register_heif_opener  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise DataError(
+            f"The image {path} is a HEIC file, which needs the package pillow-heif ('pip install pillow-heif'). Or "
+            "convert the photographs to JPEG ('mogrify -format jpg'); a capture that names HEIC files finds them."
+        ) from error
+    register_heif_opener()
+    return Image.open(path)
+
+
 def image_size(path: Path) -> Size:
     """(width, height) from the file's header, without decoding it. DataError when missing or not an image."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except FileNotFoundError as error:
-        raise DataError(f"The image {path} does not exist. Restore it or remove its camera.") from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"The image {path} cannot be read ({error}). Copy it again from the camera, or remove it with its camera."
-        ) from error
+    with open_image(path) as image:
+        return image.size
 
 
 def exif_orientation(path: Path) -> int:
@@ -52,9 +76,9 @@ def exif_orientation(path: Path) -> int:
     if path.suffix.lower() not in (".jpg", ".jpeg"):
         return 1
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except (OSError, ValueError, SyntaxError):
+    except DataError:
         return 1  # whoever loads the picture says what is wrong with it
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
@@ -83,17 +107,9 @@ def image_folders(root: Path) -> dict[int, Path]:
 
 
 def match_by_name(folder: Path, names: Sequence[str]) -> list[Path] | None:
-    """The files of ``folder`` that carry ``names`` (the suffix may differ: ``a.JPG`` and ``a.png``), or None."""
-    by_stem = {path.stem: path for path in list_images(folder)}
-    matched: list[Path] = []
-    for name in names:
-        exact = folder / name
-        if exact.is_file():
-            matched.append(exact)
-        elif len(Path(name).parts) == 1 and Path(name).stem in by_stem:
-            matched.append(by_stem[Path(name).stem])
-        else:
-            return None
+    """The files of ``folder`` called ``names``, however they are written (see `FileLookup`); None where one lacks."""
+    lookup = FileLookup()
+    matched = [path for name in names if (path := lookup.find(folder, name)) is not None]
     return matched if len(set(matched)) == len(names) else None
 
 
@@ -144,13 +160,7 @@ def choose_images(
     """
     if downscale_factor is not None:
         return _forced(image_sets, full_sizes, downscale_factor)
-    factors = sorted(image_sets)
-    for factor in factors:
-        longest = max(image_size(image_sets[factor][0]))
-        if max_image_size is None or longest <= max_image_size:
-            break
-    else:
-        factor = factors[-1]
+    factor = _automatic_factor(image_sets, max_image_size)
     file_sizes = [image_size(path) for path in image_sets[factor]]
     sizes = [capped_size(size, max_image_size) for size in file_sizes]
     if sizes != file_sizes:
@@ -160,6 +170,19 @@ def choose_images(
     else:
         reason = f"the largest with a long side of at most {max_image_size}"
     return ImageChoice(factor, image_sets[factor], file_sizes, sizes, reason)
+
+
+def _automatic_factor(image_sets: dict[int, list[Path]], max_image_size: int | None) -> int:
+    """The largest images within the limit where they come near it, else the next larger ones, to be shrunk."""
+    larger = min(image_sets)
+    for factor in sorted(image_sets):
+        longest = max(image_size(image_sets[factor][0]))
+        if max_image_size is None or longest <= max_image_size <= NEAR_THE_LIMIT * longest:
+            return factor
+        if longest <= max_image_size:
+            break
+        larger = factor
+    return larger
 
 
 def _forced(image_sets: dict[int, list[Path]], full_sizes: Sequence[Size | None], wanted: int) -> ImageChoice:

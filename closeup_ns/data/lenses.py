@@ -1,11 +1,13 @@
 """Which lenses can be trained on: those that nerfstudio's datamanager turns into pinhole photographs.
 
-It (1.1.5) checks with bare assertions, lets every other kind of camera through as a pinhole, and takes a fisheye
-photograph without distortion parameters for one, too.
+It (1.1.5) checks with bare assertions, lets every other kind of camera through as a pinhole, takes a fisheye
+photograph without distortion parameters for one, too, and undistorts by calibrations that fold the image.
 """
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 from nerfstudio.cameras.cameras import CameraType
 
 from closeup_ns.errors import DataError
@@ -14,10 +16,24 @@ PARAMETERS = {CameraType.PERSPECTIVE: 6, CameraType.FISHEYE: 6, CameraType.FISHE
 """Distortion parameters that undistortion reads; k1, k2, k3, k4, p1, p2 where there are six."""
 UNNOTICED = 1e-9
 """A k1 that moves nothing by more than a billionth of the focal length, and is not zero."""
+STEPS = 600
+"""How finely a lens is walked along, outwards from its axis."""
 
 
-def check_lens(camera_type: CameraType, distortion: tuple[float, ...], where: str) -> None:
-    """DataError for a camera whose photographs cannot be made pinhole photographs."""
+def check_lens(
+    camera_type: CameraType,
+    distortion: tuple[float, ...],
+    size: tuple[int, int],
+    lens: tuple[float, float, float, float],
+    where: str,
+) -> None:
+    """DataError for a camera whose photographs cannot be made pinhole photographs.
+
+    Args:
+        size: (width, height) in pixels.
+        lens: fx, fy, cx, cy in pixels of that size.
+        where: the file and the camera in it, for the message.
+    """
     if camera_type not in PARAMETERS:
         raise DataError(
             f"{where}: a camera of the kind {camera_type.name} cannot be trained on, only pinhole and fisheye ones. "
@@ -36,6 +52,55 @@ def check_lens(camera_type: CameraType, distortion: tuple[float, ...], where: st
             "if that changes little, say camera_model OPENCV_FISHEYE if it is a fisheye lens's, or undistort the "
             "capture with 'colmap image_undistorter'."
         )
+    if any(distortion) and wanted == 6 and folds(camera_type is CameraType.FISHEYE, distortion, size, lens):
+        raise DataError(
+            f"{where}: the lens distortion ({', '.join(f'{value:g}' for value in distortion)}) folds the image, so "
+            "that one pixel shows two directions. The calibration failed, or its parameters are in another order: "
+            "calibrate again with fewer parameters, or undistort the capture with 'colmap image_undistorter'."
+        )
+
+
+def folds(
+    fisheye: bool, distortion: tuple[float, ...], size: tuple[int, int], lens: tuple[float, float, float, float]
+) -> bool:
+    """Whether distortion stops being one-to-one inside the image.
+
+    From the optical axis outwards, towards points all along the border, the determinant of the distortion's derivative
+    must stay positive until the image ends. Of a fisheye lens towards the middle of each side only, since the corners
+    often lie outside of the image circle, and up to 90 degrees, beyond which no pinhole sees.
+    """
+    k1, k2, k3, k4, p1, p2 = distortion
+    angle = np.arange(4) * np.pi / 2 if fisheye else _border_angles(size, lens)
+    reach = np.linspace(0, np.pi / 2, STEPS + 1)[1:] if fisheye else np.geomspace(1e-3, 1e3, STEPS)
+    x, y = reach[:, None] * np.cos(angle), reach[:, None] * np.sin(angle)
+    r = x**2 + y**2
+    radial = 1 + r * (k1 + r * (k2 + r * (k3 + r * k4)))
+    slope = k1 + r * (2 * k2 + r * (3 * k3 + r * 4 * k4))  # of radial, along r
+    u, v = x * radial, y * radial
+    ux, uy, vy = radial + 2 * x * x * slope, 2 * x * y * slope, radial + 2 * y * y * slope
+    if not fisheye:  # OpenCV's tangential terms
+        u, v = u + 2 * p1 * x * y + p2 * (r + 2 * x * x), v + 2 * p2 * x * y + p1 * (r + 2 * y * y)
+        ux, uy, vy = ux + 2 * p1 * y + 6 * p2 * x, uy + 2 * p1 * x + 2 * p2 * y, vy + 6 * p1 * y + 2 * p2 * x
+    outside = ~_inside(u * lens[0] + lens[2], size[0]) | ~_inside(v * lens[1] + lens[3], size[1])
+    folded = ux * vy - uy * uy <= 0
+    return bool((_first(folded) < _first(outside)).any())
+
+
+def _border_angles(size: tuple[int, int], lens: tuple[float, float, float, float]) -> npt.NDArray[np.float64]:
+    """Directions from the optical axis to points along the border, the corners among them."""
+    along = np.linspace(0, 1, 16)
+    start, end = np.zeros(16), np.ones(16)
+    x, y = np.concatenate([along, along, start, end]), np.concatenate([start, end, along, along])
+    return np.arctan2((y * size[1] - lens[3]) / lens[1], (x * size[0] - lens[2]) / lens[0])
+
+
+def _first(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Index of the first True along axis 0; `STEPS` where there is none."""
+    return np.where(mask.any(0), mask.argmax(0), STEPS)
+
+
+def _inside(position: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.bool_]:
+    return (position >= 0) & (position <= side)
 
 
 def noticed(camera_type: CameraType, distortion: tuple[float, ...]) -> tuple[float, ...]:

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from closeup_ns.data.capture import COLMAP_TO_NERFSTUDIO, Capture, Frame, Intrinsics, check_pose
-from closeup_ns.data.colmap import SPARSE_FOLDERS, find_mask, read_cameras, read_images, read_points
+from closeup_ns.data.capture import COLMAP_TO_NERFSTUDIO, LARGEST_NUMBER, Capture, Frame, Intrinsics, check_pose
+from closeup_ns.data.colmap import find_masks, find_models, largest_model, read_cameras, read_points
 from closeup_ns.data.images import image_folders, list_images, match_by_name, match_by_order
+from closeup_ns.data.reading import reading
 from closeup_ns.errors import DataError
 
 POSES_FILE = "poses_bounds.npy"
@@ -32,28 +33,23 @@ def read_llff(root: Path, masks_path: Path | None = None) -> Capture:
         DataError: missing, damaged or inconsistent files.
     """
     rows = read_poses_bounds(root / POSES_FILE)
-    model = next((root / name for name in SPARSE_FOLDERS if (root / name).is_dir()), root / SPARSE_FOLDERS[0])
-    registered = read_images(model)
+    notes: list[str] = []
+    models = find_models(root, ["cameras"]) or [root / "sparse/0"]
+    model, registered = largest_model(models, notes)
     names = [image.name for image in registered] if len(registered) == len(rows) else []
     sets = _image_sets(root, len(rows), names)
     cameras = read_cameras(model)
     camera_ids = [image.camera_id for image in registered] if names else [next(iter(cameras), -1)] * len(rows)
-    notes: list[str] = []
     first_set = next(iter(sets.values()))
+    names_here = names or [path.name for path in first_set]
+    masks = find_masks(root, masks_path, names_here)
     frames = []
     for index, row in enumerate(rows):
         where = f"{root / POSES_FILE}, row {index}"
         calibrated = cameras.get(camera_ids[index]) if names or len(cameras) == 1 else None
-        name = names[index] if names else first_set[index].name
-        frames.append(
-            Frame(
-                name=name,
-                c2w=_to_nerfstudio(row, where),
-                intrinsics=_intrinsics(row, calibrated, where, notes),
-                mask=find_mask(root, masks_path, name),
-                bounds=(float(row[15]), float(row[16])),
-            )
-        )
+        intrinsics = _intrinsics(row, calibrated, where, notes)
+        bounds = (float(row[15]), float(row[16]))
+        frames.append(Frame(names_here[index], _to_nerfstudio(row, where), intrinsics, masks[index], bounds=bounds))
     points = read_points(model)
     return Capture(
         kind="LLFF",
@@ -63,7 +59,7 @@ def read_llff(root: Path, masks_path: Path | None = None) -> Capture:
         points=points.transformed(COLMAP_TO_NERFSTUDIO) if points else None,
         applied_transform=COLMAP_TO_NERFSTUDIO,
         full_paths=first_set,
-        notes=sorted(set(notes)),
+        notes=list(dict.fromkeys(notes)),
     )
 
 
@@ -73,15 +69,12 @@ def read_poses_bounds(path: Path) -> npt.NDArray[np.float64]:
     Raises:
         DataError: not an array, wrong shape, NaN, or bounds that are not 0 < near < far.
     """
-    try:
+    with reading(path, "Copy it again, or run LLFF's imgs2poses.py."):
         rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read ({error}). Copy it again, or run LLFF's imgs2poses.py.") from error
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind not in "fiu":
-        shape = getattr(rows, "shape", None)
-        raise DataError(f"{path} holds an array of shape {shape}, not [images, 17]. Run LLFF's imgs2poses.py.")
+        if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind not in "fiu":
+            raise ValueError(f"an array of shape {getattr(rows, 'shape', None)}, not of [images, 17] numbers")
     rows = rows.astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    bad = np.flatnonzero(~(np.abs(rows) < LARGEST_NUMBER).all(axis=1))
     if len(bad):
         raise DataError(f"{path}: row {bad[0]} holds NaN or infinity ({len(bad)} such rows). Run imgs2poses.py again.")
     bad = np.flatnonzero((rows[:, 15] <= 0) | (rows[:, 16] <= rows[:, 15]))
@@ -142,13 +135,3 @@ def _image_sets(root: Path, count: int, names: list[str]) -> dict[int, list[Path
             "order: restore the missing images, or run LLFF's imgs2poses.py on the images that are there."
         )
     return sets
-
-
-def check_same_size(paths: list[Path], sizes: list[tuple[int, int]]) -> None:
-    """DataError when the images of an LLFF capture, which has one size by definition, differ in size."""
-    for path, size in zip(paths, sizes, strict=True):
-        if size != sizes[0]:
-            raise DataError(
-                f"The images of {path.parent} have different sizes: {paths[0].name} is {sizes[0][0]}x{sizes[0][1]}, "
-                f"{path.name} is {size[0]}x{size[1]}. An LLFF capture has one size; scale all images alike."
-            )

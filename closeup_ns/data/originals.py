@@ -15,7 +15,7 @@ import numpy.typing as npt
 from nerfstudio.cameras.cameras import CameraType
 
 from closeup_ns.data.capture import Capture, Intrinsics
-from closeup_ns.data.dataset import decode_image
+from closeup_ns.data.dataset import decode_image, decode_mask
 from closeup_ns.data.images import ImageChoice, Size, check_aspect, image_folders, image_size, match_by_name
 from closeup_ns.errors import DataError
 from closeup_ns.views.lens import Lens, LensKind
@@ -51,10 +51,10 @@ class Original:
         Raises:
             DataError: a file is missing, damaged, or no longer of the size that was read from its header.
         """
-        pixels = decode_image(self.path, keep_colour=True)
+        pixels = decode_image(self.path)
         if (pixels.shape[1], pixels.shape[0]) != self.size:
             raise DataError(f"The image {self.path} has changed its size since the run started. Restore it.")
-        return pixels, None if self.mask is None else decode_image(self.mask, keep_colour=False)
+        return pixels, None if self.mask is None else decode_mask(self.mask)
 
 
 def find_originals(capture: Capture, images: ImageChoice) -> tuple[list[Original | None], list[str]]:

@@ -13,26 +13,30 @@ import numpy as np
 import numpy.typing as npt
 
 from closeup_ns.data.capture import PointCloud
-from closeup_ns.errors import DataError
+from closeup_ns.data.reading import reading
 
 SCALAR_TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
     "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
     "double": "f8", "float64": "f8",
 }  # fmt: skip
-BYTE_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
-MAX_HEADER_LINES = 10_000
+BYTE_ORDERS = {"ascii": "<", "binary_little_endian": "<", "binary_big_endian": ">"}
 UNCOLOURED = 127
 """Grey level of points that have no colour."""
 
 
 @dataclass
 class _Element:
-    """One ``element`` of the header; ``properties`` are (name, numpy type code), None for a list."""
+    """One ``element`` of the header; ``properties`` are (name, numpy type code)."""
 
     name: str
     count: int
-    properties: list[tuple[str, str | None]] = field(default_factory=list)
+    properties: list[tuple[str, str]] = field(default_factory=list)
+
+    def dtype(self, order: str) -> np.dtype:
+        if any(not code for _, code in self.properties):
+            raise ValueError(f"its element {self.name!r} has list properties, which are not supported here")
+        return np.dtype([(name, order + code) for name, code in self.properties])
 
 
 def read_ply(path: Path) -> PointCloud:
@@ -45,130 +49,73 @@ def read_ply(path: Path) -> PointCloud:
     Raises:
         DataError: not a PLY file, truncated, without x, y, z, or with list properties before the vertices' end.
     """
-    try:
+    with reading(f"The point cloud {path}", "Export it again, or remove it and its entry to do without."):
         data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"The point cloud {path} cannot be read ({error}). Restore it, or remove its entry.") from error
-    encoding, elements, start = _parse_header(data, path)
-    before: list[_Element] = []
-    for element in elements:
-        if element.name == "vertex":
-            break
-        before.append(element)
-    else:
-        raise _broken(path, "it has no vertex element")
-    for needed in (*before, element):
-        if any(code is None for _, code in needed.properties):
-            raise _broken(path, f"its element {needed.name!r} has list properties, which are not supported here")
-    if encoding == "ascii":
-        table = _read_ascii(data[start:], before, element, path)
-    else:
-        table = _read_binary(data, start, before, element, BYTE_ORDERS[encoding], path)
-    return _to_cloud(table, path)
+        encoding, elements, start = _parse_header(data)
+        names = [element.name for element in elements]
+        if "vertex" not in names:
+            raise ValueError("it has no vertex element")
+        before, vertex = elements[: names.index("vertex")], elements[names.index("vertex")]
+        dtype = vertex.dtype(BYTE_ORDERS[encoding])
+        if not {"x", "y", "z"} <= set(dtype.names or ()):
+            raise ValueError(f"its vertices have no x, y, z (only {', '.join(dtype.names or ())})")
+        if encoding == "ascii":
+            skipped = sum(element.count for element in before)
+            rows = [line.split() for line in data[start:].split(b"\n") if line.strip()][skipped:][: vertex.count]
+            table = np.zeros(len(rows), dtype)
+            for index, row in enumerate(rows):
+                if len(row) != len(dtype):
+                    raise ValueError(f"point {index} has {len(row)} values instead of {len(dtype)}")
+            values = np.array(rows, np.float64).reshape(-1, len(dtype))
+            for column, name in enumerate(dtype.names or ()):
+                table[name] = values[:, column]
+        else:
+            start += sum(element.count * element.dtype(BYTE_ORDERS[encoding]).itemsize for element in before)
+            whole = max(0, len(data) - start) // dtype.itemsize
+            table = np.frombuffer(data[start:], dtype, count=min(whole, vertex.count))
+        if len(table) < vertex.count:
+            raise ValueError(f"it is truncated: {vertex.count} points are announced, {len(table)} are there")
+        return _to_cloud(table, path.name)
 
 
-def _broken(path: Path, why: str) -> DataError:
-    return DataError(f"The point cloud {path} cannot be used: {why}. Export it again, or remove it to do without.")
-
-
-def _parse_header(data: bytes, path: Path) -> tuple[str, list[_Element], int]:
+def _parse_header(data: bytes) -> tuple[str, list[_Element], int]:
     """The encoding, the elements in file order and the offset of the first byte after the header."""
+    if data.splitlines()[:1] != [b"ply"]:
+        raise ValueError("it is not a PLY file")
+    end = data.find(b"end_header")
+    start = data.find(b"\n", end) + 1
+    if end < 0 or not start:
+        raise ValueError("its header has no end")
     elements: list[_Element] = []
-    encoding = ""
-    offset = 0
-    for number in range(MAX_HEADER_LINES):
-        end = data.find(b"\n", offset)
-        if end < 0:
-            raise _broken(path, "its header has no end" if number else "it is not a PLY file")
-        words = data[offset:end].decode("latin-1").split()
-        offset = end + 1
-        if number == 0:
-            if words != ["ply"]:
-                raise _broken(path, "it is not a PLY file")
-        elif words[:1] == ["end_header"]:
-            break
-        elif not words or words[0] in ("comment", "obj_info"):
-            continue
-        else:
-            encoding = _parse_header_line(words, elements, path) or encoding
-    if encoding not in ("ascii", *BYTE_ORDERS):
-        raise _broken(path, f"its format is {encoding or 'missing'}, not ascii or binary")
-    return encoding, elements, offset
+    encoding = "missing"
+    for line in data[:end].decode("latin-1").splitlines()[1:]:
+        match line.split():
+            case ["comment" | "obj_info", *_] | []:
+                pass
+            case ["format", encoding, *_]:
+                pass
+            case ["element", name, count] if count.isdigit():
+                elements.append(_Element(name, int(count)))
+            case ["property", "list", *_, name] if elements:
+                elements[-1].properties.append((name, ""))
+            case ["property", kind, name] if elements and kind in SCALAR_TYPES:
+                elements[-1].properties.append((name, SCALAR_TYPES[kind]))
+            case _:
+                raise ValueError(f"its header line {line!r} makes no sense")
+    if encoding not in BYTE_ORDERS:
+        raise ValueError(f"its format is {encoding}, not ascii or binary")
+    return encoding, elements, start
 
 
-def _parse_header_line(words: list[str], elements: list[_Element], path: Path) -> str | None:
-    """Take one header line into ``elements``; return the encoding when the line is the one that names it."""
-    try:
-        if words[0] == "format":
-            return words[1]
-        if words[0] == "element":
-            count = int(words[2])
-            if count < 0:
-                raise ValueError("negative count")
-            elements.append(_Element(words[1], count))
-        elif words[0] == "property" and words[1] == "list":
-            elements[-1].properties.append((words[-1], None))
-        elif words[0] == "property":
-            elements[-1].properties.append((words[2], SCALAR_TYPES[words[1]]))
-        else:
-            raise ValueError("unknown keyword")
-    except (IndexError, KeyError, ValueError) as error:
-        raise _broken(path, f"its header line {' '.join(words)!r} makes no sense") from error
-    return None
-
-
-def _dtype(element: _Element, order: str) -> np.dtype:
-    names = [name for name, _ in element.properties]
-    if len(set(names)) != len(names):
-        # Two properties of one name: keep the first, as every field must have its own name.
-        names = [name if names.index(name) == index else f"{name}#{index}" for index, name in enumerate(names)]
-    return np.dtype([(name, order + str(code)) for name, (_, code) in zip(names, element.properties, strict=True)])
-
-
-def _read_binary(
-    data: bytes, start: int, before: list[_Element], vertex: _Element, order: str, path: Path
-) -> npt.NDArray[np.void]:
-    offset = start + sum(element.count * _dtype(element, order).itemsize for element in before)
-    dtype = _dtype(vertex, order)
-    if not dtype.itemsize:
-        raise _broken(path, "its vertices have no properties")
-    there = max(0, len(data) - offset) // dtype.itemsize
-    if there < vertex.count:
-        raise _broken(path, f"it is truncated: {vertex.count} points are announced, {there} are there")
-    return np.frombuffer(data, dtype, count=vertex.count, offset=offset)
-
-
-def _read_ascii(body: bytes, before: list[_Element], vertex: _Element, path: Path) -> npt.NDArray[np.void]:
-    lines = [line for line in body.split(b"\n") if line.strip()]
-    skip = sum(element.count for element in before)
-    rows = [line.split() for line in lines[skip : skip + vertex.count]]
-    if len(rows) < vertex.count:
-        raise _broken(path, f"it is truncated: {vertex.count} points are announced, {len(rows)} are there")
-    width = len(vertex.properties)
-    short = next((index for index, row in enumerate(rows) if len(row) != width), None)
-    if short is not None:
-        raise _broken(path, f"point {short} has {len(rows[short])} values instead of {width}")
-    table = np.zeros(vertex.count, _dtype(vertex, "<"))
-    try:
-        values = np.array(rows, dtype=np.float64).reshape(vertex.count, width)
-    except ValueError as error:
-        raise _broken(path, f"a value is not a number ({error})") from error
-    for column, name in enumerate(table.dtype.names or ()):
-        table[name] = values[:, column]
-    return table
-
-
-def _to_cloud(table: npt.NDArray[np.void], path: Path) -> PointCloud:
+def _to_cloud(table: npt.NDArray[np.void], source: str) -> PointCloud:
     names = table.dtype.names or ()
-    if not {"x", "y", "z"} <= set(names):
-        raise _broken(path, f"its vertices have no x, y, z (only {', '.join(names)})")
     xyz = np.stack([table[axis].astype(np.float64) for axis in "xyz"], axis=1)
     channels = next((c for c in (("red", "green", "blue"), ("r", "g", "b")) if set(c) <= set(names)), None)
     if channels is None:
         rgb = np.full(xyz.shape, UNCOLOURED, np.uint8)
     else:
         rgb = np.stack([_to_bytes(table[channel]) for channel in channels], axis=1)
-    return PointCloud(xyz, rgb, path.name).finite()
+    return PointCloud(xyz, rgb, source).finite()
 
 
 def _to_bytes(channel: npt.NDArray) -> npt.NDArray[np.uint8]:

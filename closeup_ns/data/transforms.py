@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,20 @@ from closeup_ns.data.capture import (
     safe_path,
 )
 from closeup_ns.data.colmap import read_points
-from closeup_ns.data.images import image_folders, image_size
+from closeup_ns.data.images import image_folders, image_size, list_images, match_by_name
+from closeup_ns.data.names import FileLookup, did_you_mean
 from closeup_ns.data.ply import read_ply
+from closeup_ns.data.reading import read_frames, reading
 from closeup_ns.errors import DataError
 
 SPLITS = ("train", "val", "test")
 DISTORTION_KEYS = ("k1", "k2", "k3", "k4", "p1", "p2")
 ORIENTATION_METHODS = ("pca", "up", "vertical", "none")
+LENS_KEY = re.compile(
+    r"[kpsb]\d+|ftheta_p\d+|distortion\w*|omega|(is_)?(fisheye|latlong|equirectangular)\w*|rolling_shutter", re.I
+)
+"""What a program may say about a lens."""
+KNOWN_LENS_KEYS = {*DISTORTION_KEYS, "distortion_params", "fisheye_crop_radius", "is_fisheye"}
 MISSING_NAMED = 3
 """How many missing files an error names."""
 
@@ -44,10 +52,14 @@ def read_transforms(json_path: Path) -> Capture:
     Raises:
         DataError: malformed JSON, missing or outside files, unusable cameras.
     """
-    root = json_path.parent
-    meta = _load(json_path)
+    with reading(json_path, "Correct it, or run ns-process-data again."):
+        return _read(json_path, read_frames(json_path))
+
+
+def _read(json_path: Path, meta: dict[str, Any]) -> Capture:
+    root, lookup = json_path.parent, FileLookup()
     entries = sorted(
-        ((safe_path(root, _text(entry, "file_path", json_path), json_path), entry) for entry in meta["frames"]),
+        ((_file(root, _text(entry, "file_path", json_path), json_path, lookup), entry) for entry in meta["frames"]),
         key=lambda item: item[0],
     )
     paths = [path for path, _ in entries]
@@ -57,12 +69,12 @@ def read_transforms(json_path: Path) -> Capture:
     image_sets = _image_sets(root, paths, json_path)
     factor, available = next(iter(image_sets.items()))
     frames = [
-        _frame(entry, meta, path, (available[index], factor), json_path) for index, (path, entry) in enumerate(entries)
+        _frame(entry, meta, path, (available[index], factor), json_path, lookup)
+        for index, (path, entry) in enumerate(entries)
     ]
-    for kind in ("mask", "depth"):
-        given = sum(getattr(frame, kind) is not None for frame in frames)
-        if given not in (0, len(frames)):
-            raise DataError(f"{json_path}: {given} of {len(frames)} frames have a {kind} file. Give all or none one.")
+    given = sum(frame.mask is not None for frame in frames)
+    if given not in (0, len(frames)):
+        raise DataError(f"{json_path}: {given} of {len(frames)} frames have a mask file. Give all or none one.")
     applied = _applied_transform(meta, root, json_path)
     crop = _number(meta, {}, "fisheye_crop_radius", json_path, math.nan)
     return Capture(
@@ -70,33 +82,21 @@ def read_transforms(json_path: Path) -> Capture:
         root=root,
         frames=frames,
         image_sets=image_sets,
-        points=_points(meta, root, applied, json_path),
+        points=_points(meta, root, applied, json_path, lookup),
         applied_transform=applied,
-        applied_scale=_number(meta, {}, "applied_scale", json_path, 1.0),
+        applied_scale=_positive(meta, "applied_scale", json_path),
         orientation_method=_orientation(meta, json_path),
-        split_names=_splits(meta, root, set(paths), json_path),
+        split_names=_splits(meta, root, set(paths), json_path, lookup),
         full_paths=paths,
         fisheye_crop_radius=None if math.isnan(crop) else crop,
         default_split="fraction",
     )
 
 
-def _load(json_path: Path) -> dict[str, Any]:
-    try:
-        meta = json.loads(json_path.read_text(encoding="utf8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{json_path} cannot be read ({error}).") from error
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{json_path} is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}. "
-            "It may be cut off; copy it again or run ns-process-data."
-        ) from error
-    frames = meta.get("frames") if isinstance(meta, dict) else None
-    if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
-        raise DataError(f"{json_path} has no list of 'frames'. Run ns-process-data to make one.")
-    if not frames:
-        raise DataError(f"{json_path} has no frames: there are no images to train on.")
-    return meta
+def _file(root: Path, name: str, source: Path | str, lookup: FileLookup) -> Path:
+    """The file that an entry names, found also where it is written differently; else the path that it names."""
+    path = safe_path(root, name, source)
+    return lookup.find(root, os.path.relpath(path, root)) or path
 
 
 def _text(entry: dict[str, Any], key: str, where: Path | str) -> str:
@@ -116,6 +116,13 @@ def _number(frame: dict[str, Any], meta: dict[str, Any], key: str, where: Path |
     return float(value)
 
 
+def _positive(meta: dict[str, Any], key: str, json_path: Path) -> float:
+    value = _number(meta, {}, key, json_path, 1.0)
+    if not value > 1 / LARGEST_NUMBER:
+        raise DataError(f"{json_path}: {key!r} is {value!r}; it must be above 0. Correct it or export again.")
+    return value
+
+
 def _orientation(meta: dict[str, Any], json_path: Path) -> str | None:
     method = meta.get("orientation_override")
     if method is not None and method not in ORIENTATION_METHODS:
@@ -126,44 +133,65 @@ def _orientation(meta: dict[str, Any], json_path: Path) -> str | None:
 
 
 def _frame(
-    entry: dict[str, Any], meta: dict[str, Any], path: Path, available: tuple[Path, int], json_path: Path
+    entry: dict[str, Any],
+    meta: dict[str, Any],
+    path: Path,
+    available: tuple[Path, int],
+    json_path: Path,
+    lookup: FileLookup,
 ) -> Frame:
     """One frame; ``available`` is an image of it that exists and its downscale factor."""
     where = f"{json_path}, frame {path.name}"
-    try:
-        matrix = np.array(entry["transform_matrix"], dtype=np.float64)
-    except KeyError as error:
-        raise DataError(f"{where}: there is no transform_matrix. Add it or remove the frame.") from error
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: transform_matrix is not a matrix of numbers ({error}).") from error
     root = json_path.parent
-    mask, depth = (
-        safe_path(root, entry[key], json_path) if isinstance(entry.get(key), str) else None
-        for key in ("mask_path", "depth_file_path")
-    )
-    for extra in (mask, depth):
-        if extra is not None and not extra.is_file():
-            raise DataError(f"{where}: the file {extra} does not exist. Restore it or remove the entry.")
-    name = path.relative_to(root).as_posix()
-    return Frame(name, check_pose(matrix, where), _intrinsics(entry, meta, available, where), mask, depth)
+    mask = _file(root, _text(entry, "mask_path", where), where, lookup) if entry.get("mask_path") else None
+    if mask is not None and not mask.is_file():
+        raise DataError(f"{where}: the mask {mask} does not exist. Restore it or remove the entry.")
+    lens = read_intrinsics(entry, meta, available, where)
+    return Frame(path.relative_to(root).as_posix(), read_pose(entry, where), lens, mask)
 
 
-def _intrinsics(entry: dict[str, Any], meta: dict[str, Any], available: tuple[Path, int], where: str) -> Intrinsics:
+def read_pose(entry: dict[str, Any], where: str) -> npt.NDArray[np.float64]:
+    """``transform_matrix`` of a frame: camera-to-world [4, 4], OpenGL axes. DataError unless it is rigid."""
+    if "transform_matrix" not in entry:
+        raise DataError(f"{where}: there is no transform_matrix. Add it or remove the frame.")
+    with reading(f"{where}: transform_matrix", "It must be 4x4 numbers: export the cameras again."):
+        matrix = np.array(entry["transform_matrix"], dtype=np.float64)
+    return check_pose(matrix, where)
+
+
+def read_intrinsics(
+    entry: dict[str, Any], meta: dict[str, Any], available: tuple[Path, int] | None, where: str
+) -> Intrinsics:
+    """The camera of a frame, from what it says itself, else the top of its file (``meta``).
+
+    Args:
+        available: an image of the frame and its downscale factor, for the size where neither says it; None: it must.
+
+    Raises:
+        DataError: something is missing or impossible, or about a lens and not understood.
+    """
+
     def number(key: str, default: float = math.nan) -> float:
         return _number(entry, meta, key, where, default)
 
+    def focal_of(angle: str, side: float) -> float:
+        radians = number(angle)
+        return side / 2 / math.tan(radians / 2) if 0 < radians < math.pi else math.nan
+
     width, height = number("w"), number("h")
     if math.isnan(width) or math.isnan(height):
+        if available is None:
+            raise DataError(f"{where}: the size is missing (w and h). Add it to the file.")
         path, factor = available
         width, height = (side * factor for side in image_size(path))
     fx, fy = number("fl_x"), number("fl_y")
-    if math.isnan(fx) and not math.isnan(angle := number("camera_angle_x")):
-        fx = width / 2 / math.tan(angle / 2)
+    fx = focal_of("camera_angle_x", width) if math.isnan(fx) else fx
     if math.isnan(fy):
-        angle = number("camera_angle_y")
-        fy = fx if math.isnan(angle) else height / 2 / math.tan(angle / 2)
+        fy = fx if math.isnan(number("camera_angle_y")) else focal_of("camera_angle_y", height)
     if math.isnan(fx):
-        raise DataError(f"{where}: the focal length is missing (fl_x or camera_angle_x). Add it to the file.")
+        raise DataError(
+            f"{where}: the focal length is missing (fl_x, or camera_angle_x in radians). Add it to the file."
+        )
     return Intrinsics(
         round(width), round(height), fx, fy, number("cx", width / 2), number("cy", height / 2),
         _distortion(entry, meta, where), _camera_type(entry, meta, where),
@@ -173,18 +201,27 @@ def _intrinsics(entry: dict[str, Any], meta: dict[str, Any], available: tuple[Pa
 def _distortion(entry: dict[str, Any], meta: dict[str, Any], where: str) -> tuple[float, ...]:
     """Lens distortion of one frame; the frame's own, as a whole, when it has any."""
     source = entry if any(key in entry for key in ("distortion_params", *DISTORTION_KEYS)) else meta
+    said = {key: value for key, value in {**meta, **entry}.items() if LENS_KEY.fullmatch(key)}
+    unknown = [key for key, value in said.items() if key not in KNOWN_LENS_KEYS and np.any(value)]
+    if unknown:
+        raise DataError(
+            f"{where}: {', '.join(unknown)} says something about the lens that is not understood here. Undistort the "
+            "capture with 'colmap image_undistorter', or remove the entry if it is not about the lens."
+        )
     if "distortion_params" in source:
-        try:
+        with reading(f"{where}: distortion_params", "It must be a list of numbers."):
             return tuple(float(value) for value in source["distortion_params"])
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{where}: distortion_params is not a list of numbers.") from error
     return tuple(_number(source, {}, key, where, 0.0) for key in DISTORTION_KEYS)
 
 
 def _camera_type(entry: dict[str, Any], meta: dict[str, Any], where: str) -> CameraType:
-    name = entry.get("camera_model", meta.get("camera_model", "OPENCV"))
+    """What ``camera_model`` says, and instant-ngp's ``is_fisheye``, which means OPENCV_FISHEYE."""
+    fisheye = bool(entry.get("is_fisheye", meta.get("is_fisheye", False)))
+    name = entry.get("camera_model", meta.get("camera_model", "OPENCV_FISHEYE" if fisheye else "OPENCV"))
     if not isinstance(name, str) or name not in CAMERA_MODEL_TO_TYPE:
         raise DataError(f"{where}: camera_model {name!r} is unknown; nerfstudio has {', '.join(CAMERA_MODEL_TO_TYPE)}.")
+    if fisheye and CAMERA_MODEL_TO_TYPE[name] is CameraType.PERSPECTIVE:
+        raise DataError(f"{where}: is_fisheye is true, but camera_model is {name}. Remove the one that is wrong.")
     return CAMERA_MODEL_TO_TYPE[name]
 
 
@@ -196,18 +233,21 @@ def _image_sets(root: Path, paths: Sequence[Path], json_path: Path) -> dict[int,
         sets[1] = list(paths)
     if len({path.name for path in paths}) == len(paths):
         for factor, folder in image_folders(root).items():
-            smaller = [folder / path.name for path in paths]
-            if factor > 1 and all(path.is_file() for path in smaller):
+            smaller = match_by_name(folder, [path.name for path in paths]) if factor > 1 else None
+            if smaller is not None:
                 sets[factor] = smaller
     if not sets:
+        hint = did_you_mean(missing[0].name, [path.name for path in list_images(missing[0].parent)])
         raise DataError(
             f"{json_path} has {len(paths)} frames, of which {len(missing)} have no image file, first "
-            f"{', '.join(str(path) for path in missing[:MISSING_NAMED])}. Restore the images or remove their frames."
+            f"{', '.join(str(path) for path in missing[:MISSING_NAMED])}.{hint} Restore them or remove their frames."
         )
     return sets
 
 
-def _splits(meta: dict[str, Any], root: Path, known: set[Path], json_path: Path) -> dict[str, set[Path]]:
+def _splits(
+    meta: dict[str, Any], root: Path, known: set[Path], json_path: Path, lookup: FileLookup
+) -> dict[str, set[Path]]:
     """Split -> image files, for the lists train_filenames, val_filenames and test_filenames that the file has."""
     splits: dict[str, set[Path]] = {}
     for split in SPLITS:
@@ -216,11 +256,12 @@ def _splits(meta: dict[str, Any], root: Path, known: set[Path], json_path: Path)
             continue
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise DataError(f"{json_path}: {split}_filenames is not a list of file names.")
-        members = {safe_path(root, name, json_path) for name in names}
+        members = {_file(root, name, json_path, lookup) for name in names}
         unknown = sorted(str(path) for path in members - known)
         if unknown:
+            hint = did_you_mean(unknown[0], [str(path) for path in known])
             raise DataError(
-                f"{json_path}: {len(unknown)} of {split}_filenames belong to no frame, first {unknown[0]}. "
+                f"{json_path}: {len(unknown)} of {split}_filenames belong to no frame, first {unknown[0]}.{hint} "
                 "Remove them from the list or add their frames."
             )
         splits[split] = members
@@ -234,21 +275,25 @@ def _applied_transform(meta: dict[str, Any], root: Path, json_path: Path) -> npt
             return None
         # What ns-process-data applied before it began to write the field down.
         return np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]])
-    try:
+    with reading(f"{json_path}: applied_transform", "It must be 3x4 numbers: run ns-process-data again."):
         matrix = np.array(meta["applied_transform"], dtype=np.float64)[:3]
-    except (TypeError, ValueError, IndexError) as error:
-        raise DataError(f"{json_path}: applied_transform is not a 3x4 matrix of numbers.") from error
-    if matrix.shape != (3, 4) or not np.isfinite(matrix).all():
-        raise DataError(f"{json_path}: applied_transform is not a 3x4 matrix of numbers.")
+        if matrix.shape != (3, 4) or not (np.abs(matrix) < LARGEST_NUMBER).all():
+            raise ValueError(f"shape {matrix.shape}, or numbers that are not finite")
+        if not abs(np.linalg.det(matrix[:, :3])) > 1 / LARGEST_NUMBER:
+            raise ValueError("it flattens the world")
     return matrix
 
 
 def _points(
-    meta: dict[str, Any], root: Path, applied: npt.NDArray[np.float64] | None, json_path: Path
+    meta: dict[str, Any],
+    root: Path,
+    applied: npt.NDArray[np.float64] | None,
+    json_path: Path,
+    lookup: FileLookup,
 ) -> PointCloud | None:
     """The sparse points in the file's world frame: from ply_file_path, else from the COLMAP model beside it."""
     if meta.get("ply_file_path"):
-        cloud = read_ply(safe_path(root, _text(meta, "ply_file_path", json_path), json_path))
+        cloud = read_ply(_file(root, _text(meta, "ply_file_path", json_path), json_path, lookup))
         return cloud if len(cloud.xyz) else None
     cloud = read_points(root / "colmap/sparse/0")
     if cloud is None:

@@ -87,15 +87,16 @@ def make_shots(
     for camera in cameras:
         picture = read_picture(renders[camera.name])
         truth = None if camera.truth is None else read_picture(camera.truth)
+        counted = None if camera.mask is None else read_picture(camera.mask)[..., 0] > 0
         found = None if references is None or camera.scale <= 1 else references.chosen.get(camera.name)
         if found is None or references is None:
-            yield Shot(camera.name, camera.scale, picture, truth)
+            yield Shot(camera.name, camera.scale, picture, truth, counted)
             continue
         path = references.files[found.index]
         reference = cached.setdefault(path, read_picture(path))
         x0, y0, x1, y1 = found.region
         shown = reference[y0:y1, x0:x1] if crop else reference
-        yield Shot(camera.name, camera.scale, picture, truth, shown, path.name, found.region)
+        yield Shot(camera.name, camera.scale, picture, truth, counted, shown, path.name, found.region)
 
 
 def evaluate(

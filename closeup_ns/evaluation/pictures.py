@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from closeup_ns.atomic import atomic_path
 from closeup_ns.data.eval_cameras import EvalCamera
+from closeup_ns.data.images import image_size, open_image
 from closeup_ns.errors import DataError
 from closeup_ns.rendering.types import Renderer
 
@@ -25,19 +27,18 @@ def quantise(color: Float[Tensor, "H W 3"]) -> UInt8[Tensor, "H W 3"]:
     return (color.detach().cpu().double().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
 
 
-def write_picture(path: Path, picture: UInt8[Tensor, "H W 3"]) -> None:
-    """Save a picture, whole or not at all."""
+def write_picture(path: Path, picture: UInt8[Tensor, "H W *channels"]) -> None:
+    """Save a picture as PNG, whole or not at all."""
+    encoded = io.BytesIO()
+    Image.fromarray(picture.cpu().numpy()).save(encoded, "PNG")
     with atomic_path(path) as temporary:
-        Image.fromarray(picture.numpy()).save(temporary)
+        temporary.write_bytes(encoded.getvalue())  # not by PIL, whose errors do not say that the disk is full
 
 
 def read_picture(path: Path) -> UInt8[Tensor, "H W 3"]:
     """A picture file as RGB. DataError where it is missing or damaged."""
-    try:
-        with Image.open(path) as image:
-            return torch.from_numpy(np.array(image.convert("RGB")))
-    except (OSError, ValueError) as problem:
-        raise DataError(f"cannot read the picture {path} ({problem})") from problem
+    with open_image(path) as image:
+        return torch.from_numpy(np.array(image.convert("RGB")))
 
 
 def render_cameras(
@@ -92,12 +93,12 @@ def find_renders(cameras: Sequence[EvalCamera], folder: Path) -> dict[str, Path]
     for camera in cameras:
         path = found[camera.name]
         assert path is not None
-        with Image.open(path) as image:
-            if image.size != (camera.view.width, camera.view.height):
-                raise DataError(
-                    f"{path} is {image.width}x{image.height} pixels, its camera {camera.view.width}x"
-                    f"{camera.view.height}: render at the camera's size"
-                )
+        width, height = image_size(path)
+        if (width, height) != (camera.view.width, camera.view.height):
+            raise DataError(
+                f"{path} is {width}x{height} pixels, its camera {camera.view.width}x{camera.view.height}: render at "
+                "the camera's size"
+            )
     return {name: path for name, path in found.items() if path is not None}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from closeup_ns.model.cameras import cameras_of, from_model_frame, to_model_frame, views_of
+from closeup_ns.data.eval_cameras import EvalCamera
+from closeup_ns.data.names import picture_names
+from closeup_ns.evaluation.pictures import quantise, write_picture
+from closeup_ns.model.cameras import cameras_of, from_model_frame, to_model_frame
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.studio.compatibility import allow_nerfstudio_checkpoints
+from closeup_ns.studio.datamanager import CloseupDatamanager, CloseupDatamanagerConfig
 from closeup_ns.views.view import View
 
 
@@ -54,17 +59,43 @@ class EvaluatedRun:
         depth = torch.zeros_like(alpha) if depth is None else torch.where(alpha > 0, depth[..., 0], 0.0) / self.scale
         return Rendered(color, depth, alpha)
 
-    def photographs(self) -> list[tuple[View, Path]]:
-        """Views (float64, capture's frame) and files of the training photographs."""
-        outputs = self.pipeline.datamanager.train_dataparser_outputs
-        views = [from_model_frame(view, self.transform, self.scale) for view in views_of(outputs.cameras)]
-        return list(zip(views, map(Path, outputs.image_filenames), strict=True))
+    @cached_property
+    def data(self) -> CloseupDatamanager:
+        """The run's photographs as closeup-gs loads them: undistorted, at the size of their cameras, with masks.
 
-    def held_out(self) -> list[tuple[View, Path]]:
-        """The same for the photographs of the test split."""
-        outputs = self.pipeline.datamanager.dataparser.get_dataparser_outputs(split="test")
-        views = [from_model_frame(view, self.transform, self.scale) for view in views_of(outputs.cameras)]
-        return list(zip(views, map(Path, outputs.image_filenames), strict=True))
+        The same for every method, so that all are scored against the same pixels.
+        """
+        data = self.pipeline.datamanager
+        if not isinstance(data, CloseupDatamanager):
+            config = CloseupDatamanagerConfig(dataparser=data.config.dataparser)
+            data = config.setup(device=self.pipeline.device, test_mode="test")
+            shows = getattr(self.pipeline.model, "_get_background_color", None)  # splatfacto's
+            data.background = data.background if shows is None else shows()
+        return data
+
+    def photographs(self) -> list[tuple[View, Path]]:
+        """Views (float64, capture's frame, undistorted) and files of the training photographs."""
+        views = [self._to_capture(view) for view in self.data.train_views()]
+        return list(zip(views, map(Path, self.data.train_dataset.image_filenames), strict=True))
+
+    def write_photograph(self, index: int, path: Path) -> None:
+        """Save training photograph ``index``, of the size of its view, as PNG."""
+        write_picture(path, quantise(self.data.photograph(index)))
+
+    def held_out(self, folder: Path) -> list[EvalCamera]:
+        """The photographs of the test split as far views; they and their masks are written into ``folder``."""
+        names = picture_names(list(map(Path, self.data.eval_dataset.image_filenames)))
+        cameras = []
+        for name, (view, image, counted) in zip(names, self.data.eval_photographs(), strict=True):
+            truth, mask = folder / f"{name}.png", None if counted is None else folder / "masks" / f"{name}.png"
+            write_picture(truth, quantise(image))
+            if mask is not None and counted is not None:
+                write_picture(mask, counted.to(torch.uint8) * 255)
+            cameras.append(EvalCamera(name, 1.0, self._to_capture(view), truth, mask))
+        return cameras
+
+    def _to_capture(self, view: View) -> View:
+        return from_model_frame(view.to("cpu", torch.float64), self.transform, self.scale)
 
 
 def open_run(config_path: Path, data: Path | None = None) -> EvaluatedRun:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from closeup_ns.errors import CloseupError
 
-Needs = Literal["truth", "reference", "nothing"]
-"""What a metric compares a render with: the photograph of the same camera, a photograph of the same thing from
-elsewhere, or nothing at all."""
+Needs = Literal["truth", "counted", "reference", "nothing"]
+"""What a metric compares a render with: the photograph of the same camera, the pixels [N, 3] of it that its mask lets
+count (with those of the render), a photograph of the same thing from elsewhere, or nothing at all."""
 
 
 class MetricUnavailable(CloseupError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 Box = tuple[int, int, int, int]
@@ -23,6 +23,8 @@ class Shot:
     """The render."""
     truth: UInt8[Tensor, "H W 3"] | None = None
     """The photograph of this camera; None where there is none."""
+    counted: Bool[Tensor, "H W"] | None = None
+    """The photograph's mask, True where a pixel counts; None: everywhere."""
     reference: UInt8[Tensor, "h w 3"] | None = None
     """The training photograph with the most coverage of what this camera sees (section 5.1); None where unknown."""
     reference_name: str = ""

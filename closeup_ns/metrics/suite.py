@@ -19,6 +19,7 @@ METRICS: dict[str, MetricSpec] = {
     spec.name: spec
     for spec in (
         MetricSpec("psnr", "truth", True, "closeup_ns.metrics.full_reference:psnr_metric"),
+        MetricSpec("psnr_masked", "counted", True, "closeup_ns.metrics.full_reference:psnr_metric"),
         MetricSpec("ssim", "truth", True, "closeup_ns.metrics.full_reference:ssim_metric"),
         MetricSpec("cc_psnr", "truth", True, "closeup_ns.metrics.full_reference:color_corrected_psnr_metric"),
         MetricSpec("sharpness", "truth", True, "closeup_ns.metrics.sharpness:sharpness_metric"),
@@ -32,8 +33,10 @@ METRICS: dict[str, MetricSpec] = {
     )
 }
 """Every metric by name. Others of pyiqa are reached as ``pyiqa:NAME``."""
-DEFAULT_METRICS = ("psnr", "ssim", "cc_psnr", "sharpness", "lpips_vgg", "lpips_alex", "dino", "metaiqa")
-"""The paper's, with both LPIPS backbones (papers use VGG, nerfstudio AlexNet)."""
+DEFAULT_METRICS = (
+    "psnr", "psnr_masked", "ssim", "cc_psnr", "sharpness", "lpips_vgg", "lpips_alex", "dino", "metaiqa",
+)  # fmt: skip
+"""The paper's, with both LPIPS backbones (papers use VGG, nerfstudio AlexNet), and PSNR on what masks let count."""
 
 
 def build_metrics(names: Sequence[str], options: MetricOptions) -> tuple[list[Metric], dict[str, str]]:
@@ -70,7 +73,8 @@ def score(
 ) -> Scores:
     """Score every shot with every metric that applies to it.
 
-    A metric that applies to no shot (a full-reference one where no camera has a photograph) moves to ``missing``.
+    A metric that applies to no shot (a full-reference one where no camera has a photograph) moves to ``missing``; not
+    one of masked pixels where there is no mask, which `psnr` says.
 
     Raises:
         DataError: a shot's picture and truth differ in size, or two shots have one name.
@@ -82,7 +86,9 @@ def score(
         rows.append(Row(shot.name, float(shot.scale), _values(shot, metrics), shot.reference_name))
         progress(len(rows))
     used = {name for row in rows for name in row.values}
-    absent = {metric.name: _why_absent(metric) for metric in metrics if metric.name not in used}
+    absent = {
+        metric.name: _why_absent(metric) for metric in metrics if metric.name not in used and metric.needs != "counted"
+    }
     present = [metric for metric in metrics if metric.name in used]
     return Scores(
         rows=rows,
@@ -98,16 +104,15 @@ def _values(shot: Shot, metrics: Sequence[Metric]) -> dict[str, float]:
         (h, w), (height, width) = shot.picture.shape[:2], shot.truth.shape[:2]
         raise DataError(f"the render of {shot.name} is {w}x{h} pixels, its photograph {width}x{height}")
     image = as_float(shot.picture)
-    against = {
-        "truth": None if shot.truth is None else as_float(shot.truth),
-        "reference": None if shot.reference is None else as_float(shot.reference),
-    }
-    values = {}
+    pairs: dict[str, tuple[Tensor, Tensor | None]] = {"nothing": (image, None)}
+    if shot.truth is not None:
+        pairs["truth"] = image, as_float(shot.truth)
+        if shot.counted is not None and shot.counted.any():
+            pairs["counted"] = image[shot.counted], as_float(shot.truth)[shot.counted]
+    if shot.reference is not None:
+        pairs["reference"] = image, as_float(shot.reference)
     with torch.no_grad():
-        for metric in metrics:
-            if metric.needs == "nothing" or against[metric.needs] is not None:
-                values[metric.name] = float(metric(image, against.get(metric.needs)))
-    return values
+        return {m.name: float(m(*pairs[m.needs])) for m in metrics if m.needs in pairs}
 
 
 def _why_absent(metric: Metric) -> str:

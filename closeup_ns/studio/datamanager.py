@@ -12,10 +12,11 @@ from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
-from closeup_ns.data.dataset import CloseupDataset
+from closeup_ns.data.dataset import CloseupDataset, describe_masks
 from closeup_ns.data.names import photograph_names
 from closeup_ns.data.originals import Original
 from closeup_ns.model.cameras import cameras_of, view_of
@@ -62,6 +63,14 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
         """What shows through transparent pixels of photographs; the pipeline sets the model's own."""
 
     # ---- photographs
+
+    def _load_images(self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]) -> list[dict]:
+        """As upstream, and says what the masks hide; DataError where that is everything."""
+        loaded = super()._load_images(split, cache_images_device)
+        shares = [float(batch["mask"].float().mean()) for batch in loaded if "mask" in batch]
+        if shares:
+            CONSOLE.print(describe_masks(shares, split), soft_wrap=True)
+        return loaded
 
     def sample_train_cameras(self) -> list[int]:
         return [index for index in super().sample_train_cameras() if index not in self.held_out]

@@ -147,7 +147,6 @@ def make_transforms(
     ply: bool = True,
     factors: tuple[int, ...] = (),
     masks: bool = False,
-    depths: bool = False,
     per_frame: bool = False,
     splits: bool = False,
     seed: int = 0,
@@ -169,9 +168,6 @@ def make_transforms(
         if masks:
             save_image(path / "masks" / name, np.full((height, width), 255, np.uint8))
             frame["mask_path"] = f"masks/{name}"
-        if depths:
-            save_image(path / "depths" / name, np.full((height, width), 4300, np.uint16))
-            frame["depth_file_path"] = f"depths/{name}"
         frames.append({**frame, **intrinsics} if per_frame else frame)
     meta: dict = {"camera_model": "OPENCV", "frames": frames[::-1]}
     if not per_frame:

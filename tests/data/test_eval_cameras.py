@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from closeup_ns.data.eval_cameras import EvalCamera, read_cameras, write_cameras
+from closeup_ns.data.eval_cameras import EvalCamera, photographs_of, read_cameras, write_cameras
 from closeup_ns.errors import DataError
 from tests.scenes import facing_views
 
@@ -19,7 +19,7 @@ def cameras(folder: Path) -> list[EvalCamera]:
     (folder / "truth").mkdir()
     return [
         EvalCamera("far", 1.0, views[0], folder / "truth" / "far.png"),
-        EvalCamera("near_a", 3.0, views[1], folder / "truth" / "near_a.png"),
+        EvalCamera("near_a", 3.0, views[1], folder / "truth" / "near_a.png", folder / "truth" / "mask.png"),
         EvalCamera("near_b", 9.0, views[2]),
     ]
 
@@ -28,7 +28,12 @@ def test_a_round_trip_is_exact(tmp_path: Path):
     written = cameras(tmp_path)
     write_cameras(tmp_path / "cameras.json", written)
     for before, after in zip(written, read_cameras(tmp_path / "cameras.json"), strict=True):
-        assert (after.name, after.scale, after.truth) == (before.name, before.scale, before.truth)
+        assert (after.name, after.scale, after.truth, after.mask) == (
+            before.name,
+            before.scale,
+            before.truth,
+            before.mask,
+        )
         assert torch.equal(after.view.c2w, before.view.c2w) and torch.equal(after.view.K, before.view.K)
         assert (after.view.width, after.view.height) == (before.view.width, before.view.height)
 
@@ -46,14 +51,31 @@ def test_a_transforms_json_with_one_lens_for_all_is_read(tmp_path: Path):
     )  # OpenGL looks along -z
 
 
+def test_photographs_of_a_rig_keep_their_names_and_the_training_lists_theirs(tmp_path: Path):
+    frames = [{"file_path": f"images/{side}/0.png", "transform_matrix": torch.eye(4).tolist()} for side in "lr"]
+    content = {"w": 40, "h": 30, "fl_x": 50, "frames": frames, "train_filenames": ["images/r/0.png"]}
+    (tmp_path / "transforms.json").write_text(json.dumps(content))
+    assert [camera.name for camera in read_cameras(tmp_path / "transforms.json")] == ["l_0", "r_0"]
+    assert [path for _, path in photographs_of(tmp_path / "transforms.json")] == [tmp_path / "images/r/0.png"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"file_path": "../secret.png"}, "outside"),
+        ({"mask_path": "../secret.png"}, "outside"),
         ({"transform_matrix": [[2, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}, "not a rotation"),
-        ({"fl_x": None}, "fl_x"),
+        ({"transform_matrix": 1}, "shape"),
         ({"name": "a/b"}, "cannot name a picture"),
-        ({"scale": "near"}, "near"),
+        ({"name": ""}, "lacks both name and file_path"),
+        ({"fl_x": None}, "fl_x"),
+        ({"w": None}, "size is missing"),
+        ({"k1": 0.1}, "without distortion"),
+        ({"camera_model": "OPENCV_FISHEYE"}, "pinhole"),
+        *(({"scale": value}, "scale|float") for value in ("near", 0, -1, float("nan"), float("inf"), [1])),
+        *(({"fl_x": value}, "fl_x|intrinsics") for value in (0, -1, float("nan"), "50", 1e-9, 1e300)),
+        *(({"cx": value}, "cx|intrinsics") for value in (float("inf"), 1e9)),
+        *(({"w": value}, "'w'|intrinsics") for value in (0, -4, 1e9, float("nan"))),
     ],
 )
 def test_damage_is_refused_with_the_place(tmp_path: Path, change: dict, message: str):
@@ -61,14 +83,25 @@ def test_damage_is_refused_with_the_place(tmp_path: Path, change: dict, message:
     content = json.loads((tmp_path / "cameras.json").read_text())
     content["frames"][0].update(change)
     (tmp_path / "cameras.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=message) as caught:
+        read_cameras(tmp_path / "cameras.json")
+    assert "cameras.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "valid JSON"), ("[]", "'frames'"), ('{"frames": 1}', "'frames'"), ('{"frames": [1]}', "'frames'"),
+     ('{"frames": []}', "no frames"), ('{"frames": [{"name": "a"}, {"name": "a"}]}', "size is"), (None, "exist")],
+)  # fmt: skip
+def test_damaged_files(tmp_path: Path, content: str | None, message: str):
+    if content is not None:
+        (tmp_path / "cameras.json").write_text(content)
     with pytest.raises(DataError, match=message):
         read_cameras(tmp_path / "cameras.json")
 
 
-def test_two_of_one_name_none_at_all_and_no_file(tmp_path: Path):
+def test_two_of_one_name(tmp_path: Path):
     view = facing_views(1)[0]
     write_cameras(tmp_path / "two.json", [EvalCamera("a", 1.0, view), EvalCamera("a", 3.0, view)])
-    write_cameras(tmp_path / "none.json", [])
-    for name, message in (("two", "two cameras called a"), ("none", "no cameras"), ("absent", "cannot read")):
-        with pytest.raises(DataError, match=message):
-            read_cameras(tmp_path / f"{name}.json")
+    with pytest.raises(DataError, match="two cameras called a"):
+        read_cameras(tmp_path / "two.json")

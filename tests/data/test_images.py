@@ -20,6 +20,9 @@ from closeup_ns.data.images import (
     match_by_name,
     match_by_order,
 )
+from closeup_ns.data.names import FileLookup
+from closeup_ns.errors import DataError
+from closeup_ns.studio.datamanager import CloseupDatamanager, CloseupDatamanagerConfig
 from tests.data import folders
 
 FULL = (640, 480)
@@ -40,8 +43,11 @@ def choose(root: Path, factors: list[int], **options: int | None) -> ImageChoice
     [
         ([1, 2, 4], 1600, 1, (640, 480)),  # everything fits: the largest
         ([1, 2, 4], 640, 1, (640, 480)),  # the limit itself fits
-        ([1, 2, 4], 639, 2, (320, 240)),
+        ([1, 2, 4], 639, 1, (639, 479)),  # images_2 is half of what is allowed: images/ is shrunk
+        ([1, 2, 4], 480, 2, (320, 240)),  # 1.5 times images_2 is near enough
+        ([1, 2, 4], 481, 1, (481, 361)),
         ([1, 2, 4], 200, 4, (160, 120)),
+        ([1, 2, 4], 300, 2, (300, 225)),
         ([1, 2, 4], None, 1, (640, 480)),
         ([4, 8], 1600, 4, (160, 120)),  # no images/: the largest there is
         ([1], 320, 1, (320, 240)),  # nothing fits: shrunk when loaded
@@ -113,6 +119,24 @@ def test_downscaled_twin(tmp_path: Path) -> None:
     assert downscaled_twin(tmp_path / "masks/a.png", 1) == tmp_path / "masks/a.png"
 
 
+def test_names_are_found_however_they_are_written(tmp_path: Path) -> None:
+    """Separators, Unicode forms, case, suffix, blanks and byte order marks; never where two could be meant."""
+    for name in ("Left/Caf\u00e9 (1).JPG", "b.png", "B.png", "c.jpg", "c.png", "r_0.png"):
+        folders.save_image(tmp_path / name, np.zeros((2, 2), np.uint8))
+    (tmp_path.parent / "outside.png").touch()
+    for written, found in {
+        "left\\Cafe\u0301 (1).jpg": "Left/Caf\u00e9 (1).JPG",
+        "\ufeffLEFT/caf\u00e9 (1).png ": "Left/Caf\u00e9 (1).JPG",
+        "./r_0": "r_0.png",
+        "b.png": "b.png",
+        "b.jpg": None,
+        "c.webp": None,
+        "d.png": None,
+        "..\\outside.png": None,
+    }.items():
+        assert FileLookup().find(tmp_path, written) == (tmp_path / found if found else None), written
+
+
 def test_shrinking_averages_over_areas(tmp_path: Path) -> None:
     """Oracle: a mean over exact blocks, for a whole factor; the overall mean, for any."""
     folders.make_transforms(tmp_path, n=2)
@@ -162,3 +186,49 @@ def test_scale_factor_of_the_datamanager(tmp_path: Path) -> None:
     assert data["image"].dtype == torch.float32
     with pytest.raises(ValueError, match="image_type"):
         dataset.get_data(0, "float16")  # type: ignore[arg-type]
+
+
+def masked(path: Path, mask: np.ndarray, size: int, k1: float = 0.0, suffix: str = ".png") -> CloseupDatamanager:
+    """A capture whose photographs are magenta where ``mask`` is 0 and green elsewhere, loaded at ``size``."""
+    folders.make_transforms(path, n=2, size=mask.shape[::-1], masks=True)
+    folders.edit_json(path / "transforms.json", k1=k1)
+    for index in range(2):
+        pixels = np.where(mask[..., None] > 127, [0, 255, 0], [255, 0, 255]).astype(np.uint8)
+        folders.save_image(path / f"images/frame_{index:05d}.png", pixels)
+        (path / f"masks/frame_{index:05d}.png").unlink()
+        Image.fromarray(mask).save(path / f"masks/frame_{index:05d}{suffix}", quality=70)
+    parser = CloseupDataParserConfig(data=path, max_image_size=size, train_on_all=True)
+    return CloseupDatamanagerConfig(data=path, dataparser=parser).setup(device="cpu")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize(("size", "k1"), [(96, 0.0), (96, 0.1), (41, 0.0), (41, -0.1), (24, 0.1)])
+def test_no_hidden_colour_counts(size: int, k1: float, suffix: str, tmp_path: Path) -> None:
+    """Whatever shrinks or undistorts the photograph does the same to its mask; and little that is seen is lost."""
+    y, x = np.mgrid[:72, :96]
+    mask = np.where((x - 47) ** 2 + (y - 35) ** 2 < 29**2, 255, 0).astype(np.uint8)
+    data = masked(tmp_path, mask, size, k1, suffix)
+    counted, photograph = data.counted(0), data.photograph(0)
+    assert counted is not None
+    assert (photograph[counted] == torch.tensor([0.0, 1.0, 0.0])).all()
+    seen = (photograph[..., 1] > 0.99).float().mean()
+    assert 0.75 * seen < counted.float().mean() <= seen
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [((255, 0), "Masks: 50.0% of the pixels of 2 train photographs count."), ((1, 0), "Masks: 50.0%"),
+     ((255, 255), "2 hide nothing: is the mask in the alpha channel"), ((0, 0), "all 2 training photographs hide")],
+)  # fmt: skip
+def test_what_masks_hide_is_said(
+    values: tuple[int, int], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = np.full((48, 64), values[0], np.uint8)
+    mask[:, 32:] = values[1]
+    data = masked(tmp_path, mask, 64)
+    if any(values):
+        data.photograph(0)
+        assert expected in " ".join(capsys.readouterr().out.split())
+    else:
+        with pytest.raises(DataError, match=expected):
+            data.photograph(0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs, transform_poses_to_original_space
 from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
@@ -95,6 +96,39 @@ def test_cameras_stand_upright_in_the_unit_box(layout: str, tmp_path: Path) -> N
     up = poses[:, :, 1].mean(0)
     assert up[2] > 0.99
     assert poses[:, :, 3].abs().max().item() == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_the_model_with_most_photographs_is_used(
+    text: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """COLMAP numbers the parts of a capture that it cannot connect as it finds them."""
+    scene = folders.make_colmap(tmp_path, folder="sparse/1", text=text)
+    folders.write_model(tmp_path / "sparse/0", scene, ["IMG_0000.png", "IMG_0001.png"], text=text)
+    assert len(parse(tmp_path, train_on_all=True).image_filenames) == 6
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "sparse/1 has most images, 6" in printed and "sparse/0 (2 images)" in printed
+    (tmp_path / "sparse/0").rename(tmp_path / "gone")
+    assert len(parse(tmp_path, train_on_all=True).image_filenames) == 6
+    assert "most images" not in capsys.readouterr().out
+
+
+def test_names_with_blanks_in_colmaps_text(tmp_path: Path) -> None:
+    scene = folders.make_colmap(tmp_path, n=3, images=False)
+    names = [f"A map plan (4{index:02d}).png" for index in range(3)]
+    for index, name in enumerate(names):
+        folders.save_image(tmp_path / "images" / name, scene.photograph(index))
+    shutil.rmtree(tmp_path / "sparse")
+    folders.write_model(tmp_path / "sparse/0", scene, names, text=True)
+    images = tmp_path / "sparse/0/images.txt"
+    images.write_text("\ufeff" + images.read_text(), encoding="utf8")
+    assert [path.name for path in parse(tmp_path, train_on_all=True).image_filenames] == names
+
+
+def test_instant_ngps_fisheye(tmp_path: Path) -> None:
+    folders.make_transforms(tmp_path)
+    folders.edit_json(tmp_path / "transforms.json", camera_model=None, is_fisheye=True, k1=0.02, k5=0.0)
+    assert (parse(tmp_path).cameras.camera_type == CameraType.FISHEYE.value).all()
 
 
 def test_llff_bounds_are_scaled_with_the_world(tmp_path: Path) -> None:
@@ -265,8 +299,8 @@ def test_seed_points_from_colmap_beside_a_transforms_file(tmp_path: Path) -> Non
         np.testing.assert_allclose(uv, scene.project(index)[0], atol=2e-3)
 
 
-def test_masks_and_depths_come_along(tmp_path: Path) -> None:
-    folders.make_transforms(tmp_path, masks=True, depths=True, factors=(2,))
+def test_masks_come_along(tmp_path: Path) -> None:
+    folders.make_transforms(tmp_path, masks=True, factors=(2,))
     mask = np.zeros((24, 32), np.uint8)
     mask[:, :5] = 255
     folders.save_image(tmp_path / "masks_2/frame_00001.png", mask)
@@ -274,7 +308,6 @@ def test_masks_and_depths_come_along(tmp_path: Path) -> None:
     assert outputs.mask_filenames is not None
     assert outputs.mask_filenames[1] == tmp_path / "masks_2/frame_00001.png"
     assert outputs.mask_filenames[2] == tmp_path / "masks/frame_00002.png"
-    assert outputs.metadata["depth_filenames"][0] == tmp_path / "depths/frame_00000.png"
     data = CloseupDataset(outputs).get_data(1, "uint8")
     assert data["image"].shape == (24, 32, 3)
     assert data["image"].dtype == torch.uint8
@@ -290,15 +323,3 @@ def test_masks_folder_of_a_colmap_capture(tmp_path: Path) -> None:
         folders.save_image(tmp_path / "masks" / f"IMG_{index:04d}.png", np.full((48, 64), 255, np.uint8))
     outputs = parse(tmp_path, "test", masks_path=Path("masks"))
     assert outputs.mask_filenames == [tmp_path / "masks/IMG_0000.png"]
-
-
-def test_mask_color_paints_what_is_masked(tmp_path: Path) -> None:
-    folders.make_transforms(tmp_path, masks=True)
-    mask = np.full((48, 64), 255, np.uint8)
-    mask[10, 20] = 0
-    folders.save_image(tmp_path / "masks/frame_00000.png", mask)
-    outputs = parse(tmp_path, train_on_all=True, mask_color=(1.0, 0.0, 0.0))
-    dataset = CloseupDataset(outputs)
-    assert dataset.get_data(0, "uint8")["image"][10, 20].tolist() == [255, 0, 0]
-    assert dataset.get_data(0, "float32")["image"][10, 20].tolist() == [1, 0, 0]
-    assert torch.equal(dataset.get_data(0, "uint8")["image"][11], torch.from_numpy(dataset.get_numpy_image(0)[11]))

@@ -59,11 +59,17 @@ def test_points_agree_with_the_photographs_to_a_fraction_of_a_pixel(
     assert up[2] > 0.9
 
 
+@pytest.mark.parametrize("name", ["flower", "fern"])
+def test_the_quick_preset_takes_the_small_images_of_llff(name: str) -> None:
+    parser = CloseupDataParserConfig(data=shared_data("llff", name), max_image_size=640)
+    assert {path.parent.name for path in parser.setup().get_dataparser_outputs().image_filenames} == {"images_8"}
+
+
 def test_flower_without_a_flag() -> None:
     outputs = CloseupDataParserConfig(data=shared_data("llff", "flower")).setup().get_dataparser_outputs()
-    assert {path.parent.name for path in outputs.image_filenames} == {"images_4"}
-    assert (outputs.cameras.width[0].item(), outputs.cameras.height[0].item()) == (1008, 756)
-    assert outputs.cameras.fx[0].item() == pytest.approx(3575.0586 / 4, rel=1e-5)
+    assert {path.parent.name for path in outputs.image_filenames} == {"images"}
+    assert (outputs.cameras.width[0].item(), outputs.cameras.height[0].item()) == (1600, 1200)
+    assert outputs.cameras.fx[0].item() == pytest.approx(3575.0586 * 1600 / 4032, rel=1e-5)
     assert outputs.cameras.distortion_params[0, 0].item() == pytest.approx(0.0251346, rel=1e-4)
     assert len(outputs.metadata["points3D_xyz"]) == 23477
     # The bounds are those of the points: LLFF takes the 0.1 and 99.9 percentiles of the visible points' depths.
@@ -80,7 +86,7 @@ def test_nerfstudios_datamanager_names_a_truncated_image(tmp_path: Path) -> None
     path = tmp_path / "images/IMG_0002.png"
     path.write_bytes(path.read_bytes()[:-60])
     manager = datamanager(tmp_path)
-    with pytest.raises(DataError, match=r"IMG_0002\.png cannot be decoded"):
+    with pytest.raises(DataError, match=r"IMG_0002\.png cannot be read"):
         manager.next_train(0)
 
 

@@ -126,8 +126,8 @@ XYZ = "property float x\nproperty float y\nproperty float z\n"
         ("ply\nformat ascii 1.0\nelement vertex 1\nproperty quad x\nend_header\n", "property quad x"),
         ("ply\nformat ascii 1.0\nproperty float x\nend_header\n", "property float x"),
         (f"ply\nformat ascii 1.0\nelement vertex 1\n{XYZ}end_header\n1 2\n", "point 0 has 2"),
-        (f"ply\nformat ascii 1.0\nelement vertex 1\n{XYZ}end_header\n1 2 three\n", "not a number"),
-        ("ply\nformat binary_little_endian 1.0\nelement vertex 1\nend_header\n", "no properties"),
+        (f"ply\nformat ascii 1.0\nelement vertex 1\n{XYZ}end_header\n1 2 three\n", "could not convert string to float"),
+        ("ply\nformat binary_little_endian 1.0\nelement vertex 1\nend_header\n", "no x, y, z"),
         (f"ply\nformat ascii 1.0\nelement vertex 1\n{XYZ}property list uchar int l\nend_header\n1 2 3 0\n", "list"),
     ],
 )

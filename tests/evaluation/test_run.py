@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanagerConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from PIL import Image
 
+from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.errors import CheckpointError
-from closeup_ns.evaluation.run import open_run
+from closeup_ns.evaluation.evaluate import EvaluationConfig, evaluate
+from closeup_ns.evaluation.pictures import quantise, read_picture, render_cameras
+from closeup_ns.evaluation.run import EvaluatedRun, open_run
 from closeup_ns.model.cameras import from_model_frame, to_model_frame
+from closeup_ns.rendering.types import Rendered
+from closeup_ns.studio.datamanager import CloseupDatamanagerConfig
 from closeup_ns.views.warp import project
+from tests.data import folders
 from tests.scenes import facing_views
 from tests.tiny import tiny_config
 
@@ -56,3 +69,67 @@ def test_what_is_no_config_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.yml").write_bytes(content)
     with pytest.raises(CheckpointError, match="config.yml cannot be read"):
         open_run(tmp_path / "config.yml")
+
+
+def a_run(capture: Path, ours: bool) -> EvaluatedRun:
+    """A run of closeup-gs or splatfacto on ``capture``, without its model."""
+    config: Any = FullImageDatamanagerConfig(dataparser=NerfstudioDataParserConfig(data=capture))
+    if ours:
+        config = CloseupDatamanagerConfig(dataparser=CloseupDataParserConfig(data=capture, max_image_size=64))
+    data = config.setup(device="cpu")
+    pipeline = SimpleNamespace(datamanager=data, device="cpu", model=None)
+    outputs = data.train_dataparser_outputs
+    return EvaluatedRun(
+        None, pipeline, 0, capture, outputs.dataparser_transform.double(), float(outputs.dataparser_scale)
+    )
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_the_truth_is_what_training_sees(ours: bool, tmp_path: Path) -> None:
+    """Undistorted, at the camera's size, before the background and with its mask, of any method's run."""
+    scene = folders.make_transforms(tmp_path, n=12, size=(128, 96), masks=True)
+    folders.edit_json(tmp_path / "transforms.json", k1=-0.1)
+    mask = np.full((96, 128), 255, np.uint8)
+    mask[:, 90:] = 0
+    for index in range(scene.n):
+        pixels = np.dstack([scene.photograph(index), np.where(np.arange(96)[:, None] < 20, 0, mask * 0 + 255)])
+        folders.save_image(tmp_path / f"images/frame_{index:05d}.png", pixels.astype(np.uint8))
+        folders.save_image(tmp_path / f"masks/frame_{index:05d}.png", mask)
+    run = a_run(tmp_path, ours)
+    held_out = run.held_out(tmp_path / "truth")
+    assert len(held_out) == len(run.pipeline.datamanager.eval_dataset) > 0
+    for camera, (view, image, counted) in zip(held_out, run.data.eval_photographs(), strict=True):
+        assert camera.truth is not None and camera.mask is not None and counted is not None
+        truth = read_picture(camera.truth)
+        assert torch.equal(truth, quantise(image)) and truth.shape[:2] == (camera.view.height, camera.view.width)
+        assert (truth.shape[1] < 64) == ours and (truth[:5] == 0).all()  # cropped by undistortion; what is transparent
+        assert torch.equal(camera.view.K, view.K.double())
+        assert torch.equal(read_picture(camera.mask)[..., 0] > 0, counted)
+        assert 0.6 < counted.float().mean() < 0.8
+
+    def wrong_where_hidden(view: Any) -> Rendered:
+        index = next(i for i, camera in enumerate(held_out) if camera.view is view)
+        _, image, counted = run.data.eval_photographs()[index]
+        assert counted is not None
+        color = torch.where(counted[..., None], image, 1 - image)
+        return Rendered(color, color[..., 0], color[..., 0])
+
+    render_cameras(wrong_where_hidden, held_out, tmp_path / "renders")
+    means = evaluate(held_out, tmp_path / "renders", EvaluationConfig(metrics=("psnr", "psnr_masked"))).means()["far"]
+    assert means["psnr_masked"] == 100.0 and means["psnr"] < 10
+    unmasked = [replace(camera, mask=None) for camera in held_out]
+    scores = evaluate(unmasked, tmp_path / "renders", EvaluationConfig(metrics=("psnr", "psnr_masked")))
+    assert set(scores.metrics) == {"psnr"} and not scores.missing
+
+
+def test_two_cameras_of_a_rig_keep_their_names(tmp_path: Path) -> None:
+    folders.make_colmap(tmp_path, n=2, images=False)
+    scene = folders.make_scene(16)
+    names = [f"{side}/{index:04d}.png" for side in ("left", "right") for index in range(8)]
+    folders.write_model(tmp_path / "sparse/0", scene, names)
+    for name in names:
+        folders.save_image(tmp_path / "images" / name, np.zeros((48, 64, 3), np.uint8))
+    run = a_run(tmp_path, ours=True)
+    assert [camera.name for camera in run.held_out(tmp_path / "truth")] == ["left_0000", "right_0000"]
+    run.write_photograph(3, tmp_path / "some" / "photograph.png")
+    assert Image.open(tmp_path / "some" / "photograph.png").size == (64, 48)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,10 @@ def cameras(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run's two held-out photographs as far views, and two close-ups without any."""
     folder = tmp_path_factory.mktemp("cameras")
     run = open_run(finished.config)
-    (view, file), (other, other_file) = run.held_out()
-    for path in (file, other_file):
-        shutil.copy(path, folder / path.name)
+    far = run.held_out(folder)
+    view = far[0].view
     target = view.position + 2.0 * view.forward
     close = [EvalCamera(f"close_{z}", float(z), move_closer(view, target, z)) for z in (3, 9)]
-    far = [EvalCamera(path.stem, 1.0, v, folder / path.name) for v, path in ((view, file), (other, other_file))]
     write_cameras(folder / "cameras.json", [*far, *close])
     return folder / "cameras.json"
 

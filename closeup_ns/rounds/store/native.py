@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from closeup_ns.atomic import atomic_path, write_json
-from closeup_ns.data.dataset import decode_image
+from closeup_ns.data.dataset import decode_image, decode_mask
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.reading import reading
 from closeup_ns.rounds.store import layout
@@ -105,8 +105,8 @@ class NativeStore:
         if image in self._cache:
             self._cache.move_to_end(image)
             return self._cache[image]
-        pixels = torch.from_numpy(decode_image(image, keep_colour=True))
-        counted = None if mask is None else torch.from_numpy(decode_image(mask, keep_colour=False) > 0)
+        pixels = torch.from_numpy(decode_image(image))
+        counted = None if mask is None else torch.from_numpy(decode_mask(mask) > 0)
         self._cache[image] = (pixels, counted)
         self._bytes += pixels.numel()
         while self._bytes > CACHE_BYTES and len(self._cache) > 1:
