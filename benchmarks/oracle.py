@@ -27,7 +27,6 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.demo_layout import still_life
-from closeup_ns.data.demo_photo import PhotoModel
 from closeup_ns.data.demo_render import World
 from closeup_ns.data.demo_scene import photographed
 from closeup_ns.views.view import View
@@ -79,7 +78,6 @@ class Oracle:
     def __init__(self, demo: Path) -> None:
         about = json.loads((demo / "demo.json").read_text(encoding="utf8"))
         self.target, self.d0 = np.array(about["target"]), float(about["d0"])
-        self.photo = PhotoModel(**about["settings"]["photo"])
         self.world = World(still_life(about["settings"]["seed"]), LIGHT_SAMPLES)
         parsed = CloseupDataParserConfig(data=demo / "capture").setup().get_dataparser_outputs("train")
         self.scale = parsed.dataparser_scale
@@ -97,7 +95,7 @@ class Oracle:
         view = View(K, self.to_capture @ c2w, camera["width"], camera["height"])
         times = self.d0 / float(np.linalg.norm(view.position.numpy() - self.target))
         nominal = self.d0 / 3 ** max(round(math.log(times, 3)), 0)
-        return photographed(self.world, view, nominal, self.photo).astype(np.float64)
+        return photographed(self.world, view, nominal).astype(np.float64)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.demo_camera import SCALES, rays_through
 from closeup_ns.data.demo_layout import on_sheet, still_life
 from closeup_ns.data.demo_write import read_truth, read_views
 from closeup_ns.data.ply import read_ply
 from closeup_ns.errors import DataError
-from tests.data.demo_small import CLOSE, FAR, SIZE, small_demo, small_world, write_small_demo
+from tests.data.demo_small import CLOSE, FAR, FINER, SIZE, small_demo, small_world, write_small_demo
 
 
 def capture_files(folder: Path) -> list[Path]:
@@ -30,12 +31,27 @@ def test_the_files_are_a_nerfstudio_capture() -> None:
     assert sorted(content["train_filenames"] + content["test_filenames"]) == [f["file_path"] for f in content["frames"]]
     for frame, view in read_views(scene.capture):
         with Image.open(scene.capture / frame["file_path"]) as image:
-            assert image.format == "JPEG" and image.size == SIZE == (view.width, view.height)
+            assert image.format == "JPEG" and image.size == (view.width, view.height) == (
+                FINER * SIZE[0],
+                FINER * SIZE[1],
+            )
     truth = read_truth(scene.truth)
     assert [t.scale for t in truth] == [scale for scale in SCALES for _ in range(CLOSE)]
     for t in truth:
         with Image.open(t.image_path) as image:
             assert image.format == "PNG" and image.size == SIZE
+
+
+def test_the_parser_trains_on_the_small_photographs_and_the_originals_are_beside_them() -> None:
+    """Shrinking an original gives the small photograph, but for the grain of two JPEGs."""
+    _, scene = small_demo()
+    parsed = CloseupDataParserConfig(data=scene.capture, max_image_size=SIZE[0]).setup().get_dataparser_outputs("train")
+    assert {path.parent.name for path in parsed.image_filenames} == {f"images_{FINER}"}
+    assert int(parsed.cameras.width[0]) == SIZE[0]
+    for small in parsed.image_filenames[:3]:
+        original = Image.open(scene.capture / "images" / small.name).resize(SIZE, Image.Resampling.LANCZOS)
+        difference = np.asarray(original, np.float64) - np.asarray(Image.open(small), np.float64)
+        assert np.abs(difference).mean() < 4
 
 
 def test_nothing_in_the_capture_leads_to_the_truth() -> None:
@@ -88,7 +104,7 @@ def test_sparse_points_lie_on_the_surfaces_that_the_photographs_see() -> None:
     cloud = read_ply(scene.capture / "sparse_pc.ply")
     points = np.asarray(cloud.xyz, np.float64)
     assert len(points) > 500
-    view = read_views(scene.capture)[FAR // 2][1]
+    view = read_views(scene.capture)[FAR // 2][1].scaled_to(*SIZE)
     local = (points - view.position.numpy()) @ view.c2w[:3, :3].numpy()
     uv = local[:, :2] / local[:, 2:] * np.diag(view.K.numpy())[:2] + view.K.numpy()[:2, 2]
     inside = (local[:, 2] > 0) & (uv > 0).all(1) & (uv < SIZE).all(1)
@@ -117,7 +133,7 @@ def test_the_click_is_on_the_target() -> None:
     folder, scene = small_demo()
     click = json.loads((folder / "demo.json").read_text())["click"]
     view = next(v for f, v in read_views(scene.capture) if Path(f["file_path"]).name == click["photo"])
-    origin, direction = rays_through(view, np.array([[click["column"], click["row"]]]))
+    origin, direction = rays_through(view.scaled_to(*SIZE), np.array([[click["column"], click["row"]]]))
     hit = origin[0] + small_world().distance(origin, direction)[0] * direction[0]
     np.testing.assert_allclose(hit, scene.target, atol=2e-3)
     assert f"images/{click['photo']}" in json.loads((scene.capture / "transforms.json").read_text())["train_filenames"]
@@ -139,7 +155,7 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     folder, _ = small_demo()
     write_small_demo(tmp_path)
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    assert len(files) == FAR + CLOSE * len(SCALES) + 4
+    assert len(files) == 2 * FAR + CLOSE * len(SCALES) + 4
     for name in files:
         assert (folder / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
