@@ -6,20 +6,19 @@ Layout of a case's folder::
     cameras.json              where renders are made (closeup_ns.data.eval_cameras); far views have scale 1
     truth/                    photographs of those cameras; outside of capture, so that no training sees them
     case.json                 this dataclass
+
+A case that ns-eval scores has no cameras.json and no truth/, and its capture is a link to the data itself.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from closeup_ns.atomic import write_json
 from closeup_ns.data.eval_cameras import EvalCamera, read_cameras
-from closeup_ns.errors import DataError
-
-SCHEMA = 1
+from closeup_ns.reading import read_as
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,16 @@ class Case:
     """The object of interest as a user would click it: NAME:COLUMN:ROW on a training photograph; "" finds it."""
     target_point: tuple[float, float, float] | None = None
     """The same in the capture's frame, where it is known."""
+    target_xyz: tuple[float, float, float] | None = None
+    """The same in the model's frame (the viewer's coordinates), for rows that train on photographs of several sizes."""
     scales: tuple[float, ...] = (3.0, 9.0, 27.0)
     """Scales of the close-up cameras."""
     rounds: int = 3
     """How many rounds the protocol gives a progressive method."""
+    image_side: int = 0
+    """Longest side, in pixels, of the photographs that are trained on; 0: as each method has it."""
+    scored_by: Literal["renders", "ns-eval"] = "renders"
+    """renders: of cameras.json, against truth/. ns-eval: held-out photographs, and crops of their originals."""
     frontier: str = ""
     """File in the folder with cameras that a method may use as its frontier (LERF, the paper's way); "" for none."""
     notes: list[str] = field(default_factory=list)
@@ -45,7 +50,7 @@ class Case:
 
     def write(self, folder: Path) -> None:
         """Write case.json; last of all, so that its presence says that the case is whole."""
-        write_json(folder / "case.json", {"schema": SCHEMA, **asdict(self)})
+        write_json(folder / "case.json", asdict(self))
 
 
 @dataclass(frozen=True)
@@ -66,14 +71,6 @@ class PreparedCase:
 
 
 def read_case(folder: Path) -> PreparedCase:
-    """Read a prepared case. DataError where it is missing, unfinished or of another schema."""
-    try:
-        content = json.loads((folder / "case.json").read_text(encoding="utf8"))
-        if content.pop("schema") != SCHEMA:
-            raise DataError(f"{folder} was prepared by another version of closeup-ns; remove it")
-        point = content["target_point"]
-        content["target_point"] = None if point is None else tuple(point)
-        content["scales"] = tuple(content["scales"])
-        return PreparedCase(Case(**content), folder)
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise DataError(f"{folder} holds no prepared case ({problem!r}); remove it and prepare it again") from problem
+    """Read a prepared case. DataError where it is missing, unfinished or damaged."""
+    remedy = f"Remove {folder}, and the bench prepares it again"
+    return PreparedCase(read_as(Case, folder / "case.json", remedy), folder)

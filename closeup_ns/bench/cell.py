@@ -13,13 +13,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from closeup_ns.atomic import write_json
 from closeup_ns.bench.methods import Budget, Method
 from closeup_ns.errors import DataError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
-from closeup_ns.metrics.metric import MetricOptions
+from closeup_ns.reading import checked, read_plain
 
 State = Literal["waiting", "running", "done", "failed"]
 STATUS = "status.json"
@@ -63,21 +63,7 @@ class CellSpec:
     @classmethod
     def from_json(cls, text: str) -> CellSpec:
         """The inverse of `to_json`. DataError where the text is something else."""
-        try:
-            content = json.loads(text)
-            method: dict[str, Any] = content.pop("method")
-            method = {key: tuple(value) if isinstance(value, list) else value for key, value in method.items()}
-            evaluation, budget = content.pop("evaluation"), Budget(**content.pop("budget"))
-            options = MetricOptions(**evaluation["options"])
-            return cls(
-                method=Method(**method),
-                budget=budget,
-                train_options=tuple(content.pop("train_options")),
-                evaluation=EvaluationConfig(tuple(evaluation["metrics"]), options),
-                **content,
-            )
-        except (ValueError, KeyError, TypeError) as problem:
-            raise DataError(f"this is no cell of this version's bench ({problem!r})") from problem
+        return checked(cls, json.loads(text), "the cell's spec", "It is of another version's bench: run that again")
 
 
 def case_folder(out: Path, protocol: str, scene: str) -> Path:
@@ -102,7 +88,8 @@ class CellResult:
     error: str = ""
     """Why it failed: the last lines of what was printed."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time of train, render and score; for methods with rounds also plan and refine, summed over rounds."""
+    """Wall time of train, render and score, and the CPU time of training (``cpu``); for methods with rounds also plan
+    and refine, summed over rounds."""
     steps: int = 0
     """Training steps in total; 0 for a folder of renders."""
     identity: str = ""
@@ -126,13 +113,10 @@ class CellResult:
 
 def read_cell(folder: Path) -> CellResult:
     """The cell in ``folder``. DataError where it has no readable status.json."""
-    try:
-        content: dict[str, Any] = json.loads((folder / STATUS).read_text(encoding="utf8"))
-        if content["state"] not in get_args(State):
-            raise ValueError(f"state {content['state']!r}")
-        return CellResult(folder=folder, **content)
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise DataError(f"{folder} holds no cell of a bench ({problem!r})") from problem
+    remedy = f"Remove {folder}, and the bench runs it again"
+    content = read_plain(folder / STATUS, remedy)
+    content = {**content, "folder": folder} if isinstance(content, dict) else content
+    return checked(CellResult, content, folder / STATUS, remedy)
 
 
 def read_cells(out: Path) -> list[CellResult]:

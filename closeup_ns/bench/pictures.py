@@ -16,7 +16,7 @@ from closeup_ns.bench.results import Result, last_line
 from closeup_ns.data.eval_cameras import EvalCamera, photographs_of
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation import pictures
-from closeup_ns.evaluation.drawing import Panel, Picture, panel_grid
+from closeup_ns.evaluation.drawing import BACKGROUND, BAR, GAP, Panel, Picture, outline, panel_grid
 from closeup_ns.evaluation.evaluate import References, references_by_point
 from closeup_ns.metrics.shot import Box, scale_label
 
@@ -25,6 +25,8 @@ WIDTH = 320
 INSET_SIDE, INSET_FACTOR = 32, 4
 """Pixels of a render that the inset shows along each side, and how many times each is enlarged."""
 _FRAME = (255, 196, 0)
+_FRAMES = (_FRAME, (255, 110, 40), (255, 40, 90), (200, 80, 255))
+"""Of the close-ups in a far photograph, nearer ones later."""
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -43,6 +45,7 @@ class Look:
     """The photograph that shows most of the same thing from afar."""
     region: Box | None = None
     """The part of it that this camera sees."""
+    camera: EvalCamera | None = None
 
 
 def bench_folder(cell: CellResult) -> Path:
@@ -119,6 +122,41 @@ def comparison_grid(rows: Sequence[Look], labels: Mapping[str, str], width: int 
     return panel_grid(lines, size)
 
 
+def dive_picture(
+    rows: Sequence[Look], labels: Mapping[str, str], case: PreparedCase | None, width: int = WIDTH
+) -> Image.Image | None:
+    """One wide picture: a far photograph with a frame where each close-up looks, and beside it every method and the
+    truth at each scale. None where the target or a truth is not known.
+    """
+    close = [row for row in rows if row.scale > 1 and row.truth is not None and row.camera is not None]
+    far = [camera for camera in case.cameras() if camera.scale == 1 and camera.truth] if case and close else []
+    if case is None or case.case.target_point is None or not far:
+        return None
+    first, target = close[0].camera, torch.tensor(case.case.target_point, dtype=torch.float64)
+    assert first is not None
+    photograph = max(far, key=lambda camera: float(camera.view.forward @ first.view.forward))
+    lines = [
+        [*(Panel(name, row.renders.get(m), row.below.get(m, "")) for m, name in labels.items()),
+         Panel(f"truth, {scale_label(row.scale)}", row.truth)]
+        for row in close
+    ]  # fmt: skip
+    right = panel_grid(lines, (width, round(width * first.view.height / first.view.width)))
+    assert photograph.truth is not None
+    shown = Image.fromarray(pictures.read_picture(photograph.truth).numpy())
+    shown = shown.resize((2 * shown.width, 2 * shown.height), Image.Resampling.BICUBIC)
+    for row, color in zip(close, _FRAMES):
+        assert row.camera is not None
+        corners = 2 * outline(photograph.view, row.camera.view, target)
+        ImageDraw.Draw(shown).polygon([(float(x), float(y)) for x, y in corners], outline=color, width=3)
+    height = right.height - BAR - 2 * GAP
+    size = (round(height * shown.width / shown.height), height)
+    left = panel_grid([[Panel("held-out far photograph", np.asarray(shown))]], size)
+    whole = Image.new("RGB", (left.width + right.width - GAP, right.height), BACKGROUND)
+    whole.paste(left, (0, 0))
+    whole.paste(right, (left.width - GAP, 0))
+    return whole
+
+
 def most_detail(picture: Picture, side: int = INSET_SIDE) -> Box:
     """The square of ``side`` pixels (less in a smaller picture) with the largest sum of squared gradients."""
     height, width = picture.shape[:2]
@@ -168,7 +206,7 @@ def _look(
     if camera is not None and camera.truth is not None and camera.truth.is_file():
         truth = pictures.read_picture(camera.truth).numpy()
     photograph, region = (None, None) if camera is None or case is None or scale <= 1 else _photograph(camera, case)
-    return Look(name, scale, renders, below, truth, photograph, region)
+    return Look(name, scale, renders, below, truth, photograph, region, camera)
 
 
 def _photograph(camera: EvalCamera, case: PreparedCase) -> tuple[Picture | None, Box | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,24 +14,15 @@ import torch
 from closeup_ns.atomic import atomic_path, write_json
 from closeup_ns.bench.cell import CellResult
 from closeup_ns.bench.dive import VideoOptions, write_dive_video
-from closeup_ns.bench.methods import table_methods
-from closeup_ns.bench.pictures import Look, case_of, comparison_grid, looks, one_seed
-from closeup_ns.bench.plots import (
-    Style,
-    quality_figure,
-    save_plot,
-    spectrum_figure,
-    styles,
-    views_figure,
-    views_points,
-)
-from closeup_ns.bench.results import Result, close_scales, load_results, methods_of, metrics_of
-from closeup_ns.bench.tables import Table, scale_tables, table_1, table_2, table_3, table_5
-from closeup_ns.bench.typeset import latex, markdown, markdown_text
+from closeup_ns.bench.methods import table_methods, table_names
+from closeup_ns.bench.pictures import case_of, comparison_grid, dive_picture, looks, one_seed
+from closeup_ns.bench.plots import Style, quality_figure, save_plot, spectrum_figure, styles, views_figure, views_table
+from closeup_ns.bench.results import Result, label_of, load_results, methods_of, metrics_of
+from closeup_ns.bench.tables import Table, latex, markdown, markdown_text, paper_tables
 from closeup_ns.errors import CloseupError
 from closeup_ns.metrics.shot import scale_label
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def write_report(
@@ -55,23 +45,24 @@ def write_report(
     results = in_order(load_results(cells))
     look = styles(methods_of(results))
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if command is None else command
-    parts, written, tables = [], [], {}
+    parts, written, tables = ["# Results"], [], {}
     for protocol, members in groupby(results, key=lambda result: result.cell.protocol):
         own = list(members)
-        text, files, made = _protocol(folder, protocol, own, look, command)
-        films, problems = ([], []) if video is None else _videos(folder / "pictures", protocol, own, video)
-        text += "".join(f"\n[{path.stem}](<{path.relative_to(folder).as_posix()}>)\n" for path in films)
-        text += "".join(f"\n- {markdown_text(problem)}\n" for problem in problems)
-        parts.append(text)
-        written += films
+        about = f"Best in bold. {_commits(own)}{command}; each row's config and command: results.json."
+        made = paper_tables(own, {name: set(table_methods(name)) for name in table_names()}, about)
+        files = [path for table in made for path in _write_table(folder / "tables", protocol, table)]
+        files += _plots(folder / "plots", protocol, own, look)
+        shown, problems = _scenes(folder, protocol, own, look, video)
+        files += shown
+        texts = [f"## {protocol}", *(markdown(table) for table in made), *(_embed(path, folder) for path in files)]
+        remarks = [f"- {markdown_text(line)}" for line in dict.fromkeys([*problems, *_case_notes(own)])]
+        parts += [text for text in [*texts, "\n".join(remarks), _cells_table(own)] if text]
         written += files
-        tables[protocol] = [asdict(table) for table in made]
-    write_json(
-        folder / "results.json",
-        {"schema": SCHEMA, "command": command, "cells": [_cell(r, folder) for r in results], "tables": tables},
-    )
+        tables[protocol] = [_table(table) for table in made]
+    content = {"schema": SCHEMA, "command": command, "cells": [_cell(r, folder) for r in results], "tables": tables}
+    write_json(folder / "results.json", content)
     with atomic_path(folder / "README.md") as temporary:
-        temporary.write_text("# Results\n\n" + "\n".join(parts), encoding="utf8")
+        temporary.write_text("\n\n".join(part.rstrip() for part in parts) + "\n", encoding="utf8")
     return [folder / "README.md", folder / "results.json", *written]
 
 
@@ -81,138 +72,97 @@ def in_order(results: Sequence[Result]) -> list[Result]:
     return sorted(results, key=lambda r: (r.cell.protocol, order.index(r.cell.method), r.cell.scene, r.cell.seed))
 
 
-def paper_tables(results: Sequence[Result], about: str) -> tuple[list[Table], list[str]]:
-    """The tables that these rows make, and why others are not there."""
-    main = {*table_methods("1"), *table_methods("default")}
-    rows2, rows3, rows5 = ({*table_methods(table)} for table in ("2", "3", "fig5"))
-    methods = set(methods_of(results))
-    refiners, views = _only(results, rows3), _only(results, rows5)
-    plain = _without(results, (rows2 | rows3 | rows5) - main)
-    progressive = _without(results, (rows3 | rows5) - main - rows2)
-    tables, absent = [], []
-    if plain and not (len(methods_of(plain)) == 1 and len(methods) > 1):
-        tables.append(table_1(plain, about))
-    if len(close_scales(results)) > 1 or methods & (rows2 - main):
-        if {"dino", "metaiqa"} & set(metrics_of(progressive)):
-            tables.append(table_2(progressive, about))
-        else:
-            absent.append(f"Table 2 is not here: {_reasons(progressive, ('dino', 'metaiqa'))}")
-    if methods & (rows3 - main):
-        tables.append(table_3(refiners, about))
-    if methods & (rows5 - main):
-        tables.append(table_5(views, about))
-    return [*tables, *scale_tables(results, about)], absent
+def _commits(results: Sequence[Result]) -> str:
+    commits = {str(r.scores.about.get("commit", "")) for r in results if r.scores} - {""}
+    return f"Commit {', '.join(sorted(commits))}. " if commits else ""
 
 
-def _only(results: Sequence[Result], methods: set[str]) -> list[Result]:
-    return [result for result in results if result.cell.method in methods]
+def _scenes(
+    folder: Path, protocol: str, results: Sequence[Result], look: dict[str, Style], video: VideoOptions | None
+) -> tuple[list[Path], list[str]]:
+    """Pictures, spectra and dives of every scene. A damaged file costs its own place only, and is said."""
+    files: list[Path] = []
+    problems: list[str] = []
+    for scene in sorted({result.cell.scene for result in results}):
+        own, stem = [result for result in results if result.cell.scene == scene], f"{protocol}-{scene}"
+        try:
+            made, failed = _pictures(folder, stem, own, look)
+            files += made
+            problems += [f"scene {scene}: {problem}" for problem in failed]
+        except (CloseupError, OSError) as problem:
+            problems.append(f"scene {scene}: {problem}")
+        if video is not None:
+            film = folder / "pictures" / f"{stem}-dive.mp4"
+            try:
+                problems += _film(film, own, video)
+                files.append(film)
+            except CloseupError as problem:
+                problems.append(f"no dive at {scene}: {problem}")
+    return files, problems
 
 
-def _without(results: Sequence[Result], methods: set[str]) -> list[Result]:
-    return [result for result in results if result.cell.method not in methods]
-
-
-def _reasons(results: Sequence[Result], metrics: Sequence[str]) -> str:
-    found = {r.scores.missing[m]: None for m in metrics for r in results if r.scores and m in r.scores.missing}
-    return "; ".join(found) or "its metrics were not computed"
-
-
-def _protocol(
-    folder: Path, protocol: str, results: Sequence[Result], look: dict[str, Style], command: str
-) -> tuple[str, list[Path], list[Table]]:
-    """One protocol's section of README.md, the files that it shows, and its tables."""
-    commits = sorted({str(r.scores.about.get("commit") or "unknown") for r in results if r.scores}) or ["unknown"]
-    about = f"Best in bold. Commit {', '.join(commits)}; `{command}`; each row's config and command: results.json."
-    tables, absent = paper_tables(results, about.replace("`", ""))
-    lines, written = [f"## Protocol {protocol}\n"], []
-    for table in tables:
-        stem = folder / "tables" / f"{protocol}-{table.name}"
-        for path, text in (
-            (stem.with_name(f"{stem.name}.md"), markdown(table)),
-            (stem.with_name(f"{stem.name}.tex"), latex(table, stem.name)),
-        ):
-            with atomic_path(path) as temporary:
-                temporary.write_text(text, encoding="utf8")
-            written.append(path)
-        lines.append(markdown(table))
-    lines += [f"{markdown_text(reason)}\n" for reason in absent]
-    plots = _plots(folder / "plots", protocol, results, look)
-    shown, problems = _pictures(folder, protocol, results, look)
-    lines += [_embed(path, folder) for path in (*plots, *shown) if path.suffix == ".png"]
-    lines += [f"- {markdown_text(problem)}\n" for problem in problems]
-    lines += [_notes(results), _cells_table(results)]
-    return "\n".join(lines), [*written, *plots, *shown], tables
+def _write_table(folder: Path, protocol: str, table: Table) -> list[Path]:
+    stem = f"{protocol}-{table.name}"
+    written = []
+    for suffix, text in ((".md", markdown(table)), (".tex", latex(table, stem))):
+        with atomic_path(folder / f"{stem}{suffix}") as temporary:
+            temporary.write_text(text, encoding="utf8")
+        written.append(folder / f"{stem}{suffix}")
+    return written
 
 
 def _plots(folder: Path, protocol: str, results: Sequence[Result], look: dict[str, Style]) -> list[Path]:
     written = []
     if metrics_of(results):
         written += save_plot(quality_figure(results, look), folder / f"{protocol}-zoom")
-    if views_points(results):
+    if len(views_table(results)):
         written += save_plot(views_figure(results), folder / f"{protocol}-views")
     return written
 
 
 def _pictures(
-    folder: Path, protocol: str, results: Sequence[Result], look: dict[str, Style]
+    folder: Path, stem: str, results: Sequence[Result], look: dict[str, Style]
 ) -> tuple[list[Path], list[str]]:
-    """A grid per scene, and the spectra at its first close-up. A damaged picture costs its own place only."""
-    written, problems = [], []
-    for scene in sorted({result.cell.scene for result in results}):
-        own = [result for result in results if result.cell.scene == scene]
-        chosen = one_seed(own)
-        if not chosen:
-            continue
-        rows, failed = looks(own, case_of(next(iter(chosen.values())).cell))
-        problems += [f"scene {scene}: {problem}" for problem in failed]
-        if not rows:
-            continue
-        labels = {method: result.cell.label for method, result in chosen.items()}
-        first = next((row for row in rows if row.scale > 1), rows[0])  # further in, everything is equally blurred
-        path = folder / "pictures" / f"{protocol}-{scene}.png"
-        with atomic_path(path) as temporary:
-            comparison_grid(rows, labels).save(temporary)
-        written += [path, *_spectra(folder / "plots" / f"{protocol}-{scene}-spectrum", first, look, labels, scene)]
-    return written, problems
+    """A grid of one scene, the dive as one picture, the spectra at its first close-up; and what went wrong."""
+    chosen = one_seed(results)
+    if not chosen:
+        return [], []
+    case = case_of(next(iter(chosen.values())).cell)
+    rows, failed = looks(results, case)
+    if not rows:
+        return [], failed
+    labels = {method: label_of(results, method) for method in chosen}
+    pictures = {f"{stem}.png": comparison_grid(rows, labels), f"{stem}-dive.png": dive_picture(rows, labels, case)}
+    written = []
+    for name, picture in pictures.items():
+        if picture is not None:
+            written.append(folder / "pictures" / name)
+            with atomic_path(written[-1]) as temporary:
+                picture.save(temporary)
+    first = next((row for row in rows if row.scale > 1), rows[0])  # further in, everything is equally blurred
+    renders = {method: torch.from_numpy(picture) for method, picture in first.renders.items()}
+    truth = None if first.truth is None else torch.from_numpy(first.truth)
+    title = f"{stem}, {first.name}, {scale_label(first.scale)}"
+    figure = spectrum_figure(renders, truth, look, labels, title)
+    return [*written, *save_plot(figure, folder / "plots" / f"{stem}-spectrum")], failed
 
 
-def _spectra(stem: Path, row: Look, look: dict[str, Style], labels: dict[str, str], scene: str) -> list[Path]:
-    title = f"{scene}, {row.name}, {scale_label(row.scale)}"
-    renders = {method: torch.from_numpy(picture) for method, picture in row.renders.items()}
-    truth = None if row.truth is None else torch.from_numpy(row.truth)
-    return save_plot(spectrum_figure(renders, truth, look, labels, title), stem)
-
-
-def _videos(
-    folder: Path, protocol: str, results: Sequence[Result], options: VideoOptions
-) -> tuple[list[Path], list[str]]:
-    """A dive per scene, and what there is to say about it."""
-    written, problems = [], []
-    for scene in sorted({result.cell.scene for result in results}):
-        own = [result for result in results if result.cell.scene == scene]
-        path, case = folder / f"{protocol}-{scene}-dive.mp4", case_of(own[0].cell)
-        try:
-            if case is None:
-                raise CloseupError("its case is gone")
-            problems += [f"dive at {scene}: {warning}" for warning in write_dive_video(path, own, case, options)]
-            written.append(path)
-        except CloseupError as problem:
-            problems.append(f"no dive at {scene}: {problem}")
-    return written, problems
+def _film(path: Path, results: Sequence[Result], options: VideoOptions) -> list[str]:
+    case = case_of(results[0].cell)
+    if case is None:
+        raise CloseupError("its case is gone")
+    return [f"dive at {results[0].cell.scene}: {line}" for line in write_dive_video(path, results, case, options)]
 
 
 def _embed(path: Path, folder: Path) -> str:
-    relative = path.relative_to(folder).as_posix()
-    return f"![{path.stem}](<{relative}>)\n"
+    """A picture, or a link to a video; tables stand in the page already."""
+    kind = {".png": "!", ".mp4": ""}.get(path.suffix)
+    return "" if kind is None else f"{kind}[{path.stem}](<{path.relative_to(folder).as_posix()}>)"
 
 
-def _notes(results: Sequence[Result]) -> str:
+def _case_notes(results: Sequence[Result]) -> list[str]:
     """What preparing the scenes had to say."""
-    notes: dict[str, None] = {}
-    for result in results:
-        for note in result.scores.about.get("case_notes", []) if result.scores else []:
-            notes[f"- {result.cell.scene}: {markdown_text(str(note))}"] = None
-    return "\n".join(notes) + ("\n" if notes else "")
+    return [f"{r.cell.scene}: {note}" for r in results if r.scores for note in r.scores.about.get("case_notes", [])]
 
 
 def _cells_table(results: Sequence[Result]) -> str:
@@ -220,14 +170,21 @@ def _cells_table(results: Sequence[Result]) -> str:
     lines = ["| cell | state | steps | training, s | config |", "| --- | --- | ---: | ---: | --- |"]
     for result in results:
         cell, about = result.cell, result.scores.about if result.scores else {}
-        name = f"{cell.scene}, {cell.label}, seed {cell.seed}"
-        state = cell.state if result.scores or cell.state != "done" else "failed"
-        if state == "failed":
-            state = f"failed: {result.problem}"
+        done = cell.state == "done" and result.scores is not None
+        state = cell.state if done or cell.state in ("running", "waiting") else f"failed: {result.problem}"
         seconds = f"{cell.seconds['train']:.0f}" if "train" in cell.seconds else "-"
+        name = f"{cell.scene}, {cell.label}, seed {cell.seed}"
         columns = (name, state, str(cell.steps or "-"), seconds, str(about.get("config") or "-"))
         lines.append("| " + " | ".join(markdown_text(column) for column in columns) + " |")
-    return "### Cells\n\n" + "\n".join(lines) + "\n"
+    return "### Cells\n\n" + "\n".join(lines)
+
+
+def _table(table: Table) -> dict[str, Any]:
+    """A table for results.json."""
+    columns = [", ".join(part for part in column if part) for column in table.cells.columns]
+    rows = {str(label): list(texts) for label, texts in zip(table.cells.index, table.cells.to_numpy().tolist())}
+    about = {"name": table.name, "title": table.title, "caption": table.caption, "footnotes": table.footnotes}
+    return {**about, "columns": columns, "rows": rows}
 
 
 def _cell(result: Result, folder: Path) -> dict[str, Any]:

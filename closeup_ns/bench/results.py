@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from closeup_ns.bench.cell import CellResult
 from closeup_ns.errors import DataError
-from closeup_ns.metrics.scores import CLOSE, Row, Scores, read_scores
+from closeup_ns.metrics.scores import CLOSE, Scores, read_scores
 from closeup_ns.metrics.shot import scale_label
 from closeup_ns.metrics.suite import METRICS
-
-ImageKey = tuple[str, str]
-"""Scene and image."""
 
 
 @dataclass(frozen=True)
@@ -28,39 +26,26 @@ class Result:
     """Why there are none: one line."""
 
 
-@dataclass(frozen=True)
-class Mean:
-    """A row's figure in a column: the mean over images, then scenes, then seeds."""
-
-    value: float
-    spread: float | None
-    """Standard deviation over seeds (of a sample, n - 1); None for one seed."""
-    seeds: int
-    images: int
-    """Images of each seed."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """One metric on one group of images for all methods."""
 
-    metric: str
-    group: str
-    means: dict[str, Mean]
-    """By method; methods without any such image are absent."""
+    means: pd.DataFrame
+    """Index: methods that have any such image. Columns: ``mean`` over images, then scenes, then seeds, and ``spread``,
+    the standard deviation over seeds (of a sample, n - 1; NaN for one seed)."""
     images: int
-    """That every method and seed has: what the means are over."""
+    """That every method and seed has: what the means are over. 0 where they have none in common."""
     of: int
     """That any of them has."""
-    lacking: dict[str, list[ImageKey]]
-    """Method -> images that another one has and it has not, in any of its seeds."""
-    provenances: int
+    lacking: dict[str, list[str]]
+    """Method -> scenes with an image that another method has and it has not, in any of its seeds."""
+    ways: int
     """In how many ways the metric was computed; above 1, the figures do not compare."""
 
     @property
     def comparable(self) -> bool:
         """Whether the means may be ranked: over common images, by one and the same metric."""
-        return self.images > 0 and self.provenances == 1
+        return self.images > 0 and self.ways == 1
 
 
 def load_results(cells: Sequence[CellResult]) -> list[Result]:
@@ -89,9 +74,22 @@ def methods_of(results: Sequence[Result]) -> list[str]:
     return list(dict.fromkeys(result.cell.method for result in results))
 
 
-def in_group(row: Row, group: str) -> bool:
-    """Whether an image counts for ``close`` (all that is nearer than far) or for a scale's label."""
-    return row.scale > 1 if group == CLOSE else scale_label(row.scale) == group
+def label_of(results: Sequence[Result], method: str) -> str:
+    """What tables call a method."""
+    return next(result.cell.label or method for result in results if result.cell.method == method)
+
+
+def image_values(results: Sequence[Result]) -> pd.DataFrame:
+    """A line per image and metric. Values that are no finite numbers, which a foreign file may hold, are left out."""
+    lines = [
+        (r.cell.scene, r.cell.method, r.cell.seed, row.image, row.scale, metric, value, _way(r.scores, metric))
+        for r in results
+        if r.scores is not None
+        for row in r.scores.rows
+        for metric, value in row.values.items()
+        if math.isfinite(value)
+    ]
+    return pd.DataFrame(lines, columns=["scene", "method", "seed", "image", "scale", "metric", "value", "way"])
 
 
 def close_scales(results: Sequence[Result]) -> list[float]:
@@ -107,10 +105,8 @@ def metrics_of(results: Sequence[Result]) -> list[str]:
 
 def is_higher_better(results: Sequence[Result], metric: str) -> bool:
     """Direction of a metric, as the scores say it."""
-    for result in results:
-        if result.scores is not None and metric in result.scores.higher_is_better:
-            return result.scores.higher_is_better[metric]
-    return METRICS[metric].higher_is_better if metric in METRICS else True
+    said = [r.scores.higher_is_better[metric] for r in results if r.scores and metric in r.scores.higher_is_better]
+    return said[0] if said else METRICS[metric].higher_is_better if metric in METRICS else True
 
 
 def compare(results: Sequence[Result], metric: str, group: str) -> Comparison:
@@ -120,54 +116,29 @@ def compare(results: Sequence[Result], metric: str, group: str) -> Comparison:
     others. Where rows have no image in common, each mean is over its own images, ``images`` is 0, and the figures must
     not be ranked. Scenes count equally, however many images they have; so do seeds.
     """
-    runs: dict[tuple[str, int], dict[ImageKey, float]] = {}
-    ways = set()
-    for result in results:
-        values = _values(result, metric, group)
-        if values:
-            runs.setdefault((result.cell.method, result.cell.seed), {}).update(values)
-            ways.add(_way(result.scores, metric))
-    every = set().union(*runs.values())
-    common = every.intersection(*runs.values())
-    lacking: dict[str, list[ImageKey]] = {}
-    for (method, _), values in runs.items():
-        lacking[method] = sorted({*lacking.get(method, []), *(every - values.keys())})
-    by_method: dict[str, list[dict[ImageKey, float]]] = {}
-    for (method, _), values in runs.items():
-        kept = {key: value for key, value in values.items() if key in common or not common}
-        by_method.setdefault(method, []).append(kept)
+    values = image_values(results)
+    chosen = values.scale > 1 if group == CLOSE else values.scale.map(scale_label) == group
+    values = values[chosen & (values.metric == metric)]
+    table = values.pivot_table(index=["method", "seed"], columns=["scene", "image"], values="value", sort=False)
+    common = table.dropna(axis="columns")
+    used = common if common.shape[1] else table
+    per_seed = used.T.groupby(level="scene").mean().mean()
+    by_method = per_seed.groupby(level="method", sort=False) if len(per_seed) else None
+    means = pd.DataFrame({"mean": by_method.mean(), "spread": by_method.std()}) if by_method is not None else None
+    absent = table.isna().T.groupby(level="scene").any()
+    lacking = {
+        method: [scene for scene in absent.index if absent.loc[scene, method].any()]
+        for method in dict.fromkeys(table.index.get_level_values("method") if len(table) else [])
+    }
     return Comparison(
-        metric,
-        group,
-        {method: _mean(seeds) for method, seeds in by_method.items()},
-        len(common),
-        len(every),
-        {method: keys for method, keys in lacking.items() if keys},
-        len(ways),
+        pd.DataFrame(columns=["mean", "spread"]) if means is None else means,
+        common.shape[1] if len(table) else 0,
+        table.shape[1] if len(table) else 0,
+        {method: scenes for method, scenes in lacking.items() if scenes},
+        values.way.nunique(),
     )
 
 
-def _values(result: Result, metric: str, group: str) -> dict[ImageKey, float]:
-    """Finite values by image; a NaN that somebody else's file may hold is no figure."""
-    rows = result.scores.rows if result.scores is not None else []
-    return {
-        (result.cell.scene, row.image): row.values[metric]
-        for row in rows
-        if in_group(row, group) and metric in row.values and math.isfinite(row.values[metric])
-    }
-
-
-def _way(scores: Scores | None, metric: str) -> tuple[str, ...]:
-    used = scores.metrics.get(metric) if scores is not None else None
+def _way(scores: Scores, metric: str) -> tuple[str, ...]:
+    used = scores.metrics.get(metric)
     return () if used is None else (used.implementation, used.backbone, used.sha256, used.notes)
-
-
-def _mean(seeds: Sequence[dict[ImageKey, float]]) -> Mean:
-    per_seed = []
-    for values in seeds:
-        scenes: dict[str, list[float]] = {}
-        for (scene, _), value in values.items():
-            scenes.setdefault(scene, []).append(value)
-        per_seed.append(math.fsum(math.fsum(own) / len(own) for own in scenes.values()) / len(scenes))
-    spread = statistics.stdev(per_seed) if len(per_seed) > 1 else None
-    return Mean(math.fsum(per_seed) / len(per_seed), spread, len(per_seed), min(len(values) for values in seeds))

@@ -1,6 +1,6 @@
-"""One cell's work: train, render, score. Each stage that is over is kept, so a killed cell goes on where it was.
+"""The stages of a cell: train, render, score. Each that is over is kept, so a killed cell goes on where it was.
 
-``python -m closeup_ns.bench.work OUT SPEC`` does it in a process of its own.
+``python -m closeup_ns.bench.work OUT SPEC`` runs them in a process of their own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import traceback
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ import torch
 from closeup_ns.atomic import write_json
 from closeup_ns.bench.case import PreparedCase, read_case
 from closeup_ns.bench.cell import RENDERS, CellResult, CellSpec, read_cell
-from closeup_ns.bench.methods import require_parts, train_options
+from closeup_ns.bench.held_out import held_out_scores
+from closeup_ns.bench.methods import PARSER, require_parts, train_options
 from closeup_ns.bench.process import TAIL_LINES, run_training
 from closeup_ns.data.eval_cameras import photographs_of
 from closeup_ns.errors import CloseupError, DataError
@@ -37,30 +38,45 @@ from closeup_ns.evaluation.evaluate import References, evaluate, references_by_p
 from closeup_ns.evaluation.pictures import find_renders, render_cameras
 from closeup_ns.evaluation.provenance import provenance
 from closeup_ns.metrics.scores import read_scores, write_scores
+from closeup_ns.reading import read_as
+from closeup_ns.rounds.store.rounds import RoundStore
 
 TRAIN_LOG = "train.log"
+CLOSE_ENOUGH = 0.15
+"""A row with a CPU budget that spent this much less or more than it, as a share, is trained once more."""
 _EXPERIMENT = "cell"
 _TRAINED = "trained.json"
 _IDENTITY = "identity.json"
+_AGAIN = "Remove the cell's folder to train it again"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What trained.json says of a finished training."""
+
+    command: str
+    steps: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time (train) and CPU time (cpu), where it was trained in one go, and the stages of its rounds."""
 
 
 def run_cell(spec: CellSpec, out: Path, threads: int = 1) -> CellResult:
-    """Do what is left of a cell's work; its case is prepared. What goes wrong is recorded and not raised.
+    """Do what is left of a cell; its case is prepared. What goes wrong is recorded and not raised.
 
     Raises:
         CloseupError: another process is at this cell.
     """
-    folder = spec.folder(out)
     finished = finished_cell(spec, out)
     if finished is not None:
         return finished
-    with _lock(folder) as lock:
-        result = replace(spec.result(out, "running"), steps=0 if spec.method.renders else spec.budget.total)
+    with _lock(spec.folder(out)):
+        result = spec.result(out, "running")
         result.write()
         try:
             case = read_case(spec.case_folder(out))
-            seconds = _work(spec, case, out, threads, lock)
-            result = replace(result, state="done", seconds=seconds, identity=cell_identity(spec, case))
+            steps, seconds = _run_stages(spec, case, out, threads)
+            identity = cell_identity(spec, case)
+            result = replace(result, state="done", seconds=seconds, steps=steps, identity=identity)
         except Exception as problem:
             result = replace(result, state="failed", error=_last_lines(problem))
         result.write()
@@ -71,8 +87,7 @@ def finished_cell(spec: CellSpec, out: Path) -> CellResult | None:
     """The cell as it was finished earlier; None where it was not, or its spec, case or version was another."""
     try:
         found = read_cell(spec.folder(out))
-        case = read_case(spec.case_folder(out))
-        if found.state != "done" or found.identity != cell_identity(spec, case):
+        if found.state != "done" or found.identity != cell_identity(spec, read_case(spec.case_folder(out))):
             return None
         read_scores(found.scores)
         return replace(found, label=spec.method.label)
@@ -93,57 +108,80 @@ def cell_identity(spec: CellSpec, case: PreparedCase) -> str:
 def _train_identity(spec: CellSpec, case: PreparedCase) -> str:
     """Checksum of everything that the trained model depends on; labels and notes are none of it."""
     method = spec.method
-    words = [method.trained_as(spec.quick), *train_options(method, spec.budget, spec.seed, spec.quick, cuda=False)]
-    return _checksum(
-        {
-            "train": [*words, *spec.train_options, method.test_poses],
-            "renders": method.renders,
-            "case": case.case.made_with,
-            "version": version("closeup-ns"),
-        }
-    )
+    options = [method.trained_as(spec.quick), *train_options(method, spec.budget, spec.seed, spec.quick, cuda=False)]
+    row = [*options, *spec.train_options, method.test_poses, method.finer, method.cpu_time_of, method.renders]
+    return _checksum({"train": row, "case": case.case.made_with, "version": version("closeup-ns")})
 
 
 def _checksum(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _work(spec: CellSpec, case: PreparedCase, out: Path, threads: int, lock: int) -> dict[str, float]:
-    """All stages; returns their wall times in seconds."""
-    folder, seconds = spec.folder(out), {}
-    about: dict[str, Any] = {}
+def _run_stages(spec: CellSpec, case: PreparedCase, out: Path, threads: int) -> tuple[int, dict[str, float]]:
+    """All stages; returns the steps that were trained and the stages' times in seconds."""
+    folder = spec.folder(out)
     if spec.method.renders:
-        renders = _given(spec)
-        find_renders(case.cameras(), renders)
-        _copy_renders(case, renders, folder / RENDERS)
+        if case.case.scored_by == "ns-eval":
+            raise CloseupError(f"the protocol {spec.protocol} is scored by ns-eval, which needs a run, not renders")
+        _copy_renders(case, _given(spec), folder / RENDERS)
+        trained = Trained(f"renders of {spec.method.renders}", 0)
     else:
         require_parts(spec.method, spec.train_options)
-        about = _train(spec, case, out, threads, lock)
-        seconds |= about.pop("seconds")
-        seconds |= _render(case, folder, Path(about["config"]))
+        trained = _train(spec, case, out, threads)
+    seconds = dict(trained.seconds)
+    if case.case.scored_by == "renders" and not spec.method.renders:
+        seconds |= _render(case, folder, run_folder(spec, out) / "config.yml")
     started = time.monotonic()
-    _score(spec, case, out, about, seconds)
-    return {**seconds, "score": time.monotonic() - started}
+    _score(spec, case, out, trained, seconds)
+    return trained.steps, {**seconds, "score": time.monotonic() - started}
 
 
 # ---- training
 
 
-def _train(spec: CellSpec, case: PreparedCase, out: Path, threads: int, lock: int) -> dict[str, Any]:
-    """Train unless that is done. Returns config (path), command and seconds."""
-    folder = spec.folder(out)
+def _train(spec: CellSpec, case: PreparedCase, out: Path, threads: int) -> Trained:
+    """Train unless that is done."""
+    folder, method = spec.folder(out), spec.method
     _drop_other(folder, _train_identity(spec, case))
-    run = run_folder(spec, out)
     done = folder / _TRAINED
-    if not done.is_file():
-        run.mkdir(parents=True, exist_ok=True)
-        command, started = train_command(spec, case, out), time.monotonic()
-        run_training(command, folder / TRAIN_LOG, threads, inherited=(lock,))
-        shown = shlex.join(["ns-train", *command[3:]]).replace(f"{out.resolve()}/", "")
-        # Of a training that was killed and went on, only the last part's time is known: none is given.
-        seconds = {} if "--load-dir" in command else {"train": time.monotonic() - started}
-        write_json(done, {"command": shown, "seconds": seconds | _rounds_seconds(run)})
-    return {**json.loads(done.read_text(encoding="utf8")), "config": str(run / "config.yml")}
+    if done.is_file():
+        return read_as(Trained, done, _AGAIN)
+    if not method.cpu_time_of:
+        trained = _train_once(spec, case, out, threads, 0)
+    else:
+        budget, clock = _cpu_budget(spec, out)
+        trained = _train_once(spec, case, out, threads, max(1, spec.budget.total // method.finer**2))
+        spent = trained.seconds.get(clock, budget)
+        if abs(spent / budget - 1) > CLOSE_ENOUGH:  # the first training was the probe
+            shutil.rmtree(folder / "run", ignore_errors=True)
+            trained = _train_once(spec, case, out, threads, max(1, round(trained.steps * budget / spent)))
+    write_json(done, vars(trained))
+    return trained
+
+
+def _train_once(spec: CellSpec, case: PreparedCase, out: Path, threads: int, steps: int) -> Trained:
+    """One training to its end; ``steps`` of a row with a CPU budget, else 0."""
+    folder, run = spec.folder(out), run_folder(spec, out)
+    run.mkdir(parents=True, exist_ok=True)
+    command, started = train_command(spec, case, out, steps), time.monotonic()
+    cpu = run_training(command, folder / TRAIN_LOG, threads)
+    shown = shlex.join(["ns-train", *command[3:]]).replace(f"{out.resolve()}/", "")
+    # Of a training that was killed and went on, only the last part's time is known: none is given.
+    seconds = {} if "--load-dir" in command else {"train": time.monotonic() - started, "cpu": cpu}
+    return Trained(shown, steps or spec.budget.total, seconds | _rounds_seconds(run))
+
+
+def _cpu_budget(spec: CellSpec, out: Path) -> tuple[float, str]:
+    """Seconds that the row of ``cpu_time_of`` trained, and of which clock: with a GPU that of the wall."""
+    clock = "train" if torch.cuda.is_available() else "cpu"
+    other = spec.folder(out).with_name(f"{spec.method.cpu_time_of}-seed{spec.seed}")
+    found = read_cell(other) if other.is_dir() else None
+    if found is None or found.state != "done" or clock not in found.seconds:
+        raise CloseupError(
+            f"{spec.method.label} trains for as much time as {spec.method.cpu_time_of}, which was not trained here in "
+            f"one go with seed {spec.seed}: add it to --methods"
+        )
+    return found.seconds[clock], clock
 
 
 def run_folder(spec: CellSpec, out: Path) -> Path:
@@ -151,7 +189,7 @@ def run_folder(spec: CellSpec, out: Path) -> Path:
     return spec.folder(out).resolve() / "run" / _EXPERIMENT / spec.method.trained_as(spec.quick) / "run"
 
 
-def train_command(spec: CellSpec, case: PreparedCase, out: Path) -> list[str]:
+def train_command(spec: CellSpec, case: PreparedCase, out: Path, steps: int = 0) -> list[str]:
     """The ns-train command line. It names the capture and nothing of the truth."""
     method, run = spec.method, run_folder(spec, out)
     command = [sys.executable, "-m", "closeup_ns.bench.train", method.trained_as(spec.quick)]
@@ -161,10 +199,12 @@ def train_command(spec: CellSpec, case: PreparedCase, out: Path) -> list[str]:
     if checkpoints:
         command += ["--load-dir", str(run / "nerfstudio_models")]
         start = int(checkpoints[-1].stem.removeprefix("step-")) + 1
-    command += train_options(method, spec.budget, spec.seed, spec.quick, torch.cuda.is_available(), start)
-    if method.ours and method.schedule(spec.budget).rounds:
+    command += train_options(method, spec.budget, spec.seed, spec.quick, torch.cuda.is_available(), start, steps)
+    if method.ours and (method.schedule(spec.budget).rounds or case.case.scored_by == "ns-eval"):
         command += _target_option(case) + (_frontier_option(case) if method.test_poses else [])
-    return [*command, *spec.train_options]
+    command += spec.train_options
+    side = case.case.image_side * method.finer
+    return [*command, PARSER, "--max-image-size", str(side)] if side else command
 
 
 def _whole_checkpoints(run: Path) -> list[Path]:
@@ -177,9 +217,11 @@ def _whole_checkpoints(run: Path) -> list[Path]:
 
 
 def _target_option(case: PreparedCase) -> list[str]:
-    """The object of interest as a user would give it: a click on a photograph that is trained on."""
+    """The object of interest: a click on a photograph that is trained on, or a point where their size varies."""
+    if case.case.target_xyz is not None:
+        return ["--pipeline.target.xyz", *(repr(value) for value in case.case.target_xyz)]
     pixel = case.case.target_pixel
-    if not pixel:
+    if not pixel or case.case.scored_by == "ns-eval":
         return []
     name, column, row = pixel.rsplit(":", 2)
     trained = {path.stem: path.name for _, path in photographs_of(case.capture / "transforms.json")}
@@ -201,8 +243,8 @@ def _drop_other(folder: Path, identity: str) -> None:
     """Remove what was trained with other settings, and note with which it is trained now."""
     note = folder / _IDENTITY
     try:
-        same = json.loads(note.read_text(encoding="utf8"))["train"] == identity
-    except (OSError, ValueError, KeyError, TypeError):
+        same = read_as(dict[str, str], note, _AGAIN).get("train") == identity
+    except DataError:
         same = False
     if not same:
         (folder / _TRAINED).unlink(missing_ok=True)
@@ -213,9 +255,9 @@ def _drop_other(folder: Path, identity: str) -> None:
 
 def _rounds_seconds(run: Path) -> dict[str, float]:
     """What the rounds took, stage by stage, over all rounds; empty for methods without rounds."""
-    totals: dict[str, float] = {}
-    for path in sorted((run / "rounds").glob("round_*/report.json")):
-        for stage, value in json.loads(path.read_text(encoding="utf8"))["seconds"].items():
+    store, totals = RoundStore(run / "rounds"), dict[str, float]()
+    for number in store.rounds_done():
+        for stage, value in (store.report(number) or {})["seconds"].items():
             totals[stage] = totals.get(stage, 0.0) + float(value)
     return totals
 
@@ -229,11 +271,12 @@ def _given(spec: CellSpec) -> Path:
 
 def _copy_renders(case: PreparedCase, source: Path, destination: Path) -> None:
     """Copy given pictures, so that tables and grids find every method's in one place."""
+    found = find_renders(case.cameras(), source)
     temporary = destination.with_name(f".{RENDERS}")
     for folder in (temporary, destination):
         shutil.rmtree(folder, ignore_errors=True)
     temporary.mkdir(parents=True)
-    for path in find_renders(case.cameras(), source).values():
+    for path in found.values():
         shutil.copyfile(path, temporary / path.name)
     os.replace(temporary, destination)
 
@@ -251,22 +294,24 @@ def _render(case: PreparedCase, folder: Path, config: Path) -> dict[str, float]:
     return {} if any(there) else {"render": time.monotonic() - started}
 
 
-def _score(spec: CellSpec, case: PreparedCase, out: Path, trained: dict[str, Any], seconds: dict[str, float]) -> None:
+def _score(spec: CellSpec, case: PreparedCase, out: Path, trained: Trained, seconds: dict[str, float]) -> None:
     """Score and write scores.json. Every method has the same reference photographs: those of the case's target."""
+    folder, config = spec.folder(out), run_folder(spec, out) / "config.yml"
+    about = {
+        "method": spec.method.name, "label": spec.method.label, "note": spec.method.note, "protocol": spec.protocol,
+        "scene": spec.scene, "seed": spec.seed, "steps": trained.steps, **provenance(), "command": trained.command,
+        "config": "" if spec.method.renders else config.relative_to(out.resolve()).as_posix(), "seconds": seconds,
+        "machine": _machine(), "case_notes": case.case.notes,
+    }  # fmt: skip
+    if case.case.scored_by == "ns-eval":
+        write_scores(held_out_scores(config, case.case.image_side, about), folder)
+        return
     cameras, point = case.cameras(), case.case.target_point
     references: References | None = None
     closer = [camera for camera in cameras if camera.scale > 1]
     if point is not None and closer:
         photographs = photographs_of(case.capture / "transforms.json")
         references = references_by_point(closer, photographs, torch.tensor(point, dtype=torch.float64))
-    folder = spec.folder(out)
-    config = Path(trained["config"]).relative_to(out.resolve()).as_posix() if "config" in trained else ""
-    about = {
-        "method": spec.method.name, "label": spec.method.label, "note": spec.method.note, "protocol": spec.protocol,
-        "scene": spec.scene, "seed": spec.seed, "steps": 0 if spec.method.renders else spec.budget.total,
-        **provenance(), "command": trained.get("command", f"renders of {spec.method.renders}"), "config": config,
-        "seconds": seconds, "machine": _machine(), "case_notes": case.case.notes,
-    }  # fmt: skip
     write_scores(evaluate(cameras, folder / RENDERS, spec.evaluation, references, about), folder)
 
 
@@ -279,20 +324,15 @@ def _machine() -> str:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[int]:
-    """Hold the cell. ns-train inherits the lock, so one that outlives a killed bench keeps others away from its run."""
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the cell."""
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
+    with open(folder / ".lock", "a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise CloseupError(
-                f"another process is at {folder}: a bench that still runs, or the training of one that was killed"
-            ) from None
-        yield handle
-    finally:
-        os.close(handle)
+            raise CloseupError(f"another process is at {folder}: wait for it, or end that bench") from None
+        yield
 
 
 def _last_lines(problem: Exception) -> str:

@@ -42,7 +42,7 @@ class Bench:
     """demo, farclose, lerf, llff or zoom, or the path of a protocol of your own (YAML)."""
     methods: tuple[str, ...] = ()
     """Rows, by their names in closeup_ns/bench/methods.yaml, or any method of ns-train; default: those of --table."""
-    table: Literal["auto", "default", "1", "2", "3", "fig5"] = "auto"
+    table: Literal["auto", "default", "1", "2", "3", "fig5", "zoom"] = "auto"
     """Rows of one of the paper's tables; auto: of the one that shows this protocol."""
     renders: dict[str, str] = field(default_factory=dict)
     """Rows made by anything else: ``--renders zipnerf FOLDER`` for pictures FOLDER/PROTOCOL/SCENE/NAME.png."""
@@ -124,7 +124,8 @@ class Bench:
         for scene in protocol.scenes:
             cells = self._cells(protocol, scene, methods)
             try:
-                prepare_case(protocol.name, scene, self.data, case_folder(self.output, protocol.name, scene.name))
+                with console.status(f"preparing {protocol.name} {scene.name}"):
+                    prepare_case(protocol.name, scene, self.data, case_folder(self.output, protocol.name, scene.name))
                 specs += cells
             except (CloseupError, OSError) as problem:
                 results += [record_failure(spec.result(self.output, "failed", str(problem))) for spec in cells]
@@ -140,11 +141,13 @@ class Bench:
                 shares[_key(spec)] = share
                 bar.update(task, completed=sum(shares.values()))
 
-            for cell in executor.run(left, self.output, watch) if left else ():
-                results.append(cell)
-                shares[(cell.scene, cell.method, cell.seed)] = 1.0
-                bar.update(task, completed=sum(shares.values()))
-                bar.console.print(_line(cell), soft_wrap=True, highlight=False)
+            for by_time in (False, True):  # rows that train for as much time as another one come after it
+                wave = [spec for spec in left if bool(spec.method.cpu_time_of) == by_time]
+                for cell in executor.run(wave, self.output, watch) if wave else ():
+                    results.append(cell)
+                    shares[(cell.scene, cell.method, cell.seed)] = 1.0
+                    bar.update(task, completed=sum(shares.values()))
+                    bar.console.print(_line(cell), soft_wrap=True, highlight=False)
         order = [method.name for method in methods]
         return sorted(results, key=lambda cell: (order.index(cell.method), cell.scene, cell.seed))
 

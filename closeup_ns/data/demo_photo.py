@@ -1,9 +1,10 @@
 """How the demo's camera turns light into a photograph: lens, sensor, tone curve, resize, JPEG.
 
 The scene is imaged on a sensor with ``reduction`` times the pixels of the photograph per axis (1 for originals). Its
-pixels average their area; before them the lens blurs, after them come shot and read noise, the sRGB curve, and the resize
-that photo tools do (Lanczos, on the encoded 8-bit values). Exact box averages of the final pixel, as most synthetic sets have
-them, would flatter a renderer that models a pixel as a small box (research/quality.md, "the pixel's own footprint").
+pixels average their area; before them the lens blurs, after them come shot and read noise, the sRGB curve, and the
+resize that photo tools do (Lanczos, on the encoded 8-bit values). Exact box averages of the final pixel, as most
+synthetic sets have them, would flatter a renderer that models a pixel as a small box (research/quality.md, "the
+pixel's own footprint").
 """
 
 from __future__ import annotations
