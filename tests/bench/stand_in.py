@@ -87,7 +87,6 @@ def install_trainer(
     program.write_text(f'#!/bin/sh\nexec {REAL_PYTHON} {script} "$@"\n')
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    monkeypatch.setattr("closeup_ns.bench.process.POLL_SECONDS", 0.02)
     monkeypatch.setattr("closeup_ns.evaluation.run.open_run", lambda config: SimpleNamespace(render=render_grey))
     return lambda: [json.loads(line) for line in calls.read_text().splitlines()]
 

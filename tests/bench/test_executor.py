@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +16,9 @@ import pytest
 
 from closeup_ns.bench import cluster, executor
 from closeup_ns.bench.cell import CellResult, CellSpec, read_cell
-from closeup_ns.bench.cluster import RayExecutor, cell_task, import_ray, pack, unpack
+from closeup_ns.bench.cluster import RayExecutor, cell_task, import_ray
 from closeup_ns.bench.executor import LocalExecutor, cuda_devices, make_executor, record_failure
-from closeup_ns.bench.methods import Method
-from closeup_ns.errors import CloseupError, DataError
+from closeup_ns.errors import CloseupError
 from tests.bench.stand_in import REAL_PYTHON, a_spec, write_case
 from tests.bench.test_work import given_folder
 
@@ -138,7 +135,6 @@ class StandInRay:
         self.gpus, self.before = gpus, before
         self.options: dict[str, Any] = {}
         self.asked: dict[str, Any] = {}
-        self.stored: list[bytes] = []
         self.cancelled: list[object] = []
         self.open = False
 
@@ -157,10 +153,6 @@ class StandInRay:
         self.asked = asked
         return lambda function: SimpleNamespace(remote=lambda *words: (function, *words))
 
-    def put(self, content: bytes) -> bytes:
-        self.stored.append(content)
-        return content
-
     def wait(self, references: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
         return references[-1:], references[:-1]
 
@@ -176,34 +168,16 @@ class StandInRay:
 Trainer = Callable[..., Callable[[], list[list[str]]]]
 
 
-def test_where_the_folder_is_seen_cells_are_worked_on_in_place(tmp_path: Path, trainer: Trainer) -> None:
+def test_cells_run_in_the_shared_folder_with_a_gpu_each_where_there_are_some(tmp_path: Path, trainer: Trainer) -> None:
     trainer()
     write_case(tmp_path)
     ray = StandInRay()
     results = list(RayExecutor(ray, workers=2).run([a_spec(), a_spec(seed=1), given_folder(tmp_path)], tmp_path))
     assert [result.state for result in results] == ["done"] * 3
-    assert results[0].method == "theirs"  # a folder of renders lies here and is no task
-    assert ray.asked["num_gpus"] == 0 and ray.options["num_cpus"] == 2 and not ray.stored
-    assert not ray.open and not (tmp_path / ".bench-token").exists()
-
-
-def test_where_it_is_not_seen_the_case_goes_and_the_cell_comes_back(
-    tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer()
-    write_case(tmp_path)
-
-    def elsewhere(words: list[Any]) -> None:
-        words[2] = "another token"  # as if the node's folder of that name were another one
-
-    ray = StandInRay(2.0, elsewhere)
-    done, broken = a_spec(), a_spec(Method("n", nerfstudio="closeup-gs", rounds=0, needs=("flux",)))
-    results = {r.method: r for r in RayExecutor(ray, "head:6379").run([done, broken], tmp_path)}
-    assert results["plain"].state == "done" and results["n"].state == "failed" and "flux" in results["n"].error
-    assert sorted(path.name for path in results["plain"].renders.iterdir()) == ["far.png", "near.png"]
-    assert results["plain"].scores.is_file() and results["plain"] == read_cell(done.folder(tmp_path))
+    assert ray.asked["num_gpus"] == 0 and ray.options["num_cpus"] == 2 and not ray.open
+    ray = StandInRay(2.0)
+    list(RayExecutor(ray, "head:6379").run([a_spec()], tmp_path))
     assert ray.asked["num_gpus"] == 1 and ray.options["address"] == "head:6379"
-    assert len(ray.stored) == 1  # both cells are of one case
 
 
 def test_a_task_that_dies_is_a_failed_cell(tmp_path: Path, trainer: Trainer) -> None:
@@ -234,26 +208,9 @@ def test_a_cluster_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
         list(RayExecutor(StandInRay(), "nowhere:1").run([a_spec()], tmp_path))
 
 
-def test_a_node_without_folder_and_case_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CloseupError, match="does not see"):
-        cell_task(a_spec().to_json(), str(tmp_path), "token", None)
-
-
-def test_folders_travel_whole_and_stay_inside(tmp_path: Path) -> None:
-    for name in ("a.txt", "deep/er/b.bin", ".lock"):
-        path = tmp_path / "from" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(name.encode())
-    (tmp_path / "from" / "link").symlink_to("/etc/hostname")
-    unpack(pack(tmp_path / "from"), tmp_path / "to")
-    found = {path.relative_to(tmp_path / "to").as_posix() for path in (tmp_path / "to").rglob("*") if path.is_file()}
-    assert found == {"a.txt", "deep/er/b.bin"}
-    assert (tmp_path / "to" / "deep" / "er" / "b.bin").read_bytes() == b"deep/er/b.bin"
-    evil = io.BytesIO()
-    with zipfile.ZipFile(evil, "w") as archive:
-        archive.writestr("../outside.txt", "x")
-    with pytest.raises(DataError, match="outside"):
-        unpack(evil.getvalue(), tmp_path / "to")
+def test_a_node_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CloseupError, match="does not see .* a folder that every node shares"):
+        cell_task(a_spec().to_json(), str(tmp_path))
 
 
 def test_ray_is_imported_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

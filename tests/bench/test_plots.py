@@ -15,7 +15,7 @@ from closeup_ns.bench.plots import (
     spectrum_figure,
     styles,
     views_figure,
-    views_points,
+    views_table,
 )
 from closeup_ns.bench.results import load_results, methods_of
 from closeup_ns.metrics.sharpness import radial_power_spectrum
@@ -53,12 +53,12 @@ def test_figure_5(tmp_path: Path) -> None:
             cells.append(made_up_cell(tmp_path, f"{kind}-{views}", images, seconds={"refine": 3.0 * views}))
     cells.append(made_up_cell(tmp_path, "base", {"x": (3.0, {"psnr": 5.0})}))
     results = load_results(cells)
-    assert [(p.views, p.seconds) for p in views_points(results)["select"]] == [(2, 6.0), (16, 48.0)]
+    assert views_table(results).loc["select"]["seconds"].to_dict() == {2: 6.0, 16: 48.0}
     left, right = views_figure(results).axes
     data = [container[0].get_xydata().tolist() for container in left.containers]  # type: ignore[index]
     assert data == [[[2, 21.2], [16, 22.6]], [[2, 20.2], [16, 21.6]]]
     assert [c[0].get_xydata().tolist() for c in right.containers] == [[[2, 6], [16, 48]]] * 2  # type: ignore[index]
-    assert not views_points(load_results(cells[-1:]))
+    assert not len(views_table(load_results(cells[-1:])))
 
 
 def test_spectra_are_those_of_the_metric() -> None:

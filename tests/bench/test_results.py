@@ -40,18 +40,20 @@ def test_means_are_over_the_images_that_every_method_and_seed_has(cells: dict) -
     everything = {key for values in rows.values() for key in values}
     common = {key for key in everything if all(key in values for values in rows.values())}
     assert (found.images, found.of) == (len(common), len(everything))
-    assert set(found.means) == {method for method, _ in rows}
+    assert set(found.means.index) == {method for method, _ in rows}
     assert found.comparable == bool(common)
-    for method, mean in found.means.items():
+    for method, (mean, spread) in zip(found.means.index, found.means.to_numpy()):
         per_seed = []
         for (own, _), values in rows.items():
             if own == method:
                 kept = {key: value for key, value in values.items() if not common or key in common}
                 scenes = {scene for scene, _ in kept}
                 per_seed.append(np.mean([np.mean([v for (s, _), v in kept.items() if s == scene]) for scene in scenes]))
-        assert mean.value == pytest.approx(np.mean(per_seed), abs=1e-12)
-        assert mean.seeds == len(per_seed)
-        assert mean.spread is None if len(per_seed) == 1 else mean.spread == pytest.approx(np.std(per_seed, ddof=1))
+        assert mean == pytest.approx(np.mean(per_seed), abs=1e-12)
+        assert np.isnan(spread) if len(per_seed) == 1 else spread == pytest.approx(np.std(per_seed, ddof=1), abs=1e-12)
+    for method, scenes in found.lacking.items():
+        own = [values for (name, _), values in rows.items() if name == method]
+        assert set(scenes) == {key[0] for key in everything if not all(key in values for values in own)}
 
 
 def test_a_row_without_any_image_does_not_narrow_the_others_and_one_with_fewer_does(tmp_path: Path) -> None:
@@ -62,13 +64,13 @@ def test_a_row_without_any_image_does_not_narrow_the_others_and_one_with_fewer_d
         made_up_cell(tmp_path, "broken", state="failed", error="Traceback:\n  no memory\n\n"),
     ]
     before = compare(load_results(cells), "psnr", "3x")
-    assert before.means["whole"].value == 20 and before.images == before.of == 2 and not before.lacking
+    assert before.means["mean"]["whole"] == 20 and before.images == before.of == 2 and not before.lacking
     half = made_up_cell(tmp_path, "half", {"x": (3.0, {"psnr": 5.0}), "y": (3.0, {"psnr": 777.0})})
     half.scores.write_text(half.scores.read_text().replace("777.0", "Infinity"))  # as another program may write it
     cells.append(half)
     after = compare(load_results(cells), "psnr", "3x")
-    assert after.means["whole"].value == 10 and (after.images, after.of) == (1, 2)
-    assert after.lacking == {"half": [("flower", "y")]}
+    assert after.means["mean"]["whole"] == 10 and (after.images, after.of) == (1, 2)
+    assert after.lacking == {"half": ["flower"]}
 
 
 def test_unreadable_scores_are_a_problem_of_that_cell_alone(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -17,7 +17,9 @@ from PIL import Image
 
 from closeup_ns.bench.case import read_case
 from closeup_ns.bench.cell import CellSpec, read_cell, read_cells
+from closeup_ns.bench.held_out import scores_of
 from closeup_ns.bench.methods import Budget, Method
+from closeup_ns.bench.process import run_training
 from closeup_ns.bench.work import cell_identity, finished_cell, run_cell, train_command
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
@@ -180,8 +182,8 @@ def test_an_error_of_nobodys_intention_keeps_the_end_of_its_traceback(
 def test_a_part_that_is_missing_is_the_reason(tmp_path: Path, trainer: Trainer) -> None:
     trainer()
     write_case(tmp_path)
-    failed = run_cell(a_spec(replace(PLAIN, needs=("flux",))), tmp_path)
-    assert failed.state == "failed" and "needs flux" in failed.error
+    failed = run_cell(a_spec(replace(PLAIN, needs=("see3d",), options=("--pipeline.refiner.kind", "see3d"))), tmp_path)
+    assert failed.state == "failed" and "needs see3d: the refiner see3d cannot run here" in failed.error
 
 
 def test_a_cell_that_another_process_is_at_is_left_alone(tmp_path: Path, trainer: Trainer) -> None:
@@ -194,6 +196,47 @@ def test_a_cell_that_another_process_is_at_is_left_alone(tmp_path: Path, trainer
         with pytest.raises(CloseupError, match="another process is at"):
             run_cell(a_spec(), tmp_path)
     assert run_cell(a_spec(), tmp_path).state == "done" and len(calls()) == 1
+
+
+TIMED = Method("timed", "timed", nerfstudio="closeup-gs", rounds=0, finer=2, cpu_time_of="plain")
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(8.0, [2]), (16.0, [2, 4]), (2.0, [2, 1])])
+def test_a_row_with_a_budget_trains_as_long_as_the_other_row(
+    tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch, seconds: float, steps: list[int]
+) -> None:
+    """Its first training, of a quarter of the steps since it has four times the pixels, tells what a step costs."""
+    calls = trainer()
+    monkeypatch.setattr("closeup_ns.bench.work.run_training", lambda *given: (run_training(*given), 8.0)[1])
+    write_case(tmp_path, image_side=24)
+    alone = run_cell(a_spec(TIMED), tmp_path)
+    assert alone.state == "failed" and "add it to --methods" in alone.error
+    other = run_cell(a_spec(), tmp_path)
+    replace(other, seconds={"cpu": seconds}).write()
+    done = run_cell(a_spec(TIMED), tmp_path)
+    assert done.state == "done" and done.steps == steps[-1] and done.seconds["cpu"] == 8.0
+    assert [int(option(call, "--pipeline.schedule.base-steps")) for call in calls()] == [10, *steps]
+    assert [call[-3:] for call in calls()] == [
+        ["closeup-data", "--max-image-size", size] for size in ("24", *["48"] * len(steps))
+    ]
+
+
+def test_a_case_that_ns_eval_scores(tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = trainer()
+    found = {"psnr": 25.0, "ssim": 0.8, "num_rays_per_sec": 3.0, "missing": {"dino": "no"}}
+    found |= {"close_photo_psnr_3x": 21.0, "close_photo_psnr_registered_3x": 22.0, "close_photo_ssim_9x": math.nan}
+    monkeypatch.setattr("closeup_ns.bench.work.held_out_scores", lambda config, side, about: scores_of(found, about))
+    write_case(tmp_path, scored_by="ns-eval", target_xyz=(0.5, -1.0, 2e-9))
+    done = run_cell(a_spec(), tmp_path)
+    assert done.state == "done" and not done.renders.exists()
+    where = calls()[0].index("--pipeline.target.xyz")
+    assert [float(word) for word in calls()[0][where + 1 : where + 4]] == [0.5, -1.0, 2e-9]
+    scores = read_scores(done.scores)
+    assert [(row.scale, row.values) for row in scores.rows] == [
+        (1.0, {"psnr": 25.0, "ssim": 0.8}), (3.0, {"psnr": 21.0, "psnr_registered": 22.0})
+    ]  # fmt: skip
+    assert scores.missing == {"dino": "no"}
+    assert "needs a run" in run_cell(given_folder(tmp_path), tmp_path).error
 
 
 def given_folder(tmp_path: Path) -> CellSpec:
@@ -222,14 +265,7 @@ def test_half_a_folder_of_renders_fails_and_names_what_lacks(tmp_path: Path) -> 
 def test_a_case_that_is_gone_is_a_failed_cell(tmp_path: Path, trainer: Trainer) -> None:
     trainer()
     shutil.rmtree(write_case(tmp_path))
-    assert "no prepared case" in run_cell(a_spec(), tmp_path).error
-
-
-def test_a_spec_travels_as_text() -> None:
-    spec = a_spec(replace(ROUNDS, needs=("a",), options=("--x", "1")), train_options=("--y", "2"), quick=True)
-    assert CellSpec.from_json(spec.to_json()) == spec
-    with pytest.raises(DataError, match="no cell of this version"):
-        CellSpec.from_json('{"protocol": "demo"}')
+    assert "case.json: No such file" in run_cell(a_spec(), tmp_path).error
 
 
 def test_identity_holds_what_matters(tmp_path: Path) -> None:
@@ -238,18 +274,9 @@ def test_identity_holds_what_matters(tmp_path: Path) -> None:
     changed = [
         a_spec(), a_spec(seed=1), a_spec(ROUNDS), a_spec(ROUNDS, quick=True), a_spec(budget=Budget(7, 2, 2)),
         a_spec(train_options=("--a", "b")), a_spec(evaluation=EvaluationConfig(("ssim",))),
-        a_spec(replace(ROUNDS, test_poses=True)),
+        a_spec(replace(ROUNDS, test_poses=True)), a_spec(replace(PLAIN, finer=2)),
+        a_spec(replace(PLAIN, cpu_time_of="x")),
     ]  # fmt: skip
     identities = [cell_identity(spec, case) for spec in changed]
     assert len(set(identities)) == len(identities)
     assert cell_identity(a_spec(replace(PLAIN, note="a note")), case) == identities[0]
-
-
-def test_damaged_cells_are_passed_over(tmp_path: Path) -> None:
-    for name, text in (("a", "{"), ("b", json.dumps({"state": "odd"})), ("c", "[]")):
-        folder = tmp_path / "cells" / "p" / "s" / name
-        folder.mkdir(parents=True)
-        (folder / "status.json").write_text(text)
-    assert read_cells(tmp_path) == []
-    with pytest.raises(DataError, match="no cell of a bench"):
-        read_cell(tmp_path / "cells" / "p" / "s" / "a")

@@ -15,6 +15,7 @@ from closeup_ns.bench.methods import Budget
 from closeup_ns.bench.work import run_cell
 from closeup_ns.cli import bench as bench_module
 from closeup_ns.cli.bench import Bench
+from closeup_ns.cli.demo import Demo
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
 from tests.bench.stand_in import given_renders, write_case
@@ -153,6 +154,22 @@ def test_sigterm_lets_the_executor_end_its_cells(
     with pytest.raises(SystemExit, match="143"):
         Bench(str(protocol), ("plain",), scenes=("small",), output=tmp_path).main()
     assert ended == [True] and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_rows_that_take_another_ones_time_come_after_it(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
+    Bench(str(protocol), ("plain-2x", "closeup-gs", "plain"), scenes=("small",), output=tmp_path).main()
+    assert [spec.method.name for spec in recorder.specs] == ["plain", "closeup-gs", "plain-2x"]
+
+
+def test_the_demo_is_its_protocol_and_a_picture(recorder: Recorder, tmp_path: Path, protocol: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "demo-table-dive.png").write_bytes(b"a picture")
+    cells = Demo(tmp_path, base_steps=70, round_steps=9, hero=tmp_path / "hero.png").main()
+    assert [(cell.protocol, cell.scene, cell.method) for cell in cells] == [
+        ("demo", "table", "plain"), ("demo", "table", "closeup-gs")
+    ]  # fmt: skip
+    assert {spec.budget for spec in recorder.specs} == {Budget(70, 3, 9)} and all(s.quick for s in recorder.specs)
+    assert (tmp_path / "hero.png").read_bytes() == b"a picture"
 
 
 def test_tables_alone_train_nothing(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
