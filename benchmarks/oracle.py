@@ -29,7 +29,7 @@ from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.demo_layout import still_life
 from closeup_ns.data.demo_render import World
 from closeup_ns.data.demo_scene import DemoNote, photographed
-from closeup_ns.reading import read_as
+from closeup_ns.schema import read_as
 from closeup_ns.views.view import View
 
 Kind = Literal["truth", "generator", "elsewhere"]

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from closeup_ns.atomic import write_json
 from closeup_ns.data.eval_cameras import EvalCamera, read_cameras
-from closeup_ns.reading import read_as
+from closeup_ns.schema import read_as
 
 
 @dataclass(frozen=True)

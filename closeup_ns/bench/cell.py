@@ -19,7 +19,7 @@ from closeup_ns.atomic import write_json
 from closeup_ns.bench.methods import Budget, Method
 from closeup_ns.errors import DataError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
-from closeup_ns.reading import checked, read_plain
+from closeup_ns.schema import checked, read_plain
 
 State = Literal["waiting", "running", "done", "failed"]
 STATUS = "status.json"

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from closeup_ns.bench.protocol import NAME
 from closeup_ns.errors import CloseupError, DataError
-from closeup_ns.reading import CLOSED, read_as
+from closeup_ns.schema import CLOSED, read_as
 
 FILE = Path(__file__).parent / "methods.yaml"
 ZOOM = 3.0

@@ -22,7 +22,7 @@ from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.demo_write import write_photograph, write_points, write_transforms
 from closeup_ns.data.eval_cameras import EvalCamera, read_cameras, write_cameras
 from closeup_ns.errors import DataError
-from closeup_ns.reading import read_as
+from closeup_ns.schema import read_as
 from closeup_ns.views.view import View
 
 FRONTIER = "frontier.json"

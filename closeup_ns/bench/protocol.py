@@ -14,7 +14,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from closeup_ns.errors import DataError
-from closeup_ns.reading import CLOSED, checked, read_plain
+from closeup_ns.schema import CLOSED, checked, read_plain
 
 FOLDER = Path(__file__).parent / "protocols"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"

@@ -38,8 +38,8 @@ from closeup_ns.evaluation.evaluate import References, evaluate, references_by_p
 from closeup_ns.evaluation.pictures import find_renders, render_cameras
 from closeup_ns.evaluation.provenance import provenance
 from closeup_ns.metrics.scores import read_scores, write_scores
-from closeup_ns.reading import read_as
 from closeup_ns.rounds.store.rounds import RoundStore
+from closeup_ns.schema import read_as
 
 TRAIN_LOG = "train.log"
 CLOSE_ENOUGH = 0.15

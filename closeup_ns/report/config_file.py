@@ -11,7 +11,7 @@ from closeup_ns.errors import CheckpointError
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Reads Python objects as the mappings, lists and words that they are written as."""
+    """Reads Python objects as the mappings, lists and strings that they are written as."""
 
 
 def _plain(loader: _PlainLoader, suffix: str, node: yaml.Node) -> Any:
@@ -38,8 +38,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} does not exist: --load-config wants the config.yml of a run")
     try:
         content = yaml.load(path.read_text(encoding="utf8"), Loader=_PlainLoader)  # a SafeLoader
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path} cannot be read as the config.yml of a run: {error}") from error
+    except Exception as error:  # a damaged file makes yaml raise what it pleases
+        raise CheckpointError(f"{path} cannot be read as the config.yml of a run ({error}). Restore it") from error
     if not isinstance(content, dict) or "pipeline" not in content:
         raise CheckpointError(f"{path} is not the config.yml of a nerfstudio run: it has no pipeline")
     return content
