@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
@@ -178,7 +179,7 @@ class Schedule:
     round_steps: int = 0
 
 
-@dataclass(config=OPEN)
+@dataclasses.dataclass
 class View:
     """One close-up that a round trained on."""
 
@@ -202,7 +203,7 @@ class View:
         return "invented" if self.header.refined is not None and self.header.refined.generates else "the model's own"
 
 
-@dataclass(config=OPEN)
+@dataclasses.dataclass
 class Round:
     """One round, finished or not."""
 
@@ -232,7 +233,7 @@ class Round:
         return totals if known else {}
 
 
-@dataclass(config=OPEN)
+@dataclasses.dataclass
 class Run:
     """A run's folder."""
 
