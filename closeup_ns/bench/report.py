@@ -13,7 +13,6 @@ import torch
 
 from closeup_ns.atomic import atomic_path, write_json
 from closeup_ns.bench.cell import CellResult
-from closeup_ns.bench.dive import VideoOptions, write_dive_video
 from closeup_ns.bench.methods import table_methods, table_names
 from closeup_ns.bench.pictures import case_of, comparison_grid, dive_picture, looks, one_seed
 from closeup_ns.bench.plots import Style, quality_figure, save_plot, spectrum_figure, styles, views_figure, views_table
@@ -25,14 +24,11 @@ from closeup_ns.metrics.shot import scale_label
 SCHEMA = 2
 
 
-def write_report(
-    folder: Path, cells: Sequence[CellResult], command: str | None = None, video: VideoOptions | None = None
-) -> list[Path]:
+def write_report(folder: Path, cells: Sequence[CellResult], command: str | None = None) -> list[Path]:
     """Write everything that ``cells`` say into ``folder``; cells may be unfinished or failed.
 
     Args:
         command: What made the cells, for the captions; the command line of this process by default.
-        video: Also film a dive per scene, every method side by side, which loads every run.
 
     Returns:
         The files, README.md first. Each appears whole or not at all.
@@ -52,7 +48,7 @@ def write_report(
         made = paper_tables(own, {name: set(table_methods(name)) for name in table_names()}, about)
         files = [path for table in made for path in _write_table(folder / "tables", protocol, table)]
         files += _plots(folder / "plots", protocol, own, look)
-        shown, problems = _scenes(folder, protocol, own, look, video)
+        shown, problems = _scenes(folder, protocol, own, look)
         files += shown
         texts = [f"## {protocol}", *(markdown(table) for table in made), *(_embed(path, folder) for path in files)]
         remarks = [f"- {markdown_text(line)}" for line in dict.fromkeys([*problems, *_case_notes(own)])]
@@ -78,26 +74,19 @@ def _commits(results: Sequence[Result]) -> str:
 
 
 def _scenes(
-    folder: Path, protocol: str, results: Sequence[Result], look: dict[str, Style], video: VideoOptions | None
+    folder: Path, protocol: str, results: Sequence[Result], look: dict[str, Style]
 ) -> tuple[list[Path], list[str]]:
-    """Pictures, spectra and dives of every scene. A damaged file costs its own place only, and is said."""
+    """Pictures and spectra of every scene. A damaged file costs its own place only, and is said."""
     files: list[Path] = []
     problems: list[str] = []
     for scene in sorted({result.cell.scene for result in results}):
-        own, stem = [result for result in results if result.cell.scene == scene], f"{protocol}-{scene}"
+        own = [result for result in results if result.cell.scene == scene]
         try:
-            made, failed = _pictures(folder, stem, own, look)
+            made, failed = _pictures(folder, f"{protocol}-{scene}", own, look)
             files += made
-            problems += [f"scene {scene}: {problem}" for problem in failed]
         except (CloseupError, OSError) as problem:
-            problems.append(f"scene {scene}: {problem}")
-        if video is not None:
-            film = folder / "pictures" / f"{stem}-dive.mp4"
-            try:
-                problems += _film(film, own, video)
-                files.append(film)
-            except CloseupError as problem:
-                problems.append(f"no dive at {scene}: {problem}")
+            failed = [str(problem)]
+        problems += [f"scene {scene}: {problem}" for problem in failed]
     return files, problems
 
 
@@ -147,17 +136,9 @@ def _pictures(
     return [*written, *save_plot(figure, folder / "plots" / f"{stem}-spectrum")], failed
 
 
-def _film(path: Path, results: Sequence[Result], options: VideoOptions) -> list[str]:
-    case = case_of(results[0].cell)
-    if case is None:
-        raise CloseupError("its case is gone")
-    return [f"dive at {results[0].cell.scene}: {line}" for line in write_dive_video(path, results, case, options)]
-
-
 def _embed(path: Path, folder: Path) -> str:
-    """A picture, or a link to a video; tables stand in the page already."""
-    kind = {".png": "!", ".mp4": ""}.get(path.suffix)
-    return "" if kind is None else f"{kind}[{path.stem}](<{path.relative_to(folder).as_posix()}>)"
+    """A picture; tables stand in the page already, and drawings as PNG beside their SVG."""
+    return f"![{path.stem}](<{path.relative_to(folder).as_posix()}>)" if path.suffix == ".png" else ""
 
 
 def _case_notes(results: Sequence[Result]) -> list[str]:

@@ -75,8 +75,6 @@ class Bench:
     """Cluster that --executor ray joins, e.g. HOST:6379; default: a Ray starts here."""
     only_tables: bool = False
     """Train nothing: write the tables again from the cells that are there."""
-    video: bool = False
-    """Also film a dive at each scene's object of interest, all methods side by side."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Metrics and their weights."""
 
@@ -108,11 +106,10 @@ class Bench:
         return sorted(cells, key=lambda cell: order.index(cell.method) if cell.method in order else len(order))
 
     def _report(self, cells: Sequence[CellResult], console: Console) -> None:
-        """Write the tables, plots, pictures and videos, and say where they are."""
-        from closeup_ns.bench.dive import VideoOptions
+        """Write the tables, plots and pictures, and say where they are."""
         from closeup_ns.bench.report import write_report  # matplotlib takes its time, and --help has no need of it
 
-        for path in write_report(self.output, cells, video=VideoOptions() if self.video else None):
+        for path in write_report(self.output, cells):
             console.print(escape(str(path)), soft_wrap=True, highlight=False)
 
     def _run(self, console: Console) -> list[CellResult]:
