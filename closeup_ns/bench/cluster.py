@@ -1,4 +1,4 @@
-"""Cells as tasks of a Ray cluster: one cell is one task with its GPU, its files in the bench's folder.
+"""Experiments as tasks of a Ray cluster: one experiment is one task with its GPU, its files in the bench's folder.
 
 closeup-gs must be installed on every node, and every node must see the bench's folder under the same path, as on one
 machine or a shared file system.
@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from closeup_ns.bench.cell import CellResult, CellSpec, read_cell
 from closeup_ns.bench.executor import Watch, record_failure
-from closeup_ns.bench.work import run_cell
+from closeup_ns.bench.experiment import Experiment, ExperimentResult, read_experiment
+from closeup_ns.bench.stages import run_experiment
 from closeup_ns.errors import CloseupError
 
 _INSTALL = "pip install 'closeup-ns[cluster]'"
@@ -32,7 +32,7 @@ def import_ray() -> Any:
 
 @dataclass(frozen=True)
 class RayExecutor:
-    """Cells as Ray tasks. Without an address a Ray of this machine starts, and ends with the bench."""
+    """Experiments as Ray tasks. Without an address a Ray of this machine starts, and ends with the bench."""
 
     ray: Any
     """The module."""
@@ -42,10 +42,10 @@ class RayExecutor:
     """CPUs of a Ray that starts here; 0: all."""
 
     def run(
-        self, specs: Sequence[CellSpec], out: Path, watch: Watch = lambda spec, share: None
-    ) -> Iterator[CellResult]:
+        self, specs: Sequence[Experiment], out: Path, watch: Watch = lambda spec, share: None
+    ) -> Iterator[ExperimentResult]:
         with self._connected() as gpus:
-            task = self.ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=1)(cell_task)
+            task = self.ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=1)(experiment_task)
             pending = {task.remote(spec.to_json(), str(out.resolve())): spec for spec in specs}
             try:
                 while pending:
@@ -72,18 +72,18 @@ class RayExecutor:
         finally:
             self.ray.shutdown()
 
-    def _collect(self, spec: CellSpec, out: Path, reference: Any) -> CellResult:
+    def _collect(self, spec: Experiment, out: Path, reference: Any) -> ExperimentResult:
         try:
             self.ray.get(reference)
-            return read_cell(spec.folder(out))
+            return read_experiment(spec.folder(out))
         except Exception as problem:  # of the task or of its worker: the others go on
             why = f"its Ray task failed: {' '.join(str(problem).split())[-2000:]}"
             return record_failure(replace(spec.result(out, "failed"), error=why))
 
 
-def cell_task(spec_text: str, out: str) -> None:
-    """On a node: run the cell in the bench's folder. CloseupError where the node does not see that."""
-    spec = CellSpec.from_json(spec_text)
-    if not spec.case_folder(Path(out)).is_dir():
+def experiment_task(spec_text: str, out: str) -> None:
+    """On a node: run the experiment in the bench's folder. CloseupError where the node does not see that."""
+    spec = Experiment.from_json(spec_text)
+    if not spec.scene_folder(Path(out)).is_dir():
         raise CloseupError(f"this node does not see {out}: give --output a folder that every node shares")
-    run_cell(spec, Path(out), int(os.environ.get("OMP_NUM_THREADS", "1")))
+    run_experiment(spec, Path(out), int(os.environ.get("OMP_NUM_THREADS", "1")))

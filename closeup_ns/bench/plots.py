@@ -1,4 +1,4 @@
-"""Plots out of cells: quality against zoom, the paper's Figure 5, spectra. One colour and marker per method everywhere.
+"""Plots of results: quality against zoom, the paper's Figure 5, spectra. A method looks the same in all of them.
 
 Each function returns matplotlib's figure; `save_plot` writes it as PNG and SVG.
 """
@@ -86,9 +86,9 @@ def quality_figure(results: Sequence[Result], look: Mapping[str, Style]) -> Figu
 
 def views_table(results: Sequence[Result]) -> pd.DataFrame:
     """Figure 5: index (``select`` or ``random``, number of views), columns mean and spread of the close-ups' PSNR over
-    the same images, and seconds that refinement took, mean over cells.
+    the same images, and seconds that refinement took, mean over experiments.
     """
-    own = [result for result in results if VIEWS.fullmatch(result.cell.method)]
+    own = [result for result in results if VIEWS.fullmatch(result.experiment.method)]
     means = compare(own, "psnr", CLOSE).means
     seconds = [mean_seconds(results, method, "refine") for method in means.index]
     kinds = [(method.split("-")[0], int(method.split("-")[1])) for method in means.index]

@@ -1,4 +1,4 @@
-"""From a scene of a protocol to a case on disk: what may be trained on, where it is looked at, and the truth apart."""
+"""A scene of a protocol is prepared on disk: what may be trained on, where it is looked at, and the truth apart."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from closeup_ns.bench.case import Case, PreparedCase, read_case
 from closeup_ns.bench.photographs import LoadedCapture, Photograph, load_photographs
+from closeup_ns.bench.prepared import PreparedScene, SceneRecord, read_scene
 from closeup_ns.bench.protocol import Scene
 from closeup_ns.bench.splits import Split, closer_views, looked_at, point_at_pixel, split_by_distance
 from closeup_ns.data.capture import PointCloud
@@ -28,23 +28,23 @@ from closeup_ns.views.view import View
 FRONTIER = "frontier.json"
 
 
-def prepare_case(protocol: str, scene: Scene, data: Path, folder: Path) -> PreparedCase:
-    """The case of a scene below ``folder``; one that is there and was made with the same settings is kept.
+def prepare_scene(protocol: str, scene: Scene, data: Path, folder: Path) -> PreparedScene:
+    """The prepared scene in ``folder``; one that is there and was made with the same settings is kept.
 
     Raises:
         DataError: the scene's data is missing below ``data`` or cannot be split as the protocol says.
     """
     settings = json.loads(json.dumps(asdict(scene)))
     try:
-        found = read_case(folder)
-        if found.case.made_with == settings:
+        found = read_scene(folder)
+        if found.record.made_with == settings:
             return found
     except DataError:
         pass  # not there, or unfinished: made anew
     if folder.exists():
         shutil.rmtree(folder)
     if scene.rule.kind == "rendered":
-        case = _render(protocol, scene, folder)
+        record = _render(protocol, scene, folder)
     else:
         source = data / scene.data
         if not source.exists():
@@ -52,12 +52,12 @@ def prepare_case(protocol: str, scene: Scene, data: Path, folder: Path) -> Prepa
                 f"scene {scene.name} of protocol {protocol} needs {source}; --data names the folder above it"
             )
         kinds = {"distance": _by_distance, "progressive": _progressive, "native": _native}
-        case = kinds[scene.rule.kind](protocol, scene, source, folder)
-    replace(case, made_with=settings).write(folder)
-    return read_case(folder)
+        record = kinds[scene.rule.kind](protocol, scene, source, folder)
+    replace(record, made_with=settings).write(folder)
+    return read_scene(folder)
 
 
-def _render(protocol: str, scene: Scene, folder: Path) -> Case:
+def _render(protocol: str, scene: Scene, folder: Path) -> SceneRecord:
     """The demo scene: photographs and truth are rendered."""
     from closeup_ns.data.demo_scene import DemoNote, write_demo_scene  # it needs Mitsuba, which others do not
 
@@ -73,14 +73,14 @@ def _render(protocol: str, scene: Scene, folder: Path) -> Case:
             cameras.append(replace(camera, view=camera.view.scaled_to(*made.size), truth=truth))
     cameras += read_cameras(folder / "truth" / "cameras.json")
     write_cameras(folder / "cameras.json", cameras)
-    return Case(
+    return SceneRecord(
         protocol, scene.name, f"{note.click.photo}:{note.click.column}:{note.click.row}", note.target,
         scales=scene.rule.scales, rounds=scene.rule.rounds, image_side=max(made.size),
         notes=["rendered: the truth is exact at every scale"],
     )  # fmt: skip
 
 
-def _native(protocol: str, scene: Scene, source: Path, folder: Path) -> Case:
+def _native(protocol: str, scene: Scene, source: Path, folder: Path) -> SceneRecord:
     """The data as it is: ns-eval holds photographs out, and cuts crops from their originals around the target."""
     folder.mkdir(parents=True)
     (folder / "capture").symlink_to(source.resolve(), target_is_directory=True)
@@ -90,14 +90,14 @@ def _native(protocol: str, scene: Scene, source: Path, folder: Path) -> Case:
         parsed = CloseupDataParserConfig(data=source).setup().get_dataparser_outputs("train")
         moved = parsed.dataparser_transform.double() @ torch.cat([point, point.new_ones(1)])
         xyz = tuple((moved * parsed.dataparser_scale).tolist())
-    return Case(
+    return SceneRecord(
         protocol, scene.name, scene.pixel, None if point is None else tuple(point.tolist()), xyz, scene.rule.scales,
         scene.rule.rounds, side, "ns-eval",
         notes=["ns-eval holds out every eighth photograph; close-ups are crops of their originals around the target"],
     )  # fmt: skip
 
 
-def _by_distance(protocol: str, scene: Scene, source: Path, folder: Path) -> Case:
+def _by_distance(protocol: str, scene: Scene, source: Path, folder: Path) -> SceneRecord:
     """Far photographs to train on, near ones to look at."""
     rule = scene.rule
     capture = load_photographs(source, rule.image_side)
@@ -127,7 +127,7 @@ def _by_distance(protocol: str, scene: Scene, source: Path, folder: Path) -> Cas
         notes.append("no seed points: the capture's may come from the near photographs")
     scales = tuple(sorted({camera.scale for camera in cameras if camera.scale > 1}))
     point = tuple(target.tolist())
-    return Case(
+    return SceneRecord(
         protocol, scene.name, scene.pixel, point, scales=scales, rounds=rule.rounds, frontier=frontier, notes=notes
     )
 
@@ -141,7 +141,7 @@ def _given_split(capture: LoadedCapture, views: Sequence[View], target: Tensor, 
     return Split(train, test, rest, float(distance[train].median()))
 
 
-def _progressive(protocol: str, scene: Scene, source: Path, folder: Path) -> Case:
+def _progressive(protocol: str, scene: Scene, source: Path, folder: Path) -> SceneRecord:
     """Everything is trained on; training views moved closer are looked at, and nobody knows the truth."""
     rule = scene.rule
     capture = load_photographs(source, rule.image_side)
@@ -157,7 +157,7 @@ def _progressive(protocol: str, scene: Scene, source: Path, folder: Path) -> Cas
     if not scene.pixel:
         wanted = f" ({scene.object})" if scene.object else ""
         notes.append(f"the object of interest{wanted} was not clicked: what the cameras look at is taken")
-    return Case(
+    return SceneRecord(
         protocol, scene.name, scene.pixel, tuple(target.tolist()), scales=rule.scales, rounds=rule.rounds, notes=notes
     )
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from closeup_ns.atomic import atomic_path, write_json
-from closeup_ns.bench.cell import CellResult
+from closeup_ns.bench.experiment import ExperimentResult
 from closeup_ns.bench.methods import table_methods, table_names
-from closeup_ns.bench.pictures import case_of, comparison_grid, dive_picture, looks, one_seed
+from closeup_ns.bench.pictures import comparison_grid, dive_picture, looks, one_seed, scene_of
 from closeup_ns.bench.plots import Style, quality_figure, save_plot, spectrum_figure, styles, views_figure, views_table
 from closeup_ns.bench.results import Result, label_of, load_results, methods_of, metrics_of
 from closeup_ns.bench.tables import Table, latex, markdown, markdown_text, paper_tables
@@ -24,25 +24,25 @@ from closeup_ns.metrics.shot import scale_label
 SCHEMA = 2
 
 
-def write_report(folder: Path, cells: Sequence[CellResult], command: str | None = None) -> list[Path]:
-    """Write everything that ``cells`` say into ``folder``; cells may be unfinished or failed.
+def write_report(folder: Path, experiments: Sequence[ExperimentResult], command: str | None = None) -> list[Path]:
+    """Write everything that ``experiments`` say into ``folder``; experiments may be unfinished or failed.
 
     Args:
-        command: What made the cells, for the captions; the command line of this process by default.
+        command: What made the experiments, for the captions; the command line of this process by default.
 
     Returns:
         The files, README.md first. Each appears whole or not at all.
 
     Raises:
-        CloseupError: there are no cells.
+        CloseupError: there are no experiments.
     """
-    if not cells:
-        raise CloseupError("there are no cells to report on")
-    results = in_order(load_results(cells))
+    if not experiments:
+        raise CloseupError("there are no experiments to report on")
+    results = in_order(load_results(experiments))
     look = styles(methods_of(results))
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if command is None else command
     parts, written, tables = ["# Results"], [], {}
-    for protocol, members in groupby(results, key=lambda result: result.cell.protocol):
+    for protocol, members in groupby(results, key=lambda result: result.experiment.protocol):
         own = list(members)
         about = f"Best in bold. {_commits(own)}{command}; each row's config and command: results.json."
         made = paper_tables(own, {name: set(table_methods(name)) for name in table_names()}, about)
@@ -51,11 +51,16 @@ def write_report(folder: Path, cells: Sequence[CellResult], command: str | None 
         shown, problems = _scenes(folder, protocol, own, look)
         files += shown
         texts = [f"## {protocol}", *(markdown(table) for table in made), *(_embed(path, folder) for path in files)]
-        remarks = [f"- {markdown_text(line)}" for line in dict.fromkeys([*problems, *_case_notes(own)])]
-        parts += [text for text in [*texts, "\n".join(remarks), _cells_table(own)] if text]
+        remarks = [f"- {markdown_text(line)}" for line in dict.fromkeys([*problems, *_scene_notes(own)])]
+        parts += [text for text in [*texts, "\n".join(remarks), _experiments_table(own)] if text]
         written += files
         tables[protocol] = [_table(table) for table in made]
-    content = {"schema": SCHEMA, "command": command, "cells": [_cell(r, folder) for r in results], "tables": tables}
+    content = {
+        "schema": SCHEMA,
+        "command": command,
+        "experiments": [_experiment(r, folder) for r in results],
+        "tables": tables,
+    }
     write_json(folder / "results.json", content)
     with atomic_path(folder / "README.md") as temporary:
         temporary.write_text("\n\n".join(part.rstrip() for part in parts) + "\n", encoding="utf8")
@@ -65,7 +70,10 @@ def write_report(folder: Path, cells: Sequence[CellResult], command: str | None 
 def in_order(results: Sequence[Result]) -> list[Result]:
     """By protocol, then rows in the order in which they are given; scenes and seeds in their own."""
     order = methods_of(results)
-    return sorted(results, key=lambda r: (r.cell.protocol, order.index(r.cell.method), r.cell.scene, r.cell.seed))
+    return sorted(
+        results,
+        key=lambda r: (r.experiment.protocol, order.index(r.experiment.method), r.experiment.scene, r.experiment.seed),
+    )
 
 
 def _commits(results: Sequence[Result]) -> str:
@@ -79,8 +87,8 @@ def _scenes(
     """Pictures and spectra of every scene. A damaged file costs its own place only, and is said."""
     files: list[Path] = []
     problems: list[str] = []
-    for scene in sorted({result.cell.scene for result in results}):
-        own = [result for result in results if result.cell.scene == scene]
+    for scene in sorted({result.experiment.scene for result in results}):
+        own = [result for result in results if result.experiment.scene == scene]
         try:
             made, failed = _pictures(folder, f"{protocol}-{scene}", own, look)
             files += made
@@ -116,12 +124,12 @@ def _pictures(
     chosen = one_seed(results)
     if not chosen:
         return [], []
-    case = case_of(next(iter(chosen.values())).cell)
-    rows, failed = looks(results, case)
+    prepared = scene_of(next(iter(chosen.values())).experiment)
+    rows, failed = looks(results, prepared)
     if not rows:
         return [], failed
     labels = {method: label_of(results, method) for method in chosen}
-    pictures = {f"{stem}.png": comparison_grid(rows, labels), f"{stem}-dive.png": dive_picture(rows, labels, case)}
+    pictures = {f"{stem}.png": comparison_grid(rows, labels), f"{stem}-dive.png": dive_picture(rows, labels, prepared)}
     written = []
     for name, picture in pictures.items():
         if picture is not None:
@@ -141,23 +149,25 @@ def _embed(path: Path, folder: Path) -> str:
     return f"![{path.stem}](<{path.relative_to(folder).as_posix()}>)" if path.suffix == ".png" else ""
 
 
-def _case_notes(results: Sequence[Result]) -> list[str]:
+def _scene_notes(results: Sequence[Result]) -> list[str]:
     """What preparing the scenes had to say."""
-    return [f"{r.cell.scene}: {note}" for r in results if r.scores for note in r.scores.about.get("case_notes", [])]
+    return [
+        f"{r.experiment.scene}: {note}" for r in results if r.scores for note in r.scores.about.get("scene_notes", [])
+    ]
 
 
-def _cells_table(results: Sequence[Result]) -> str:
-    """Every cell with its state, time and config."""
-    lines = ["| cell | state | steps | training, s | config |", "| --- | --- | ---: | ---: | --- |"]
+def _experiments_table(results: Sequence[Result]) -> str:
+    """Every experiment with its state, time and config."""
+    lines = ["| experiment | state | steps | training, s | config |", "| --- | --- | ---: | ---: | --- |"]
     for result in results:
-        cell, about = result.cell, result.scores.about if result.scores else {}
-        done = cell.state == "done" and result.scores is not None
-        state = cell.state if done or cell.state in ("running", "waiting") else f"failed: {result.problem}"
-        seconds = f"{cell.seconds['train']:.0f}" if "train" in cell.seconds else "-"
-        name = f"{cell.scene}, {cell.label}, seed {cell.seed}"
-        columns = (name, state, str(cell.steps or "-"), seconds, str(about.get("config") or "-"))
+        experiment, about = result.experiment, result.scores.about if result.scores else {}
+        done = experiment.state == "done" and result.scores is not None
+        state = experiment.state if done or experiment.state in ("running", "waiting") else f"failed: {result.problem}"
+        seconds = f"{experiment.seconds['train']:.0f}" if "train" in experiment.seconds else "-"
+        name = f"{experiment.scene}, {experiment.label}, seed {experiment.seed}"
+        columns = (name, state, str(experiment.steps or "-"), seconds, str(about.get("config") or "-"))
         lines.append("| " + " | ".join(markdown_text(column) for column in columns) + " |")
-    return "### Cells\n\n" + "\n".join(lines)
+    return "### Experiments\n\n" + "\n".join(lines)
 
 
 def _table(table: Table) -> dict[str, Any]:
@@ -168,10 +178,10 @@ def _table(table: Table) -> dict[str, Any]:
     return {**about, "columns": columns, "rows": rows}
 
 
-def _cell(result: Result, folder: Path) -> dict[str, Any]:
-    """A cell for results.json."""
-    content = {name: value for name, value in vars(result.cell).items() if name != "folder"}
-    root, own = folder.resolve(), result.cell.folder.resolve()
+def _experiment(result: Result, folder: Path) -> dict[str, Any]:
+    """An experiment for results.json."""
+    content = {name: value for name, value in vars(result.experiment).items() if name != "folder"}
+    root, own = folder.resolve(), result.experiment.folder.resolve()
     content["folder"] = own.relative_to(root).as_posix() if own.is_relative_to(root) else own.name
     if result.scores is None:
         return {**content, "problem": result.problem}

@@ -1,4 +1,4 @@
-"""Cells side by side: every mean of a column is over the same images, and what lacks images is named."""
+"""Experiments side by side: every mean of a column is over the same images, and what lacks images is named."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from closeup_ns.bench.cell import CellResult
+from closeup_ns.bench.experiment import ExperimentResult
 from closeup_ns.errors import DataError
 from closeup_ns.metrics.scores import CLOSE, Scores, read_scores
 from closeup_ns.metrics.shot import scale_label
@@ -17,9 +17,9 @@ from closeup_ns.metrics.suite import METRICS
 
 @dataclass(frozen=True)
 class Result:
-    """A cell with its figures."""
+    """An experiment with its figures."""
 
-    cell: CellResult
+    experiment: ExperimentResult
     scores: Scores | None
     """None where it is not done, or where its scores cannot be read."""
     problem: str = ""
@@ -48,17 +48,17 @@ class Comparison:
         return self.images > 0 and self.ways == 1
 
 
-def load_results(cells: Sequence[CellResult]) -> list[Result]:
-    """Read each cell's scores. What cannot be read is a failed cell with its reason; nothing is raised."""
+def load_results(experiments: Sequence[ExperimentResult]) -> list[Result]:
+    """Read each experiment's scores. What cannot be read is a failed experiment with its reason; nothing is raised."""
     results = []
-    for cell in cells:
-        if cell.state != "done":
-            results.append(Result(cell, None, last_line(cell.error) or cell.state))
+    for experiment in experiments:
+        if experiment.state != "done":
+            results.append(Result(experiment, None, last_line(experiment.error) or experiment.state))
             continue
         try:
-            results.append(Result(cell, read_scores(cell.scores)))
+            results.append(Result(experiment, read_scores(experiment.scores)))
         except DataError as problem:
-            results.append(Result(cell, None, last_line(str(problem))))
+            results.append(Result(experiment, None, last_line(str(problem))))
     return results
 
 
@@ -70,19 +70,28 @@ def last_line(text: str, limit: int = 240) -> str:
 
 
 def methods_of(results: Sequence[Result]) -> list[str]:
-    """Names of the methods in the order of their first cell."""
-    return list(dict.fromkeys(result.cell.method for result in results))
+    """Names of the methods in the order of their first experiment."""
+    return list(dict.fromkeys(result.experiment.method for result in results))
 
 
 def label_of(results: Sequence[Result], method: str) -> str:
     """What tables call a method."""
-    return next(result.cell.label or method for result in results if result.cell.method == method)
+    return next(result.experiment.label or method for result in results if result.experiment.method == method)
 
 
 def image_values(results: Sequence[Result]) -> pd.DataFrame:
     """A line per image and metric. Values that are no finite numbers, which a foreign file may hold, are left out."""
     lines = [
-        (r.cell.scene, r.cell.method, r.cell.seed, row.image, row.scale, metric, value, _way(r.scores, metric))
+        (
+            r.experiment.scene,
+            r.experiment.method,
+            r.experiment.seed,
+            row.image,
+            row.scale,
+            metric,
+            value,
+            _way(r.scores, metric),
+        )
         for r in results
         if r.scores is not None
         for row in r.scores.rows

@@ -1,4 +1,4 @@
-"""The paper's tables out of cells, as pandas frames of text, and how they are written as Markdown and LaTeX.
+"""The paper's tables out of experiments, as pandas frames of text, and how they are written as Markdown and LaTeX.
 
 Every column compares like with like (`closeup_ns.bench.results.compare`); what cannot be compared, or is not there,
 carries the number of a footnote that says why.
@@ -83,7 +83,7 @@ class _Footnotes(list[str]):
 
 
 def paper_tables(results: Sequence[Result], rows: dict[str, set[str]], about: str) -> list[Table]:
-    """The tables that these cells make. ``rows``: names of the methods of the paper's tables, by table."""
+    """The tables that these results make. ``rows``: names of the methods of the paper's tables, by table."""
     main, methods = rows["1"] | rows["default"] | rows["zoom"], set(methods_of(results))
     only = {name: rows[name] - main for name in ("2", "3", "fig5")}
     tables, lpips = [], best_lpips(results)
@@ -131,7 +131,7 @@ def build_table(
 
     Args:
         about: ends its caption.
-        stages: of which the wall time has a column, mean over cells.
+        stages: of which the wall time has a column, mean over experiments.
     """
     methods, notes = methods_of(results), _Footnotes()
     compared = [(want, compare(results, want[0], want[1])) for want in wanted]
@@ -204,8 +204,12 @@ def best_lpips(results: Sequence[Result]) -> str:
 
 
 def mean_seconds(results: Sequence[Result], method: str, stage: str) -> float | None:
-    """Time of a stage, mean over the finished cells of a method that have one; None where none has."""
-    found = [r.cell.seconds[stage] for r in results if r.cell.method == method and r.scores and stage in r.cell.seconds]
+    """Time of a stage, mean over the finished experiments of a method that have one; None where none has."""
+    found = [
+        r.experiment.seconds[stage]
+        for r in results
+        if r.experiment.method == method and r.scores and stage in r.experiment.seconds
+    ]
     return math.fsum(found) / len(found) if found else None
 
 
@@ -215,7 +219,7 @@ def arrow(results: Sequence[Result], metric: str) -> str:
 
 
 def _of(results: Sequence[Result], methods: set[str]) -> list[Result]:
-    return [result for result in results if result.cell.method in methods]
+    return [result for result in results if result.experiment.method in methods]
 
 
 def _column(
@@ -260,26 +264,26 @@ def _images(found: Comparison) -> str:
 
 
 def _absent(results: Sequence[Result], method: str, metric: str, notes: _Footnotes) -> str:
-    """What stands where a row has no figure: the state of its cells, or a dash with the reason."""
+    """What stands where a row has no figure: the state of its experiments, or a dash with the reason."""
     own = _of(results, {method})
     if all(result.scores is None for result in own):
-        states = {result.cell.state for result in own}
+        states = {result.experiment.state for result in own}
         return next((state for state in ("running", "waiting") if state in states), "failed")
     why = sorted({result.scores.missing[metric] for result in own if result.scores and metric in result.scores.missing})
     return "-" + (notes.mark(f"{NAMES.get(metric, metric)} is missing: {'; '.join(why)}") if why else "")
 
 
 def _row_marks(results: Sequence[Result], method: str, notes: _Footnotes) -> str:
-    """What a reader must know of a row: its own note, and which of its cells are not there and why."""
+    """What a reader must know of a row: its own note, and which of its experiments are not there and why."""
     marks: dict[str, None] = {}
     for result in _of(results, {method}):
         note = str(result.scores.about.get("note", "")) if result.scores is not None else ""
         if note:
             marks[notes.mark(note)] = None
         if result.scores is None:
-            cell = result.cell
-            state = "is not finished" if cell.state in ("running", "waiting") else f"failed: {result.problem}"
-            marks[notes.mark(f"{cell.label}, scene {cell.scene}, seed {cell.seed}, {state}")] = None
+            experiment = result.experiment
+            state = "is not finished" if experiment.state in ("running", "waiting") else f"failed: {result.problem}"
+            marks[notes.mark(f"{experiment.label}, scene {experiment.scene}, seed {experiment.seed}, {state}")] = None
     return "".join(marks)
 
 
@@ -291,10 +295,10 @@ def _why_left_out(metric: str, group: str, results: Sequence[Result]) -> str:
 
 def _over(results: Sequence[Result]) -> str:
     """The sentence that says what the means are over."""
-    scenes = list(dict.fromkeys(result.cell.scene for result in results))
-    seeds = sorted({result.cell.seed for result in results})
+    scenes = list(dict.fromkeys(result.experiment.scene for result in results))
+    seeds = sorted({result.experiment.seed for result in results})
     over = f"scene {scenes[0]}" if len(scenes) == 1 else f"means over {len(scenes)} scenes ({', '.join(scenes)})"
-    over = f"Protocol {results[0].cell.protocol}, {over}"
+    over = f"Protocol {results[0].experiment.protocol}, {over}"
     if len(seeds) == 1:
         return f"{over}, seed {seeds[0]}."
     return f"{over}, then over seeds {', '.join(map(str, seeds))} (± their standard deviation)."
@@ -303,15 +307,15 @@ def _over(results: Sequence[Result]) -> str:
 def _training(results: Sequence[Result], stages: Sequence[str]) -> tuple[dict[str, list[str]], str]:
     """Steps, seeds and times: a sentence on the steps where they are the same for every row, columns where not."""
     methods, columns, said = methods_of(results), dict[str, list[str]](), ""
-    done = {method: [r.cell for r in _of(results, {method}) if r.scores is not None] for method in methods}
-    steps = {m: sorted({cell.steps for cell in cells}) for m, cells in done.items()}
+    done = {method: [r.experiment for r in _of(results, {method}) if r.scores is not None] for method in methods}
+    steps = {m: sorted({experiment.steps for experiment in own}) for m, own in done.items()}
     known = load_methods()
     by_time = any(known[method].cpu_time_of for method in methods if method in known)
     if len({tuple(own) for own in steps.values() if own}) > 1 or any(len(own) > 1 for own in steps.values()):
         columns["steps"] = [", ".join(str(n) if n else "none" for n in steps[method]) or "-" for method in methods]
     else:
         said = next((f"{own[0]} training steps." for own in steps.values() if own and own[0]), "")
-    seeds = [len({cell.seed for cell in done[method]}) for method in methods]
+    seeds = [len({experiment.seed for experiment in done[method]}) for method in methods]
     if len({count for count in seeds if count}) > 1:
         columns["seeds"] = [str(count or "-") for count in seeds]
     heads = {"cpu": "training, CPU s"} if by_time else {}

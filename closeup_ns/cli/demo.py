@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from closeup_ns.bench.cell import CellResult
+from closeup_ns.bench.experiment import ExperimentResult
 from closeup_ns.cli.bench import Bench
 
 
@@ -26,13 +26,13 @@ class Demo:
     hero: Path | None = None
     """Also write the dive, as one wide picture, here (for the README)."""
 
-    def main(self) -> list[CellResult]:
+    def main(self) -> list[ExperimentResult]:
         """Run what is left to run, and say where tables and pictures are. CloseupError where every training failed."""
         bench = Bench(
             "demo", ("plain", "closeup-gs"), output=self.output, quick=True, base_steps=self.base_steps,
             round_steps=self.round_steps,
         )  # fmt: skip
-        cells = bench.main()
+        experiments = bench.main()
         if self.hero is not None:
             shutil.copyfile(self.output / "pictures" / "demo-table-dive.png", self.hero)
-        return cells
+        return experiments

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from closeup_ns.bench.case import Case, PreparedCase, read_case
-from closeup_ns.bench.cell import CellSpec, read_cell, read_cells
+from closeup_ns.bench.experiment import Experiment, read_experiment, read_experiments
 from closeup_ns.bench.methods import Method
+from closeup_ns.bench.prepared import PreparedScene, SceneRecord, read_scene
 from closeup_ns.bench.protocol import load_protocol, protocol_names
 from closeup_ns.errors import DataError
 from tests.bench.stand_in import a_spec
@@ -90,9 +90,11 @@ def test_an_unknown_protocol_lists_the_known_and_a_missing_file_is_named(tmp_pat
 
 
 def test_a_case_is_read_as_it_was_written(tmp_path: Path) -> None:
-    case = Case("zoom", "flower", "a.png:10:20", (1.0, 2.0, 3.0), scales=(2.0,), notes=["a note"], made_with={"s": 1})
+    case = SceneRecord(
+        "zoom", "flower", "a.png:10:20", (1.0, 2.0, 3.0), scales=(2.0,), notes=["a note"], made_with={"s": 1}
+    )
     case.write(tmp_path)
-    assert read_case(tmp_path) == PreparedCase(case, tmp_path)
+    assert read_scene(tmp_path) == PreparedScene(case, tmp_path)
 
 
 BAD_CASES = {
@@ -107,10 +109,10 @@ BAD_CASES = {
 
 @pytest.mark.parametrize("content", BAD_CASES)
 def test_a_bad_case_is_an_error_with_file_place_and_remedy(tmp_path: Path, content: str) -> None:
-    (tmp_path / "case.json").write_text(content)
+    (tmp_path / "scene.json").write_text(content)
     with pytest.raises(DataError, match=BAD_CASES[content]) as caught:
-        read_case(tmp_path)
-    assert "case.json" in str(caught.value) and "the bench prepares it again" in str(caught.value)
+        read_scene(tmp_path)
+    assert "scene.json" in str(caught.value) and "the bench prepares it again" in str(caught.value)
 
 
 def test_damaged_cells_are_passed_over(tmp_path: Path) -> None:
@@ -119,16 +121,16 @@ def test_damaged_cells_are_passed_over(tmp_path: Path) -> None:
     content = json.loads((good.folder / "status.json").read_text())
     bad = ["{", "[]", "7", json.dumps({**content, "state": "odd"}), json.dumps({**content, "seconds": {"train": "x"}})]
     for number, text in enumerate(bad):
-        folder = tmp_path / "cells" / "p" / "s" / str(number)
+        folder = tmp_path / "experiments" / "p" / "s" / str(number)
         folder.mkdir(parents=True)
         (folder / "status.json").write_text(text)
         with pytest.raises(DataError, match=r"status\.json.*Remove .* runs it again"):
-            read_cell(folder)
-    assert read_cells(tmp_path) == [good]
+            read_experiment(folder)
+    assert read_experiments(tmp_path) == [good]
 
 
 def test_a_spec_travels_as_text() -> None:
     spec = a_spec(ROUNDS, train_options=("--y", "2"), quick=True)
-    assert CellSpec.from_json(spec.to_json()) == spec
+    assert Experiment.from_json(spec.to_json()) == spec
     with pytest.raises(DataError, match="another version's bench"):
-        CellSpec.from_json('{"protocol": "demo"}')
+        Experiment.from_json('{"protocol": "demo"}')

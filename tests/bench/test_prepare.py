@@ -1,4 +1,4 @@
-"""Cases made of a small capture: nothing of the test is in what may be trained on, and pictures fit their cameras."""
+"""Scenes made of a small capture: nothing of the test is in what may be trained on, and pictures fit their cameras."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from closeup_ns.bench.photographs import load_photographs
-from closeup_ns.bench.prepare import prepare_case
+from closeup_ns.bench.prepare import prepare_scene
 from closeup_ns.bench.protocol import Scene, load_protocol
 from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.demo_write import write_points
@@ -64,19 +64,19 @@ def scene(_file: Path, **rule: object) -> Scene:
 def test_far_photographs_are_trained_on_and_near_ones_looked_at(tmp_path: Path):
     write(tmp_path / "data" / "wall")
     made = scene(kind="distance", hold_out_every=6, frontier="test", _file=tmp_path / "p.yaml")
-    case = prepare_case("mine", made, tmp_path / "data", tmp_path / "case")
-    found = case.cameras()
+    prepared = prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
+    found = prepared.cameras()
     assert [camera.scale for camera in found] == [1.0] + [2.5] * 6  # 4 against 1.5 is 2.7, rounded to halves
-    trained = {path.stem for path in (case.capture / "images").iterdir()}
+    trained = {path.stem for path in (prepared.capture / "images").iterdir()}
     assert trained.isdisjoint(camera.name for camera in found) and len(trained) == 11
     for camera in found:
         assert camera.truth is not None
         picture = np.asarray(Image.open(camera.truth))
         assert np.array_equal(picture, quantise(RENDER(camera.view).color).numpy())
-    frontier = read_cameras(case.folder / case.case.frontier)
+    frontier = read_cameras(prepared.folder / prepared.record.frontier)
     assert {camera.name for camera in frontier} == {camera.name for camera in found if camera.scale > 1}
     assert all(camera.truth is None for camera in frontier)
-    parser = CloseupDataParserConfig(data=case.capture).setup()
+    parser = CloseupDataParserConfig(data=prepared.capture).setup()
     assert len(parser.get_dataparser_outputs("train").image_filenames) == 11
     assert "points3D_xyz" not in parser.get_dataparser_outputs("train").metadata
 
@@ -84,38 +84,38 @@ def test_far_photographs_are_trained_on_and_near_ones_looked_at(tmp_path: Path):
 def test_a_case_is_kept_until_its_settings_change(tmp_path: Path):
     write(tmp_path / "data" / "wall")
     made = scene(kind="distance", _file=tmp_path / "p.yaml")
-    prepare_case("mine", made, tmp_path / "data", tmp_path / "case")
-    before = (tmp_path / "case" / "cameras.json").stat().st_mtime_ns
-    prepare_case("mine", made, tmp_path / "data", tmp_path / "case")
-    assert (tmp_path / "case" / "cameras.json").stat().st_mtime_ns == before
-    os.utime(tmp_path / "case" / "cameras.json", (1, 1))  # a file system's clock may stand still between two writes
+    prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
+    before = (tmp_path / "scene" / "cameras.json").stat().st_mtime_ns
+    prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
+    assert (tmp_path / "scene" / "cameras.json").stat().st_mtime_ns == before
+    os.utime(tmp_path / "scene" / "cameras.json", (1, 1))  # a file system's clock may stand still between two writes
     other = scene(kind="distance", threshold=2.2, _file=tmp_path / "p.yaml")
-    prepare_case("mine", other, tmp_path / "data", tmp_path / "case")
-    assert (tmp_path / "case" / "cameras.json").stat().st_mtime > 1
-    (tmp_path / "case" / "case.json").unlink()  # killed before it was whole
-    assert prepare_case("mine", other, tmp_path / "data", tmp_path / "case").case.scene == "wall"
+    prepare_scene("mine", other, tmp_path / "data", tmp_path / "scene")
+    assert (tmp_path / "scene" / "cameras.json").stat().st_mtime > 1
+    (tmp_path / "scene" / "scene.json").unlink()  # killed before it was whole
+    assert prepare_scene("mine", other, tmp_path / "data", tmp_path / "scene").scene.scene == "wall"
 
 
 def test_progressive_test_views_have_no_truth_and_come_closer(tmp_path: Path):
     write(tmp_path / "data" / "wall")
     made = scene(kind="progressive", scales=[3, 9], views_per_scale=2, _file=tmp_path / "p.yaml")
-    case = prepare_case("mine", made, tmp_path / "data", tmp_path / "case")
-    assert [(camera.scale, camera.truth) for camera in case.cameras()] == [(3.0, None)] * 2 + [(9.0, None)] * 2
-    assert len(list((case.capture / "images").iterdir())) == 18
-    assert case.case.target_point == pytest.approx(TARGET.tolist(), abs=1e-3)
-    assert any("not clicked" in note for note in case.case.notes)
+    prepared = prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
+    assert [(camera.scale, camera.truth) for camera in prepared.cameras()] == [(3.0, None)] * 2 + [(9.0, None)] * 2
+    assert len(list((prepared.capture / "images").iterdir())) == 18
+    assert prepared.record.target_point == pytest.approx(TARGET.tolist(), abs=1e-3)
+    assert any("not clicked" in note for note in prepared.record.notes)
 
 
 def test_a_threshold_that_leaves_nothing_says_what_would(tmp_path: Path):
     write(tmp_path / "data" / "wall")
     made = scene(kind="distance", threshold=5.0, _file=tmp_path / "p.yaml")
     with pytest.raises(DataError, match="Lower the threshold"):
-        prepare_case("mine", made, tmp_path / "data", tmp_path / "case")
+        prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
     with pytest.raises(DataError, match="--data names the folder above it"):
-        prepare_case("mine", made, tmp_path / "nowhere", tmp_path / "case")
+        prepare_scene("mine", made, tmp_path / "nowhere", tmp_path / "scene")
     given = scene(kind="distance", split="given", _file=tmp_path / "p.yaml")
     with pytest.raises(DataError, match="no lists"):
-        prepare_case("mine", given, tmp_path / "data", tmp_path / "case")
+        prepare_scene("mine", given, tmp_path / "data", tmp_path / "scene")
 
 
 def test_half_of_the_images_missing_is_named(tmp_path: Path):
@@ -124,8 +124,8 @@ def test_half_of_the_images_missing_is_named(tmp_path: Path):
         path.unlink()
     made = scene(kind="distance", _file=tmp_path / "p.yaml")
     with pytest.raises(DataError, match="p00"):
-        prepare_case("mine", made, tmp_path / "data", tmp_path / "case")
-    assert not (tmp_path / "case" / "case.json").exists()
+        prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
+    assert not (tmp_path / "scene" / "scene.json").exists()
 
 
 def test_a_distorted_photograph_is_straightened_as_nerfstudio_does(tmp_path: Path):
@@ -143,13 +143,13 @@ def test_what_ns_eval_scores_is_the_data_itself_with_the_target_in_the_models_fr
     folder = write(tmp_path / "data" / "wall", ply_file_path="points.ply")
     write_points(folder / "points.ply", xyz.numpy(), np.full((len(xyz), 3), 128, np.uint8))
     made = scene(kind="native", scales=[3, 9], image_side=64, pixel="p03.png:32:24", _file=tmp_path / "p.yaml")
-    case = prepare_case("mine", made, tmp_path / "data", tmp_path / "case")
-    assert case.capture.resolve() == folder.resolve() and case.case.scored_by == "ns-eval"
-    assert not (case.folder / "truth").exists() and case.case.image_side == 64
+    prepared = prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
+    assert prepared.capture.resolve() == folder.resolve() and prepared.record.scored_by == "ns-eval"
+    assert not (prepared.folder / "truth").exists() and prepared.record.image_side == 64
     parsed = CloseupDataParserConfig(data=folder).setup().get_dataparser_outputs("train")
     names = [path.stem for path in parsed.image_filenames]
     pose = parsed.cameras.camera_to_worlds[names.index("p03")].double()
-    local = (torch.tensor(case.case.target_xyz, dtype=torch.float64) - pose[:, 3]) @ pose[:, :3]
+    local = (torch.tensor(prepared.record.target_xyz, dtype=torch.float64) - pose[:, 3]) @ pose[:, :3]
     assert (local[:2] / local[2]).abs().max() < 0.02 and local[2] < 0  # the middle of the image, in front (OpenGL)
 
 
@@ -157,5 +157,5 @@ def test_what_ns_eval_scores_is_the_data_itself_with_the_target_in_the_models_fr
 def test_the_target_of_the_zoom_protocol_is_found_on_real_photographs(tmp_path: Path) -> None:
     data = shared_data()
     made = load_protocol("zoom").scenes[0]
-    case = prepare_case("zoom", made, data, tmp_path / "case").case
-    assert case.target_xyz is not None and np.isfinite(case.target_xyz).all() and case.image_side == 504
+    prepared = prepare_scene("zoom", made, data, tmp_path / "scene").record
+    assert prepared.target_xyz is not None and np.isfinite(prepared.target_xyz).all() and prepared.image_side == 504

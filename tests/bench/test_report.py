@@ -11,24 +11,26 @@ import pytest
 from closeup_ns.bench.report import in_order, write_report
 from closeup_ns.bench.results import load_results
 from closeup_ns.errors import CloseupError
-from tests.bench.made_up import made_up_cell
+from tests.bench.made_up import made_up_result
 from tests.bench.test_pictures import a_bench
 
 NEAR = {"x": (3.0, {"psnr": 20.0, "dino": 0.5}), "y": (9.0, {"psnr": 10.0, "dino": 0.4})}
 
 
 def test_rows_are_in_the_order_given_whatever_the_scenes_order(tmp_path: Path) -> None:
-    cells = [made_up_cell(tmp_path, m, NEAR, scene) for m, scene in (("b", "t"), ("a", "t"), ("a", "s"), ("b", "s"))]
-    ordered = [(result.cell.method, result.cell.scene) for result in in_order(load_results(cells))]
+    experiments = [
+        made_up_result(tmp_path, m, NEAR, scene) for m, scene in (("b", "t"), ("a", "t"), ("a", "s"), ("b", "s"))
+    ]
+    ordered = [(result.experiment.method, result.experiment.scene) for result in in_order(load_results(experiments))]
     assert ordered == [("b", "s"), ("b", "t"), ("a", "s"), ("a", "t")]
 
 
 def test_everything_is_written_and_shown(tmp_path: Path) -> None:
-    cells, _ = a_bench(tmp_path)
-    cells.append(made_up_cell(tmp_path, "c", state="failed", error="Traceback\nno | memory"))
-    cells.append(made_up_cell(tmp_path, "d", state="running", scene="trex"))
-    cells.append(made_up_cell(tmp_path, "d", NEAR, protocol="other", case_notes=["split by hand"]))
-    written = write_report(tmp_path, cells, "closeup-gs bench")
+    experiments, _ = a_bench(tmp_path)
+    experiments.append(made_up_result(tmp_path, "c", state="failed", error="Traceback\nno | memory"))
+    experiments.append(made_up_result(tmp_path, "d", state="running", scene="trex"))
+    experiments.append(made_up_result(tmp_path, "d", NEAR, protocol="other", scene_notes=["split by hand"]))
+    written = write_report(tmp_path, experiments, "closeup-gs bench")
     assert all(path.is_file() for path in written) and len(set(written)) == len(written)
     text = written[0].read_text()
     shown = re.findall(r"!\[[^]]*]\(<([^>]+)>\)", text)
@@ -41,31 +43,38 @@ def test_everything_is_written_and_shown(tmp_path: Path) -> None:
         if path.suffix == ".md" and path.parent.name == "tables":
             assert path.read_text() in text
     content = json.loads((tmp_path / "results.json").read_text())
-    assert [cell["state"] for cell in content["cells"]] == ["done", "done", "done", "failed", "running", "done"]
-    assert content["cells"][0]["folder"] == "cells/demo/flower/a-seed0"
-    assert content["cells"][0]["means"]["3x"]["psnr"] == 20.25
+    assert [experiment["state"] for experiment in content["experiments"]] == [
+        "done",
+        "done",
+        "done",
+        "failed",
+        "running",
+        "done",
+    ]
+    assert content["experiments"][0]["folder"] == "experiments/demo/flower/a-seed0"
+    assert content["experiments"][0]["means"]["3x"]["psnr"] == 20.25
     assert {table["name"] for table in content["tables"]["demo"]} == {"table-1", "scales"}
     assert not list(tmp_path.rglob(".*"))
 
 
 def test_the_same_cells_make_the_same_report(tmp_path: Path) -> None:
-    cells, _ = a_bench(tmp_path)
-    first = {path: path.read_bytes() for path in write_report(tmp_path, cells, "c")}
-    again = [cells[1], cells[0], cells[2]]  # rows in the same order, seeds in another
+    experiments, _ = a_bench(tmp_path)
+    first = {path: path.read_bytes() for path in write_report(tmp_path, experiments, "c")}
+    again = [experiments[1], experiments[0], experiments[2]]  # rows in the same order, seeds in another
     assert {path: path.read_bytes() for path in write_report(tmp_path, again, "c")} == first
 
 
 def test_nothing_but_failures_is_a_report_and_no_cells_are_an_error(tmp_path: Path) -> None:
-    written = write_report(tmp_path, [made_up_cell(tmp_path, "a", state="failed", error="broke")], "c")
+    written = write_report(tmp_path, [made_up_result(tmp_path, "a", state="failed", error="broke")], "c")
     assert "failed: broke" in written[0].read_text()
-    with pytest.raises(CloseupError, match="no cells"):
+    with pytest.raises(CloseupError, match="no experiments"):
         write_report(tmp_path, [])
 
 
 def test_pictures_that_are_gone_cost_the_pictures_only(tmp_path: Path) -> None:
-    cells, _ = a_bench(tmp_path)
-    for cell in cells:
-        for path in cell.renders.iterdir():
+    experiments, _ = a_bench(tmp_path)
+    for experiment in experiments:
+        for path in experiment.renders.iterdir():
             path.unlink()
-    text = write_report(tmp_path, cells, "c")[0].read_text()
+    text = write_report(tmp_path, experiments, "c")[0].read_text()
     assert "scene flower: no picture of far" in text and "demo-flower.png" not in text and "Table 1" in text

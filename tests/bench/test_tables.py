@@ -13,7 +13,7 @@ from closeup_ns.bench.report import in_order
 from closeup_ns.bench.results import load_results
 from closeup_ns.bench.tables import Table, build_table, latex, latex_text, markdown, paper_tables, scale_tables
 from closeup_ns.metrics.scores import CLOSE
-from tests.bench.made_up import made_up_cell
+from tests.bench.made_up import made_up_result
 
 ROWS = {name: set(table_methods(name)) for name in table_names()}
 PSNR = [("psnr", CLOSE, "close-ups")]
@@ -41,9 +41,9 @@ def column(table: Table, index: int = 0) -> list[str]:
 
 def test_table_1_to_the_letter(tmp_path: Path) -> None:
     cells = [
-        made_up_cell(tmp_path, "3dgs", complete(20.0), label="3DGS", note="on our rasteriser"),
-        made_up_cell(tmp_path, "ours", complete(22.0)),
-        made_up_cell(tmp_path, "nerf", label="NeRF | old", state="failed", error="...\nno memory"),
+        made_up_result(tmp_path, "3dgs", complete(20.0), label="3DGS", note="on our rasteriser"),
+        made_up_result(tmp_path, "ours", complete(22.0)),
+        made_up_result(tmp_path, "nerf", label="NeRF | old", state="failed", error="...\nno memory"),
     ]
     table = paper_tables(load_results(cells), ROWS, "Commit abc1234.")[0]
     assert markdown(table) == (
@@ -63,8 +63,8 @@ def test_table_1_to_the_letter(tmp_path: Path) -> None:
 
 def test_latex_to_the_letter(tmp_path: Path) -> None:
     cells = [
-        made_up_cell(tmp_path, "a_b", images(30, 20), note="50% & more"),
-        made_up_cell(tmp_path, "c", images(30, 21)),
+        made_up_result(tmp_path, "a_b", images(30, 20), note="50% & more"),
+        made_up_result(tmp_path, "c", images(30, 21)),
     ]
     table = build_table("t", "T_1", load_results(cells), [*PSNR, ("psnr", "far", "far views")], "bench")
     assert latex(table, "demo_1") == (
@@ -98,14 +98,14 @@ def test_latex_to_the_letter(tmp_path: Path) -> None:
 )
 def test_tables_are_those_that_the_rows_make(tmp_path: Path, methods: list[str], expected: list[str]) -> None:
     near = {name: (s, {"psnr": 20.0, "dino": 0.5, "metaiqa": 0.1}) for name, s in (("x", 3.0), ("y", 9.0))}
-    results = in_order(load_results([made_up_cell(tmp_path, method, near) for method in methods]))
+    results = in_order(load_results([made_up_result(tmp_path, method, near) for method in methods]))
     tables = paper_tables(results, ROWS, "")
     assert [table.name for table in tables] == expected
     assert tables[-1].cells.index.tolist() == [*methods, "images"]
 
 
 def test_table_2_is_the_last_scale_and_overall(tmp_path: Path) -> None:
-    cells = [made_up_cell(tmp_path, "3dgs", complete(30.0)), made_up_cell(tmp_path, "ours", complete(24.0))]
+    cells = [made_up_result(tmp_path, "3dgs", complete(30.0)), made_up_result(tmp_path, "ours", complete(24.0))]
     table = next(t for t in paper_tables(load_results(cells), ROWS, "") if t.name == "table-2")
     groups = ("last round (9x closer)", "overall")
     assert table.cells.columns.tolist() == [(group, name) for group in groups for name in ("DINO ↑", "MetaIQA ↑")]
@@ -117,7 +117,7 @@ def test_table_2_is_the_last_scale_and_overall(tmp_path: Path) -> None:
 def test_a_metric_that_no_row_has_is_left_out_with_its_reason(tmp_path: Path) -> None:
     missing = {"dino": "no weights: put them into dino.pth"}
     wanted = [*PSNR, ("dino", CLOSE, ""), ("metaiqa", CLOSE, "")]
-    table = the_table([made_up_cell(tmp_path, "a", images(30, 20), missing=missing)], wanted)
+    table = the_table([made_up_result(tmp_path, "a", images(30, 20), missing=missing)], wanted)
     assert table.cells.columns.tolist() == [("close-ups", "PSNR ↑")] and not table.best.any()
     reasons = ["DINO is missing: no weights: put them into dino.pth", "MetaIQA is missing: it was not computed"]
     assert table.footnotes == reasons
@@ -126,9 +126,9 @@ def test_a_metric_that_no_row_has_is_left_out_with_its_reason(tmp_path: Path) ->
 def test_a_metric_that_one_row_lacks_is_a_dash_with_a_footnote(tmp_path: Path) -> None:
     """As a method of nerfstudio's own lacks ns-eval's keys of ours."""
     cells = [
-        made_up_cell(tmp_path, "a", {"x": (3.0, {"psnr": 20.0, "lpips_vgg": 0.2})}),
-        made_up_cell(tmp_path, "b", images(9, 21), missing={"lpips_vgg": "no VGG here"}),
-        made_up_cell(tmp_path, "c", images(9)),
+        made_up_result(tmp_path, "a", {"x": (3.0, {"psnr": 20.0, "lpips_vgg": 0.2})}),
+        made_up_result(tmp_path, "b", images(9, 21), missing={"lpips_vgg": "no VGG here"}),
+        made_up_result(tmp_path, "c", images(9)),
     ]
     table = the_table(cells, [("lpips_vgg", CLOSE, "")])
     assert column(table) == ["0.200", "- [1]", "-", "1"] and not table.best.any()
@@ -137,10 +137,10 @@ def test_a_metric_that_one_row_lacks_is_a_dash_with_a_footnote(tmp_path: Path) -
 
 def test_columns_over_fewer_images_say_so(tmp_path: Path) -> None:
     cells = [
-        made_up_cell(tmp_path, "a", images(30, 20, 10)),
-        made_up_cell(tmp_path, "a", images(30, 40, 50), "trex"),
-        made_up_cell(tmp_path, "b", images(30, 25)),
-        made_up_cell(tmp_path, "b", state="failed", error="broke", scene="trex"),
+        made_up_result(tmp_path, "a", images(30, 20, 10)),
+        made_up_result(tmp_path, "a", images(30, 40, 50), "trex"),
+        made_up_result(tmp_path, "b", images(30, 25)),
+        made_up_result(tmp_path, "b", state="failed", error="broke", scene="trex"),
     ]
     table = the_table(cells)
     assert table.cells.columns.tolist() == [("close-ups", "PSNR ↑ [1]")]
@@ -153,15 +153,15 @@ def test_columns_over_fewer_images_say_so(tmp_path: Path) -> None:
 
 
 def test_rows_without_a_common_image_are_shown_marked_and_not_ranked(tmp_path: Path) -> None:
-    cells = [made_up_cell(tmp_path, "a", images(30, 20)), made_up_cell(tmp_path, "b", images(30, 25), "trex")]
+    cells = [made_up_result(tmp_path, "a", images(30, 20)), made_up_result(tmp_path, "b", images(30, 25), "trex")]
     table = the_table(cells)
     assert column(table) == ["20.00", "25.00", "-"] and not table.best.any()
     assert "no image in common" in table.footnotes[0]
 
 
 def test_seeds_have_a_spread_and_ties_share_the_bold(tmp_path: Path) -> None:
-    cells = [made_up_cell(tmp_path, "a", images(30, v), seed=s) for s, v in enumerate((20.0, 22.0, 24.0))]
-    cells += [made_up_cell(tmp_path, "b", images(30, 22.001)), made_up_cell(tmp_path, "c", images(30, 21.99))]
+    cells = [made_up_result(tmp_path, "a", images(30, v), seed=s) for s, v in enumerate((20.0, 22.0, 24.0))]
+    cells += [made_up_result(tmp_path, "b", images(30, 22.001)), made_up_result(tmp_path, "c", images(30, 21.99))]
     table = the_table(cells)
     assert column(table) == ["22.00 ± 2.00", "22.00", "21.99", "1"]
     assert table.best[:, 0].tolist() == [True, True, False, False]
@@ -171,10 +171,10 @@ def test_seeds_have_a_spread_and_ties_share_the_bold(tmp_path: Path) -> None:
 
 def test_steps_that_differ_have_a_column_and_cpu_time_where_a_row_is_given_it(tmp_path: Path) -> None:
     cells = [
-        made_up_cell(tmp_path, "closeup-gs", images(30, 20), seconds={"cpu": 60.0, "refine": 10}),
-        made_up_cell(tmp_path, "closeup-gs", images(30, 20), "trex", seconds={"cpu": 70.0, "refine": 15}),
-        made_up_cell(tmp_path, "plain-2x", images(30, 21), steps=50, seconds={"cpu": 66.0}),
-        made_up_cell(tmp_path, "given", images(30, 21), steps=0),
+        made_up_result(tmp_path, "closeup-gs", images(30, 20), seconds={"cpu": 60.0, "refine": 10}),
+        made_up_result(tmp_path, "closeup-gs", images(30, 20), "trex", seconds={"cpu": 70.0, "refine": 15}),
+        made_up_result(tmp_path, "plain-2x", images(30, 21), steps=50, seconds={"cpu": 66.0}),
+        made_up_result(tmp_path, "given", images(30, 21), steps=0),
     ]
     table = the_table(cells, stages=("refine",))
     assert table.cells[("", "steps")].tolist() == ["100", "50", "none", ""]
@@ -185,19 +185,19 @@ def test_steps_that_differ_have_a_column_and_cpu_time_where_a_row_is_given_it(tm
 
 @pytest.mark.parametrize("state", ["running", "waiting", "failed"])
 def test_cells_that_are_not_done_say_so(tmp_path: Path, state: str) -> None:
-    cells = [made_up_cell(tmp_path, "a", images(30, 20)), made_up_cell(tmp_path, "b", state=state, error="no")]  # type: ignore[arg-type]
+    cells = [made_up_result(tmp_path, "a", images(30, 20)), made_up_result(tmp_path, "b", state=state, error="no")]  # type: ignore[arg-type]
     table = the_table(cells)
     assert column(table) == ["20.00", state, "1"]
     assert table.footnotes == [f"b, scene flower, seed 0, {'failed: no' if state == 'failed' else 'is not finished'}"]
 
 
 def test_every_scale_has_columns_unless_there_are_too_many(tmp_path: Path) -> None:
-    few = [made_up_cell(tmp_path, "a", complete(20.0)), made_up_cell(tmp_path, "b", complete(21.0))]
+    few = [made_up_result(tmp_path, "a", complete(20.0)), made_up_result(tmp_path, "b", complete(21.0))]
     tables = scale_tables(load_results(few), "")
     assert [table.name for table in tables] == ["scales", "scales-lpips-vgg-dino", "scales-metaiqa"]
     assert tables[0].cells.columns.tolist() == [(g, n) for g in ("far", "3x", "9x") for n in ("PSNR ↑", "SSIM ↑")]
     many = {f"i{n}": (1 + n / 2, {"psnr": float(n)}) for n in range(6)}
-    (table,) = scale_tables(load_results([made_up_cell(tmp_path, "m", many)]), "")
+    (table,) = scale_tables(load_results([made_up_result(tmp_path, "m", many)]), "")
     assert [group for group, _ in table.cells.columns] == ["far", "close-ups"]
     assert table.cells.iloc[-1].tolist() == ["1", "5"]
 
@@ -205,8 +205,8 @@ def test_every_scale_has_columns_unless_there_are_too_many(tmp_path: Path) -> No
 def test_whatever_a_label_or_an_error_says_the_tables_hold(tmp_path: Path) -> None:
     nasty = "a\\b {c} $d$ #e_f^g ~h & 100% [i] *j* <k> --l\nm | n"
     cells = [
-        made_up_cell(tmp_path, "x", complete(20.0), label=nasty, note=nasty),
-        made_up_cell(tmp_path, "y", state="failed", scene="s_1", error=nasty),
+        made_up_result(tmp_path, "x", complete(20.0), label=nasty, note=nasty),
+        made_up_result(tmp_path, "y", state="failed", scene="s_1", error=nasty),
     ]
     for table in (*paper_tables(load_results(cells), ROWS, nasty), the_table(cells[1:])):
         check_latex(latex(table, nasty), table)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from closeup_ns.bench.methods import Budget, load_methods
-from closeup_ns.bench.prepare import prepare_case
+from closeup_ns.bench.prepare import prepare_scene
 from closeup_ns.bench.process import run_training
 from closeup_ns.bench.protocol import load_protocol
-from closeup_ns.bench.work import train_command
+from closeup_ns.bench.stages import train_command
 from tests.bench.stand_in import a_spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
@@ -42,17 +42,17 @@ def test_training_opens_nothing_of_the_truth(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "p.yaml").write_text(PROTOCOL)
     scene = load_protocol(str(tmp_path / "p.yaml")).scenes[0]
     spec = a_spec(load_methods()["closeup-gs"], budget=Budget(150, 1, 4), quick=True)
-    case = prepare_case("tiny", scene, tmp_path, spec.case_folder(tmp_path))
-    pictures = [path.name for path in (case.folder / "truth" / "images").iterdir()]
-    shutil.move(case.folder / "truth", tmp_path / "elsewhere")
+    scene = prepare_scene("tiny", scene, tmp_path, spec.scene_folder(tmp_path))
+    pictures = [path.name for path in (scene.folder / "truth" / "images").iterdir()]
+    shutil.move(scene.folder / "truth", tmp_path / "elsewhere")
     hook, opened = tmp_path / "hook", tmp_path / "opened.txt"
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(RECORDER)
     monkeypatch.setenv("PYTHONPATH", str(hook))
     monkeypatch.setenv("CLOSEUP_OPENED", str(opened))
-    run_training(train_command(spec, case, tmp_path), tmp_path / "log", 1)
+    run_training(train_command(spec, scene, tmp_path), tmp_path / "log", 1)
     lines = opened.read_text().splitlines()
-    transforms = json.loads((case.capture / "transforms.json").read_text())
+    transforms = json.loads((scene.capture / "transforms.json").read_text())
     for name in transforms["train_filenames"]:
         small = name.replace("images/", "capture/images_2/")
         assert any(small in line for line in lines), f"the recorder missed {small}: it proves nothing"

@@ -1,10 +1,10 @@
-"""A cell: one method on one scene of a protocol with one seed. What it is, where it is, and what became of it.
+"""An experiment: one method on one scene of a protocol with one seed. What it is, where it is, and what became of it.
 
-Layout of a cell's folder, OUT/cells/PROTOCOL/SCENE/METHOD-seedN::
+Layout of an experiment's folder, OUT/experiments/PROTOCOL/SCENE/METHOD-seedN::
 
-    status.json   `CellResult`, rewritten at each stage
+    status.json   `ExperimentResult`, rewritten at each stage
     run/          what ns-train wrote, and its log
-    renders/      NAME.png per camera of the case
+    renders/      NAME.png per camera of the scene
     scores.json   closeup_ns.metrics.scores, with scores.csv and scores.md
 """
 
@@ -28,8 +28,8 @@ RENDERS = "renders"
 
 
 @dataclass(frozen=True)
-class CellSpec:
-    """What a cell is to do. JSON-able, so that a process on another machine can be told."""
+class Experiment:
+    """What an experiment is to do. JSON-able, so that a process on another machine can be told."""
 
     protocol: str
     scene: str
@@ -39,20 +39,20 @@ class CellSpec:
     quick: bool = False
     """Take the method's smaller sibling."""
     train_options: tuple[str, ...] = ()
-    """Further options of ns-train, the same for every cell."""
+    """Further options of ns-train, the same for every experiment."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def folder(self, out: Path) -> Path:
-        """Where the cell is."""
-        return out / "cells" / self.protocol / self.scene / f"{self.method.name}-seed{self.seed}"
+        """Where the experiment is."""
+        return out / "experiments" / self.protocol / self.scene / f"{self.method.name}-seed{self.seed}"
 
-    def case_folder(self, out: Path) -> Path:
-        """Where its case is."""
-        return case_folder(out, self.protocol, self.scene)
+    def scene_folder(self, out: Path) -> Path:
+        """Where its scene is."""
+        return scene_folder(out, self.protocol, self.scene)
 
-    def result(self, out: Path, state: State, error: str = "") -> CellResult:
+    def result(self, out: Path, state: State, error: str = "") -> ExperimentResult:
         """A result with nothing measured yet."""
-        return CellResult(
+        return ExperimentResult(
             self.protocol, self.scene, self.method.name, self.method.label, self.seed, state, self.folder(out), error
         )
 
@@ -61,19 +61,21 @@ class CellSpec:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> CellSpec:
+    def from_json(cls, text: str) -> Experiment:
         """The inverse of `to_json`. DataError where the text is something else."""
-        return checked(cls, json.loads(text), "the cell's spec", "It is of another version's bench: run that again")
+        return checked(
+            cls, json.loads(text), "the experiment's spec", "It is of another version's bench: run that again"
+        )
 
 
-def case_folder(out: Path, protocol: str, scene: str) -> Path:
-    """Where the case of a scene is."""
-    return out / "cases" / protocol / scene
+def scene_folder(out: Path, protocol: str, scene: str) -> Path:
+    """Where the scene of a scene is."""
+    return out / "scenes" / protocol / scene
 
 
 @dataclass(frozen=True)
-class CellResult:
-    """What became of a cell. Tables are made of these."""
+class ExperimentResult:
+    """What became of an experiment. Tables are made of these."""
 
     protocol: str
     scene: str
@@ -93,11 +95,11 @@ class CellResult:
     steps: int = 0
     """Training steps in total; 0 for a folder of renders."""
     identity: str = ""
-    """Checksum of everything that the figures depend on; a cell with another one is run anew."""
+    """Checksum of everything that the figures depend on; an experiment with another one is run anew."""
 
     @property
     def renders(self) -> Path:
-        """Pictures, NAME.png per camera of the case."""
+        """Pictures, NAME.png per camera of the scene."""
         return self.folder / RENDERS
 
     @property
@@ -111,20 +113,22 @@ class CellResult:
         write_json(self.folder / STATUS, content)
 
 
-def read_cell(folder: Path) -> CellResult:
-    """The cell in ``folder``. DataError where it has no readable status.json."""
+def read_experiment(folder: Path) -> ExperimentResult:
+    """The experiment in ``folder``. DataError where it has no readable status.json."""
     remedy = f"Remove {folder}, and the bench runs it again"
     content = read_plain(folder / STATUS, remedy)
     content = {**content, "folder": folder} if isinstance(content, dict) else content
-    return checked(CellResult, content, folder / STATUS, remedy)
+    return checked(ExperimentResult, content, folder / STATUS, remedy)
 
 
-def read_cells(out: Path) -> list[CellResult]:
-    """All cells below OUT/cells, by protocol, scene, method and seed; folders that hold none are passed over."""
+def read_experiments(out: Path) -> list[ExperimentResult]:
+    """All of OUT/experiments, by protocol, scene, method and seed; folders that hold none are passed over."""
     found = []
-    for path in sorted((out / "cells").glob(f"*/*/*/{STATUS}")):
+    for path in sorted((out / "experiments").glob(f"*/*/*/{STATUS}")):
         try:
-            found.append(read_cell(path.parent))
+            found.append(read_experiment(path.parent))
         except DataError:
             continue
-    return sorted(found, key=lambda cell: (cell.protocol, cell.scene, cell.method, cell.seed))
+    return sorted(
+        found, key=lambda experiment: (experiment.protocol, experiment.scene, experiment.method, experiment.seed)
+    )

@@ -1,13 +1,13 @@
-"""A case: one scene of one protocol, prepared. What a method may train on, and where it will be looked at.
+"""A scene of a protocol, prepared: what a method may train on, and where it will be looked at.
 
-Layout of a case's folder::
+Layout of a scene's folder::
 
     capture/transforms.json   what ns-train gets, with its images and points; no applied_transform, explicit splits
     cameras.json              where renders are made (closeup_ns.data.eval_cameras); far views have scale 1
     truth/                    photographs of those cameras; outside of capture, so that no training sees them
-    case.json                 this dataclass
+    scene.json                `SceneRecord`
 
-A case that ns-eval scores has no cameras.json and no truth/, and its capture is a link to the data itself.
+A scene that ns-eval scores has no cameras.json and no truth/, and its capture is a link to the data itself.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from closeup_ns.schema import read_as
 
 
 @dataclass(frozen=True)
-class Case:
-    """One prepared scene."""
+class SceneRecord:
+    """What is known of a prepared scene."""
 
     protocol: str
     scene: str
@@ -49,15 +49,15 @@ class Case:
     """Settings that it was prepared with. JSON-able; a folder prepared with others is prepared anew."""
 
     def write(self, folder: Path) -> None:
-        """Write case.json; last of all, so that its presence says that the case is whole."""
-        write_json(folder / "case.json", asdict(self))
+        """Write scene.json; last of all, so that its presence says that the scene is whole."""
+        write_json(folder / "scene.json", asdict(self))
 
 
 @dataclass(frozen=True)
-class PreparedCase:
-    """A case on disk."""
+class PreparedScene:
+    """A prepared scene on disk."""
 
-    case: Case
+    record: SceneRecord
     folder: Path
 
     @property
@@ -70,7 +70,7 @@ class PreparedCase:
         return sorted(read_cameras(self.folder / "cameras.json"), key=lambda camera: (camera.scale, camera.name))
 
 
-def read_case(folder: Path) -> PreparedCase:
-    """Read a prepared case. DataError where it is missing, unfinished or damaged."""
+def read_scene(folder: Path) -> PreparedScene:
+    """Read a prepared scene. DataError where it is missing, unfinished or damaged."""
     remedy = f"Remove {folder}, and the bench prepares it again"
-    return PreparedCase(read_as(Case, folder / "case.json", remedy), folder)
+    return PreparedScene(read_as(SceneRecord, folder / "scene.json", remedy), folder)

@@ -1,6 +1,6 @@
-"""The stages of a cell: train, render, score. Each that is over is kept, so a killed cell goes on where it was.
+"""The stages of an experiment: train, render, score. Each that is over is kept when it is killed and repeated.
 
-``python -m closeup_ns.bench.work OUT SPEC`` runs them in a process of their own.
+``python -m closeup_ns.bench.stages OUT SPEC`` runs them in a process of their own.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from typing import Any
 import torch
 
 from closeup_ns.atomic import write_json
-from closeup_ns.bench.case import PreparedCase, read_case
-from closeup_ns.bench.cell import RENDERS, CellResult, CellSpec, read_cell
+from closeup_ns.bench.experiment import RENDERS, Experiment, ExperimentResult, read_experiment
 from closeup_ns.bench.held_out import held_out_scores
 from closeup_ns.bench.methods import PARSER, require_parts, train_options
+from closeup_ns.bench.prepared import PreparedScene, read_scene
 from closeup_ns.bench.process import TAIL_LINES, run_training
 from closeup_ns.data.eval_cameras import photographs_of
 from closeup_ns.errors import CloseupError, DataError
@@ -44,10 +44,10 @@ from closeup_ns.schema import read_as
 TRAIN_LOG = "train.log"
 CLOSE_ENOUGH = 0.15
 """A row with a CPU budget that spent this much less or more than it, as a share, is trained once more."""
-_EXPERIMENT = "cell"
+_EXPERIMENT = "experiment"
 _TRAINED = "trained.json"
 _IDENTITY = "identity.json"
-_AGAIN = "Remove the cell's folder to train it again"
+_AGAIN = "Remove the experiment's folder to train it again"
 
 
 @dataclass(frozen=True)
@@ -60,22 +60,22 @@ class Trained:
     """Wall time (train) and CPU time (cpu), where it was trained in one go, and the stages of its rounds."""
 
 
-def run_cell(spec: CellSpec, out: Path, threads: int = 1) -> CellResult:
-    """Do what is left of a cell; its case is prepared. What goes wrong is recorded and not raised.
+def run_experiment(spec: Experiment, out: Path, threads: int = 1) -> ExperimentResult:
+    """Do what is left of an experiment; its scene is prepared. What goes wrong is recorded and not raised.
 
     Raises:
-        CloseupError: another process is at this cell.
+        CloseupError: another process is at this experiment.
     """
-    finished = finished_cell(spec, out)
+    finished = finished_experiment(spec, out)
     if finished is not None:
         return finished
     with _lock(spec.folder(out)):
         result = spec.result(out, "running")
         result.write()
         try:
-            case = read_case(spec.case_folder(out))
-            steps, seconds = _run_stages(spec, case, out, threads)
-            identity = cell_identity(spec, case)
+            scene = read_scene(spec.scene_folder(out))
+            steps, seconds = _run_stages(spec, scene, out, threads)
+            identity = experiment_identity(spec, scene)
             result = replace(result, state="done", seconds=seconds, steps=steps, identity=identity)
         except Exception as problem:
             result = replace(result, state="failed", error=_last_lines(problem))
@@ -83,11 +83,11 @@ def run_cell(spec: CellSpec, out: Path, threads: int = 1) -> CellResult:
     return result
 
 
-def finished_cell(spec: CellSpec, out: Path) -> CellResult | None:
-    """The cell as it was finished earlier; None where it was not, or its spec, case or version was another."""
+def finished_experiment(spec: Experiment, out: Path) -> ExperimentResult | None:
+    """The experiment as it was finished earlier; None where it was not, or its spec, scene or version was another."""
     try:
-        found = read_cell(spec.folder(out))
-        if found.state != "done" or found.identity != cell_identity(spec, read_case(spec.case_folder(out))):
+        found = read_experiment(spec.folder(out))
+        if found.state != "done" or found.identity != experiment_identity(spec, read_scene(spec.scene_folder(out))):
             return None
         read_scores(found.scores)
         return replace(found, label=spec.method.label)
@@ -95,9 +95,9 @@ def finished_cell(spec: CellSpec, out: Path) -> CellResult | None:
         return None
 
 
-def cell_identity(spec: CellSpec, case: PreparedCase) -> str:
+def experiment_identity(spec: Experiment, scene: PreparedScene) -> str:
     """Checksum of everything that the figures depend on."""
-    content = {"train": _train_identity(spec, case), "evaluation": json.loads(spec.to_json())["evaluation"]}
+    content = {"train": _train_identity(spec, scene), "evaluation": json.loads(spec.to_json())["evaluation"]}
     if spec.method.renders:
         content["pictures"] = [
             (path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(_given(spec).glob("*.*"))
@@ -105,65 +105,65 @@ def cell_identity(spec: CellSpec, case: PreparedCase) -> str:
     return _checksum(content)
 
 
-def _train_identity(spec: CellSpec, case: PreparedCase) -> str:
+def _train_identity(spec: Experiment, scene: PreparedScene) -> str:
     """Checksum of everything that the trained model depends on; labels and notes are none of it."""
     method = spec.method
     options = [method.trained_as(spec.quick), *train_options(method, spec.budget, spec.seed, spec.quick, cuda=False)]
     row = [*options, *spec.train_options, method.test_poses, method.finer, method.cpu_time_of, method.renders]
-    return _checksum({"train": row, "case": case.case.made_with, "version": version("closeup-ns")})
+    return _checksum({"train": row, "scene": scene.record.made_with, "version": version("closeup-ns")})
 
 
 def _checksum(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _run_stages(spec: CellSpec, case: PreparedCase, out: Path, threads: int) -> tuple[int, dict[str, float]]:
+def _run_stages(spec: Experiment, scene: PreparedScene, out: Path, threads: int) -> tuple[int, dict[str, float]]:
     """All stages; returns the steps that were trained and the stages' times in seconds."""
     folder = spec.folder(out)
     if spec.method.renders:
-        if case.case.scored_by == "ns-eval":
+        if scene.record.scored_by == "ns-eval":
             raise CloseupError(f"the protocol {spec.protocol} is scored by ns-eval, which needs a run, not renders")
-        _copy_renders(case, _given(spec), folder / RENDERS)
+        _copy_renders(scene, _given(spec), folder / RENDERS)
         trained = Trained(f"renders of {spec.method.renders}", 0)
     else:
         require_parts(spec.method, spec.train_options)
-        trained = _train(spec, case, out, threads)
+        trained = _train(spec, scene, out, threads)
     seconds = dict(trained.seconds)
-    if case.case.scored_by == "renders" and not spec.method.renders:
-        seconds |= _render(case, folder, run_folder(spec, out) / "config.yml")
+    if scene.record.scored_by == "renders" and not spec.method.renders:
+        seconds |= _render(scene, folder, run_folder(spec, out) / "config.yml")
     started = time.monotonic()
-    _score(spec, case, out, trained, seconds)
+    _score(spec, scene, out, trained, seconds)
     return trained.steps, {**seconds, "score": time.monotonic() - started}
 
 
 # ---- training
 
 
-def _train(spec: CellSpec, case: PreparedCase, out: Path, threads: int) -> Trained:
+def _train(spec: Experiment, scene: PreparedScene, out: Path, threads: int) -> Trained:
     """Train unless that is done."""
     folder, method = spec.folder(out), spec.method
-    _drop_other(folder, _train_identity(spec, case))
+    _drop_other(folder, _train_identity(spec, scene))
     done = folder / _TRAINED
     if done.is_file():
         return read_as(Trained, done, _AGAIN)
     if not method.cpu_time_of:
-        trained = _train_once(spec, case, out, threads, 0)
+        trained = _train_once(spec, scene, out, threads, 0)
     else:
         budget, clock = _cpu_budget(spec, out)
-        trained = _train_once(spec, case, out, threads, max(1, spec.budget.total // method.finer**2))
+        trained = _train_once(spec, scene, out, threads, max(1, spec.budget.total // method.finer**2))
         spent = trained.seconds.get(clock, budget)
         if abs(spent / budget - 1) > CLOSE_ENOUGH:  # the first training was the probe
             shutil.rmtree(folder / "run", ignore_errors=True)
-            trained = _train_once(spec, case, out, threads, max(1, round(trained.steps * budget / spent)))
+            trained = _train_once(spec, scene, out, threads, max(1, round(trained.steps * budget / spent)))
     write_json(done, vars(trained))
     return trained
 
 
-def _train_once(spec: CellSpec, case: PreparedCase, out: Path, threads: int, steps: int) -> Trained:
+def _train_once(spec: Experiment, scene: PreparedScene, out: Path, threads: int, steps: int) -> Trained:
     """One training to its end; ``steps`` of a row with a CPU budget, else 0."""
     folder, run = spec.folder(out), run_folder(spec, out)
     run.mkdir(parents=True, exist_ok=True)
-    command, started = train_command(spec, case, out, steps), time.monotonic()
+    command, started = train_command(spec, scene, out, steps), time.monotonic()
     cpu = run_training(command, folder / TRAIN_LOG, threads)
     shown = shlex.join(["ns-train", *command[3:]]).replace(f"{out.resolve()}/", "")
     # Of a training that was killed and went on, only the last part's time is known: none is given.
@@ -171,11 +171,11 @@ def _train_once(spec: CellSpec, case: PreparedCase, out: Path, threads: int, ste
     return Trained(shown, steps or spec.budget.total, seconds | _rounds_seconds(run))
 
 
-def _cpu_budget(spec: CellSpec, out: Path) -> tuple[float, str]:
+def _cpu_budget(spec: Experiment, out: Path) -> tuple[float, str]:
     """Seconds that the row of ``cpu_time_of`` trained, and of which clock: with a GPU that of the wall."""
     clock = "train" if torch.cuda.is_available() else "cpu"
     other = spec.folder(out).with_name(f"{spec.method.cpu_time_of}-seed{spec.seed}")
-    found = read_cell(other) if other.is_dir() else None
+    found = read_experiment(other) if other.is_dir() else None
     if found is None or found.state != "done" or clock not in found.seconds:
         raise CloseupError(
             f"{spec.method.label} trains for as much time as {spec.method.cpu_time_of}, which was not trained here in "
@@ -184,26 +184,26 @@ def _cpu_budget(spec: CellSpec, out: Path) -> tuple[float, str]:
     return found.seconds[clock], clock
 
 
-def run_folder(spec: CellSpec, out: Path) -> Path:
+def run_folder(spec: Experiment, out: Path) -> Path:
     """Where nerfstudio puts the run; config.yml and nerfstudio_models are in it."""
     return spec.folder(out).resolve() / "run" / _EXPERIMENT / spec.method.trained_as(spec.quick) / "run"
 
 
-def train_command(spec: CellSpec, case: PreparedCase, out: Path, steps: int = 0) -> list[str]:
+def train_command(spec: Experiment, scene: PreparedScene, out: Path, steps: int = 0) -> list[str]:
     """The ns-train command line. It names the capture and nothing of the truth."""
     method, run = spec.method, run_folder(spec, out)
     command = [sys.executable, "-m", "closeup_ns.bench.train", method.trained_as(spec.quick)]
-    command += ["--data", str(case.capture.resolve()), "--output-dir", str(spec.folder(out).resolve() / "run")]
+    command += ["--data", str(scene.capture.resolve()), "--output-dir", str(spec.folder(out).resolve() / "run")]
     command += ["--experiment-name", _EXPERIMENT, "--timestamp", "run"]
     start, checkpoints = 0, _whole_checkpoints(run)
     if checkpoints:
         command += ["--load-dir", str(run / "nerfstudio_models")]
         start = int(checkpoints[-1].stem.removeprefix("step-")) + 1
     command += train_options(method, spec.budget, spec.seed, spec.quick, torch.cuda.is_available(), start, steps)
-    if method.ours and (method.schedule(spec.budget).rounds or case.case.scored_by == "ns-eval"):
-        command += _target_option(case) + (_frontier_option(case) if method.test_poses else [])
+    if method.ours and (method.schedule(spec.budget).rounds or scene.record.scored_by == "ns-eval"):
+        command += _target_option(scene) + (_frontier_option(scene) if method.test_poses else [])
     command += spec.train_options
-    side = case.case.image_side * method.finer
+    side = scene.record.image_side * method.finer
     return [*command, PARSER, "--max-image-size", str(side)] if side else command
 
 
@@ -216,27 +216,27 @@ def _whole_checkpoints(run: Path) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def _target_option(case: PreparedCase) -> list[str]:
+def _target_option(scene: PreparedScene) -> list[str]:
     """The object of interest: a click on a photograph that is trained on, or a point where their size varies."""
-    if case.case.target_xyz is not None:
-        return ["--pipeline.target.xyz", *(repr(value) for value in case.case.target_xyz)]
-    pixel = case.case.target_pixel
-    if not pixel or case.case.scored_by == "ns-eval":
+    if scene.record.target_xyz is not None:
+        return ["--pipeline.target.xyz", *(repr(value) for value in scene.record.target_xyz)]
+    pixel = scene.record.target_pixel
+    if not pixel or scene.record.scored_by == "ns-eval":
         return []
     name, column, row = pixel.rsplit(":", 2)
-    trained = {path.stem: path.name for _, path in photographs_of(case.capture / "transforms.json")}
+    trained = {path.stem: path.name for _, path in photographs_of(scene.capture / "transforms.json")}
     if Path(name).stem not in trained:
         raise DataError(f"the photograph of the pixel {pixel} is not trained on; click another one in the protocol")
     return ["--pipeline.target.pixel", f"{trained[Path(name).stem]}:{column}:{row}"]
 
 
-def _frontier_option(case: PreparedCase) -> list[str]:
+def _frontier_option(scene: PreparedScene) -> list[str]:
     """The test poses, for rows that may know them."""
-    if not case.case.frontier:
+    if not scene.record.frontier:
         raise DataError(
-            f"the protocol {case.case.protocol} offers no test poses (`frontier: test`), which this row needs"
+            f"the protocol {scene.record.protocol} offers no test poses (`frontier: test`), which this row needs"
         )
-    return ["--pipeline.frontier-cameras", str((case.folder / case.case.frontier).resolve())]
+    return ["--pipeline.frontier-cameras", str((scene.folder / scene.record.frontier).resolve())]
 
 
 def _drop_other(folder: Path, identity: str) -> None:
@@ -265,13 +265,13 @@ def _rounds_seconds(run: Path) -> dict[str, float]:
 # ---- rendering and scoring
 
 
-def _given(spec: CellSpec) -> Path:
+def _given(spec: Experiment) -> Path:
     return Path(spec.method.renders) / spec.protocol / spec.scene
 
 
-def _copy_renders(case: PreparedCase, source: Path, destination: Path) -> None:
+def _copy_renders(scene: PreparedScene, source: Path, destination: Path) -> None:
     """Copy given pictures, so that tables and grids find every method's in one place."""
-    found = find_renders(case.cameras(), source)
+    found = find_renders(scene.cameras(), source)
     temporary = destination.with_name(f".{RENDERS}")
     for folder in (temporary, destination):
         shutil.rmtree(folder, ignore_errors=True)
@@ -281,9 +281,9 @@ def _copy_renders(case: PreparedCase, source: Path, destination: Path) -> None:
     os.replace(temporary, destination)
 
 
-def _render(case: PreparedCase, folder: Path, config: Path) -> dict[str, float]:
+def _render(scene: PreparedScene, folder: Path, config: Path) -> dict[str, float]:
     """Render every camera that has no picture yet. Seconds for all of them, without loading the run."""
-    cameras = case.cameras()
+    cameras = scene.cameras()
     there = [(folder / RENDERS / f"{camera.name}.png").is_file() for camera in cameras]
     if all(there):
         return {}
@@ -294,23 +294,23 @@ def _render(case: PreparedCase, folder: Path, config: Path) -> dict[str, float]:
     return {} if any(there) else {"render": time.monotonic() - started}
 
 
-def _score(spec: CellSpec, case: PreparedCase, out: Path, trained: Trained, seconds: dict[str, float]) -> None:
-    """Score and write scores.json. Every method has the same reference photographs: those of the case's target."""
+def _score(spec: Experiment, scene: PreparedScene, out: Path, trained: Trained, seconds: dict[str, float]) -> None:
+    """Score and write scores.json. Every method has the same reference photographs: those of the scene's target."""
     folder, config = spec.folder(out), run_folder(spec, out) / "config.yml"
     about = {
         "method": spec.method.name, "label": spec.method.label, "note": spec.method.note, "protocol": spec.protocol,
         "scene": spec.scene, "seed": spec.seed, "steps": trained.steps, **provenance(), "command": trained.command,
         "config": "" if spec.method.renders else config.relative_to(out.resolve()).as_posix(), "seconds": seconds,
-        "machine": _machine(), "case_notes": case.case.notes,
+        "machine": _machine(), "scene_notes": scene.record.notes,
     }  # fmt: skip
-    if case.case.scored_by == "ns-eval":
-        write_scores(held_out_scores(config, case.case.image_side, about), folder)
+    if scene.record.scored_by == "ns-eval":
+        write_scores(held_out_scores(config, scene.record.image_side, about), folder)
         return
-    cameras, point = case.cameras(), case.case.target_point
+    cameras, point = scene.cameras(), scene.record.target_point
     references: References | None = None
     closer = [camera for camera in cameras if camera.scale > 1]
     if point is not None and closer:
-        photographs = photographs_of(case.capture / "transforms.json")
+        photographs = photographs_of(scene.capture / "transforms.json")
         references = references_by_point(closer, photographs, torch.tensor(point, dtype=torch.float64))
     write_scores(evaluate(cameras, folder / RENDERS, spec.evaluation, references, about), folder)
 
@@ -325,7 +325,7 @@ def _machine() -> str:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Hold the cell."""
+    """Hold the experiment."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a") as handle:
         try:
@@ -349,4 +349,6 @@ def _stop(number: int, frame: object) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _stop)
     _out, _spec = Path(sys.argv[1]), Path(sys.argv[2])
-    run_cell(CellSpec.from_json(_spec.read_text(encoding="utf8")), _out, int(os.environ.get("OMP_NUM_THREADS", "1")))
+    run_experiment(
+        Experiment.from_json(_spec.read_text(encoding="utf8")), _out, int(os.environ.get("OMP_NUM_THREADS", "1"))
+    )
