@@ -93,7 +93,7 @@ def test_a_case_is_kept_until_its_settings_change(tmp_path: Path):
     prepare_scene("mine", other, tmp_path / "data", tmp_path / "scene")
     assert (tmp_path / "scene" / "cameras.json").stat().st_mtime > 1
     (tmp_path / "scene" / "scene.json").unlink()  # killed before it was whole
-    assert prepare_scene("mine", other, tmp_path / "data", tmp_path / "scene").scene.scene == "wall"
+    assert prepare_scene("mine", other, tmp_path / "data", tmp_path / "scene").record.scene == "wall"
 
 
 def test_progressive_test_views_have_no_truth_and_come_closer(tmp_path: Path):

@@ -72,7 +72,7 @@ def test_test_poses_are_given_to_rows_that_may_know_them(tmp_path: Path) -> None
         scene.folder / "frontier.json"
     )
     assert "--pipeline.frontier-cameras" not in train_command(a_spec(ROUNDS), scene, tmp_path)
-    without = replace(scene, scene=replace(scene.record, frontier=""))
+    without = replace(scene, record=replace(scene.record, frontier=""))
     with pytest.raises(DataError, match="offers no test poses"):
         train_command(a_spec(asking), without, tmp_path)
 
@@ -83,7 +83,7 @@ def test_a_click_on_a_photograph_that_is_not_trained_on_is_an_error(tmp_path: Pa
     with pytest.raises(DataError, match=r"gone\.png:1:1 is not trained on"):
         train_command(a_spec(ROUNDS), scene, tmp_path)
     assert "--pipeline.target.pixel" not in train_command(
-        a_spec(ROUNDS), replace(scene, scene=replace(scene.record, target_pixel="")), tmp_path
+        a_spec(ROUNDS), replace(scene, record=replace(scene.record, target_pixel="")), tmp_path
     )
 
 
