@@ -10,9 +10,8 @@ from typing import Any
 from closeup_ns.metrics.metric import Provenance
 from closeup_ns.metrics.scores import Row, Scores
 
-_CLOSE = re.compile(r"close_photo_(?P<metric>\w+)_(?P<scale>\d+)x")
-_FAR = ("psnr", "psnr_registered", "ssim", "lpips")
-_LOWER_IS_BETTER = ("lpips",)
+_KEY = re.compile(r"close_photo_(?P<metric>\w+)_(?P<scale>\d+)x|photo_(?P<far>\w+_registered)|(?P<own>psnr|ssim)")
+"""``photo_psnr_registered`` is ours, of far views; ``psnr`` and ``ssim`` are nerfstudio's, for methods of any kind."""
 
 
 def held_out_scores(config: Path, image_side: int, about: dict[str, Any]) -> Scores:
@@ -38,13 +37,13 @@ def held_out_scores(config: Path, image_side: int, about: dict[str, Any]) -> Sco
 
 
 def scores_of(results: dict[str, Any], about: dict[str, Any]) -> Scores:
-    """ns-eval's keys as rows: ``psnr`` and the like are far views, ``close_photo_NAME_3x`` is NAME at 3x."""
+    """ns-eval's keys as rows: far views, and what ``close_photo_NAME_3x`` says at each scale."""
     values: dict[float, dict[str, float]] = {}
     for key, value in results.items():
-        match = _CLOSE.fullmatch(key)
-        scale, metric = (float(match["scale"]), match["metric"]) if match else (1.0, key if key in _FAR else "")
-        if metric and isinstance(value, (int, float)) and math.isfinite(value):
-            values.setdefault(scale, {})[metric] = float(value)
+        match = _KEY.fullmatch(key)
+        if match and isinstance(value, (int, float)) and math.isfinite(value):
+            metric = match["metric"] or match["far"] or match["own"]
+            values.setdefault(float(match["scale"] or 1), {})[metric] = float(value)
     rows = [
         Row("held-out photographs" if scale == 1 else f"their originals at {scale:g}x", scale, values[scale])
         for scale in sorted(values)
@@ -55,6 +54,6 @@ def scores_of(results: dict[str, Any], about: dict[str, Any]) -> Scores:
         rows,
         {name: Provenance("ns-eval") for name in names},
         {str(name): str(reason) for name, reason in missing.items()} if isinstance(missing, dict) else {},
-        {name: name not in _LOWER_IS_BETTER for name in names},
+        {name: not name.startswith("lpips") for name in names},
         about,
     )

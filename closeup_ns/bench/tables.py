@@ -33,6 +33,7 @@ NAMES = {
     "psnr": "PSNR",
     "psnr_registered": "registered PSNR",
     "ssim": "SSIM",
+    "ssim_registered": "registered SSIM",
     "cc_psnr": "colour-fitted PSNR",
     "sharpness": "sharpness",
     "lpips_vgg": "LPIPS (VGG)",

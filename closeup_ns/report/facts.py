@@ -79,16 +79,21 @@ class Verdict:
     """After as many steps on photographs alone."""
     photographs_round: float | None = None
     """After the round."""
+    native_control: float | None = None
+    native_round: float | None = None
+    """The same two of the native crops of held-out photographs."""
     known_share: float | None = None
     """Mean weight of the round's views in the loss."""
 
 
 @dataclass(config=OPEN)
 class BeforeAfter:
-    """PSNR in dB of the test photographs before and after a round."""
+    """PSNR in dB of the test photographs, or of their native crops, before and after a round."""
 
     before: float | None = None
     after: float | None = None
+    registered: Annotated[float | None, Field(alias="after, registered")] = None
+    """After the round, from poses that were registered to the model."""
 
 
 @dataclass(config=OPEN)
@@ -116,8 +121,12 @@ class Report:
 
     zoom: float | None = None
     gaussians: int | None = None
+    native_views: int = 0
     kernel: Kernel | None = None
+    native_kernel: Kernel | None = None
+    """Of the round's native views."""
     evaluation_psnr: BeforeAfter | None = None
+    close_photograph_psnr: BeforeAfter | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by stage."""
     peak_memory_mb: float | None = None
@@ -214,6 +223,8 @@ class Round:
     """None while the round is under way."""
     views: list[View] = field(default_factory=list)
     contact_sheet: Path | None = None
+    close_photographs: Path | None = None
+    """Native crops of held-out photographs before the round, after it, and as they are."""
     problems: list[str] = field(default_factory=list)
     """What could not be read, for the page."""
 
@@ -301,12 +312,12 @@ def _read_round(store: RoundStore, number: int) -> Round:
         _read(problems, Report, lambda: store.report(number), folder / "report.json"),
         problems=problems,
     )
-    sheet = store.contact_sheet(number)
-    if sheet.is_file():
-        item.contact_sheet = sheet
-    elif item.report is not None:
-        problems.append(f"{sheet} is missing")
     item.views = [_read_view(store, item, name) for name in store.views(number)]
+    sheet, close = store.contact_sheet(number), store.close_photographs(number)
+    item.contact_sheet = sheet if sheet.is_file() else None
+    item.close_photographs = close if close.is_file() else None
+    if item.report is not None and item.views and item.contact_sheet is None:
+        problems.append(f"{sheet} is missing")
     return item
 
 

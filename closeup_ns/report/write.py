@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from closeup_ns.atomic import atomic_path
 from closeup_ns.errors import CloseupError
 from closeup_ns.report.config_file import option
-from closeup_ns.report.facts import Round, Run, View, read_run, read_scores
+from closeup_ns.report.facts import Kernel, Round, Run, View, read_run, read_scores
 from closeup_ns.report.images import Embedded, embed, embed_mark, embed_sheet
 from closeup_ns.report.plan_map import plan_map
 
@@ -22,6 +22,14 @@ LONG_SIDE = 640
 COMPARISONS = 6
 """Views of a round with a slider; the contact sheet shows them all."""
 SHEET_WIDTH = 1240
+STAGES = {
+    "cut": "cutting originals",
+    "register": "registering photographs",
+    "plan": "planning",
+    "refine": "rendering and refining",
+    "judge": "judging",
+    "fine_tune": "fine-tuning",
+}
 _UNITS = {"psnr": " dB", "ssim": "", "lpips": ""}
 
 
@@ -73,7 +81,7 @@ def page(run: Run, scores: dict[str, Any], written: datetime.datetime) -> str:
         far_scores=[(f"far views, {name}", number(value, 3) + _UNITS[name]) for name, value in far.items()],
         close_scores=_close_scores(scores), made_with=_made_with(run), closer=lambda item: _closer(run, item),
         config=json.dumps(run.config, indent=2, default=str, sort_keys=True), draw=plan_map, chosen=_chosen,
-        refiners=_refiners, embedded_sheet=_sheet, embedded=_picture, covered=_covered,
+        refiners=_refiners, embedded_sheet=_sheet, stages=STAGES, embedded=_picture, covered=_covered,
     )  # fmt: skip
 
 
@@ -120,7 +128,7 @@ def _names(scores: dict[str, dict[str, float]]) -> list[str]:
 def _made_with(run: Run) -> list[tuple[str, str]]:
     """Config, versions, device, refiner, kernel: what another person needs to do it again."""
     config, last, schedule = run.config, run.last, run.schedule
-    made, kernel = last.made_with, last.kernel
+    made = last.made_with
     targets = [
         f"({', '.join(number(value, 3) for value in target.point)}), {target.source}, {number(target.distance, 3)} "
         f"from the cameras that see it, {number(target.reliability)} reliable"
@@ -137,18 +145,20 @@ def _made_with(run: Run) -> list[tuple[str, str]]:
         ),
         ("device", made.device or f"{option(config, 'machine.device_type')} (as configured)"),
         ("refiner", made.refiner or f"{option(config, 'pipeline.refiner.kind')} (as configured)"),
-        (
-            "pixel kernel",
-            f"{number(kernel.eps2d, 3)} px² on the screen, {number(kernel.lens_blur, 3)} px² of lens, "
-            f"{kernel.supersample} x supersampled"
-            if kernel
-            else "",
-        ),
+        ("pixel kernel", _kernel(last.kernel)),
+        ("pixel kernel of native views", _kernel(last.native_kernel) if last.native_views else ""),
         ("Gaussians", "" if last.gaussians is None else number(last.gaussians, 0)),
         ("seed", f"{option(config, 'pipeline.seed')} (rounds), {option(config, 'machine.seed')} (training)"),
         ("versions", ", ".join(f"{name} {value}" for name, value in made.versions.items()) or "not recorded"),
         ("command", made.command),
     ]
+
+
+def _kernel(kernel: Kernel | None) -> str:
+    if kernel is None:
+        return ""
+    blur = f"{number(kernel.eps2d, 3)} px² on the screen, {number(kernel.lens_blur, 3)} px² of lens"
+    return f"{blur}, {kernel.supersample} x supersampled"
 
 
 def _closer(run: Run, item: Round) -> str:
@@ -195,7 +205,5 @@ def _covered(view: View) -> Embedded | None:
     return None if mark is None or mark.problem else mark
 
 
-def _sheet(item: Round) -> Embedded:
-    sheet = item.contact_sheet
-    assert sheet is not None
-    return _shown(lambda: embed_sheet(sheet, SHEET_WIDTH))
+def _sheet(path: Path) -> Embedded:
+    return _shown(lambda: embed_sheet(path, SHEET_WIDTH))

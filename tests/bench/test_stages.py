@@ -226,6 +226,7 @@ def test_a_row_with_a_budget_trains_as_long_as_the_other_row(
 def test_a_case_that_ns_eval_scores(tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = trainer()
     found = {"psnr": 25.0, "ssim": 0.8, "num_rays_per_sec": 3.0, "missing": {"dino": "no"}}
+    found |= {"photo_psnr": 25.1, "photo_psnr_registered": 26.0, "close_reliable_psnr_3x": 1.0}
     found |= {"close_photo_psnr_3x": 21.0, "close_photo_psnr_registered_3x": 22.0, "close_photo_ssim_9x": math.nan}
     monkeypatch.setattr("closeup_ns.bench.stages.held_out_scores", lambda config, side, about: scores_of(found, about))
     write_scene(tmp_path, scored_by="ns-eval", target_xyz=(0.5, -1.0, 2e-9))
@@ -235,7 +236,7 @@ def test_a_case_that_ns_eval_scores(tmp_path: Path, trainer: Trainer, monkeypatc
     assert [float(word) for word in calls()[0][where + 1 : where + 4]] == [0.5, -1.0, 2e-9]
     scores = read_scores(done.scores)
     assert [(row.scale, row.values) for row in scores.rows] == [
-        (1.0, {"psnr": 25.0, "ssim": 0.8}), (3.0, {"psnr": 21.0, "psnr_registered": 22.0})
+        (1.0, {"psnr": 25.0, "ssim": 0.8, "psnr_registered": 26.0}), (3.0, {"psnr": 21.0, "psnr_registered": 22.0})
     ]  # fmt: skip
     assert scores.missing == {"dino": "no"}
     assert "needs a run" in run_experiment(given_folder(tmp_path), tmp_path).error
