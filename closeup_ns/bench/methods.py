@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from closeup_ns.bench.protocol import NAME
+from closeup_ns.bench.scenes.protocol import NAME
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.schema import CLOSED, read_as
 

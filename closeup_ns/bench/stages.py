@@ -30,8 +30,8 @@ from closeup_ns.atomic import write_json
 from closeup_ns.bench.experiment import RENDERS, Experiment, ExperimentResult, read_experiment
 from closeup_ns.bench.held_out import held_out_scores
 from closeup_ns.bench.methods import PARSER, require_parts, train_options
-from closeup_ns.bench.prepared import PreparedScene, read_scene
 from closeup_ns.bench.process import TAIL_LINES, run_training
+from closeup_ns.bench.scenes.prepared import PreparedScene, read_scene
 from closeup_ns.data.eval_cameras import photographs_of
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation.evaluate import References, evaluate, references_by_point

@@ -18,8 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from closeup_ns.bench.executor import make_executor, record_failure
 from closeup_ns.bench.experiment import Experiment, ExperimentResult, read_experiments, scene_folder
 from closeup_ns.bench.methods import Budget, Method, load_methods, pick_methods, table_methods
-from closeup_ns.bench.prepare import prepare_scene
-from closeup_ns.bench.protocol import Protocol, Scene, load_protocol
+from closeup_ns.bench.scenes.prepare import prepare_scene
+from closeup_ns.bench.scenes.protocol import Protocol, Scene, load_protocol
 from closeup_ns.bench.stages import finished_experiment
 from closeup_ns.errors import CloseupError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
@@ -110,7 +110,9 @@ class Bench:
 
     def _report(self, experiments: Sequence[ExperimentResult], console: Console) -> None:
         """Write the tables, plots and pictures, and say where they are."""
-        from closeup_ns.bench.report import write_report  # matplotlib takes its time, and --help has no need of it
+        from closeup_ns.bench.output.report import (
+            write_report,  # matplotlib takes its time, and --help has no need of it
+        )
 
         for path in write_report(self.output, experiments):
             console.print(escape(str(path)), soft_wrap=True, highlight=False)

@@ -9,8 +9,8 @@ import pytest
 
 from closeup_ns.bench.experiment import Experiment, read_experiment, read_experiments
 from closeup_ns.bench.methods import Method
-from closeup_ns.bench.prepared import PreparedScene, SceneRecord, read_scene
-from closeup_ns.bench.protocol import load_protocol, protocol_names
+from closeup_ns.bench.scenes.prepared import PreparedScene, SceneRecord, read_scene
+from closeup_ns.bench.scenes.protocol import load_protocol, protocol_names
 from closeup_ns.errors import DataError
 from tests.bench.stand_in import a_spec
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from closeup_ns.bench.pictures import Look, comparison_grid, looks, most_detail, scene_of, with_inset
-from closeup_ns.bench.prepared import PreparedScene, SceneRecord
-from closeup_ns.bench.results import load_results
+from closeup_ns.bench.output.pictures import Look, comparison_grid, looks, most_detail, scene_of, with_inset
+from closeup_ns.bench.output.results import load_results
+from closeup_ns.bench.scenes.prepared import PreparedScene, SceneRecord
 from closeup_ns.data.eval_cameras import EvalCamera, write_cameras
 from closeup_ns.evaluation.drawing import BACKGROUND, panel_corner
 from closeup_ns.views.view import look_at

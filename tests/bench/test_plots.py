@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from closeup_ns.bench.plots import (
+from closeup_ns.bench.output.plots import (
     quality_figure,
     save_plot,
     spectrum_figure,
@@ -17,7 +17,7 @@ from closeup_ns.bench.plots import (
     views_figure,
     views_table,
 )
-from closeup_ns.bench.results import load_results, methods_of
+from closeup_ns.bench.output.results import load_results, methods_of
 from closeup_ns.metrics.sharpness import radial_power_spectrum
 from tests.bench.made_up import made_up_result
 

@@ -12,9 +12,9 @@ import torch
 import yaml
 from PIL import Image
 
-from closeup_ns.bench.photographs import load_photographs
-from closeup_ns.bench.prepare import prepare_scene
-from closeup_ns.bench.protocol import Scene, load_protocol
+from closeup_ns.bench.scenes.photographs import load_photographs
+from closeup_ns.bench.scenes.prepare import prepare_scene
+from closeup_ns.bench.scenes.protocol import Scene, load_protocol
 from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.demo_write import write_points
 from closeup_ns.data.eval_cameras import read_cameras

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from closeup_ns.bench.report import in_order, write_report
-from closeup_ns.bench.results import load_results
+from closeup_ns.bench.output.report import in_order, write_report
+from closeup_ns.bench.output.results import load_results
 from closeup_ns.errors import CloseupError
 from tests.bench.made_up import made_up_result
 from tests.bench.test_pictures import a_bench

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closeup_ns.bench.results import compare, last_line, load_results
+from closeup_ns.bench.output.results import compare, last_line, load_results
 from tests.bench.made_up import made_up_result
 
 SCALES = {"a": 1.0, "b": 3.0, "c": 3.0, "d": 9.0}

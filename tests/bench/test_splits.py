@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closeup_ns.bench.splits import closer_views, looked_at, meeting_point, point_at_pixel, split_by_distance
+from closeup_ns.bench.scenes.splits import closer_views, looked_at, meeting_point, point_at_pixel, split_by_distance
 from closeup_ns.errors import DataError
 from closeup_ns.views.view import View, look_at
 from closeup_ns.views.warp import project, unproject

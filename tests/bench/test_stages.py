@@ -18,8 +18,8 @@ from PIL import Image
 from closeup_ns.bench.experiment import Experiment, read_experiment, read_experiments
 from closeup_ns.bench.held_out import scores_of
 from closeup_ns.bench.methods import Budget, Method
-from closeup_ns.bench.prepared import read_scene
 from closeup_ns.bench.process import run_training
+from closeup_ns.bench.scenes.prepared import read_scene
 from closeup_ns.bench.stages import experiment_identity, finished_experiment, run_experiment, train_command
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation.evaluate import EvaluationConfig

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from closeup_ns.bench.methods import table_methods, table_names
-from closeup_ns.bench.report import in_order
-from closeup_ns.bench.results import load_results
-from closeup_ns.bench.tables import Table, build_table, latex, latex_text, markdown, paper_tables, scale_tables
+from closeup_ns.bench.output.report import in_order
+from closeup_ns.bench.output.results import load_results
+from closeup_ns.bench.output.tables import Table, build_table, latex, latex_text, markdown, paper_tables, scale_tables
 from closeup_ns.metrics.scores import CLOSE
 from tests.bench.made_up import made_up_result
 

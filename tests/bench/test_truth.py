@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from closeup_ns.bench.methods import Budget, load_methods
-from closeup_ns.bench.prepare import prepare_scene
 from closeup_ns.bench.process import run_training
-from closeup_ns.bench.protocol import load_protocol
+from closeup_ns.bench.scenes.prepare import prepare_scene
+from closeup_ns.bench.scenes.protocol import load_protocol
 from closeup_ns.bench.stages import train_command
 from tests.bench.stand_in import a_spec
 

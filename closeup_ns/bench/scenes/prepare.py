@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from closeup_ns.bench.photographs import LoadedCapture, Photograph, load_photographs
-from closeup_ns.bench.prepared import PreparedScene, SceneRecord, read_scene
-from closeup_ns.bench.protocol import Scene
-from closeup_ns.bench.splits import Split, closer_views, looked_at, point_at_pixel, split_by_distance
+from closeup_ns.bench.scenes.photographs import LoadedCapture, Photograph, load_photographs
+from closeup_ns.bench.scenes.prepared import PreparedScene, SceneRecord, read_scene
+from closeup_ns.bench.scenes.protocol import Scene
+from closeup_ns.bench.scenes.splits import Split, closer_views, looked_at, point_at_pixel, split_by_distance
 from closeup_ns.data.capture import PointCloud
 from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.demo_write import write_photograph, write_points, write_transforms

@@ -1,6 +1,6 @@
 """The paper's tables out of experiments, as pandas frames of text, and how they are written as Markdown and LaTeX.
 
-Every column compares like with like (`closeup_ns.bench.results.compare`); what cannot be compared, or is not there,
+Every column compares like with like (`results.compare`); what cannot be compared, or is not there,
 carries the number of a footnote that says why.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from closeup_ns.bench.methods import load_methods
-from closeup_ns.bench.results import (
+from closeup_ns.bench.output.results import (
     Comparison,
     Result,
     close_scales,

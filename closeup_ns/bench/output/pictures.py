@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from closeup_ns.bench.experiment import ExperimentResult, scene_folder
-from closeup_ns.bench.prepared import PreparedScene, read_scene
-from closeup_ns.bench.results import Result, last_line
+from closeup_ns.bench.output.results import Result, last_line
+from closeup_ns.bench.scenes.prepared import PreparedScene, read_scene
 from closeup_ns.data.eval_cameras import EvalCamera, photographs_of
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation import pictures

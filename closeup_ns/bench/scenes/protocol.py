@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from closeup_ns.errors import DataError
 from closeup_ns.schema import CLOSED, checked, read_plain
 
-FOLDER = Path(__file__).parent / "protocols"
+FOLDER = Path(__file__).parents[1] / "protocols"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 """Of protocols, scenes and methods: they name folders."""
 Scale = Annotated[float, Field(gt=1, le=1000)]

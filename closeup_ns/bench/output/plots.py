@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from closeup_ns.atomic import atomic_path
-from closeup_ns.bench.results import Result, close_scales, compare, label_of, methods_of, metrics_of
-from closeup_ns.bench.tables import NAMES, UNITS, arrow, mean_seconds
+from closeup_ns.bench.output.results import Result, close_scales, compare, label_of, methods_of, metrics_of
+from closeup_ns.bench.output.tables import NAMES, UNITS, arrow, mean_seconds
 from closeup_ns.metrics.scores import CLOSE
 from closeup_ns.metrics.sharpness import radial_power_spectrum
 from closeup_ns.metrics.shot import scale_label

@@ -14,10 +14,18 @@ import torch
 from closeup_ns.atomic import atomic_path, write_json
 from closeup_ns.bench.experiment import ExperimentResult
 from closeup_ns.bench.methods import table_methods, table_names
-from closeup_ns.bench.pictures import comparison_grid, dive_picture, looks, one_seed, scene_of
-from closeup_ns.bench.plots import Style, quality_figure, save_plot, spectrum_figure, styles, views_figure, views_table
-from closeup_ns.bench.results import Result, label_of, load_results, methods_of, metrics_of
-from closeup_ns.bench.tables import Table, latex, markdown, markdown_text, paper_tables
+from closeup_ns.bench.output.pictures import comparison_grid, dive_picture, looks, one_seed, scene_of
+from closeup_ns.bench.output.plots import (
+    Style,
+    quality_figure,
+    save_plot,
+    spectrum_figure,
+    styles,
+    views_figure,
+    views_table,
+)
+from closeup_ns.bench.output.results import Result, label_of, load_results, methods_of, metrics_of
+from closeup_ns.bench.output.tables import Table, latex, markdown, markdown_text, paper_tables
 from closeup_ns.errors import CloseupError
 from closeup_ns.metrics.shot import scale_label
 
