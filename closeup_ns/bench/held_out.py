@@ -32,7 +32,7 @@ def held_out_scores(config: Path, image_side: int, about: dict[str, Any]) -> Sco
 
     allow_nerfstudio_checkpoints()
     with lazy_lpips():
-        pipeline = eval_setup(config, test_mode="test", update_config_callback=sized)[1]
+        pipeline: Any = eval_setup(config, test_mode="test", update_config_callback=sized)[1]
         return scores_of(pipeline.get_average_eval_image_metrics(), about)
 
 

@@ -236,7 +236,7 @@ class Round:
     def shares(self) -> dict[str, float]:
         """Of the pixels of the views that were used: photographed, the model's own, invented."""
         known = [view for view in self.used if view.photographed is not None]
-        totals = dict.fromkeys(("photographed", "the model's own", "invented"), 0.0)
+        totals: dict[str, float] = {"photographed": 0.0, "the model's own": 0.0, "invented": 0.0}
         for view in known:
             assert view.photographed is not None
             totals["photographed"] += view.photographed / len(known)

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -171,7 +172,7 @@ def markdown(table: Table) -> str:
 def latex(table: Table, label: str) -> str:
     """The table as a float that needs booktabs and multirow. ``label`` follows ``tab:``."""
     bold = np.where(table.best, "textbf:--rwrap;", "")
-    style = table.cells.style.format(escape="latex").apply(lambda _: bold, axis=None)
+    style: Any = table.cells.style.apply(lambda _: bold, axis=None).format(escape="latex")
     style = style.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
     text = style.to_latex(
         column_format="l" + "r" * table.cells.shape[1], hrules=True, multicol_align="c", position="t",
@@ -237,8 +238,8 @@ def _column(
         if method not in shown:
             texts.append(_absent(results, method, metric, notes))
             continue
-        spread = found.means["spread"][method]
-        texts.append(f"{shown[method]:.{digits}f}" + ("" if pd.isna(spread) else f" ± {spread:.{digits}f}"))
+        spread = float(found.means.at[method, "spread"])
+        texts.append(f"{shown[method]:.{digits}f}" + ("" if math.isnan(spread) else f" ± {spread:.{digits}f}"))
     return texts, won
 
 
