@@ -1,6 +1,6 @@
 r"""What rounds are worth with a generator that knows the truth: an upper bound, and a test of all but the generator.
 
-    closeup-gs demo --output DEMO ...                       # or a bench's cases/demo/table: demo.json and capture/
+    closeup-gs demo --output OUT                            # DEMO is then OUT/cases/demo/table
     ns-train closeup-gs-quick --data DEMO/capture --pipeline.refiner.kind command \
         --pipeline.refiner.command.frames 40 --pipeline.refiner.command.timeout 3000 \
         --pipeline.refiner.command.run "python -m benchmarks.oracle DEMO {input} {output} --as truth" ...
@@ -27,9 +27,9 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.demo_layout import still_life
-from closeup_ns.data.demo_photo import PhotoModel
 from closeup_ns.data.demo_render import World
-from closeup_ns.data.demo_scene import photographed
+from closeup_ns.data.demo_scene import DemoNote, photographed
+from closeup_ns.schema import read_as
 from closeup_ns.views.view import View
 
 Kind = Literal["truth", "generator", "elsewhere"]
@@ -77,10 +77,9 @@ class Oracle:
     """The demo scene, at cameras in the world frame of a nerfstudio run on its capture."""
 
     def __init__(self, demo: Path) -> None:
-        about = json.loads((demo / "demo.json").read_text(encoding="utf8"))
-        self.target, self.d0 = np.array(about["target"]), float(about["d0"])
-        self.photo = PhotoModel(**about["settings"]["photo"])
-        self.world = World(still_life(about["settings"]["seed"]), LIGHT_SAMPLES)
+        about: DemoNote = read_as(DemoNote, demo / "demo.json", "Name a folder that closeup-gs demo made")
+        self.target, self.d0 = np.array(about.target), about.d0
+        self.world = World(still_life(about.seed), LIGHT_SAMPLES)
         parsed = CloseupDataParserConfig(data=demo / "capture").setup().get_dataparser_outputs("train")
         self.scale = parsed.dataparser_scale
         self.to_capture = torch.eye(4, dtype=torch.float64)
@@ -97,7 +96,7 @@ class Oracle:
         view = View(K, self.to_capture @ c2w, camera["width"], camera["height"])
         times = self.d0 / float(np.linalg.norm(view.position.numpy() - self.target))
         nominal = self.d0 / 3 ** max(round(math.log(times, 3)), 0)
-        return photographed(self.world, view, nominal, self.photo).astype(np.float64)
+        return photographed(self.world, view, nominal).astype(np.float64)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

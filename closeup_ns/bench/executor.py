@@ -1,4 +1,4 @@
-"""Where cells run: in processes of this machine, or as tasks of a Ray cluster. Either way a cell ends up as files."""
+"""Where experiments run: in processes of this machine, or as tasks of a Ray cluster. Either way files come of it."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ from typing import Protocol
 import torch
 
 from closeup_ns.atomic import atomic_path
-from closeup_ns.bench.cell import CellResult, CellSpec, read_cell
+from closeup_ns.bench.experiment import Experiment, ExperimentResult, read_experiment
 from closeup_ns.bench.process import percentage, tail
-from closeup_ns.bench.work import TRAIN_LOG
+from closeup_ns.bench.stages import TRAIN_LOG
 from closeup_ns.errors import CloseupError, DataError
 
-CELL_LOG = "cell.log"
+EXPERIMENT_LOG = "experiment.log"
 _SPEC = "spec.json"
 _POLL_SECONDS = 0.5
 _TRAINING_SHARE = 0.95
-"""How far a progress bar is when a cell's training is over."""
+"""How far a progress bar is when an experiment's training is over."""
 
-Watch = Callable[[CellSpec, float], None]
-"""Told of a running cell how far it is, 0 to 1."""
+Watch = Callable[[Experiment, float], None]
+"""Told of a running experiment how far it is, 0 to 1."""
 
 
 class Executor(Protocol):
-    """Runs cells."""
+    """Runs experiments."""
 
     def run(
-        self, specs: Sequence[CellSpec], out: Path, watch: Watch = lambda spec, share: None
-    ) -> Iterator[CellResult]:
-        """The result of each cell, as it ends. A cell that fails, or whose process dies, is a result like another."""
+        self, specs: Sequence[Experiment], out: Path, watch: Watch = lambda spec, share: None
+    ) -> Iterator[ExperimentResult]:
+        """The result of each experiment, as it ends; one that fails, or whose process dies, has one too."""
         ...
 
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """Cells side by side in processes of this machine, each with its share of the cores and one GPU."""
+    """Experiments side by side in processes of this machine, each with its share of the cores and one GPU."""
 
     workers: int = 0
-    """Cells at a time; 0: one per GPU, or without one as many as there are cores (8 at most, for the memory)."""
+    """Experiments at a time; 0: one per GPU, or without one as many as there are cores (8 at most, for the memory)."""
 
     def run(
-        self, specs: Sequence[CellSpec], out: Path, watch: Watch = lambda spec, share: None
-    ) -> Iterator[CellResult]:
+        self, specs: Sequence[Experiment], out: Path, watch: Watch = lambda spec, share: None
+    ) -> Iterator[ExperimentResult]:
         devices, cores = cuda_devices(), os.cpu_count() or 1
         workers = max(1, min(self.workers or len(devices) or min(cores, 8), len(specs)))
         slots: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -60,7 +60,7 @@ class LocalExecutor:
             slots.put(slot)
         stop = threading.Event()
 
-        def work(spec: CellSpec) -> CellResult:
+        def work(spec: Experiment) -> ExperimentResult:
             slot = slots.get()
             try:
                 return _in_process(spec, out, _environment(slot, devices, max(cores // workers, 1)), stop, watch)
@@ -87,7 +87,7 @@ def cuda_devices() -> list[str]:
 
 
 def _environment(slot: int, devices: Sequence[str], threads: int) -> dict[str, str]:
-    """Of a cell's process: its threads, and one GPU, round robin."""
+    """Of an experiment's process: its threads, and one GPU, round robin."""
     own = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
     if devices:
         own["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
@@ -95,15 +95,15 @@ def _environment(slot: int, devices: Sequence[str], threads: int) -> dict[str, s
 
 
 def _in_process(
-    spec: CellSpec, out: Path, environment: dict[str, str], stop: threading.Event, watch: Watch
-) -> CellResult:
-    """Run a cell in a process, so that one that is killed for its memory takes nothing else with it."""
+    spec: Experiment, out: Path, environment: dict[str, str], stop: threading.Event, watch: Watch
+) -> ExperimentResult:
+    """Run an experiment in a process, so that one that is killed for its memory takes nothing else with it."""
     folder = spec.folder(out)
     written = folder / _SPEC
     with atomic_path(written) as temporary:
         temporary.write_text(spec.to_json() + "\n", encoding="utf8")
-    command = [sys.executable, "-m", "closeup_ns.bench.work", str(out), str(written)]
-    with open(folder / CELL_LOG, "w", encoding="utf8") as log:
+    command = [sys.executable, "-m", "closeup_ns.bench.stages", str(out), str(written)]
+    with open(folder / EXPERIMENT_LOG, "w", encoding="utf8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
             while process.poll() is None and not stop.is_set():
@@ -116,23 +116,24 @@ def _in_process(
     return _outcome(spec, out, process.returncode)
 
 
-def _outcome(spec: CellSpec, out: Path, code: int) -> CellResult:
+def _outcome(spec: Experiment, out: Path, code: int) -> ExperimentResult:
     """What the process left behind. One that ended without a word has failed."""
     folder = spec.folder(out)
     try:
-        found = read_cell(folder)
+        found = read_experiment(folder)
     except DataError:
         found = spec.result(out, "running")
     if code == 0 and found.state in ("done", "failed"):
         return found
-    why = f"the cell's process ended with code {code}; the end of {folder / CELL_LOG} is:\n{tail(folder / CELL_LOG)}"
+    log = folder / EXPERIMENT_LOG
+    why = f"the experiment's process ended with code {code}; the end of {log} is:\n{tail(log)}"
     return record_failure(replace(found, state="failed", error=why))
 
 
-def record_failure(result: CellResult) -> CellResult:
-    """Write the failure, unless a finished cell is there or the folder cannot be written: then it is only reported."""
+def record_failure(result: ExperimentResult) -> ExperimentResult:
+    """Write the failure, unless a finished experiment is there or the folder cannot be written."""
     try:
-        if read_cell(result.folder).state == "done":
+        if read_experiment(result.folder).state == "done":
             return result
     except DataError:
         pass

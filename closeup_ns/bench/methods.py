@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
-import yaml
+from pydantic import BeforeValidator, Field
+from pydantic.dataclasses import dataclass
 
+from closeup_ns.bench.scenes.protocol import NAME
 from closeup_ns.errors import CloseupError, DataError
+from closeup_ns.schema import CLOSED, read_as
 
 FILE = Path(__file__).parent / "methods.yaml"
 ZOOM = 3.0
 """How much closer each round goes (`PlannerConfig.zoom`; paper, section 5.2)."""
+PARSER = "closeup-data"
 _OURS = "closeup-"
 _REFINER = "--pipeline.refiner."
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long every row trains."""
+    """How long every row trains, in steps."""
 
     base_steps: int
     rounds: int
@@ -33,31 +36,46 @@ class Budget:
 
     @property
     def total(self) -> int:
-        """Steps in total, the same for every row."""
+        """Steps in total, the same for every row without a CPU budget."""
         return self.base_steps + self.rounds * self.round_steps
 
 
-@dataclass(frozen=True)
+def _flat(value: Any) -> Any:
+    """Arguments as strings: YAML reads 0.3 and False, and an alias inside of a list is a list inside of a list."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    return [str(item) for part in value for item in (part if isinstance(part, list) else [part])]
+
+
+Arguments = Annotated[tuple[str, ...], BeforeValidator(_flat)]
+
+
+@dataclass(frozen=True, config=CLOSED)
 class Method:
     """One row. Exactly one of ``nerfstudio`` and ``renders`` is set."""
 
-    name: str
+    name: Annotated[str, Field(pattern=NAME)]
     label: str = ""
     """What tables call it."""
     nerfstudio: str = ""
     """Method of ns-train."""
     quick: str = ""
     """The method of ns-train for quick benches; "" for the same one."""
-    options: tuple[str, ...] = ()
+    options: Arguments = ()
     """Further options of ns-train. ``{closest}`` stands for the factor of the protocol's last round."""
-    quick_options: tuple[str, ...] = ()
+    quick_options: Arguments = ()
     """Still further ones, for quick benches."""
-    rounds: int | None = None
+    rounds: Literal[0, 1] | None = None
     """Rounds of a progressive method: 0, 1, or None for the protocol's."""
-    needs: tuple[str, ...] = ()
-    """Parts of closeup-gs that it cannot do without: "see3d", "enhance"."""
+    needs: tuple[Literal["see3d", "enhance"], ...] = ()
+    """Parts of closeup-gs that it cannot do without."""
     test_poses: bool = False
     """Its first round's frontier is the protocol's test poses, as in the paper on LERF, instead of poses of its own."""
+    finer: Annotated[int, Field(ge=1, le=16)] = 1
+    """It trains on photographs this many times larger, along each axis, than the protocol's ``image_side``."""
+    cpu_time_of: str = ""
+    """It trains for as much CPU time as the row of this name, on the same scene with the same seed, instead of for as
+    many steps."""
     renders: str = ""
     """Folder with PROTOCOL/SCENE/NAME.png, for systems outside of nerfstudio."""
     note: str = ""
@@ -65,9 +83,7 @@ class Method:
 
     def __post_init__(self) -> None:
         if bool(self.nerfstudio) == bool(self.renders):
-            raise DataError(f"method {self.name}: give it either `nerfstudio` or `renders`")
-        if self.rounds not in (None, 0, 1):
-            raise DataError(f"method {self.name}: rounds is {self.rounds}; it must be 0, 1 or absent")
+            raise ValueError(f"method {self.name}: give it either `nerfstudio` or `renders`")
 
     @property
     def ours(self) -> bool:
@@ -87,7 +103,9 @@ class Method:
         return budget
 
 
-def train_options(method: Method, budget: Budget, seed: int, quick: bool, cuda: bool, start: int = 0) -> list[str]:
+def train_options(
+    method: Method, budget: Budget, seed: int, quick: bool, cuda: bool, start: int = 0, steps: int = 0
+) -> list[str]:
     """Options of ns-train that set the steps, the seed, the device and what the row is about.
 
     Args:
@@ -95,21 +113,22 @@ def train_options(method: Method, budget: Budget, seed: int, quick: bool, cuda: 
         cuda: whether there is a GPU. Our methods find out by themselves.
         start: step that a resumed training starts at. nerfstudio counts ``max_num_iterations`` from there, our
             trainer from the start of the run.
+        steps: of a row without rounds whose CPU time is given; 0: those of ``budget``.
     """
-    own = method.schedule(budget)
-    words = ["--vis", "tensorboard", "--machine.seed", str(seed)]
+    own = Budget(steps, 0, 0) if steps else method.schedule(budget)
+    options = ["--vis", "tensorboard", "--machine.seed", str(seed)]
     if method.ours:
-        words += ["--pipeline.seed", str(seed)]
+        options += ["--pipeline.seed", str(seed)]
         for name, value in (("base-steps", own.base_steps), ("rounds", own.rounds), ("round-steps", own.round_steps)):
-            words += [f"--pipeline.schedule.{name}", str(value)]
+            options += [f"--pipeline.schedule.{name}", str(value)]
     else:
-        words += ["--max-num-iterations", str(own.total - start)]
+        options += ["--max-num-iterations", str(own.total - start)]
         for what in ("batch", "image", "all-images"):  # its own evaluation on the way is not looked at
-            words += [f"--steps-per-eval-{what}", str(10 * own.total)]
-        words += [] if cuda else ["--machine.device-type", "cpu", "--mixed-precision", "False"]
+            options += [f"--steps-per-eval-{what}", str(10 * own.total)]
+        options += [] if cuda else ["--machine.device-type", "cpu", "--mixed-precision", "False"]
     closest = f"{ZOOM**budget.rounds:g}"
     given = [*method.options, *(method.quick_options if quick else ())]
-    return words + [word.replace("{closest}", closest) for word in given]
+    return options + [option.replace("{closest}", closest) for option in given]
 
 
 def require_parts(method: Method, further: Sequence[str] = ()) -> None:
@@ -123,67 +142,60 @@ def require_parts(method: Method, further: Sequence[str] = ()) -> None:
     """
     if not method.needs:
         return
-    from closeup_ns.refine.refiner import RefinerConfig, check_refiner
-
-    hints = get_type_hints(RefinerConfig)
-    present = {*get_args(hints["kind"]), *hints}
-    lacking = [part for part in method.needs if part not in present]
-    if lacking:
-        raise CloseupError(
-            f"{method.label} needs {' and '.join(lacking)}, which this version of closeup-gs has not "
-            f"(its refiners are {', '.join(get_args(hints['kind']))})"
-        )
     import torch
     import tyro
 
-    words = _refiner_words([*method.options, *further])
-    config = tyro.cli(RefinerConfig, args=words, prog=f"bench row {method.name}: --pipeline.refiner")
+    from closeup_ns.refine.refiner import RefinerConfig, check_refiner
+
+    options = _refiner_options([*method.options, *further])
+    config = tyro.cli(RefinerConfig, args=options, prog=f"bench row {method.name}: --pipeline.refiner")
     try:
         check_refiner(config, "cuda" if torch.cuda.is_available() else "cpu")
     except CloseupError as reason:
         raise CloseupError(f"{method.label} needs {' and '.join(method.needs)}: {reason}") from reason
 
 
-def _refiner_words(words: Sequence[str]) -> list[str]:
+def _refiner_options(options: Sequence[str]) -> list[str]:
     """The refiner's options among those of ns-train, without their prefix; of what is given twice the last counts."""
     found: dict[str, list[str]] = {}
     taken: list[str] | None = None
-    for word in words:
-        if word.startswith(_REFINER):
-            taken = found["--" + word.removeprefix(_REFINER)] = []
-        elif word.startswith("--"):
+    for option in options:
+        if option.startswith(_REFINER):
+            taken = found["--" + option.removeprefix(_REFINER)] = []
+        elif option.startswith("--"):
             taken = None
         elif taken is not None:
-            taken.append(word)
-    return [word for name, values in found.items() for word in (name, *values)]
+            taken.append(option)
+    return [part for name, values in found.items() for part in (name, *values)]
 
 
-def load_methods(path: Path = FILE) -> dict[str, Method]:
-    """All rows by name.
-
-    Raises:
-        DataError: the file cannot be read, or has a key that does not exist.
-    """
-    return {name: _method(str(name), entry, path) for name, entry in _content(path)["methods"].items()}
+def load_methods() -> dict[str, Method]:
+    """All rows of methods.yaml by name."""
+    return _content().methods
 
 
 def table_methods(table: str, protocol: str = "") -> tuple[str, ...]:
-    """Names of a table's rows in order; "auto" is the table that the paper shows ``protocol`` in."""
-    content = _content(FILE)
+    """Names of a table's rows in order; "auto" is the table that shows ``protocol``."""
+    content = _content()
     if table == "auto":
-        table = content["protocols"].get(protocol, "default")
-    if table not in content["tables"]:
-        raise DataError(f"there is no table {table!r}; there are auto, {', '.join(content['tables'])}")
-    return tuple(content["tables"][table])
+        table = content.protocols.get(protocol, "default")
+    if table not in content.tables:
+        raise DataError(f"there is no table {table!r}; there are auto, {', '.join(content.tables)}")
+    return content.tables[table]
 
 
-def pick_methods(names: Sequence[str], folders: Mapping[str, str], path: Path = FILE) -> list[Method]:
+def table_names() -> list[str]:
+    """The tables of methods.yaml."""
+    return list(_content().tables)
+
+
+def pick_methods(names: Sequence[str], folders: Mapping[str, str]) -> list[Method]:
     """The rows called ``names``: of methods.yaml, else any method of ns-train; then folders of renders by name.
 
     Raises:
         DataError: a name is neither.
     """
-    known = load_methods(path)
+    known = load_methods()
     picked = [known.get(name) or _nerfstudio_method(name, known) for name in dict.fromkeys(names)]
     added = [Method(name, name, renders=str(Path(folder).resolve())) for name, folder in folders.items()]
     doubled = {method.name for method in picked} & {method.name for method in added}
@@ -203,37 +215,23 @@ def _nerfstudio_method(name: str, known: Mapping[str, Method]) -> Method:
     return Method(name, name, nerfstudio=name)
 
 
-def _method(name: str, entry: Any, path: Path) -> Method:
-    known = {item.name: item for item in fields(Method)}
-    unknown = [key for key in entry if key not in known or key == "name"] if isinstance(entry, dict) else ["?"]
-    if unknown or "/" in name or name.startswith("."):
-        raise DataError(f"{path}: method {name!r} has no key {(unknown or ['name'])[0]!r}; it has {', '.join(known)}")
-    values = {key: _text(value) if known[key].default is not MISSING else value for key, value in entry.items()}
-    return Method(name, **{"label": name, **values})
+def _named(entries: Any) -> Any:
+    """Every entry knows its key, and is labelled with it where it has no label."""
+    if not isinstance(entries, dict):
+        return entries
+    return {
+        name: {"label": str(name), **entry, "name": str(name)} if isinstance(entry, dict) else entry
+        for name, entry in entries.items()
+    }
 
 
-def _text(value: Any) -> Any:
-    """Lists become tuples of words: YAML reads 0.3 and False where a command line is meant."""
-    return tuple(str(word) for word in value) if isinstance(value, list) else value
+@dataclass(frozen=True, config=CLOSED)
+class _File:
+    methods: Annotated[dict[str, Method], BeforeValidator(_named)]
+    tables: dict[str, tuple[str, ...]]
+    protocols: dict[str, str]
 
 
 @cache
-def _content(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf8"))
-        if not isinstance(content, dict) or not isinstance(content.get("methods"), dict):
-            raise ValueError("it needs `methods`")
-        content["methods"] = {
-            name: {key: _flat(value) for key, value in entry.items()} if isinstance(entry, dict) else entry
-            for name, entry in content["methods"].items()
-        }
-        return content
-    except (OSError, yaml.YAMLError, ValueError) as problem:
-        raise DataError(f"cannot read the methods {path} ({problem})") from None
-
-
-def _flat(value: Any) -> Any:
-    """An alias inside of a list is a list inside of a list."""
-    if not isinstance(value, list):
-        return value
-    return [word for part in value for word in (part if isinstance(part, list) else [part])]
+def _content() -> _File:
+    return read_as(_File, FILE, "It comes with closeup-ns: install that again")

@@ -4,58 +4,54 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from closeup_ns.errors import CloseupError
 
-POLL_SECONDS = 1.0
-"""How often a training's log is looked at: watching took a quarter of a core from the trainings at 0.25."""
 TAIL_LINES = 15
 """Lines of a failed process's log that its error shows."""
 
 
-def run_training(
-    command: Sequence[str],
-    log: Path,
-    threads: int,
-    progress: Callable[[float], None] = lambda percent: None,
-    inherited: Sequence[int] = (),
-) -> None:
+def run_training(command: Sequence[str], log: Path, threads: int) -> float:
     """Run ns-train on ``threads`` threads with its output in ``log``. It ends with this call, whatever ends it.
 
     Args:
         command: the whole command line.
         log: file for what it prints; overwritten.
         threads: OMP_NUM_THREADS, unless the environment says another number.
-        progress: called about once a second with the percentage that nerfstudio prints.
-        inherited: file descriptors that the process keeps open.
+
+    Returns:
+        Its CPU time in seconds, of all its threads and processes.
 
     Raises:
         CloseupError: it failed; the message carries the end of its log.
     """
     quiet = {"OMP_WAIT_POLICY": "passive", "TORCH_COMPILE_DISABLE": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
     quiet["OMP_NUM_THREADS"] = str(threads)
+    before = _children_cpu()
     with open(log, "w", encoding="utf8") as written:
-        process = subprocess.Popen(
-            command, stdout=written, stderr=subprocess.STDOUT, env={**quiet, **os.environ}, pass_fds=inherited
-        )
+        process = subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT, env={**quiet, **os.environ})
         try:
-            while process.poll() is None:
-                progress(percentage(log))
-                time.sleep(POLL_SECONDS)
+            process.wait()
         finally:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
-    progress(100.0)
     if process.returncode != 0:
         raise CloseupError(
             f"ns-train failed with exit code {process.returncode}; all of its output is in {log}, the end is:\n"
             + tail(log)
         )
+    return _children_cpu() - before
+
+
+def _children_cpu() -> float:
+    """CPU time in seconds of this process's children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def percentage(log: Path) -> float:

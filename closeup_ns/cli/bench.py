@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from closeup_ns.bench.cell import CellResult, CellSpec, case_folder, read_cells
 from closeup_ns.bench.executor import make_executor, record_failure
+from closeup_ns.bench.experiment import Experiment, ExperimentResult, read_experiments, scene_folder
 from closeup_ns.bench.methods import Budget, Method, load_methods, pick_methods, table_methods
-from closeup_ns.bench.prepare import prepare_case
-from closeup_ns.bench.protocol import Protocol, Scene, load_protocol
-from closeup_ns.bench.work import finished_cell
+from closeup_ns.bench.scenes.prepare import prepare_scene
+from closeup_ns.bench.scenes.protocol import Protocol, Scene, load_protocol
+from closeup_ns.bench.stages import finished_experiment
 from closeup_ns.errors import CloseupError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
 
@@ -34,15 +34,15 @@ QUICK = Budget(3000, 3, 500)
 class Bench:
     """Run a protocol: every method on every scene with every seed, all for the same number of steps, and tabulate.
 
-    Interrupted or repeated, it goes on where it was: finished cells are kept while their settings are unchanged, a
-    training that was killed continues from its checkpoint, and what failed is tried again.
+    Interrupted or repeated, it goes on where it was: finished experiments are kept while their settings are unchanged,
+    a training that was killed continues from its checkpoint, and what failed is repeated.
     """
 
     protocol: str = "demo"
     """demo, farclose, lerf, llff or zoom, or the path of a protocol of your own (YAML)."""
     methods: tuple[str, ...] = ()
     """Rows, by their names in closeup_ns/bench/methods.yaml, or any method of ns-train; default: those of --table."""
-    table: Literal["auto", "default", "1", "2", "3", "fig5"] = "auto"
+    table: Literal["auto", "default", "1", "2", "3", "fig5", "zoom"] = "auto"
     """Rows of one of the paper's tables; auto: of the one that shows this protocol."""
     renders: dict[str, str] = field(default_factory=dict)
     """Rows made by anything else: ``--renders zipnerf FOLDER`` for pictures FOLDER/PROTOCOL/SCENE/NAME.png."""
@@ -51,7 +51,7 @@ class Bench:
     data: Path = Path("data")
     """Folder that the protocol's data lie below."""
     output: Path = Path("outputs/bench")
-    """Folder for cases, cells and tables."""
+    """Folder for scenes, experiments and tables."""
     seeds: tuple[int, ...] = (0,)
     """Each row is trained once per seed."""
     quick: bool = not torch.cuda.is_available()
@@ -68,88 +68,98 @@ class Bench:
     """Further options for every ns-train, without dashes: ``--train-options pipeline.planner.anchors 3 mixed-precision
     False``. Several values of one option go into quotes."""
     workers: int = 0
-    """Cells at a time; 0: one per GPU, or without one as the cores allow."""
+    """Experiments at a time; 0: one per GPU, or without one as the cores allow."""
     executor: Literal["local", "ray"] = "local"
-    """local: processes of this machine. ray: a task per cell, on a cluster or a Ray that starts here."""
+    """local: processes of this machine. ray: a task per experiment, on a cluster or a Ray that starts here."""
     ray_address: str = ""
     """Cluster that --executor ray joins, e.g. HOST:6379; default: a Ray starts here."""
     only_tables: bool = False
-    """Train nothing: write the tables again from the cells that are there."""
-    video: bool = False
-    """Also film a dive at each scene's object of interest, all methods side by side."""
+    """Train nothing: write the tables from the experiments that are there."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Metrics and their weights."""
 
-    def main(self) -> list[CellResult]:
+    def main(self) -> list[ExperimentResult]:
         """Run what is left to run and write the tables.
 
         Returns:
-            All cells of this call, or with ``only_tables`` all that are in ``output``; rows in the order they were
-            given, which is the tables'.
+            All experiments of this call, or with ``only_tables`` all that are in ``output``; rows in the order they
+            were given, which is the tables'.
 
         Raises:
-            CloseupError: a name is unknown, Ray is missing, or every cell failed.
+            CloseupError: a name is unknown, Ray is missing, or every experiment failed.
         """
         console = Console()
         with _ended_by_sigterm():
-            cells = self._earlier() if self.only_tables else self._run(console)
-        if not cells:
-            raise CloseupError(f"there are no cells in {self.output}; run closeup-gs bench without --only-tables")
-        self._report(cells, console)
-        failed = [cell for cell in cells if cell.state != "done"]
-        if len(failed) == len(cells):
-            raise CloseupError(f"all {len(cells)} cells failed; the first: {failed[0].error}")
-        return cells
+            experiments = self._earlier() if self.only_tables else self._run(console)
+        if not experiments:
+            raise CloseupError(f"there are no experiments in {self.output}; run closeup-gs bench without --only-tables")
+        self._report(experiments, console)
+        failed = [experiment for experiment in experiments if experiment.state != "done"]
+        if len(failed) == len(experiments):
+            raise CloseupError(f"all {len(experiments)} experiments failed; the first: {failed[0].error}")
+        return experiments
 
-    def _earlier(self) -> list[CellResult]:
-        """The cells in ``output``: rows in the order of --methods, then of methods.yaml."""
+    def _earlier(self) -> list[ExperimentResult]:
+        """The experiments in ``output``: rows in the order of --methods, then of methods.yaml."""
         order = [*self.methods, *load_methods()]
-        cells = read_cells(self.output)
-        return sorted(cells, key=lambda cell: order.index(cell.method) if cell.method in order else len(order))
+        experiments = read_experiments(self.output)
+        return sorted(
+            experiments,
+            key=lambda experiment: order.index(experiment.method) if experiment.method in order else len(order),
+        )
 
-    def _report(self, cells: Sequence[CellResult], console: Console) -> None:
-        """Write the tables, plots, pictures and videos, and say where they are."""
-        from closeup_ns.bench.dive import VideoOptions
-        from closeup_ns.bench.report import write_report  # matplotlib takes its time, and --help has no need of it
+    def _report(self, experiments: Sequence[ExperimentResult], console: Console) -> None:
+        """Write the tables, plots and pictures, and say where they are."""
+        from closeup_ns.bench.output.report import (
+            write_report,  # matplotlib takes its time, and --help has no need of it
+        )
 
-        for path in write_report(self.output, cells, video=VideoOptions() if self.video else None):
+        for path in write_report(self.output, experiments):
             console.print(escape(str(path)), soft_wrap=True, highlight=False)
 
-    def _run(self, console: Console) -> list[CellResult]:
+    def _run(self, console: Console) -> list[ExperimentResult]:
         executor = make_executor(self.executor, self.workers, self.ray_address)
         protocol = load_protocol(self.protocol, threshold=self.threshold).pick(self.scenes)
         names = self.methods or (() if self.renders else table_methods(self.table, protocol.name))
         methods = pick_methods(names, self.renders)
         specs, results = [], []
         for scene in protocol.scenes:
-            cells = self._cells(protocol, scene, methods)
+            experiments = self._experiments(protocol, scene, methods)
             try:
-                prepare_case(protocol.name, scene, self.data, case_folder(self.output, protocol.name, scene.name))
-                specs += cells
+                with console.status(f"preparing {protocol.name} {scene.name}"):
+                    prepare_scene(protocol.name, scene, self.data, scene_folder(self.output, protocol.name, scene.name))
+                specs += experiments
             except (CloseupError, OSError) as problem:
-                results += [record_failure(spec.result(self.output, "failed", str(problem))) for spec in cells]
-        results += [cell for spec in specs if (cell := finished_cell(spec, self.output)) is not None]
-        for cell in results:
-            console.print(_line(cell, kept=cell.state == "done"), soft_wrap=True, highlight=False)
-        finished = {cell.folder for cell in results}
+                results += [record_failure(spec.result(self.output, "failed", str(problem))) for spec in experiments]
+        results += [experiment for spec in specs if (experiment := finished_experiment(spec, self.output)) is not None]
+        for experiment in results:
+            console.print(_line(experiment, kept=experiment.state == "done"), soft_wrap=True, highlight=False)
+        finished = {experiment.folder for experiment in results}
         left = [spec for spec in specs if spec.folder(self.output) not in finished]
         with _progress(console) as bar:
-            task, shares = bar.add_task("cells", total=float(max(len(left), 1))), dict.fromkeys(map(_key, left), 0.0)
+            task, shares = (
+                bar.add_task("experiments", total=float(max(len(left), 1))),
+                dict.fromkeys(map(_key, left), 0.0),
+            )
 
-            def watch(spec: CellSpec, share: float) -> None:
+            def watch(spec: Experiment, share: float) -> None:
                 shares[_key(spec)] = share
                 bar.update(task, completed=sum(shares.values()))
 
-            for cell in executor.run(left, self.output, watch) if left else ():
-                results.append(cell)
-                shares[(cell.scene, cell.method, cell.seed)] = 1.0
-                bar.update(task, completed=sum(shares.values()))
-                bar.console.print(_line(cell), soft_wrap=True, highlight=False)
+            for by_time in (False, True):  # rows that train for as much time as another one come after it
+                wave = [spec for spec in left if bool(spec.method.cpu_time_of) == by_time]
+                for experiment in executor.run(wave, self.output, watch) if wave else ():
+                    results.append(experiment)
+                    shares[(experiment.scene, experiment.method, experiment.seed)] = 1.0
+                    bar.update(task, completed=sum(shares.values()))
+                    bar.console.print(_line(experiment), soft_wrap=True, highlight=False)
         order = [method.name for method in methods]
-        return sorted(results, key=lambda cell: (order.index(cell.method), cell.scene, cell.seed))
+        return sorted(
+            results, key=lambda experiment: (order.index(experiment.method), experiment.scene, experiment.seed)
+        )
 
-    def _cells(self, protocol: Protocol, scene: Scene, methods: Sequence[Method]) -> list[CellSpec]:
-        """The cells of one scene. A folder of renders has no seeds."""
+    def _experiments(self, protocol: Protocol, scene: Scene, methods: Sequence[Method]) -> list[Experiment]:
+        """The experiments of one scene. A folder of renders has no seeds."""
         standard = QUICK if self.quick else FULL
         budget = Budget(
             self.base_steps or standard.base_steps,
@@ -158,7 +168,7 @@ class Bench:
         )
         options = tuple(word for name, value in self.train_options.items() for word in (f"--{name}", *value.split()))
         return [
-            CellSpec(protocol.name, scene.name, method, seed, budget, self.quick, options, self.evaluation)
+            Experiment(protocol.name, scene.name, method, seed, budget, self.quick, options, self.evaluation)
             for method in methods
             for seed in (self.seeds if not method.renders else (0,))
         ]
@@ -166,7 +176,7 @@ class Bench:
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM (of a batch system, say) ends the cells' processes too, as Ctrl-C does: it becomes a SystemExit."""
+    """SIGTERM (of a batch system, say) ends the experiments' processes too, as Ctrl-C does: it becomes a SystemExit."""
 
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
@@ -181,19 +191,19 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _key(spec: CellSpec) -> tuple[str, str, int]:
+def _key(spec: Experiment) -> tuple[str, str, int]:
     return spec.scene, spec.method.name, spec.seed
 
 
-def _line(cell: CellResult, kept: bool = False) -> str:
-    """What is said when a cell is over."""
-    where = f"{cell.protocol} {cell.scene}: {escape(cell.label)}, seed {cell.seed}"
-    if cell.state != "done":
-        last = cell.error.strip().splitlines()[-1:] or ["no reason given"]
+def _line(experiment: ExperimentResult, kept: bool = False) -> str:
+    """What is said when an experiment is over."""
+    where = f"{experiment.protocol} {experiment.scene}: {escape(experiment.label)}, seed {experiment.seed}"
+    if experiment.state != "done":
+        last = experiment.error.strip().splitlines()[-1:] or ["no reason given"]
         return f"[red]failed[/] {where}: {escape(last[0])}"
     if kept:
         return f"[green]kept[/]   {where}"
-    took = f" ({sum(cell.seconds.get(stage, 0.0) for stage in ('train', 'render', 'score')):.0f} s)"
+    took = f" ({sum(experiment.seconds.get(stage, 0.0) for stage in ('train', 'render', 'score')):.0f} s)"
     return f"[green]done[/]   {where}{took}"
 
 

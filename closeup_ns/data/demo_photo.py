@@ -1,9 +1,10 @@
 """How the demo's camera turns light into a photograph: lens, sensor, tone curve, resize, JPEG.
 
-The scene is imaged on a sensor with ``reduction`` times the pixels of the photograph per axis. Its pixels average
-their area; before them the lens blurs, after them come shot and read noise, the sRGB curve, and the resize that photo
-tools do (Lanczos, on the encoded 8-bit values). Exact box averages of the final pixel, as most synthetic sets have
-them, would flatter a renderer that models a pixel as a small box (research/quality.md, "the pixel's own footprint").
+The scene is imaged on a sensor with ``reduction`` times the pixels of the photograph per axis (1 for originals). Its
+pixels average their area; before them the lens blurs, after them come shot and read noise, the sRGB curve, and the
+resize that photo tools do (Lanczos, on the encoded 8-bit values). Exact box averages of the final pixel, as most
+synthetic sets have them, would flatter a renderer that models a pixel as a small box (research/quality.md, "the
+pixel's own footprint").
 """
 
 from __future__ import annotations
@@ -46,17 +47,20 @@ class PhotoModel:
         variance = np.clip(exposed, 0, None) / self.full_well + (self.read_noise / self.full_well) ** 2
         return (exposed + np.sqrt(variance) * rng.standard_normal(exposed.shape, np.float32)).astype(np.float32)
 
-    def develop(
-        self, radiance: FloatImage, rng: np.random.Generator | None = None, exposure_stops: float = 0.0
-    ) -> NDArray[np.uint8]:
+    def develop(self, radiance: FloatImage, rng: np.random.Generator | None = None) -> NDArray[np.uint8]:
         """The photograph, uint8 sRGB [H / reduction, W / reduction, 3], of linear radiance on the sensor [H, W, 3].
 
         Without ``rng`` the sensor is noiseless: the true close-ups are made so, because PSNR against them shall judge
-        the renderer and not the grain. ``exposure_stops`` drifts the exposure of this one photograph.
+        the renderer and not the grain.
         """
-        exposed = self.lens(radiance) * np.float32(self.exposure * 2.0**exposure_stops)
+        exposed = self.lens(radiance) * np.float32(self.exposure)
         if rng is not None:
             exposed = self.noise(exposed, rng)
         encoded = (linear_to_srgb(exposed) * 255 + 0.5).astype(np.uint8)
-        size = (encoded.shape[1] // self.reduction, encoded.shape[0] // self.reduction)
-        return np.asarray(Image.fromarray(encoded).resize(size, Image.Resampling.LANCZOS))
+        return reduced(encoded, self.reduction)
+
+
+def reduced(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """``image`` [H, W, 3] with ``factor`` times fewer pixels along each axis, as photo tools make it (Lanczos)."""
+    size = (image.shape[1] // factor, image.shape[0] // factor)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) if factor > 1 else image

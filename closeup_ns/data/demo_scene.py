@@ -1,14 +1,14 @@
 """The demo scene as data on disk: far photographs with sparse points to train on, and true close-ups to judge by.
 
-folder/capture/   transforms.json, images/*.jpg, sparse_pc.ply: all that training sees
-folder/truth/     transforms.json, images/*.png: the close-ups, in the same world frame; capture/ never refers to it
-folder/demo.json  the target point and where a user would click on it, d0, the settings;
+folder/capture/   transforms.json, images/*.jpg as taken, images_4/*.jpg reduced to what is trained on, sparse_pc.ply:
+                      all that training sees
+folder/truth/     cameras.json, images/*.png: the close-ups, in the same world frame; capture/ never refers to it
+folder/demo.json  `DemoNote`: the target point and where a user would click on it;
                       written last, so its presence says that all is there
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from scipy.ndimage import maximum_filter
 from closeup_ns.atomic import write_json
 from closeup_ns.data.demo_camera import SCALES, Walk, closeup_views, far_views, rays_through
 from closeup_ns.data.demo_layout import Points, still_life, target_point
-from closeup_ns.data.demo_photo import PhotoModel
+from closeup_ns.data.demo_photo import PhotoModel, reduced
 from closeup_ns.data.demo_render import World
 from closeup_ns.data.demo_write import write_photograph, write_points, write_transforms
+from closeup_ns.data.eval_cameras import EvalCamera, write_cameras
 from closeup_ns.errors import PlanningError
 from closeup_ns.views.view import View
 
@@ -30,9 +31,6 @@ HOLD_OUT_EVERY = 8
 _FAR_SAMPLES, _TRUTH_SAMPLES = 4, 9
 _POINT_NOISE_METRES = 0.0008
 """Standard deviation of a sparse point: about half a pixel of a far photograph, as structure from motion has it."""
-
-Progress = Callable[[int, int, str], None]
-"""Called with (images done, images in all, what is being done)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +45,39 @@ class DemoScene:
     """Median distance of the training photographs from the target."""
 
 
+@dataclass(frozen=True)
+class Click:
+    """A pixel of a photograph of the size that is trained on, counted from its upper left corner."""
+
+    photo: str
+    column: float
+    row: float
+
+
+@dataclass(frozen=True)
+class DemoNote:
+    """What demo.json says."""
+
+    target: tuple[float, float, float]
+    """World position in the frame of transforms.json."""
+    d0: float
+    """Median distance of the training photographs from the target."""
+    click: Click
+    """Where a user would click on the target."""
+    held_out: tuple[str, ...]
+    """File names of the far photographs that are not trained on."""
+    seed: int
+    """Of the scene."""
+
+
 def write_demo_scene(
     folder: Path,
     seed: int = 0,
     far_count: int = 34,
     size: tuple[int, int] = (512, 384),
     closeups_per_scale: int = 4,
-    photo: PhotoModel | None = None,
-    walk: Walk | None = None,
-    exposure_drift: float = 0.0,
+    finer: int = 4,
     light_samples: int = 144,
-    progress: Progress = lambda done, total, what: None,
 ) -> DemoScene:
     """Render the still life and write it below ``folder``. The same arguments give the same files.
 
@@ -65,52 +85,49 @@ def write_demo_scene(
         folder: receives capture/, truth/ and demo.json.
         seed: of the plant, the cameras and the noise.
         far_count: far photographs; every `HOLD_OUT_EVERY`-th is listed for testing and the others for training.
-        size: width and height of every image, in pixels.
+        size: width and height in pixels of what is trained on (capture/images_N) and of the true close-ups.
         closeups_per_scale: true close-ups at each of `SCALES`.
-        photo: the camera's optics and sensor; by default those of `PhotoModel`.
-        walk: where the cameras stand; by default as `Walk` has it.
-        exposure_drift: standard deviation of each far photograph's exposure, in stops.
+        finer: N: how many times more pixels along each axis the photographs as taken (capture/images) have.
         light_samples: per place on a surface when the scene is lit; a square number.
-        progress: told after each image.
     """
-    photo, walk = photo or PhotoModel(), walk or Walk()
-    total = far_count + len(SCALES) * closeups_per_scale
-    progress(0, total, "building and lighting the still life")
     world, target = World(still_life(seed), light_samples), target_point()
     rng = np.random.default_rng([seed, 2])
-    views = far_views(target, far_count, size, walk, rng)
+    views, names = far_views(target, far_count, size, Walk(), rng), photo_names(far_count)
     held_out = [i % HOLD_OUT_EVERY == HOLD_OUT_EVERY // 2 for i in range(far_count)]
     train = [view for view, test in zip(views, held_out, strict=True) if not test]
     d0 = float(np.median([np.linalg.norm(view.position.numpy() - target) for view in train]))
-    photos = []
-    for i, view in enumerate(views):
-        noise = np.random.default_rng([seed, 3, i])
-        radiance = _expose(world, view, d0, photo, _FAR_SAMPLES, seed=1000 * seed + i)
-        photos.append(photo.develop(radiance, noise, exposure_drift * float(noise.standard_normal())))
-        progress(i + 1, total, "far photographs")
     scene = DemoScene(folder / "capture", folder / "truth", (float(target[0]), float(target[1]), float(target[2])), d0)
-    _write_capture(scene.capture, views, held_out, photos, photo, _sparse_points(world, train, photos, held_out, rng))
-    closeups = [
-        (scale, view)
-        for scale in SCALES
-        for view in closeup_views(target, train, scale, closeups_per_scale, size, walk, rng, world.distance)
+    larger, small = [view.scaled_to(size[0] * finer, size[1] * finer) for view in views], []
+    for i, (name, view) in enumerate(zip(names, larger, strict=True)):
+        small.append(_take(world, view, d0, scene.capture / "images" / name, finer, (seed, i)))
+    write_points(scene.capture / "sparse_pc.ply", *_sparse_points(world, train, small, held_out, rng))
+    _write_cameras(scene.capture, larger, held_out)
+    for i, (scale, view) in enumerate(closeups := _closeups(world, train, closeups_per_scale, rng)):
+        image = photographed(world, view, d0 / scale, 1000 * seed + 500 + i)
+        write_photograph(_truth_path(scene.truth, scale, i), image)
+    truth = [
+        EvalCamera((path := _truth_path(scene.truth, scale, i)).stem, scale, view, path)
+        for i, (scale, view) in enumerate(closeups)
     ]
-    for i, (scale, view) in enumerate(closeups):
-        radiance = _expose(world, view, d0 / scale, photo, _TRUTH_SAMPLES, seed=1000 * seed + 500 + i)
-        write_photograph(scene.truth / _truth_name(scale, i), photo.develop(radiance))
-        progress(far_count + i + 1, total, f"true close-ups, {scale}x")
-    frames = [(_truth_name(scale, i), view, {"scale": scale}) for i, (scale, view) in enumerate(closeups)]
-    write_transforms(scene.truth, frames, {"target": list(scene.target), "d0": d0})
-    train_names = [name for name, out in zip(photo_names(far_count), held_out, strict=True) if not out]
-    click = _click(world, train, train_names, target)
-    settings = {"seed": seed, "far_count": far_count, "size": list(size), "closeups_per_scale": closeups_per_scale}
-    settings |= {"exposure_drift": exposure_drift, "photo": asdict(photo), "walk": asdict(walk)}
-    write_json(folder / "demo.json", {"target": list(scene.target), "d0": d0, "click": click, "settings": settings})
+    write_cameras(scene.truth / "cameras.json", truth)
+    kept = [name for name, out in zip(names, held_out, strict=True) if not out]
+    click, rest = _click(world, train, kept, target), tuple(name for name in names if name not in kept)
+    write_json(folder / "demo.json", asdict(DemoNote(scene.target, d0, click, rest, seed)))
     return scene
 
 
-def _truth_name(scale: int, index: int) -> str:
-    return f"images/closeup_{scale:02d}x_{index:02d}.png"
+def _closeups(world: World, train: list[View], count: int, rng: np.random.Generator) -> list[tuple[int, View]]:
+    """(scale, view) of ``count`` true close-ups per scale, as large as the views that are trained on."""
+    size, target = (train[0].width, train[0].height), target_point()
+    return [
+        (scale, view)
+        for scale in SCALES
+        for view in closeup_views(target, train, scale, count, size, Walk(), rng, world.distance)
+    ]
+
+
+def _truth_path(folder: Path, scale: int, index: int) -> Path:
+    return folder / "images" / f"closeup_{scale:02d}x_{index:02d}.png"
 
 
 def photo_names(count: int) -> list[str]:
@@ -118,9 +135,20 @@ def photo_names(count: int) -> list[str]:
     return [f"far_{i:03d}.jpg" for i in range(count)]
 
 
-def photographed(world: World, view: View, distance: float, photo: PhotoModel) -> NDArray[np.uint8]:
+def _take(world: World, view: View, d0: float, path: Path, finer: int, seeds: tuple[int, int]) -> NDArray[np.uint8]:
+    """Take one far photograph, write it as taken and ``finer`` times smaller, and return the smaller one."""
+    camera = PhotoModel(reduction=1)
+    radiance = _expose(world, view, d0, camera, _FAR_SAMPLES, seed=1000 * seeds[0] + seeds[1])
+    original = camera.develop(radiance, np.random.default_rng([seeds[0], 3, seeds[1]]))
+    small = reduced(original, finer)
+    write_photograph(path, original, camera.jpeg_quality)
+    write_photograph(path.parent.with_name(f"images_{finer}") / path.name, small, camera.jpeg_quality)
+    return small
+
+
+def photographed(world: World, view: View, distance: float, seed: int = 0) -> NDArray[np.uint8]:
     """What a noiseless camera at ``view`` shows [H, W, 3], as in truth/; ``distance`` is its scale's."""
-    return photo.develop(_expose(world, view, distance, photo, _TRUTH_SAMPLES, seed=0))
+    return PhotoModel().develop(_expose(world, view, distance, PhotoModel(), _TRUTH_SAMPLES, seed))
 
 
 def _expose(
@@ -134,26 +162,13 @@ def _expose(
     return world.radiance(sensor, distance / float(sensor.K[0, 0]) / 6, samples, seed)
 
 
-def _write_capture(
-    folder: Path,
-    views: list[View],
-    held_out: list[bool],
-    photos: list[NDArray[np.uint8]],
-    photo: PhotoModel,
-    points: tuple[Points, NDArray[np.uint8]],
-) -> None:
+def _write_cameras(folder: Path, views: list[View], held_out: list[bool]) -> None:
+    """transforms.json for the photographs as taken; nerfstudio and our parser find images_N beside images by name."""
     names = [f"images/{name}" for name in photo_names(len(views))]
-    for name, image in zip(names, photos, strict=True):
-        write_photograph(folder / name, image, photo.jpeg_quality)
-    write_points(folder / "sparse_pc.ply", *points)
     test = [name for name, out in zip(names, held_out, strict=True) if out]
-    lists = {
-        "train_filenames": [name for name in names if name not in test],
-        "val_filenames": test,
-        "test_filenames": test,
-    }
-    frames = [(name, view, {}) for name, view in zip(names, views, strict=True)]
-    write_transforms(folder, frames, {"ply_file_path": "sparse_pc.ply", **lists})
+    lists = {"train_filenames": [name for name in names if name not in test]}
+    lists |= {"val_filenames": test, "test_filenames": test}
+    write_transforms(folder, list(zip(names, views, strict=True)), {"ply_file_path": "sparse_pc.ply", **lists})
 
 
 def _sparse_points(
@@ -183,11 +198,8 @@ def _sparse_points(
     return clean + _POINT_NOISE_METRES * rng.standard_normal(clean.shape), np.concatenate(colours)
 
 
-def _click(world: World, train: list[View], names: list[str], target: Points) -> dict[str, str | float]:
-    """Where a user would click on the target: the training photograph that shows it, unhidden, nearest to its middle.
-
-    ``column`` and ``row`` count pixels from the upper left corner of that photograph.
-    """
+def _click(world: World, train: list[View], names: list[str], target: Points) -> Click:
+    """The target in the training photograph that shows it, unhidden, nearest to its middle."""
     spots: list[tuple[float, str, Points]] = []
     for view, name in zip(train, names, strict=True):
         if _sees(world, view, target[None])[0]:
@@ -196,7 +208,7 @@ def _click(world: World, train: list[View], names: list[str], target: Points) ->
     if not spots:
         raise PlanningError("the demo's occluders hide the target in every training photograph; choose another seed")
     _, name, uv = min(spots, key=lambda spot: spot[0])
-    return {"photo": name, "column": float(uv[0]), "row": float(uv[1])}
+    return Click(name, float(uv[0]), float(uv[1]))
 
 
 def _corners(

@@ -12,7 +12,7 @@ from closeup_ns.reading import reading
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Reads Python objects as the mappings, lists and words that they are written as."""
+    """Reads Python objects as the mappings, lists and strings that they are written as."""
 
 
 def _plain(loader: _PlainLoader, suffix: str, node: yaml.Node) -> Any:

@@ -1,199 +1,358 @@
-"""What a run's folder says, read without a model. What is missing or broken is said, not raised."""
+"""What a run's folder says, read through the round store, without a model. What is missing or broken is said."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Callable
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
-import torch
+from jaxtyping import Float
 from PIL import Image
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, as_tensor
 
-from closeup_ns.errors import RoundStorageError
+from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.refine.footprint import as_photographed
 from closeup_ns.report.config_file import option, read_config
-from closeup_ns.rounds.store import layout
+from closeup_ns.rounds.store.rounds import RoundStore
+from closeup_ns.schema import OPEN, checked, read_as
 
-VIEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-ROUND_NAME = re.compile(r"round_([1-9][0-9]*)")
+T = TypeVar("T")
 IDENTICAL_PSNR = 100.0
+_REMEDY = "Restore it from a copy of the run"
+Point = tuple[float, float, float]
+Row = tuple[float, float, float, float]
 
 
-@dataclass
-class ViewFacts:
+@dataclass(config=OPEN)
+class Camera:
+    """A camera of a plan."""
+
+    c2w: Annotated[tuple[Row, ...], Field(min_length=3, max_length=4)]
+    """OpenCV camera-to-world, the model's frame."""
+
+
+@dataclass(config=OPEN)
+class NamedCamera:
+    """A photograph or a finished view that a plan knows."""
+
+    name: str
+    view: Camera
+
+
+@dataclass(config=OPEN)
+class Plan:
+    """A round's plan for one target."""
+
+    target: Point
+    radius: Annotated[float, Field(gt=0)]
+    """Distance of this round's frontier from the target."""
+    zoom_total: Annotated[float, Field(gt=0)]
+    """How many times closer that is than the photographs."""
+    anchors: tuple[NamedCamera, ...]
+    updates: tuple[Camera, ...]
+    frontier: tuple[Camera, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(config=OPEN)
+class PlanFile:
+    """plan.json."""
+
+    plans: tuple[Plan, ...] = ()
+    """One per target."""
+    known: tuple[NamedCamera, ...] = ()
+    """All known views at the time."""
+
+
+@dataclass(config=OPEN)
+class Verdict:
+    """verdict.json: whether a round is kept. PSNR in dB on photographs that were held out meanwhile."""
+
+    accepted: bool
+    reason: str = ""
+    photographs_control: float | None = None
+    """After as many steps on photographs alone."""
+    photographs_round: float | None = None
+    """After the round."""
+    native_control: float | None = None
+    native_round: float | None = None
+    """The same two of the native crops of held-out photographs."""
+    known_share: float | None = None
+    """Mean weight of the round's views in the loss."""
+
+
+@dataclass(config=OPEN)
+class BeforeAfter:
+    """PSNR in dB of the test photographs, or of their native crops, before and after a round."""
+
+    before: float | None = None
+    after: float | None = None
+    registered: Annotated[float | None, Field(alias="after, registered")] = None
+    """After the round, from poses that were registered to the model."""
+
+
+@dataclass(config=OPEN)
+class Kernel:
+    """The pixel kernel, in squared pixels."""
+
+    eps2d: float | None = None
+    lens_blur: float | None = None
+    supersample: int | None = None
+
+
+@dataclass(config=OPEN)
+class MadeWith:
+    """What a round was made with."""
+
+    device: str = ""
+    refiner: str = ""
+    command: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(config=OPEN)
+class Report:
+    """report.json, written when a round is over."""
+
+    zoom: float | None = None
+    gaussians: int | None = None
+    native_views: int = 0
+    kernel: Kernel | None = None
+    native_kernel: Kernel | None = None
+    """Of the round's native views."""
+    evaluation_psnr: BeforeAfter | None = None
+    close_photograph_psnr: BeforeAfter | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time by stage."""
+    peak_memory_mb: float | None = None
+    peak_gpu_memory_mb: float | None = None
+    made_with: MadeWith = field(default_factory=MadeWith)
+
+
+@dataclass(config=OPEN)
+class Decision:
+    """The gate's decision on a view. PSNR in dB on its reliable pixels."""
+
+    verdict: str = "not judged"
+    reason: str = ""
+    psnr_before: float | None = None
+    psnr_after: float | None = None
+    known_share: float | None = None
+
+
+@dataclass(config=OPEN)
+class Pass:
+    """How a view was refined."""
+
+    refiner: str
+    generates: bool
+    pass_number: int
+    frames: int
+    references: tuple[str, ...]
+    peak_memory_mb: float
+    memory_of: str
+
+
+@dataclass(config=OPEN)
+class Header:
+    """views/NAME.json."""
+
+    decision: Decision = field(default_factory=Decision)
+    seconds: float | None = None
+    notes: dict[str, float | str] = field(default_factory=dict)
+    refined: Annotated[Pass | None, Field(alias="pass")] = None
+
+
+@dataclass(config=OPEN)
+class Target:
+    """An object of interest."""
+
+    point: Point
+    source: str = ""
+    distance: float | None = None
+    """From the cameras that see it."""
+    reliability: float | None = None
+
+
+@dataclass(config=OPEN)
+class Schedule:
+    """Steps and rounds."""
+
+    base_steps: int = 0
+    rounds: int = 0
+    round_steps: int = 0
+
+
+@dataclasses.dataclass
+class View:
     """One close-up that a round trained on."""
 
     name: str
-    header: dict[str, Any]
-    """Verdict of the gate, seconds, camera, the refiner's notes."""
+    header: Header
     pictures: dict[str, Path]
     """By what they show: render, refined, after, real. Only those that are there."""
-    real_share: float | None
+    photographed: float | None = None
     """Share of its pixels whose colour a real photograph set."""
-    psnr_after: float | None
+    psnr_after: float | None = None
     """dB on its reliable pixels after fine-tuning."""
-
-    @property
-    def decision(self) -> dict[str, Any]:
-        return self.header.get("decision") or {}
 
     @property
     def used(self) -> bool:
         """Whether the gate let any of it through."""
-        return self.decision.get("verdict") != "rejected"
+        return self.header.decision.verdict != "rejected"
+
+    @property
+    def rest(self) -> str:
+        """What the pixels are that no photograph set: invented by a generator, or the model's own render."""
+        return "invented" if self.header.refined is not None and self.header.refined.generates else "the model's own"
 
 
-@dataclass
-class RoundFacts:
+@dataclasses.dataclass
+class Round:
     """One round, finished or not."""
 
     number: int
-    plans: list[dict[str, Any]] = field(default_factory=list)
-    """One per target, as `RoundPlan.to_dict` wrote them."""
-    known: list[dict[str, Any]] = field(default_factory=list)
-    """All known views at the time; empty where an earlier version planned."""
-    verdict: dict[str, Any] = field(default_factory=dict)
-    report: dict[str, Any] = field(default_factory=dict)
-    """Empty while the round is under way."""
-    views: list[ViewFacts] = field(default_factory=list)
+    plan: PlanFile
+    verdict: Verdict | None = None
+    report: Report | None = None
+    """None while the round is under way."""
+    views: list[View] = field(default_factory=list)
     contact_sheet: Path | None = None
+    close_photographs: Path | None = None
+    """Native crops of held-out photographs before the round, after it, and as they are."""
     problems: list[str] = field(default_factory=list)
     """What could not be read, for the page."""
 
     @property
-    def real_share(self) -> float | None:
-        """Mean over the views that were used."""
-        shares = [view.real_share for view in self.views if view.used and view.real_share is not None]
-        return sum(shares) / len(shares) if shares else None
+    def used(self) -> list[View]:
+        """The views that the gate let through."""
+        return [view for view in self.views if view.used]
+
+    def shares(self) -> dict[str, float]:
+        """Of the pixels of the views that were used: photographed, the model's own, invented."""
+        known = [view for view in self.used if view.photographed is not None]
+        totals: dict[str, float] = {"photographed": 0.0, "the model's own": 0.0, "invented": 0.0}
+        for view in known:
+            assert view.photographed is not None
+            totals["photographed"] += view.photographed / len(known)
+            totals[view.rest] += (1 - view.photographed) / len(known)
+        return totals if known else {}
 
 
-@dataclass
-class RunFacts:
+@dataclasses.dataclass
+class Run:
     """A run's folder."""
 
     folder: Path
     config: dict[str, Any]
-    targets: list[dict[str, Any]]
-    rounds: list[RoundFacts]
-    schedule: dict[str, Any]
-    """``base_steps``, ``rounds`` and ``round_steps``: the command line's, or since rounds were asked for in the viewer
-    the changed ones."""
+    targets: list[Target]
+    rounds: list[Round]
+    schedule: Schedule
+    """The command line's, or since rounds were added in the viewer the changed one."""
     problems: list[str]
-
-    @property
-    def wanted_rounds(self) -> int:
-        """How many rounds the run was asked for."""
-        rounds = self.schedule.get("rounds")
-        return rounds if isinstance(rounds, int) else 0
 
     @property
     def finished(self) -> int:
         """How many rounds are over."""
-        return sum(bool(item.report) for item in self.rounds)
+        return sum(item.report is not None for item in self.rounds)
+
+    @property
+    def last(self) -> Report:
+        """Of the last round that is over; empty before."""
+        return next((item.report for item in reversed(self.rounds) if item.report is not None), Report())
 
 
-def read_run(config_path: Path) -> RunFacts:
+def read_run(config_path: Path) -> Run:
     """Everything that the page says.
 
     Raises:
         CheckpointError: ``config_path`` is no config.yml of a run.
     """
-    config = read_config(config_path)
-    folder, problems = config_path.parent, []
-    root = folder / "rounds"
-    matches = [ROUND_NAME.fullmatch(path.name) for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-    targets = _read_json(root / "targets.json", layout.TARGETS, problems).get("targets")
-    return RunFacts(
-        folder=folder,
-        config=config,
-        targets=targets or [],
-        rounds=[_read_round(root, number) for number in sorted(int(match[1]) for match in matches if match)],
-        schedule=_schedule(config, _read_json(root / "schedule.json", layout.SCHEDULE, problems)),
-        problems=problems,
-    )
+    config, problems = read_config(config_path), list[str]()
+    store = RoundStore(config_path.parent / "rounds")
+    configured = checked(Schedule, option(config, "pipeline.schedule") or {}, f"{config_path}: schedule", _REMEDY)
+    changed = _read(problems, Schedule, store.load_schedule, store.root / "schedule.json")
+    schedule = changed or configured
+    schedule.rounds = max(configured.rounds, schedule.rounds)  # more on the command line are not taken back
+    targets = _read(problems, list[Target], store.load_targets, store.root / "targets.json")
+    rounds = [_read_round(store, number) for number in store.rounds()]
+    return Run(config_path.parent, config, targets or [], rounds, schedule, problems)
 
 
-def _schedule(config: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
-    """What the run goes by, as `adopt_schedule` has it: more rounds on the command line are not taken back."""
-    schedule = {**(option(config, "pipeline.schedule") or {}), **changed}
-    asked = (part.get("rounds") for part in (option(config, "pipeline.schedule") or {}, changed))
-    schedule["rounds"] = max((rounds for rounds in asked if isinstance(rounds, int)), default=0)
-    return schedule
+def read_scores(path: Path) -> dict[str, Any]:
+    """What ns-eval wrote. DataError where it is missing or something else."""
+    remedy = "Write it anew with ns-eval --output-path, or leave --scores out"
+    content: dict[str, Any] = read_as(dict[str, Any], path, remedy)
+    return checked(dict[str, Any], content.get("results"), f"{path}: results", remedy)
 
 
-def _read_round(root: Path, number: int) -> RoundFacts:
-    folder, problems = root / f"round_{number}", []
-    plan = _read_json(folder / "plan.json", layout.PLAN, problems)
-    report = _read_json(folder / "report.json", layout.REPORT, problems)
-    sheet = folder / "contact_sheet.png"
-    if report and not sheet.is_file():
-        problems.append("contact_sheet.png is missing")
-    names = sorted(path.stem for path in (folder / "views").glob("*.json") if VIEW_NAME.fullmatch(path.stem))
-    return RoundFacts(
-        number=number,
-        plans=plan.get("plans", []),
-        known=plan.get("known", []),
-        verdict=_read_json(folder / "verdict.json", layout.VERDICT, problems),
-        report=report,
-        views=[_read_view(folder, name, bool(report), problems) for name in names],
-        contact_sheet=sheet if sheet.is_file() else None,
-        problems=problems,
-    )
-
-
-def _read_view(folder: Path, name: str, over: bool, problems: list[str]) -> ViewFacts:
-    """``name`` has been checked; the paths follow from it, never from what a file says."""
-    places = {"render": f"renders/{name}.png", "refined": f"images/{name}.png", "real": f"masks/{name}_real.png"}
-    if over:
-        places["after"] = f"after/{name}.png"
-    for place in places.values():
-        if not (folder / place).is_file():
-            problems.append(f"{place} is missing")
-    pictures = {kind: folder / place for kind, place in places.items() if (folder / place).is_file()}
-    share = None
-    if "real" in pictures:
-        mask = _read_picture(pictures["real"], "L", problems)
-        share = None if mask is None else float((mask > 127).mean())
-    after = _reliable_psnr(folder / f"exact/{name}.npz", pictures["after"], problems) if "after" in pictures else None
-    return ViewFacts(name, _read_json(folder / f"views/{name}.json", layout.VIEW, problems), pictures, share, after)
-
-
-def _reliable_psnr(exact: Path, picture: Path, problems: list[str]) -> float | None:
-    """PSNR in dB of ``picture``, seen as photographs see it, against their colours on the view's reliable pixels."""
-    shown = _read_picture(picture, "RGB", problems)
-    if shown is None:
-        return None
+def _read(problems: list[str], kind: Any, read: Callable[[], Any], where: Path) -> Any:
+    """What ``read`` gives, checked; None where there is nothing, and where it is broken, which is said."""
     try:
-        with np.load(exact, allow_pickle=False) as archive:
-            sparse, color = archive["sparse"], archive["color"]
-            footprint = archive["footprint"] if "footprint" in archive else np.ones(sparse.shape, np.float32)
-        if not sparse.any():
-            return None
-        truth = color.transpose(1, 2, 0)[sparse] / 65535.0
-        levels = torch.from_numpy(shown.transpose(2, 0, 1) / 255.0)
-        seen = as_photographed(levels, torch.from_numpy(footprint).to(levels)).permute(1, 2, 0).numpy()
-        error = float(np.square(seen[sparse] - truth).mean())
-    except Exception as error:  # a damaged archive raises what zlib, zipfile, numpy or the disk please
-        problems.append(f"{exact.parent.name}/{exact.name} cannot be read ({error})")
+        content = read()
+        return None if content is None else checked(kind, content, where, _REMEDY)
+    except CloseupError as problem:
+        problems.append(str(problem))
+    except Exception as problem:  # of a damaged file: the store names those that it knows
+        problems.append(f"{where} cannot be read ({problem!r}). {_REMEDY}")
+    return None
+
+
+def _read_round(store: RoundStore, number: int) -> Round:
+    folder, problems = store.folder(number), list[str]()
+    item = Round(
+        number,
+        _read(problems, PlanFile, lambda: store.load_plan(number), folder / "plan.json") or PlanFile(),
+        _read(problems, Verdict, lambda: store.load_verdict(number), folder / "verdict.json"),
+        _read(problems, Report, lambda: store.report(number), folder / "report.json"),
+        problems=problems,
+    )
+    item.views = [_read_view(store, item, name) for name in store.views(number)]
+    sheet, close = store.contact_sheet(number), store.close_photographs(number)
+    item.contact_sheet = sheet if sheet.is_file() else None
+    item.close_photographs = close if close.is_file() else None
+    if item.report is not None and item.views and item.contact_sheet is None:
+        problems.append(f"{sheet} is missing")
+    return item
+
+
+def _read_view(store: RoundStore, item: Round, name: str) -> View:
+    folder, problems = store.folder(item.number), item.problems
+    places = {"render": f"renders/{name}.png", "refined": f"images/{name}.png", "real": f"masks/{name}_real.png"}
+    if item.report is not None:
+        places["after"] = f"after/{name}.png"
+    problems += [f"{folder / place} is missing" for place in places.values() if not (folder / place).is_file()]
+    pictures = {kind: folder / place for kind, place in places.items() if (folder / place).is_file()}
+    header = _read(problems, Header, lambda: store.header(item.number, name), folder / f"views/{name}.json")
+    view = View(name, header or Header(), pictures)
+    if "real" in pictures:
+        mask = _read(problems, Any, lambda: _picture(pictures["real"], "L"), pictures["real"])
+        view.photographed = None if mask is None else float((mask > 127).mean())
+    if "after" in pictures:
+        read = lambda: _reliable_psnr(store, item.number, name, pictures["after"])  # noqa: E731
+        view.psnr_after = _read(problems, float, read, folder / f"exact/{name}.npz")
+    return view
+
+
+def _reliable_psnr(store: RoundStore, number: int, name: str, picture: Path) -> float | None:
+    """PSNR in dB of ``picture``, seen as photographs see it, against their colours on the view's reliable pixels."""
+    known = store.load_view(number, name).reliable
+    if not known.sparse.any():
         return None
+    shown: Float[Tensor, "3 H W"] = as_tensor(_picture(picture, "RGB").transpose(2, 0, 1) / 255.0)
+    seen = as_photographed(shown, known.footprint.double())
+    error = float((seen - known.color.double())[:, known.sparse].square().mean())
     return min(IDENTICAL_PSNR, -10 * float(np.log10(max(error, 1e-30))))
 
 
-def _read_picture(path: Path, mode: str, problems: list[str]) -> np.ndarray | None:
+def _picture(path: Path, mode: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert(mode))
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        problems.append(f"{path.parent.name}/{path.name} cannot be read ({error})")
-        return None
-
-
-def _read_json(path: Path, kind: layout.Kind, problems: list[str]) -> dict[str, Any]:
-    """The object in a file; {} where there is none, and said where it is broken."""
-    try:
-        return layout.load(path, kind) or {}
-    except RoundStorageError as error:
-        problems.append(str(error))
-        return {}
+        raise DataError(f"{path} cannot be read ({error}). {_REMEDY}") from error

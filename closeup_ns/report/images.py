@@ -23,6 +23,8 @@ class Embedded:
     width: int
     height: int
     """Pixels of the embedded picture."""
+    problem: str = ""
+    """Why there is none."""
 
 
 def embed(path: Path, long_side: int) -> Embedded:

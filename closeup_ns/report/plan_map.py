@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-from closeup_ns.report.markup import Markup, tag
+from closeup_ns.report import facts
 
 SIZE = 320
 CENTRE = SIZE / 2
@@ -42,52 +41,67 @@ class Camera:
         return math.hypot(*self.offset)
 
 
-def cameras_of(plan: dict[str, Any], known: Sequence[dict[str, Any]]) -> list[Camera]:
-    """The cameras of a plan (`RoundPlan.to_dict`) and of what was known; an anchor is shown once, as an anchor."""
-    target = [float(value) for value in plan["target"]]
-    anchors = {item["name"] for item in plan["anchors"]}
-    cameras = [_camera("known", item["name"], item["view"], target) for item in known if item["name"] not in anchors]
-    cameras += [_camera("anchor", item["name"], item["view"], target) for item in plan["anchors"]]
-    cameras += [_camera("update", f"update {i}", view, target) for i, view in enumerate(plan["updates"])]
-    cameras += [_camera("frontier", f"frontier {i}", view, target) for i, view in enumerate(plan["frontier"])]
-    return [camera for camera in cameras if math.isfinite(camera.distance)]
+@dataclass(frozen=True)
+class Mark:
+    """A camera as it is drawn, with a line along its view; units of the drawing, y down."""
+
+    kind: str
+    title: str
+    x: float
+    y: float
+    x2: float
+    y2: float
 
 
-def plan_map(plan: dict[str, Any], known: Sequence[dict[str, Any]], label: str) -> Markup:
-    """The map as SVG. Raises KeyError, TypeError or ValueError where the plan is not one of ours."""
-    cameras = cameras_of(plan, known)
-    base = float(plan["radius"]) * float(plan["zoom_total"])
+@dataclass(frozen=True)
+class Ring:
+    """Places of one distance to the target, and where the ring's label is."""
+
+    zoom: int
+    """How many times closer than the photographs."""
+    radius: float
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class PlanMap:
+    """What the page draws of a plan."""
+
+    window: str
+    """viewBox: the square that holds cameras, target and labels, so that a forward-facing capture fills the map."""
+    rings: list[Ring]
+    marks: list[Mark]
+    counts: dict[str, int]
+    """Cameras by kind."""
+    labels: dict[str, str] = field(default_factory=lambda: LABELS)
+    centre: float = CENTRE
+
+    @property
+    def counts_text(self) -> str:
+        return ", ".join(f"{self.counts[kind]} {name}" for kind, name in LABELS.items())
+
+
+def cameras_of(plan: facts.Plan, known: Sequence[facts.NamedCamera]) -> list[Camera]:
+    """The cameras of a plan and of what was known; an anchor is shown once, as an anchor."""
+    anchors = {item.name for item in plan.anchors}
+    cameras = [_camera("known", item.name, item.view, plan.target) for item in known if item.name not in anchors]
+    cameras += [_camera("anchor", item.name, item.view, plan.target) for item in plan.anchors]
+    cameras += [_camera("update", f"update {i}", view, plan.target) for i, view in enumerate(plan.updates)]
+    cameras += [_camera("frontier", f"frontier {i}", view, plan.target) for i, view in enumerate(plan.frontier)]
+    return cameras
+
+
+def plan_map(plan: facts.Plan, known: Sequence[facts.NamedCamera]) -> PlanMap:
+    """The map of one plan."""
+    cameras, base = cameras_of(plan, known), plan.radius * plan.zoom_total
     distances = [camera.distance for camera in cameras if camera.distance > 0] or [base]
-    scale = _Scale(min(*distances, float(plan["radius"])), max(*distances, base))
-    counts = ", ".join(
-        f"{sum(camera.kind == kind for camera in cameras)} {name}" for kind, name in LABELS.items()
-    )  # fmt: skip
-    title = f"{label}, seen from above: {counts}, around the target"
-    bearing = _free_bearing(cameras)
-    drawing = tag(
-        "svg",
-        tag("title", title),
+    scale, bearing = _Scale(min(*distances, plan.radius), max(*distances, base)), _free_bearing(cameras)
+    return PlanMap(
+        _window(cameras, scale, bearing),
         [_ring(scale, base, zoom, bearing) for zoom in _zooms(scale, base)],
         [_mark(camera, scale) for camera in cameras],
-        tag("path", d=f"M{CENTRE - 6} {CENTRE}h12M{CENTRE} {CENTRE - 6}v12", class_="target"),
-        viewBox=_window(cameras, scale, bearing),
-        role="img",
-        class_="map",
-        attributes={"aria-label": title},
-    )
-    keys = [
-        tag("li", _legend_mark(kind), f"{name} ({sum(camera.kind == kind for camera in cameras)})")
-        for kind, name in LABELS.items()
-    ]
-    keys.append(tag("li", tag("span", "+", class_="key target-key", aria_hidden="true"), "target"))
-    return tag(
-        "figure",
-        drawing,
-        tag("ul", keys, class_="legend"),
-        tag(
-            "figcaption", "Bearing as from above; distance to the target on a logarithmic scale, rings in times closer."
-        ),
-        class_="plan",
+        {kind: sum(camera.kind == kind for camera in cameras) for kind in LABELS},
     )
 
 
@@ -123,7 +137,7 @@ def _clear_of(bearing: float, radius: float) -> float:
 
 
 def _window(cameras: Sequence[Camera], scale: _Scale, bearing: float) -> str:
-    """viewBox: the square that holds cameras, target and labels, so that a forward-facing capture fills the map."""
+    """viewBox of the cameras, the target and the labels."""
     places = [_place(camera, scale) for camera in cameras] + [(CENTRE, CENTRE), _polar(RADIUS, bearing)]
     low = [min(place[axis] for place in places) - MARGIN for axis in range(2)]
     high = [max(place[axis] for place in places) + MARGIN for axis in range(2)]
@@ -141,39 +155,20 @@ def _place(camera: Camera, scale: _Scale) -> tuple[float, float]:
     return _polar(scale.radius(camera.distance), math.atan2(camera.offset[1], camera.offset[0]))
 
 
-def _ring(scale: _Scale, base: float, zoom: int, bearing: float) -> Markup:
+def _ring(scale: _Scale, base: float, zoom: int, bearing: float) -> Ring:
     radius = scale.radius(base / zoom)
     x, y = _polar(radius, _clear_of(bearing, radius))
-    text = tag("text", f"{zoom}x", x=f"{x:.1f}", y=f"{y + 3:.1f}")
-    return tag("g", tag("circle", cx=CENTRE, cy=CENTRE, r=f"{radius:.1f}"), text, class_="ring")
+    return Ring(zoom, round(radius, 1), round(x, 1), round(y, 1))
 
 
-def _mark(camera: Camera, scale: _Scale) -> Markup:
+def _mark(camera: Camera, scale: _Scale) -> Mark:
     x, y = _place(camera, scale)
+    title = f"{LABELS[camera.kind]}: {camera.name}, {camera.distance:.3g} from the target"
     ahead = (x + TICK * camera.forward[0], y - TICK * camera.forward[1])
-    tick = tag("line", x1=f"{x:.1f}", y1=f"{y:.1f}", x2=f"{ahead[0]:.1f}", y2=f"{ahead[1]:.1f}")
-    title = tag("title", f"{LABELS[camera.kind]}: {camera.name}, {camera.distance:.3g} from the target")
-    return tag("g", title, tick, _shape(camera.kind, x, y), class_=f"camera {camera.kind}")
+    return Mark(camera.kind, title, round(x, 1), round(y, 1), round(ahead[0], 1), round(ahead[1], 1))
 
 
-def _shape(kind: str, x: float, y: float) -> Markup:
-    """A shape per kind as well as a colour: the colours alone tell nothing to one man in twelve."""
-    if kind == "known":
-        return tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="3")
-    if kind == "anchor":
-        return tag("rect", x=f"{x - 4:.1f}", y=f"{y - 4:.1f}", width="8", height="8")
-    if kind == "update":
-        return tag("path", d=f"M{x:.1f} {y - 5.5:.1f}l5.5 5.5l-5.5 5.5l-5.5 -5.5z")
-    return tag("path", d=f"M{x:.1f} {y - 5.5:.1f}l5.5 9.5h-11z")
-
-
-def _legend_mark(kind: str) -> Markup:
-    return tag("svg", tag("g", _shape(kind, 7, 7), class_=f"camera {kind}"), viewBox="0 0 14 14", class_="key",
-               aria_hidden="true")  # fmt: skip
-
-
-def _camera(kind: str, name: str, view: dict[str, Any], target: Sequence[float]) -> Camera:
-    pose = view["c2w"]
-    x, y, z = (float(pose[axis][3]) - target[axis] for axis in range(3))
-    fx, fy, fz = (float(pose[axis][2]) for axis in range(3))
-    return Camera(kind, str(name), (x, y, z), (fx, fy, fz))
+def _camera(kind: str, name: str, view: facts.Camera, target: facts.Point) -> Camera:
+    x, y, z = (view.c2w[axis][3] - target[axis] for axis in range(3))
+    fx, fy, fz = (view.c2w[axis][2] for axis in range(3))
+    return Camera(kind, name, (x, y, z), (fx, fy, fz))

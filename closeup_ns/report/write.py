@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from closeup_ns.atomic import atomic_path
-from closeup_ns.errors import DataError
-from closeup_ns.reading import read_json
-from closeup_ns.report import sections
-from closeup_ns.report.facts import RunFacts, read_run
-from closeup_ns.report.markup import Content, Markup, tag
-from closeup_ns.report.parts import note, notes
-from closeup_ns.report.style import CSS, SCRIPT
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-"""The browser itself refuses everything that is not in the page."""
+from closeup_ns.atomic import atomic_path
+from closeup_ns.errors import CloseupError
+from closeup_ns.report.config_file import option
+from closeup_ns.report.facts import Kernel, Round, Run, View, read_run, read_scores
+from closeup_ns.report.images import Embedded, embed, embed_mark, embed_sheet
+from closeup_ns.report.plan_map import plan_map
+
+LONG_SIDE = 640
+"""Pixels of a picture in the page: what fits a column on a dense screen."""
+COMPARISONS = 6
+"""Views of a round with a slider; the contact sheet shows them all."""
+SHEET_WIDTH = 1240
+STAGES = {
+    "cut": "cutting originals",
+    "register": "registering photographs",
+    "plan": "planning",
+    "refine": "rendering and refining",
+    "judge": "judging",
+    "fine_tune": "fine-tuning",
+}
+_UNITS = {"psnr": " dB", "ssim": "", "lpips": ""}
 
 
 def default_output(config_path: Path) -> Path:
@@ -35,74 +48,162 @@ def write_report(config_path: Path, output: Path | None = None, scores: Path | N
     Raises:
         CheckpointError: this is no run.
         DataError: ``scores`` is not there or not what ns-eval writes.
-        DiskError: the page cannot be written.
+        CloseupError: the page cannot be written.
     """
     run = read_run(config_path)
     beside = config_path.parent / "eval.json"
-    results = _read_scores(scores or beside) if scores is not None or beside.is_file() else {}
+    results = read_scores(scores or beside) if scores is not None or beside.is_file() else {}
     text = page(run, results, datetime.datetime.now().astimezone())
     destination = output or default_output(config_path)
-    with atomic_path(destination) as temporary:
-        temporary.write_text(text, encoding="utf8")
+    try:
+        with atomic_path(destination) as temporary:
+            temporary.write_text(text, encoding="utf8")
+    except OSError as error:
+        reason = error.strerror or error
+        raise CloseupError(
+            f"cannot write {destination}: {reason}. Give --output a place that can be written"
+        ) from error
     return destination
 
 
-def page(run: RunFacts, scores: dict[str, Any], written: datetime.datetime) -> str:
-    """The whole page."""
-    title = f"closeup-gs: {run.config.get('experiment_name') or run.folder.name}"
-    body: list[Content] = [
-        tag("h1", title),
-        tag("p", f"{run.config.get('method_name', '')}, {run.config.get('timestamp', '')}. Written at ",
-            tag("time", written.strftime("%Y-%m-%d %H:%M:%S %z"), datetime=written.isoformat()), ".", class_="dim"),
-        _status(run, written),
-        notes("What could not be read:", run.problems),
-    ]  # fmt: skip
-    if run.rounds:
-        body.append(_guarded("Quality", lambda: sections.quality(run)))
-    body.append(_guarded("Scores", lambda: sections.scores(scores)))
-    for item in run.rounds:
-        body.append(_guarded(f"Round {item.number}", lambda item=item: sections.one_round(run, item)))
-    if run.rounds:
-        body.append(_guarded("What is generated", lambda: sections.generated(run)))
-        body.append(_guarded("Time and memory", lambda: sections.cost(run)))
-    body.append(_guarded("What was done", lambda: sections.made_with(run)))
-    head = [
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("style", Markup(CSS)),
+def page(run: Run, scores: dict[str, Any], written: datetime.datetime) -> str:
+    """The whole page. ``scores``: ns-eval's keys."""
+    environment = Environment(
+        loader=PackageLoader("closeup_ns.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "number": number, "percent": percent, "duration": duration, "mean": mean, "close_names": _names
+    }  # fmt: skip
+    far = {name: scores[name] for name in _UNITS if isinstance(scores.get(name), (int, float))}
+    return environment.get_template("page.html").render(
+        run=run, written=written, title=f"closeup-gs: {run.config.get('experiment_name') or run.folder.name}",
+        far_scores=[(f"far views, {name}", number(value, 3) + _UNITS[name]) for name, value in far.items()],
+        close_scores=_close_scores(scores), made_with=_made_with(run), closer=lambda item: _closer(run, item),
+        config=json.dumps(run.config, indent=2, default=str, sort_keys=True), draw=plan_map, chosen=_chosen,
+        refiners=_refiners, embedded_sheet=_sheet, stages=STAGES, embedded=_picture, covered=_covered,
+    )  # fmt: skip
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A figure, or a dash where there is none."""
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def percent(share: float | None) -> str:
+    """A share of one in per cent."""
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of those that are there."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _close_scores(results: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Scale -> metric -> value, from keys such as ``close_photo_psnr_3x``."""
+    found: dict[str, dict[str, float]] = {}
+    for key, value in results.items():
+        name, _, scale = key.removeprefix("close_").rpartition("_")
+        if key.startswith("close_") and scale.endswith("x") and isinstance(value, (int, float)):
+            found.setdefault(scale, {})[name] = value
+    return dict(sorted(found.items(), key=lambda item: (len(item[0]), item[0])))
+
+
+def _names(scores: dict[str, dict[str, float]]) -> list[str]:
+    return sorted({name for values in scores.values() for name in values})
+
+
+def _made_with(run: Run) -> list[tuple[str, str]]:
+    """Config, versions, device, refiner, kernel: what another person needs to do it again."""
+    config, last, schedule = run.config, run.last, run.schedule
+    made = last.made_with
+    targets = [
+        f"({', '.join(number(value, 3) for value in target.point)}), {target.source}, {number(target.distance, 3)} "
+        f"from the cameras that see it, {number(target.reliability)} reliable"
+        for target in run.targets
     ]
-    whole = tag("html", tag("head", head), tag("body", tag("main", body), tag("script", Markup(SCRIPT))), lang="en")
-    return f"<!doctype html>\n{whole}\n"
+    return [
+        ("method", str(config.get("method_name", ""))),
+        ("capture", str(option(config, "pipeline.datamanager.data") or config.get("data") or "")),
+        ("target", "; ".join(targets)),
+        (
+            "schedule",
+            f"{schedule.base_steps} steps on photographs alone, then {schedule.rounds} rounds of "
+            f"{schedule.round_steps}, each {option(config, 'pipeline.planner.zoom') or '–'} times closer",
+        ),
+        ("device", made.device or f"{option(config, 'machine.device_type')} (as configured)"),
+        ("refiner", made.refiner or f"{option(config, 'pipeline.refiner.kind')} (as configured)"),
+        ("pixel kernel", _kernel(last.kernel)),
+        ("pixel kernel of native views", _kernel(last.native_kernel) if last.native_views else ""),
+        ("Gaussians", "" if last.gaussians is None else number(last.gaussians, 0)),
+        ("seed", f"{option(config, 'pipeline.seed')} (rounds), {option(config, 'machine.seed')} (training)"),
+        ("versions", ", ".join(f"{name} {value}" for name, value in made.versions.items()) or "not recorded"),
+        ("command", made.command),
+    ]
 
 
-def _status(run: RunFacts, written: datetime.datetime) -> Markup | None:
-    at = written.strftime("%Y-%m-%d %H:%M:%S")
-    if not run.rounds:
-        if run.wanted_rounds == 0:
-            return note("This run has no rounds: it was asked for none.")
-        return note(
-            f"This run has no rounds yet: it is still training its base, or was stopped there. Written at {at}."
-        )
-    if run.finished < run.wanted_rounds:
-        return note(
-            f"Still training, or stopped: {run.finished} of {run.wanted_rounds} rounds are finished. Written at {at}; "
-            "ns-train writes this page again at the end of each round, and closeup-gs report at any time."
-        )
-    return None
+def _kernel(kernel: Kernel | None) -> str:
+    if kernel is None:
+        return ""
+    blur = f"{number(kernel.eps2d, 3)} px² on the screen, {number(kernel.lens_blur, 3)} px² of lens"
+    return f"{blur}, {kernel.supersample} x supersampled"
 
 
-def _guarded(name: str, section: Callable[[], Markup | None]) -> Content:
-    """A section, or what is wrong with the files that it is made of: one broken file must not cost the page."""
+def _closer(run: Run, item: Round) -> str:
+    planned = item.plan.plans[0].zoom_total if item.plan.plans else None
+    zoom = (item.report.zoom if item.report else None) or planned
+    step = option(run.config, "pipeline.planner.zoom")
+    if zoom is None and isinstance(step, (int, float)):
+        zoom = step**item.number
+    return "–" if zoom is None else f"{zoom:g}x"
+
+
+def _chosen(item: Round) -> list[View]:
+    """Views with a slider: frontier views first, which are the closest, then an even spread of the others."""
+    ordered = sorted(item.views, key=lambda view: ("frontier" not in view.name, not view.used, view.name))
+    frontier = [view for view in ordered if "frontier" in view.name][: COMPARISONS // 2 + 1]
+    others = [view for view in ordered if "frontier" not in view.name]
+    room = min(COMPARISONS - len(frontier), len(others))
+    return frontier + [others[(2 * i + 1) * len(others) // (2 * room)] for i in range(room)]
+
+
+def _refiners(item: Round) -> str:
+    """The refiners of a round's views, and whether they invent."""
+    passes = [view.header.refined for view in item.views if view.header.refined]
+    named = {one.refiner: "invents" if one.generates else "invents nothing" for one in passes}
+    return ", ".join(f"{name} ({invents})" for name, invents in named.items()) or "–"
+
+
+def _shown(make: Callable[[], Embedded]) -> Embedded:
     try:
-        return section()
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError) as problem:
-        return note(f"{name}: this part cannot be shown, since the run's files are not as expected ({problem!r}).")
+        return make()
+    except (OSError, ValueError) as problem:
+        return Embedded("", 0, 0, str(problem))
 
 
-def _read_scores(path: Path) -> dict[str, Any]:
-    content = read_json(path, dict[str, Any], "Let ns-eval write it again")
-    if not isinstance(content.get("results"), dict):
-        raise DataError(f"{path} is not what ns-eval writes: it has no results. Let ns-eval write it again")
-    return content["results"]
+def _picture(view: View, kind: str) -> Embedded:
+    if kind not in view.pictures:
+        return Embedded("", 0, 0, f"its picture '{kind}' is missing")
+    return _shown(lambda: embed(view.pictures[kind], LONG_SIDE))
+
+
+def _covered(view: View) -> Embedded | None:
+    """Stripes over the pixels that no photograph gave; None where that is not known."""
+    mark = _shown(lambda: embed_mark(view.pictures["real"], LONG_SIDE)) if "real" in view.pictures else None
+    return None if mark is None or mark.problem else mark
+
+
+def _sheet(path: Path) -> Embedded:
+    return _shown(lambda: embed_sheet(path, SHEET_WIDTH))

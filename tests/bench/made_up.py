@@ -1,4 +1,4 @@
-"""Cells that no training made: figures as a test wants them, written as a bench writes them."""
+"""Experiments that no training made: figures as a test wants them, written as a bench writes them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from closeup_ns.bench.cell import CellResult, State
+from closeup_ns.bench.experiment import ExperimentResult, State
 from closeup_ns.metrics.metric import Provenance
 from closeup_ns.metrics.scores import Row, Scores, write_scores
 
@@ -16,7 +16,7 @@ Images = Mapping[str, tuple[float, Mapping[str, float]]]
 """Name -> scale, metric -> value."""
 
 
-def made_up_cell(
+def made_up_result(
     out: Path,
     method: str,
     images: Images | None = None,
@@ -32,17 +32,17 @@ def made_up_cell(
     steps: int = 100,
     seconds: Mapping[str, float] | None = None,
     **about: Any,
-) -> CellResult:
-    """A cell, with scores where it is done."""
-    folder = out / "cells" / protocol / scene / f"{method}-seed{seed}"
-    cell = CellResult(
+) -> ExperimentResult:
+    """An experiment, with scores where it is done."""
+    folder = out / "experiments" / protocol / scene / f"{method}-seed{seed}"
+    experiment = ExperimentResult(
         protocol, scene, method, label or method, seed, state, folder, error, dict(seconds or {}), steps=steps
     )
-    cell.write()
+    experiment.write()
     if images is not None:
         rows = [Row(name, scale, dict(values)) for name, (scale, values) in images.items()]
         names = sorted({name for row in rows for name in row.values})
         metrics = {name: Provenance(implementation) for name in names}
         higher = {name: HIGHER.get(name, True) for name in names}
         write_scores(Scores(rows, metrics, dict(missing or {}), higher, {"commit": "abc1234", **about}), folder)
-    return cell
+    return experiment

@@ -1,4 +1,4 @@
-"""A case of a few pixels, and a trainer that leaves behind what ns-train would."""
+"""A scene of a few pixels, and a trainer that leaves behind what ns-train would."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from closeup_ns.bench.case import Case
-from closeup_ns.bench.cell import CellSpec, case_folder
+from closeup_ns.bench.experiment import Experiment, scene_folder
 from closeup_ns.bench.methods import Budget, Method
+from closeup_ns.bench.scenes.prepared import SceneRecord
 from closeup_ns.data.demo_write import write_photograph
 from closeup_ns.data.eval_cameras import EvalCamera, write_cameras
 from closeup_ns.evaluation.evaluate import EvaluationConfig
@@ -43,9 +43,9 @@ AFTER_CHECKPOINT
 """
 
 
-def write_case(out: Path, protocol: str = "tiny", scene: str = "small", **changes: object) -> Path:
+def write_scene(out: Path, protocol: str = "tiny", scene: str = "small", **changes: object) -> Path:
     """Three photographs to train on, a far view and a close-up with their truth."""
-    folder, views = case_folder(out, protocol, scene), [_view(x) for x in (-0.2, 0.0, 0.2)]
+    folder, views = scene_folder(out, protocol, scene), [_view(x) for x in (-0.2, 0.0, 0.2)]
     photographs = []
     for index, view in enumerate(views):
         path = folder / "capture" / "images" / f"p{index}.png"
@@ -59,18 +59,18 @@ def write_case(out: Path, protocol: str = "tiny", scene: str = "small", **change
         cameras.append(EvalCamera(name, scale, _view(0.1, 2.0 / scale), path))
     write_cameras(folder / "cameras.json", cameras)
     settings: dict = {"target_pixel": "p1.JPG:12:9", "target_point": (0.0, 0.0, 0.0), "made_with": {"seed": 1}}
-    Case(protocol, scene, **{**settings, **changes}).write(folder)
+    SceneRecord(protocol, scene, **{**settings, **changes}).write(folder)
     return folder
 
 
-def a_spec(method: Method = PLAIN, seed: int = 0, scene: str = "small", **changes: object) -> CellSpec:
-    """A cell of that case with ten steps."""
+def a_spec(method: Method = PLAIN, seed: int = 0, scene: str = "small", **changes: object) -> Experiment:
+    """An experiment of that scene with ten steps."""
     settings: dict = {"budget": Budget(6, 2, 2), "evaluation": EvaluationConfig(("psnr",)), **changes}
-    return CellSpec("tiny", scene, method, seed, **settings)
+    return Experiment("tiny", scene, method, seed, **settings)
 
 
 def given_renders(folder: Path, protocol: str = "tiny", scene: str = "small") -> Path:
-    """A folder with somebody else's renders of that case."""
+    """A folder with somebody else's renders of that scene."""
     below = folder / "theirs" / protocol / scene
     below.mkdir(parents=True)
     for name in ("far.png", "near.jpg"):
@@ -87,7 +87,6 @@ def install_trainer(
     program.write_text(f'#!/bin/sh\nexec {REAL_PYTHON} {script} "$@"\n')
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    monkeypatch.setattr("closeup_ns.bench.process.POLL_SECONDS", 0.02)
     monkeypatch.setattr("closeup_ns.evaluation.run.open_run", lambda config: SimpleNamespace(render=render_grey))
     return lambda: [json.loads(line) for line in calls.read_text().splitlines()]
 

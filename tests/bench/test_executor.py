@@ -1,14 +1,12 @@
-"""Where cells run: processes of this machine, and tasks of a Ray whose module is a stand-in."""
+"""Where experiments run: processes of this machine, and tasks of a Ray whose module is a stand-in."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,15 +15,14 @@ from typing import Any
 import pytest
 
 from closeup_ns.bench import cluster, executor
-from closeup_ns.bench.cell import CellResult, CellSpec, read_cell
-from closeup_ns.bench.cluster import RayExecutor, cell_task, import_ray, pack, unpack
+from closeup_ns.bench.cluster import RayExecutor, experiment_task, import_ray
 from closeup_ns.bench.executor import LocalExecutor, cuda_devices, make_executor, record_failure
-from closeup_ns.bench.methods import Method
-from closeup_ns.errors import CloseupError, DataError
-from tests.bench.stand_in import REAL_PYTHON, a_spec, write_case
-from tests.bench.test_work import given_folder
+from closeup_ns.bench.experiment import Experiment, ExperimentResult, read_experiment
+from closeup_ns.errors import CloseupError
+from tests.bench.stand_in import REAL_PYTHON, a_spec, write_scene
+from tests.bench.test_stages import given_folder
 
-CELL = """
+EXPERIMENT = """
 import json, os, pathlib, signal, sys, time
 out, written = map(pathlib.Path, sys.argv[3:5])
 spec = json.loads(written.read_text())
@@ -50,21 +47,21 @@ tell("failed", "as it should") if seed == 4 else tell("done")
 
 
 @pytest.fixture
-def cells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Puts a script in the place of a cell's process: what becomes of it depends on the seed."""
-    script, program = tmp_path / "cell.py", tmp_path / "python"
-    script.write_text(CELL)
+def experiments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Puts a script in the place of an experiment's process: what becomes of it depends on the seed."""
+    script, program = tmp_path / "experiment.py", tmp_path / "python"
+    script.write_text(EXPERIMENT)
     program.write_text(f'#!/bin/sh\nexec {REAL_PYTHON} {script} "$@"\n')
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.setattr(executor, "_POLL_SECONDS", 0.05)
 
 
-def environment(result: CellResult) -> dict[str, str]:
+def environment(result: ExperimentResult) -> dict[str, str]:
     return json.loads((result.folder / "environment.json").read_text())
 
 
-@pytest.mark.usefixtures("cells")
+@pytest.mark.usefixtures("experiments")
 def test_cells_that_fail_or_die_leave_the_others_be(tmp_path: Path) -> None:
     told: list[float] = []
     specs = [a_spec(seed=seed) for seed in (1, 0, 2, 4, 5)]
@@ -75,11 +72,11 @@ def test_cells_that_fail_or_die_leave_the_others_be(tmp_path: Path) -> None:
     assert "ended with code -9" in results[1].error and "seed 1" in results[1].error
     assert "no memory left" in results[2].error and results[4].error == "as it should"
     for result in results.values():
-        assert read_cell(result.folder).state == result.state
+        assert read_experiment(result.folder).state == result.state
     assert 0 < max(told) < 1
 
 
-@pytest.mark.usefixtures("cells")
+@pytest.mark.usefixtures("experiments")
 def test_cells_share_the_cores_and_take_gpus_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     specs = [a_spec(seed=seed) for seed in (5, 6, 7, 8)]
@@ -104,7 +101,7 @@ def test_gpus_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> Non
     assert cuda_devices() == ["3", "7"]
 
 
-@pytest.mark.usefixtures("cells")
+@pytest.mark.usefixtures("experiments")
 def test_an_interrupted_bench_ends_its_cells(tmp_path: Path) -> None:
     """Closing the iterator is what a KeyboardInterrupt in the caller does."""
     results = LocalExecutor(2).run([a_spec(seed=0), a_spec(seed=3), a_spec(seed=6)], tmp_path)
@@ -118,8 +115,8 @@ def test_an_interrupted_bench_ends_its_cells(tmp_path: Path) -> None:
 def test_a_finished_cell_is_not_overwritten_by_a_failure(tmp_path: Path) -> None:
     done = a_spec().result(tmp_path, "done")
     done.write()
-    failure = record_failure(a_spec().result(tmp_path, "failed", "the case cannot be prepared"))
-    assert failure.state == "failed" and read_cell(done.folder).state == "done"
+    failure = record_failure(a_spec().result(tmp_path, "failed", "the scene cannot be prepared"))
+    assert failure.state == "failed" and read_experiment(done.folder).state == "done"
 
 
 def test_executors_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +135,6 @@ class StandInRay:
         self.gpus, self.before = gpus, before
         self.options: dict[str, Any] = {}
         self.asked: dict[str, Any] = {}
-        self.stored: list[bytes] = []
         self.cancelled: list[object] = []
         self.open = False
 
@@ -157,10 +153,6 @@ class StandInRay:
         self.asked = asked
         return lambda function: SimpleNamespace(remote=lambda *words: (function, *words))
 
-    def put(self, content: bytes) -> bytes:
-        self.stored.append(content)
-        return content
-
     def wait(self, references: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
         return references[-1:], references[:-1]
 
@@ -176,52 +168,34 @@ class StandInRay:
 Trainer = Callable[..., Callable[[], list[list[str]]]]
 
 
-def test_where_the_folder_is_seen_cells_are_worked_on_in_place(tmp_path: Path, trainer: Trainer) -> None:
+def test_cells_run_in_the_shared_folder_with_a_gpu_each_where_there_are_some(tmp_path: Path, trainer: Trainer) -> None:
     trainer()
-    write_case(tmp_path)
+    write_scene(tmp_path)
     ray = StandInRay()
     results = list(RayExecutor(ray, workers=2).run([a_spec(), a_spec(seed=1), given_folder(tmp_path)], tmp_path))
     assert [result.state for result in results] == ["done"] * 3
-    assert results[0].method == "theirs"  # a folder of renders lies here and is no task
-    assert ray.asked["num_gpus"] == 0 and ray.options["num_cpus"] == 2 and not ray.stored
-    assert not ray.open and not (tmp_path / ".bench-token").exists()
-
-
-def test_where_it_is_not_seen_the_case_goes_and_the_cell_comes_back(
-    tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer()
-    write_case(tmp_path)
-
-    def elsewhere(words: list[Any]) -> None:
-        words[2] = "another token"  # as if the node's folder of that name were another one
-
-    ray = StandInRay(2.0, elsewhere)
-    done, broken = a_spec(), a_spec(Method("n", nerfstudio="closeup-gs", rounds=0, needs=("flux",)))
-    results = {r.method: r for r in RayExecutor(ray, "head:6379").run([done, broken], tmp_path)}
-    assert results["plain"].state == "done" and results["n"].state == "failed" and "flux" in results["n"].error
-    assert sorted(path.name for path in results["plain"].renders.iterdir()) == ["far.png", "near.png"]
-    assert results["plain"].scores.is_file() and results["plain"] == read_cell(done.folder(tmp_path))
+    assert ray.asked["num_gpus"] == 0 and ray.options["num_cpus"] == 2 and not ray.open
+    ray = StandInRay(2.0)
+    list(RayExecutor(ray, "head:6379").run([a_spec()], tmp_path))
     assert ray.asked["num_gpus"] == 1 and ray.options["address"] == "head:6379"
-    assert len(ray.stored) == 1  # both cells are of one case
 
 
 def test_a_task_that_dies_is_a_failed_cell(tmp_path: Path, trainer: Trainer) -> None:
     trainer()
-    write_case(tmp_path)
+    write_scene(tmp_path)
 
     def die(words: list[Any]) -> None:
-        if CellSpec.from_json(words[0]).seed == 1:
+        if Experiment.from_json(words[0]).seed == 1:
             raise OSError("the worker died of its memory")
 
     results = {r.seed: r for r in RayExecutor(StandInRay(before=die)).run([a_spec(), a_spec(seed=1)], tmp_path)}
     assert results[0].state == "done" and results[1].state == "failed"
-    assert "died of its memory" in results[1].error and read_cell(results[1].folder).state == "failed"
+    assert "died of its memory" in results[1].error and read_experiment(results[1].folder).state == "failed"
 
 
 def test_an_interrupted_bench_cancels_its_tasks(tmp_path: Path, trainer: Trainer) -> None:
     trainer()
-    write_case(tmp_path)
+    write_scene(tmp_path)
     ray = StandInRay()
     results = RayExecutor(ray).run([a_spec(), a_spec(seed=1), a_spec(seed=2)], tmp_path)
     next(results)
@@ -234,26 +208,9 @@ def test_a_cluster_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
         list(RayExecutor(StandInRay(), "nowhere:1").run([a_spec()], tmp_path))
 
 
-def test_a_node_without_folder_and_case_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CloseupError, match="does not see"):
-        cell_task(a_spec().to_json(), str(tmp_path), "token", None)
-
-
-def test_folders_travel_whole_and_stay_inside(tmp_path: Path) -> None:
-    for name in ("a.txt", "deep/er/b.bin", ".lock"):
-        path = tmp_path / "from" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(name.encode())
-    (tmp_path / "from" / "link").symlink_to("/etc/hostname")
-    unpack(pack(tmp_path / "from"), tmp_path / "to")
-    found = {path.relative_to(tmp_path / "to").as_posix() for path in (tmp_path / "to").rglob("*") if path.is_file()}
-    assert found == {"a.txt", "deep/er/b.bin"}
-    assert (tmp_path / "to" / "deep" / "er" / "b.bin").read_bytes() == b"deep/er/b.bin"
-    evil = io.BytesIO()
-    with zipfile.ZipFile(evil, "w") as archive:
-        archive.writestr("../outside.txt", "x")
-    with pytest.raises(DataError, match="outside"):
-        unpack(evil.getvalue(), tmp_path / "to")
+def test_a_node_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CloseupError, match="does not see .* a folder that every node shares"):
+        experiment_task(a_spec().to_json(), str(tmp_path))
 
 
 def test_ray_is_imported_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

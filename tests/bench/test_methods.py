@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +19,7 @@ from closeup_ns.bench.methods import (
     pick_methods,
     require_parts,
     table_methods,
+    table_names,
     train_options,
 )
 from closeup_ns.errors import CloseupError, DataError
@@ -71,15 +76,11 @@ def test_no_option_is_given_twice() -> None:
 
 def test_ns_train_knows_every_option_and_value() -> None:
     """Each names a field of the method's config, and its value has that field's type."""
-    from closeup_ns import method_config
-
-    found = [value.config for value in vars(method_config).values() if hasattr(value, "config")]
-    all_methods = {config.method_name: config for config in found}
     for method in METHODS.values():
         for quick in (False, True):
             if not method.ours:
                 continue
-            config = all_methods[method.trained_as(quick)]
+            config = configs()[method.trained_as(quick)]
             words = train_options(method, Budget(9, 3, 2), 0, quick, False)
             for name, value in zip(words[::2], words[1::2], strict=True):
                 _check(config, name, value)
@@ -97,7 +98,8 @@ def _check(config: object, name: str, value: str) -> None:
 
 
 def test_tables_name_rows_that_exist() -> None:
-    for table in ("default", "1", "2", "3", "fig5"):
+    assert table_names() == ["default", "1", "2", "3", "fig5", "zoom"]
+    for table in table_names():
         assert set(table_methods(table)) <= METHODS.keys()
     assert table_methods("auto", "llff") == table_methods("2")
     assert table_methods("auto", "demo") == table_methods("default")
@@ -105,10 +107,56 @@ def test_tables_name_rows_that_exist() -> None:
         table_methods("9")
 
 
-def test_a_row_whose_parts_are_missing_says_which() -> None:
-    with pytest.raises(CloseupError, match="needs flux, which this version"):
-        require_parts(Method("m", "label", nerfstudio="closeup-gs", needs=("reliable", "flux")))
-    require_parts(Method("m", "label", nerfstudio="closeup-gs", needs=("reliable",)))
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("table", table_names())
+def test_no_two_rows_of_a_table_are_one_and_none_trains_on_nothing(table: str, quick: bool) -> None:
+    """Every row's options are put into its method's config; rows differ in what comes out, and not in words only."""
+    seen: dict[str, str] = {}
+    for name in table_methods(table):
+        method = METHODS[name]
+        settings = resolved(method, quick)
+        key = json.dumps([settings, method.finer, method.cpu_time_of, method.test_poses], sort_keys=True, default=str)
+        assert key not in seen, f"{name} and {seen[key]} are the same settings"
+        seen[key] = name
+        rounds = method.ours and method.schedule(Budget(9, 3, 2)).rounds
+        if rounds and settings["pipeline.refiner.kind"] == "none":
+            assert settings["pipeline.fine_tune.sparse_weight"] > 0, f"{name} trains on nothing that a round brings"
+            assert settings["pipeline.fine_tune.probability"] > 0
+
+
+def test_rows_that_are_about_reliable_pixels_train_on_them_and_the_others_do_not() -> None:
+    for name in (*table_methods("3"), "pseudo-labeling"):
+        weight = resolved(METHODS[name], False)["pipeline.fine_tune.sparse_weight"]
+        assert (weight > 0) == name.startswith(("reliable", "pseudo")), name
+
+
+def resolved(method: Method, quick: bool) -> dict[str, object]:
+    """What ns-train would train with: the method's config, flat, with the row's options in it."""
+    options = train_options(method, Budget(9, 3, 2), 0, quick, True)
+    given = {name[2:].replace("-", "_"): value for name, value in zip(options[::2], options[1::2])}
+    if not method.ours:
+        return {"method": method.trained_as(quick), **given}
+    settings = flat(dataclasses.asdict(configs()[method.trained_as(quick)]))
+    for name, value in given.items():
+        default = settings[name]
+        kind = type(default) if isinstance(default, (int, float)) and not isinstance(default, bool) else str
+        settings[name] = value == "True" if isinstance(default, bool) else kind(value)
+    return settings
+
+
+def flat(nested: dict, before: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in nested.items():
+        found |= flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
+    return found
+
+
+@cache
+def configs() -> dict[str, Any]:
+    from closeup_ns import method_config
+
+    found = [value.config for value in vars(method_config).values() if hasattr(value, "config")]
+    return {config.method_name: config for config in found}
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.needs])
@@ -133,24 +181,6 @@ def test_rows_are_picked_by_name_from_ns_train_and_from_folders(tmp_path: Path) 
         pick_methods(("nonsense",), {})
     with pytest.raises(DataError, match="call the folder otherwise"):
         pick_methods(("base",), {"base": str(tmp_path)})
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("methods: {a: {nerfstudio: x, colour: red}}", "no key 'colour'"),
-        ("methods: {a: {label: x}}", "either `nerfstudio` or `renders`"),
-        ("methods: {a: {nerfstudio: x, rounds: 2}}", "must be 0, 1 or absent"),
-        ("methods: {a/b: {nerfstudio: x}}", "a/b"),
-        ("methods: [", "cannot read the methods"),
-        ("tables: {}", "needs `methods`"),
-    ],
-)
-def test_a_damaged_file_is_an_error(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "methods.yaml"
-    path.write_text(text)
-    with pytest.raises(DataError, match=message):
-        load_methods(path)
 
 
 def test_no_steps_are_refused() -> None:

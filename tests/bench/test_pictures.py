@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from closeup_ns.bench.case import Case, PreparedCase
-from closeup_ns.bench.pictures import Look, case_of, comparison_grid, looks, most_detail, with_inset
-from closeup_ns.bench.results import load_results
+from closeup_ns.bench.output.pictures import Look, comparison_grid, looks, most_detail, scene_of, with_inset
+from closeup_ns.bench.output.results import load_results
+from closeup_ns.bench.scenes.prepared import PreparedScene, SceneRecord
 from closeup_ns.data.eval_cameras import EvalCamera, write_cameras
 from closeup_ns.evaluation.drawing import BACKGROUND, panel_corner
 from closeup_ns.views.view import look_at
-from tests.bench.made_up import made_up_cell
+from tests.bench.made_up import made_up_result
 
 SIZE = (96, 72)
 
@@ -89,9 +89,9 @@ def test_columns_that_no_row_has_are_left_out() -> None:
     assert grid.size == (SIZE[0] + 12, SIZE[1] + 26 + 12)
 
 
-def a_bench(out: Path) -> tuple[list, PreparedCase]:
-    """A case with a far and a near camera, and two methods, one of which lacks a picture."""
-    folder = out / "cases" / "demo" / "flower"
+def a_bench(out: Path) -> tuple[list, PreparedScene]:
+    """A scene with a far and a near camera, and two methods, one of which lacks a picture."""
+    folder = out / "scenes" / "demo" / "flower"
     K = torch.tensor([[80.0, 0, 48], [0, 80.0, 36], [0, 0, 1]], dtype=torch.float64)
     up, target = torch.tensor([0.0, 0, 1], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     views = [look_at(torch.tensor([0.0, -d, 0.0], dtype=torch.float64), target, up, K, *SIZE) for d in (3.0, 1.0, 3.1)]
@@ -103,22 +103,22 @@ def a_bench(out: Path) -> tuple[list, PreparedCase]:
     write_cameras(folder / "cameras.json", cameras)
     photo = EvalCamera("p", 1.0, views[2], folder / "capture" / "images" / "p.png")
     write_cameras(folder / "capture" / "transforms.json", [photo])
-    case = Case("demo", "flower", target_point=(0.0, 0.0, 0.0), scales=(3.0,))
-    case.write(folder)
+    scene = SceneRecord("demo", "flower", target_point=(0.0, 0.0, 0.0), scales=(3.0,))
+    scene.write(folder)
     images = {"far": (1.0, {"psnr": 30.0}), "near": (3.0, {"psnr": 20.5}), "near2": (3.0, {"psnr": 20.0})}
-    cells = [made_up_cell(out, method, images, seed=seed) for method, seed in (("a", 1), ("a", 0), ("b", 0))]
-    for number, cell in enumerate(cells):
-        cell.renders.mkdir(parents=True)
+    experiments = [made_up_result(out, method, images, seed=seed) for method, seed in (("a", 1), ("a", 0), ("b", 0))]
+    for number, experiment in enumerate(experiments):
+        experiment.renders.mkdir(parents=True)
         for name in images:
-            if (cell.method, name) != ("b", "near"):
-                Image.fromarray(noise(10 * number + len(name))).save(cell.renders / f"{name}.png")
-    return cells, PreparedCase(case, folder)
+            if (experiment.method, name) != ("b", "near"):
+                Image.fromarray(noise(10 * number + len(name))).save(experiment.renders / f"{name}.png")
+    return experiments, PreparedScene(scene, folder)
 
 
 def test_looks_take_the_camera_that_most_methods_have_with_truth_and_photograph(tmp_path: Path) -> None:
-    cells, case = a_bench(tmp_path)
-    assert case_of(cells[0]) == case
-    rows, problems = looks(load_results(cells), case)
+    experiments, scene = a_bench(tmp_path)
+    assert scene_of(experiments[0]) == scene
+    rows, problems = looks(load_results(experiments), scene)
     assert not problems and [row.name for row in rows] == ["far", "near2"]
     far, near = rows
     assert far.photograph is None and far.truth is not None and far.below["a"] == "PSNR 30.00 dB"
@@ -131,16 +131,16 @@ def test_looks_take_the_camera_that_most_methods_have_with_truth_and_photograph(
 
 
 def test_a_damaged_picture_costs_its_row_only(tmp_path: Path) -> None:
-    cells, case = a_bench(tmp_path)
-    (cells[1].renders / "far.png").write_bytes(b"no picture")
-    rows, problems = looks(load_results(cells), case)
+    experiments, scene = a_bench(tmp_path)
+    (experiments[1].renders / "far.png").write_bytes(b"no picture")
+    rows, problems = looks(load_results(experiments), scene)
     assert [row.name for row in rows] == ["near2"]
     assert len(problems) == 1 and "no picture of far" in problems[0]
 
 
 def test_without_its_case_there_are_the_renders(tmp_path: Path) -> None:
-    cells, case = a_bench(tmp_path)
-    (case.folder / "case.json").unlink()
-    assert case_of(cells[0]) is None
-    rows, problems = looks(load_results(cells), None)
+    experiments, scene = a_bench(tmp_path)
+    (scene.folder / "scene.json").unlink()
+    assert scene_of(experiments[0]) is None
+    rows, problems = looks(load_results(experiments), None)
     assert not problems and all(row.truth is None and row.photograph is None for row in rows)

@@ -9,17 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from closeup_ns.bench.plots import (
+from closeup_ns.bench.output.plots import (
     quality_figure,
     save_plot,
     spectrum_figure,
     styles,
     views_figure,
-    views_points,
+    views_table,
 )
-from closeup_ns.bench.results import load_results, methods_of
+from closeup_ns.bench.output.results import load_results, methods_of
 from closeup_ns.metrics.sharpness import radial_power_spectrum
-from tests.bench.made_up import made_up_cell
+from tests.bench.made_up import made_up_result
 
 
 def zoomed(*psnr: float) -> dict:
@@ -27,10 +27,10 @@ def zoomed(*psnr: float) -> dict:
 
 
 def test_quality_has_a_panel_per_metric_and_a_line_per_method(tmp_path: Path) -> None:
-    cells = [made_up_cell(tmp_path, "closeup-gs", zoomed(30, 20, 10 + seed), seed=seed) for seed in (0, 2)]
-    cells.append(made_up_cell(tmp_path, "mine", zoomed(31, 19), label="Mine"))
-    cells.append(made_up_cell(tmp_path, "3dgs", state="failed"))
-    results = load_results(cells)
+    experiments = [made_up_result(tmp_path, "closeup-gs", zoomed(30, 20, 10 + seed), seed=seed) for seed in (0, 2)]
+    experiments.append(made_up_result(tmp_path, "mine", zoomed(31, 19), label="Mine"))
+    experiments.append(made_up_result(tmp_path, "3dgs", state="failed"))
+    results = load_results(experiments)
     look = styles(methods_of(results))
     figure = quality_figure(results, look)
     assert [axes.get_ylabel() for axes in figure.axes] == ["PSNR (dB) ↑", "SSIM ↑"]
@@ -46,19 +46,19 @@ def test_quality_has_a_panel_per_metric_and_a_line_per_method(tmp_path: Path) ->
 
 
 def test_figure_5(tmp_path: Path) -> None:
-    cells = []
+    experiments = []
     for kind, add in (("select", 1.0), ("random", 0.0)):
         for views in (16, 2):
             images = {"x": (3.0, {"psnr": 20 + add + views / 10})}
-            cells.append(made_up_cell(tmp_path, f"{kind}-{views}", images, seconds={"refine": 3.0 * views}))
-    cells.append(made_up_cell(tmp_path, "base", {"x": (3.0, {"psnr": 5.0})}))
-    results = load_results(cells)
-    assert [(p.views, p.seconds) for p in views_points(results)["select"]] == [(2, 6.0), (16, 48.0)]
+            experiments.append(made_up_result(tmp_path, f"{kind}-{views}", images, seconds={"refine": 3.0 * views}))
+    experiments.append(made_up_result(tmp_path, "base", {"x": (3.0, {"psnr": 5.0})}))
+    results = load_results(experiments)
+    assert views_table(results).loc["select"]["seconds"].to_dict() == {2: 6.0, 16: 48.0}
     left, right = views_figure(results).axes
     data = [container[0].get_xydata().tolist() for container in left.containers]  # type: ignore[index]
     assert data == [[[2, 21.2], [16, 22.6]], [[2, 20.2], [16, 21.6]]]
     assert [c[0].get_xydata().tolist() for c in right.containers] == [[[2, 6], [16, 48]]] * 2  # type: ignore[index]
-    assert not views_points(load_results(cells[-1:]))
+    assert not len(views_table(load_results(experiments[-1:])))
 
 
 def test_spectra_are_those_of_the_metric() -> None:
@@ -82,7 +82,7 @@ def test_a_method_looks_the_same_in_every_bench_and_no_two_look_alike() -> None:
 
 
 def test_plots_are_files_and_equal_ones_are_equal(tmp_path: Path) -> None:
-    results = load_results([made_up_cell(tmp_path, "3dgs", zoomed(30, 20, 10))])
+    results = load_results([made_up_result(tmp_path, "3dgs", zoomed(30, 20, 10))])
     paths = [save_plot(quality_figure(results, styles(["3dgs"])), tmp_path / name) for name in ("a", "b.c")]
     assert [path.name for path in paths[1]] == ["b.c.png", "b.c.svg"]
     for one, other in zip(*paths):
@@ -94,5 +94,5 @@ def test_plots_are_files_and_equal_ones_are_equal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("values", [(30.0,), (30.0, 20.0, 10.0)])
 def test_one_scale_is_enough(tmp_path: Path, values: tuple[float, ...]) -> None:
-    results = load_results([made_up_cell(tmp_path, "3dgs", zoomed(*values))])
+    results = load_results([made_up_result(tmp_path, "3dgs", zoomed(*values))])
     assert len(save_plot(quality_figure(results, styles(["3dgs"])), tmp_path / "p")) == 2

@@ -1,4 +1,4 @@
-"""Cases made of a small capture: nothing of the test is in what may be trained on, and pictures fit their cameras."""
+"""Scenes made of a small capture: nothing of the test is in what may be trained on, and pictures fit their cameras."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import torch
 import yaml
 from PIL import Image
 
-from closeup_ns.bench.photographs import load_photographs
-from closeup_ns.bench.prepare import prepare_case
-from closeup_ns.bench.protocol import Scene, load_protocol
+from closeup_ns.bench.scenes.photographs import load_photographs
+from closeup_ns.bench.scenes.prepare import prepare_scene
+from closeup_ns.bench.scenes.protocol import Scene, load_protocol
 from closeup_ns.data.dataparser import CloseupDataParserConfig
+from closeup_ns.data.demo_write import write_points
 from closeup_ns.data.eval_cameras import read_cameras
 from closeup_ns.errors import DataError
 from closeup_ns.evaluation.pictures import quantise
@@ -63,19 +64,19 @@ def scene(_file: Path, **rule: object) -> Scene:
 def test_far_photographs_are_trained_on_and_near_ones_looked_at(tmp_path: Path):
     write(tmp_path / "data" / "wall")
     made = scene(kind="distance", hold_out_every=6, frontier="test", _file=tmp_path / "p.yaml")
-    case = prepare_case("mine", made, tmp_path / "data", tmp_path / "case")
-    found = case.cameras()
+    prepared = prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
+    found = prepared.cameras()
     assert [camera.scale for camera in found] == [1.0] + [2.5] * 6  # 4 against 1.5 is 2.7, rounded to halves
-    trained = {path.stem for path in (case.capture / "images").iterdir()}
+    trained = {path.stem for path in (prepared.capture / "images").iterdir()}
     assert trained.isdisjoint(camera.name for camera in found) and len(trained) == 11
     for camera in found:
         assert camera.truth is not None
         picture = np.asarray(Image.open(camera.truth))
         assert np.array_equal(picture, quantise(RENDER(camera.view).color).numpy())
-    frontier = read_cameras(case.folder / case.case.frontier)
+    frontier = read_cameras(prepared.folder / prepared.record.frontier)
     assert {camera.name for camera in frontier} == {camera.name for camera in found if camera.scale > 1}
     assert all(camera.truth is None for camera in frontier)
-    parser = CloseupDataParserConfig(data=case.capture).setup()
+    parser = CloseupDataParserConfig(data=prepared.capture).setup()
     assert len(parser.get_dataparser_outputs("train").image_filenames) == 11
     assert "points3D_xyz" not in parser.get_dataparser_outputs("train").metadata
 
@@ -83,38 +84,38 @@ def test_far_photographs_are_trained_on_and_near_ones_looked_at(tmp_path: Path):
 def test_a_case_is_kept_until_its_settings_change(tmp_path: Path):
     write(tmp_path / "data" / "wall")
     made = scene(kind="distance", _file=tmp_path / "p.yaml")
-    prepare_case("mine", made, tmp_path / "data", tmp_path / "case")
-    before = (tmp_path / "case" / "cameras.json").stat().st_mtime_ns
-    prepare_case("mine", made, tmp_path / "data", tmp_path / "case")
-    assert (tmp_path / "case" / "cameras.json").stat().st_mtime_ns == before
-    os.utime(tmp_path / "case" / "cameras.json", (1, 1))  # a file system's clock may stand still between two writes
+    prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
+    before = (tmp_path / "scene" / "cameras.json").stat().st_mtime_ns
+    prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
+    assert (tmp_path / "scene" / "cameras.json").stat().st_mtime_ns == before
+    os.utime(tmp_path / "scene" / "cameras.json", (1, 1))  # a file system's clock may stand still between two writes
     other = scene(kind="distance", threshold=2.2, _file=tmp_path / "p.yaml")
-    prepare_case("mine", other, tmp_path / "data", tmp_path / "case")
-    assert (tmp_path / "case" / "cameras.json").stat().st_mtime > 1
-    (tmp_path / "case" / "case.json").unlink()  # killed before it was whole
-    assert prepare_case("mine", other, tmp_path / "data", tmp_path / "case").case.scene == "wall"
+    prepare_scene("mine", other, tmp_path / "data", tmp_path / "scene")
+    assert (tmp_path / "scene" / "cameras.json").stat().st_mtime > 1
+    (tmp_path / "scene" / "scene.json").unlink()  # killed before it was whole
+    assert prepare_scene("mine", other, tmp_path / "data", tmp_path / "scene").record.scene == "wall"
 
 
 def test_progressive_test_views_have_no_truth_and_come_closer(tmp_path: Path):
     write(tmp_path / "data" / "wall")
     made = scene(kind="progressive", scales=[3, 9], views_per_scale=2, _file=tmp_path / "p.yaml")
-    case = prepare_case("mine", made, tmp_path / "data", tmp_path / "case")
-    assert [(camera.scale, camera.truth) for camera in case.cameras()] == [(3.0, None)] * 2 + [(9.0, None)] * 2
-    assert len(list((case.capture / "images").iterdir())) == 18
-    assert case.case.target_point == pytest.approx(TARGET.tolist(), abs=1e-3)
-    assert any("not clicked" in note for note in case.case.notes)
+    prepared = prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
+    assert [(camera.scale, camera.truth) for camera in prepared.cameras()] == [(3.0, None)] * 2 + [(9.0, None)] * 2
+    assert len(list((prepared.capture / "images").iterdir())) == 18
+    assert prepared.record.target_point == pytest.approx(TARGET.tolist(), abs=1e-3)
+    assert any("not clicked" in note for note in prepared.record.notes)
 
 
 def test_a_threshold_that_leaves_nothing_says_what_would(tmp_path: Path):
     write(tmp_path / "data" / "wall")
     made = scene(kind="distance", threshold=5.0, _file=tmp_path / "p.yaml")
     with pytest.raises(DataError, match="Lower the threshold"):
-        prepare_case("mine", made, tmp_path / "data", tmp_path / "case")
+        prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
     with pytest.raises(DataError, match="--data names the folder above it"):
-        prepare_case("mine", made, tmp_path / "nowhere", tmp_path / "case")
+        prepare_scene("mine", made, tmp_path / "nowhere", tmp_path / "scene")
     given = scene(kind="distance", split="given", _file=tmp_path / "p.yaml")
     with pytest.raises(DataError, match="no lists"):
-        prepare_case("mine", given, tmp_path / "data", tmp_path / "case")
+        prepare_scene("mine", given, tmp_path / "data", tmp_path / "scene")
 
 
 def test_half_of_the_images_missing_is_named(tmp_path: Path):
@@ -123,8 +124,8 @@ def test_half_of_the_images_missing_is_named(tmp_path: Path):
         path.unlink()
     made = scene(kind="distance", _file=tmp_path / "p.yaml")
     with pytest.raises(DataError, match="p00"):
-        prepare_case("mine", made, tmp_path / "data", tmp_path / "case")
-    assert not (tmp_path / "case" / "case.json").exists()
+        prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
+    assert not (tmp_path / "scene" / "scene.json").exists()
 
 
 def test_a_distorted_photograph_is_straightened_as_nerfstudio_does(tmp_path: Path):
@@ -136,21 +137,25 @@ def test_a_distorted_photograph_is_straightened_as_nerfstudio_does(tmp_path: Pat
     assert photo.image.shape[:2] == (photo.view.height, photo.view.width)
 
 
+def test_what_ns_eval_scores_is_the_data_itself_with_the_target_in_the_models_frame(tmp_path: Path) -> None:
+    """The photographs' size may vary from row to row, so the target is a point: the one behind the pixel."""
+    xyz = torch.stack([torch.tensor([x, y, 4.0]) for x in np.linspace(-1, 1, 21) for y in np.linspace(-1, 1, 21)])
+    folder = write(tmp_path / "data" / "wall", ply_file_path="points.ply")
+    write_points(folder / "points.ply", xyz.numpy(), np.full((len(xyz), 3), 128, np.uint8))
+    made = scene(kind="native", scales=[3, 9], image_side=64, pixel="p03.png:32:24", _file=tmp_path / "p.yaml")
+    prepared = prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
+    assert prepared.capture.resolve() == folder.resolve() and prepared.record.scored_by == "ns-eval"
+    assert not (prepared.folder / "truth").exists() and prepared.record.image_side == 64
+    parsed = CloseupDataParserConfig(data=folder).setup().get_dataparser_outputs("train")
+    names = [path.stem for path in parsed.image_filenames]
+    pose = parsed.cameras.camera_to_worlds[names.index("p03")].double()
+    local = (torch.tensor(prepared.record.target_xyz, dtype=torch.float64) - pose[:, 3]) @ pose[:, :3]
+    assert (local[:2] / local[2]).abs().max() < 0.02 and local[2] < 0  # the middle of the image, in front (OpenGL)
+
+
 @pytest.mark.slow
-def test_zoom_on_real_photographs_trains_on_small_and_tests_on_large(tmp_path: Path):
+def test_the_target_of_the_zoom_protocol_is_found_on_real_photographs(tmp_path: Path) -> None:
     data = shared_data()
     made = load_protocol("zoom").scenes[0]
-    case = prepare_case("zoom", made, data, tmp_path / "case")
-    far = [camera for camera in case.cameras() if camera.scale == 1]
-    near = [camera for camera in case.cameras() if camera.scale > 1]
-    assert len(far) == 5 and len(near) == 20 and {camera.scale for camera in near} == {2.0}
-    # The four crops of a photograph, reduced, are the small photograph.
-    name = far[0].name
-    pictures = {c.name: Image.open(c.truth) for c in (*far, *near) if c.truth is not None and c.name.startswith(name)}
-    width, height = pictures[name].size
-    whole = Image.new("RGB", (2 * width, 2 * height))
-    for tile in ("00", "01", "10", "11"):
-        whole.paste(pictures[f"{name}_{tile}"], (int(tile[1]) * width, int(tile[0]) * height))
-    reduced = np.asarray(whole.resize((width, height), Image.Resampling.LANCZOS), dtype=float)
-    error = np.sqrt(np.mean((reduced - np.asarray(pictures[name], dtype=float)) ** 2))
-    assert error < 12
+    prepared = prepare_scene("zoom", made, data, tmp_path / "scene").record
+    assert prepared.target_xyz is not None and np.isfinite(prepared.target_xyz).all() and prepared.image_side == 504

@@ -1,21 +1,17 @@
-"""A process with its log: progress, failure, and what it inherits."""
+"""A process with its log: progress, failure, CPU time."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from closeup_ns.bench import process
 from closeup_ns.bench.process import percentage, run_training, tail
 from closeup_ns.errors import CloseupError
-
-
-@pytest.fixture(autouse=True)
-def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "POLL_SECONDS", 0.02)
 
 
 def test_progress_is_the_last_percentage_of_the_log(tmp_path: Path) -> None:
@@ -35,30 +31,25 @@ def test_a_failure_carries_the_end_of_the_log(tmp_path: Path) -> None:
     assert tail(tmp_path / "absent") == ""
 
 
-def test_progress_is_told_and_ends_at_a_hundred(tmp_path: Path) -> None:
-    told: list[float] = []
-    run_training([sys.executable, "-c", "print('4 (50.00%)')"], tmp_path / "log", 1, told.append)
-    assert told[-1] == 100.0
+def test_the_cpu_time_is_that_of_the_process(tmp_path: Path) -> None:
+    """What it says of itself when it ends, but for its start."""
+    code = "import time\nwhile time.process_time() < 0.4: pass\nprint(time.process_time())"
+    spent = run_training([sys.executable, "-c", code], tmp_path / "log", 1)
+    assert 0.4 <= float((tmp_path / "log").read_text()) <= spent + 0.05
 
 
-def test_only_the_given_descriptors_are_inherited(tmp_path: Path) -> None:
-    kept, other = (os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("kept", "other"))
-    try:
-        code = f"import os; os.fstat({kept})\ntry: os.fstat({other})\nexcept OSError: print('closed')"
-        run_training([sys.executable, "-c", code], tmp_path / "log", 1, inherited=(kept,))
-        assert (tmp_path / "log").read_text().strip() == "closed"
-    finally:
-        os.close(kept)
-        os.close(other)
+def test_an_interrupted_caller_takes_the_process_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = subprocess.Popen.wait
 
+    def interrupt(self: subprocess.Popen, timeout: float | None = None) -> int:
+        monkeypatch.setattr(subprocess.Popen, "wait", started)
+        while not (tmp_path / "log").read_text():
+            time.sleep(0.02)
+        raise KeyboardInterrupt
 
-def test_an_interrupted_caller_takes_the_process_with_it(tmp_path: Path) -> None:
-    def interrupt(percent: float) -> None:
-        if (tmp_path / "log").read_text():
-            raise KeyboardInterrupt
-
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupt)
     code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
     with pytest.raises(KeyboardInterrupt):
-        run_training([sys.executable, "-c", code], tmp_path / "log", 1, interrupt)
+        run_training([sys.executable, "-c", code], tmp_path / "log", 1)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "log").read_text()), 0)

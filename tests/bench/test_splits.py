@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closeup_ns.bench.splits import closer_views, looked_at, meeting_point, point_at_pixel, split_by_distance, tiles
+from closeup_ns.bench.scenes.splits import closer_views, looked_at, meeting_point, point_at_pixel, split_by_distance
 from closeup_ns.errors import DataError
 from closeup_ns.views.view import View, look_at
 from closeup_ns.views.warp import project, unproject
@@ -93,15 +93,3 @@ def test_test_views_come_closer_by_the_scale_and_look_at_the_target():
         assert float(before / after) == pytest.approx(scale)
         uv, _ = project(view, TARGET)
         assert torch.allclose(uv, view.K[:2, 2], atol=1e-6)
-
-
-def test_tiles_show_what_the_large_camera_shows():
-    small = facing_views(1, size=(40, 30))[0]
-    large = small.scaled_to(83, 60)
-    found = tiles(small, large)
-    assert [name for name, _, _ in found] == ["00", "01", "10", "11"]
-    for _, view, (x, y) in found:
-        uv, _ = project(view, TARGET)
-        whole, _ = project(large, TARGET)
-        assert torch.allclose(uv + torch.tensor([x, y]), whole)
-        assert (view.width, view.height) == (40, 30) and x >= 0 and x + 40 <= 83

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from benchmarks import oracle
 from closeup_ns.data.dataparser import CloseupDataParserConfig
-from closeup_ns.data.demo_write import read_truth
+from closeup_ns.data.eval_cameras import read_cameras
 from closeup_ns.views.view import View
 from tests.data.demo_small import small_demo
 
@@ -37,9 +37,9 @@ def test_it_sees_what_the_true_close_ups_show(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(oracle, "LIGHT_SAMPLES", 4)  # as the small demo is lit
     (tmp_path / "renders").mkdir()
     views, truths = [], {}
-    for shot in read_truth(scene.truth)[::3]:
+    for shot in read_cameras(scene.truth / "cameras.json")[::3]:
         name = f"{shot.name}.png"
-        with Image.open(shot.image_path) as image:
+        with Image.open(shot.truth) as image:
             truths[name] = np.asarray(image, dtype=np.float64)
         Image.new("RGB", (shot.view.width, shot.view.height)).save(tmp_path / "renders" / name)
         camera = in_the_runs_frame(shot.view, scene.capture).to_dict()

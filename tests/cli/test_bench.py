@@ -1,4 +1,4 @@
-"""The bench's command: which cells it makes of its options, and what it does with those that are there."""
+"""The bench's command: which experiments it makes of its options, and what it does with those that are there."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from closeup_ns.bench.cell import CellResult, CellSpec
+from closeup_ns.bench.experiment import Experiment, ExperimentResult
 from closeup_ns.bench.methods import Budget
-from closeup_ns.bench.work import run_cell
+from closeup_ns.bench.stages import run_experiment
 from closeup_ns.cli import bench as bench_module
 from closeup_ns.cli.bench import Bench
+from closeup_ns.cli.demo import Demo
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
-from tests.bench.stand_in import given_renders, write_case
+from tests.bench.stand_in import given_renders, write_scene
 
 PROTOCOL = """
 name: tiny
@@ -38,25 +39,25 @@ def protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if scene.name == "broken":  # type: ignore[attr-defined]
             raise DataError("half of the photographs are missing")
         if not folder.exists():
-            write_case(folder.parents[2], name, scene.name)  # type: ignore[attr-defined]
+            write_scene(folder.parents[2], name, scene.name)  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(bench_module, "prepare_case", prepare)
+    monkeypatch.setattr(bench_module, "prepare_scene", prepare)
     monkeypatch.setattr(Bench, "_report", lambda *given: None)
     return path
 
 
 class Recorder:
-    """An executor that finishes every cell at once."""
+    """An executor that finishes every experiment at once."""
 
     def __init__(self, fail: Sequence[str] = ()) -> None:
-        self.specs: list[CellSpec] = []
+        self.specs: list[Experiment] = []
         self.fail = fail
 
-    def run(self, specs: Sequence[CellSpec], out: Path, watch: object = None) -> Iterator[CellResult]:
+    def run(self, specs: Sequence[Experiment], out: Path, watch: object = None) -> Iterator[ExperimentResult]:
         for spec in reversed(specs):
             self.specs.append(spec)
             if spec.method.renders:
-                yield run_cell(spec, out)
+                yield run_experiment(spec, out)
                 continue
             failed = spec.method.name in self.fail
             yield spec.result(out, "failed" if failed else "done", "no memory\nleft" if failed else "")
@@ -71,11 +72,11 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 
 def test_scenes_times_methods_times_seeds(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
     bench = Bench(str(protocol), ("plain", "closeup-gs"), output=tmp_path / "out", seeds=(0, 1), quick=True)
-    cells = bench.main()
+    experiments = bench.main()
     assert {(s.scene, s.method.name, s.seed) for s in recorder.specs} == {
         (scene, method, seed) for scene in ("small", "other") for method in ("plain", "closeup-gs") for seed in (0, 1)
     }
-    assert [cell.method for cell in cells] == ["plain"] * 4 + ["closeup-gs"] * 4  # the tables' order
+    assert [experiment.method for experiment in experiments] == ["plain"] * 4 + ["closeup-gs"] * 4  # the tables' order
     budgets = {spec.scene: spec.budget for spec in recorder.specs}
     assert budgets == {"small": Budget(3000, 2, 500), "other": Budget(3000, 1, 500)}
     assert all(spec.quick for spec in recorder.specs)
@@ -111,7 +112,7 @@ def test_folders_of_renders_are_rows_once(protocol: Path, recorder: Recorder, tm
         str(protocol), renders={"theirs": str(folder)}, scenes=("small",), output=out, seeds=(0, 1),
         evaluation=EvaluationConfig(("psnr",)),
     )  # fmt: skip
-    assert [(cell.method, cell.state) for cell in again.main()] == [("theirs", "done")]
+    assert [(experiment.method, experiment.state) for experiment in again.main()] == [("theirs", "done")]
     assert len(recorder.specs) == 1
     assert again.main()[0].state == "done" and len(recorder.specs) == 1  # kept
 
@@ -120,8 +121,8 @@ def test_a_scene_that_cannot_be_prepared_fails_its_cells_only(
     recorder: Recorder, protocol: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     protocol.write_text(PROTOCOL.replace("name: other", "name: broken"))
-    cells = Bench(str(protocol), ("plain", "base"), output=tmp_path / "out").main()
-    states = {(cell.scene, cell.method): cell.state for cell in cells}
+    experiments = Bench(str(protocol), ("plain", "base"), output=tmp_path / "out").main()
+    states = {(experiment.scene, experiment.method): experiment.state for experiment in experiments}
     assert states == {
         ("small", "plain"): "done", ("small", "base"): "done",
         ("broken", "plain"): "failed", ("broken", "base"): "failed",
@@ -132,7 +133,7 @@ def test_a_scene_that_cannot_be_prepared_fails_its_cells_only(
 def test_every_cell_failing_is_an_error(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
     recorder.fail = ("plain", "base")
     assert len(Bench(str(protocol), ("plain", "base", "3dgs"), scenes=("small",), output=tmp_path).main()) == 3
-    with pytest.raises(CloseupError, match="(?s)all 2 cells failed; the first: no memory"):
+    with pytest.raises(CloseupError, match="(?s)all 2 experiments failed; the first: no memory"):
         Bench(str(protocol), ("plain", "base"), scenes=("small",), output=tmp_path).main()
 
 
@@ -141,7 +142,7 @@ def test_sigterm_lets_the_executor_end_its_cells(
 ) -> None:
     ended, before = [], signal.getsignal(signal.SIGTERM)
 
-    def run(specs: Sequence[CellSpec], out: Path, watch: object = None) -> Iterator[CellResult]:
+    def run(specs: Sequence[Experiment], out: Path, watch: object = None) -> Iterator[ExperimentResult]:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)
@@ -155,13 +156,31 @@ def test_sigterm_lets_the_executor_end_its_cells(
     assert ended == [True] and signal.getsignal(signal.SIGTERM) is before
 
 
+def test_rows_that_take_another_ones_time_come_after_it(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
+    Bench(str(protocol), ("plain-2x", "closeup-gs", "plain"), scenes=("small",), output=tmp_path).main()
+    assert [spec.method.name for spec in recorder.specs] == ["plain", "closeup-gs", "plain-2x"]
+
+
+def test_the_demo_is_its_protocol_and_a_picture(recorder: Recorder, tmp_path: Path, protocol: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "demo-table-dive.png").write_bytes(b"a picture")
+    experiments = Demo(tmp_path, base_steps=70, round_steps=9, hero=tmp_path / "hero.png").main()
+    assert [(experiment.protocol, experiment.scene, experiment.method) for experiment in experiments] == [
+        ("demo", "table", "plain"), ("demo", "table", "closeup-gs")
+    ]  # fmt: skip
+    assert {spec.budget for spec in recorder.specs} == {Budget(70, 3, 9)} and all(s.quick for s in recorder.specs)
+    assert (tmp_path / "hero.png").read_bytes() == b"a picture"
+
+
 def test_tables_alone_train_nothing(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
-    with pytest.raises(CloseupError, match="there are no cells"):
+    with pytest.raises(CloseupError, match="there are no experiments"):
         Bench(output=tmp_path, only_tables=True).main()
     for name in ("odd", "closeup-gs", "plain"):
-        CellResult("tiny", "small", name, name, 0, "done", tmp_path / "cells" / "tiny" / "small" / name).write()
+        ExperimentResult(
+            "tiny", "small", name, name, 0, "done", tmp_path / "experiments" / "tiny" / "small" / name
+        ).write()
     found = Bench(output=tmp_path, only_tables=True).main()
-    assert [cell.method for cell in found] == ["closeup-gs", "plain", "odd"] and not recorder.specs
+    assert [experiment.method for experiment in found] == ["closeup-gs", "plain", "odd"] and not recorder.specs
 
 
 @pytest.mark.parametrize(

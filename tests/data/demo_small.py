@@ -12,7 +12,7 @@ from closeup_ns.data.demo_layout import still_life
 from closeup_ns.data.demo_render import World
 from closeup_ns.data.demo_scene import DemoScene, write_demo_scene
 
-SIZE = (96, 72)
+SIZE, FINER = (96, 72), 2
 FAR, CLOSE = 16, 2
 
 
@@ -26,7 +26,9 @@ def small_demo() -> tuple[Path, DemoScene]:
 
 def write_small_demo(folder: Path) -> DemoScene:
     """Render the small scene into ``folder``."""
-    return write_demo_scene(folder, seed=3, far_count=FAR, size=SIZE, closeups_per_scale=CLOSE, light_samples=4)
+    return write_demo_scene(
+        folder, seed=3, far_count=FAR, size=SIZE, closeups_per_scale=CLOSE, finer=FINER, light_samples=4
+    )
 
 
 @cache

@@ -46,7 +46,7 @@ def test_a_flat_wall_is_photographed_at_its_exposure() -> None:
     image = photo.develop(flat)
     assert image.shape == (20, 24, 3) and image.dtype == np.uint8
     assert set(np.unique(image)) == {128}
-    brighter = photo.develop(flat, exposure_stops=1.0)
+    brighter = PhotoModel(exposure=4.0).develop(flat)
     expected = linear_to_srgb(np.array([0.4292], np.float32))[0] * 255
     np.testing.assert_allclose(brighter, expected, atol=1)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from closeup_ns.bench.cell import read_cells
+from closeup_ns.bench.experiment import read_experiments
 from closeup_ns.evaluation.run import open_run
 from tests.integration.commands import Finished, fork
 
@@ -18,7 +18,7 @@ name: tiny
 kind: rendered
 scales: [3, 9, 27]
 rounds: 1
-scenes: [{name: small, seed: 3, size: [48, 36], far_photos: 10, closeups: 1}]
+scenes: [{name: small, seed: 3, size: [96, 72], far_photos: 10, closeups: 1}]
 """
 PLANNER = {"anchors": 2, "updates": 2, "candidates": 12, "depth-size": 48}
 
@@ -36,18 +36,18 @@ def bench(folder: Path, *methods: str) -> Finished:
 def test_two_methods_and_one_that_cannot_run(tmp_path: Path) -> None:
     ended = bench(tmp_path, "plain", "closeup-gs", "see3d-update")
     assert ended.code == 0, ended.output
-    cells = {cell.method: cell for cell in read_cells(tmp_path / "out")}
-    assert {name: cell.state for name, cell in cells.items()} == {
+    experiments = {experiment.method: experiment for experiment in read_experiments(tmp_path / "out")}
+    assert {name: experiment.state for name, experiment in experiments.items()} == {
         "plain": "done", "closeup-gs": "done", "see3d-update": "failed"
     }, ended.output  # fmt: skip
-    assert "needs see3d: the refiner see3d cannot run here" in cells["see3d-update"].error
+    assert "needs see3d: the refiner see3d cannot run here" in experiments["see3d-update"].error
     for name in ("plain", "closeup-gs"):
-        scores = json.loads(cells[name].scores.read_text())
+        scores = json.loads(experiments[name].scores.read_text())
         assert scores["means"]["far"]["psnr"] > 8 and set(scores["means"]) == {"far", "3x", "9x", "27x", "close"}
         run = open_run(tmp_path / "out" / scores["about"]["config"])
         assert run.step == 39  # the last of as many steps for either
-    assert {"plan", "refine"} <= cells["closeup-gs"].seconds.keys()
-    stamps = {name: cells[name].scores.stat().st_mtime_ns for name in ("plain", "closeup-gs")}
+    assert {"plan", "refine"} <= experiments["closeup-gs"].seconds.keys()
+    stamps = {name: experiments[name].scores.stat().st_mtime_ns for name in ("plain", "closeup-gs")}
     ended = bench(tmp_path, "plain", "closeup-gs")
     assert ended.code == 0 and ended.text.count("kept") == 2, ended.output
-    assert stamps == {name: cells[name].scores.stat().st_mtime_ns for name in stamps}
+    assert stamps == {name: experiments[name].scores.stat().st_mtime_ns for name in stamps}

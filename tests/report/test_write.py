@@ -12,10 +12,12 @@ import pytest
 
 from closeup_ns.cli.main import main
 from closeup_ns.errors import CheckpointError, CloseupError, DataError
-from closeup_ns.report.markup import VOID
 from closeup_ns.report.write import default_output, write_report
 from closeup_ns.rounds.store.rounds import RoundStore
 from tests.report.made_up import damage, write_config, write_round, write_run
+from tests.stored import a_view
+
+VOID = {"img", "input", "meta"}
 
 
 class Page(HTMLParser):
@@ -74,7 +76,8 @@ def test_everything_that_the_issue_names_is_on_the_page(finished: Path) -> None:
         "closeup-gs: flower", "closeup-gs-quick", "/captures/flower & <friends>", "where the optical axes meet",
         "torch 2.11.0", "rendering on the CPU with our avx2 kernels", "reliable on cpu", "ns-train closeup-gs-quick",
         "0.100 px² on the screen", "12,345", "20.00 → 20.50 dB ( +0.50 )", "21.50 → 21.75 dB ( +0.25 )",
-        "1 (3x)", "2 (9x)", "1 min 14 s", "900 MB", "invents nothing", "generated:",
+        "7 native views", "24.00 → 25.50 dB ( +1.50 ) (25.75 dB)", "0.300 px² on the screen", "registering photographs",
+        "1 (3x)", "2 (9x)", "1 min 14 s", "900 MB", "photographed", "mark invented pixels",
         "see3d (invents)", "see3d, pass 2 of 7 pictures (footprint_px 3, model none)", "1,234 MB (GPU)",
         "train/frame_00012.png, t0_update_05",
     ):  # fmt: skip
@@ -114,12 +117,18 @@ def test_what_files_say_is_text_and_never_markup(finished: Path) -> None:
     assert "<script>alert(1)</script>" in page.text and "<b>odd</b> & ends" in page.text
 
 
-def test_the_share_of_real_pixels_is_that_of_the_masks(finished: Path) -> None:
-    from tests.stored import a_view
-
+@pytest.mark.parametrize("generates", [True, False])
+def test_pixels_are_photographed_the_models_own_or_invented(copied: Path, generates: bool) -> None:
+    """What is not photographed is invented only where the refiner of that view invents."""
+    for header in copied.glob("rounds/*/views/*.json"):
+        content = json.loads(header.read_text())
+        header.write_text(json.dumps({**content, "pass": {**content["pass"], "generates": generates}}))
     real = sum(float(a_view(i, 60, 42).real.float().mean()) for i in range(2)) / 2
-    text = page_of(finished / "config.yml").text
-    assert f"{100 * real:.1f} % {100 * (1 - real):.1f} %" in text
+    page = page_of(copied / "config.yml")
+    rest = f"{100 * (1 - real):.1f} %"
+    assert f"{100 * real:.1f} % {'0.0 % ' + rest if generates else rest + ' 0.0 %'}" in page.text
+    marked, other = ("invented pixels", "the model's own pixels")[:: 1 if generates else -1]
+    assert f"mark {marked}" in page.text and f"mark {other}" not in page.text and "generated" not in page.text
 
 
 def test_a_run_without_rounds_says_so(tmp_path: Path) -> None:
@@ -151,31 +160,56 @@ def test_broken_and_missing_files_are_named_and_the_rest_is_shown(copied: Path) 
     page = page_of(copied / "config.yml")
     for said in (
         "renders/t0_frontier_00.png is missing", "after/t0_update_01.png cannot be read",
-        "exact/t0_frontier_00.npz cannot be read", "The contact sheet cannot be shown", "plan.json cannot be read",
-        "This round has no plan yet.", "t0_update_01.json cannot be read (list", "contact_sheet.png is missing",
+        "t0_frontier_00", "The contact sheet cannot be shown", "plan.json cannot be read",
+        "This round has no plan yet.", "t0_update_01.json", "contact_sheet.png is missing",
         "t0_frontier_00 cannot be shown: its picture 'render' is missing", "20.00 → 20.50 dB",
     ):  # fmt: skip
         assert said in page.text, said
 
 
-def test_files_with_unexpected_content_cost_a_section_and_not_the_page(copied: Path) -> None:
-    path = copied / "rounds/round_1/report.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": ["no", "mapping"], "kernel": 3}))
-    plan = copied / "rounds/round_1/plan.json"
-    content = json.loads(plan.read_text())
-    content["plans"][0]["anchors"] = [{"name": "x"}]
-    plan.write_text(json.dumps(content))
+def changed(**changes: object):
+    return lambda content: {**content, **changes}
+
+
+def in_plan(change):
+    return lambda content: {**content, "plans": [change(plan) for plan in content["plans"]]}
+
+
+BAD_FILES = {
+    "seconds that are no mapping": ("report.json", changed(seconds=["no"]), "report.json: seconds is"),
+    "infinite seconds": ("report.json", changed(seconds={"plan": float("inf")}), "report.json"),
+    "a kernel that is a number": ("report.json", changed(kernel=3), "report.json: kernel is 3"),
+    "no object as report": ("report.json", lambda content: [], "report.json"),
+    "an empty plan": ("plan.json", lambda content: {"plans": [{}]}, "plan.json: plans.0.target is|plan.json"),
+    "targets that are a number": ("../targets.json", lambda content: {"targets": 1}, "targets.json"),
+    "a target of NaN": ("../targets.json", lambda c: {"targets": [{"point": [0, 1, float("nan")]}]}, "targets.json"),
+    "a schedule of words": ("../schedule.json", lambda content: {"rounds": "many"}, "schedule.json"),
+    "an anchor without camera": ("plan.json", in_plan(changed(anchors=[{"name": "x"}])), "plan.json"),
+    "a radius of nought": ("plan.json", in_plan(changed(radius=0)), "plan.json: plans.0.radius is 0|plan.json"),
+    "a pose of two rows": ("plan.json", in_plan(changed(updates=[{"c2w": [[0] * 4] * 2}])), "plan.json"),
+    "a verdict without word": ("verdict.json", lambda content: {}, "verdict.json"),
+    "a verdict of words": ("verdict.json", changed(photographs_round="x"), "verdict.json"),
+    "a decision that is a word": ("views/t0_update_01.json", changed(decision="yes"), "t0_update_01.json"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_bad_file_costs_its_own_part_and_is_named(copied: Path, case: str) -> None:
+    name, change, message = BAD_FILES[case]
+    path = copied / "rounds/round_1" / name
+    path.write_text(json.dumps(change(json.loads(path.read_text()) if path.exists() else {})))
     page = page_of(copied / "config.yml")
-    assert "Time and memory: this part cannot be shown" in page.text and "This round has no plan yet" in page.text
-    assert "plan.json cannot be read (this is no saved View" in page.text
-    assert "20.00 → 20.50 dB" in page.text
+    said = page.text.partition("What could not be read:")[2]
+    assert re.search(message, said), page.text[:3000]
+    assert "2 (9x)" in page.text and "12,345" in page.text
 
 
 def test_a_view_whose_file_has_an_odd_name_is_not_followed(copied: Path) -> None:
     (copied / "rounds/round_1/views/..%2fx.json").write_text("{}")
     (copied / "rounds/round_1/views/.t0_update_07.abcdefgh.json").write_text("{")
-    text = page_of(copied / "config.yml").text
-    assert "..%2fx" not in text and "t0_update_07" not in text
+    page = page_of(copied / "config.yml")
+    assert "t0_update_07" not in page.text
+    assert len([i for i in page.all("input") if i.get("type") == "range"]) == 4
 
 
 def test_scores_of_ns_eval_are_shown_by_scale(copied: Path) -> None:
@@ -207,8 +241,11 @@ def test_what_is_no_run_is_one_line(tmp_path: Path, finished: Path, capsys: pyte
         (tmp_path / "config.yml").write_text(content)
         with pytest.raises(CheckpointError, match="config.yml"):
             write_report(tmp_path / "config.yml")
-    with pytest.raises(DataError, match="none.json cannot be read.*ns-eval"):
-        write_report(finished / "config.yml", tmp_path / "r.html", tmp_path / "none.json")
+    for text in (None, "{", "[]", '{"results": 3}', "{}"):
+        if text is not None:
+            (tmp_path / "eval.json").write_text(text)
+        with pytest.raises(DataError, match=r"eval\.json.*ns-eval --output-path"):
+            write_report(finished / "config.yml", tmp_path / "r.html", tmp_path / "eval.json")
     with pytest.raises(SystemExit) as stopped:
         main(["report", "--load-config", str(tmp_path / "none/config.yml")])
     assert stopped.value.code == 1

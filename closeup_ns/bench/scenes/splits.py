@@ -121,21 +121,3 @@ def closer_views(
     if not chosen:
         raise DataError("no photograph has the object of interest in it")
     return [(i, scale, aim_at(move_closer(views[i], target, scale), target)) for scale in scales for i in chosen]
-
-
-def tiles(view: View, large: View) -> list[tuple[str, View, tuple[int, int]]]:
-    """Crops of ``view``'s size that tile ``large``, the same camera with more pixels.
-
-    Returns (name, view, (first column, first row)). What is left over at the far edges is left out, half on each side.
-    """
-    columns, rows = large.width // view.width, large.height // view.height
-    left, top = (large.width - columns * view.width) // 2, (large.height - rows * view.height) // 2
-    found = []
-    for row in range(rows):
-        for column in range(columns):
-            x, y = left + column * view.width, top + row * view.height
-            K = large.K.clone()
-            K[0, 2] -= x
-            K[1, 2] -= y
-            found.append((f"{row}{column}", View(K, large.c2w, view.width, view.height), (x, y)))
-    return found

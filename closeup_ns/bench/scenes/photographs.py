@@ -42,19 +42,18 @@ class LoadedCapture:
     """Indices that those lists train on."""
 
 
-def load_photographs(data: Path, image_side: int = 0, folder: str = "") -> LoadedCapture:
+def load_photographs(data: Path, image_side: int = 0) -> LoadedCapture:
     """Read a capture of any layout that closeup-gs reads.
 
     Args:
         data: Its folder, or a transforms json in it.
-        image_side: Longest side, in pixels, to reduce photographs to (Lanczos); 0 keeps them as they are.
-        folder: ``images_N``: take this set instead of the largest.
+        image_side: Longest side, in pixels: of images, images_2, ... the set that ns-train would take for it, and
+            reduced to it (Lanczos) where it is larger; 0 takes the largest as it is.
 
     Raises:
         DataError: it cannot be read, or is taken with fisheye lenses.
     """
-    factor = int(folder.removeprefix("images_")) if folder.startswith("images_") else None
-    config = CloseupDataParserConfig(data=data, downscale_factor=factor, max_image_size=None)
+    config = CloseupDataParserConfig(data=data, max_image_size=image_side or None)
     capture, images = load_capture(config)
     photographs = [
         _photograph(frame, path, image_side) for frame, path in zip(capture.frames, images.paths, strict=True)

@@ -1,30 +1,29 @@
-"""A case: one scene of one protocol, prepared. What a method may train on, and where it will be looked at.
+"""A scene of a protocol, prepared: what a method may train on, and where it will be looked at.
 
-Layout of a case's folder::
+Layout of a scene's folder::
 
     capture/transforms.json   what ns-train gets, with its images and points; no applied_transform, explicit splits
     cameras.json              where renders are made (closeup_ns.data.eval_cameras); far views have scale 1
     truth/                    photographs of those cameras; outside of capture, so that no training sees them
-    case.json                 this dataclass
+    scene.json                `SceneRecord`
+
+A scene that ns-eval scores has no cameras.json and no truth/, and its capture is a link to the data itself.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from closeup_ns.atomic import write_json
 from closeup_ns.data.eval_cameras import EvalCamera, read_cameras
-from closeup_ns.errors import DataError
-
-SCHEMA = 1
+from closeup_ns.schema import read_as
 
 
 @dataclass(frozen=True)
-class Case:
-    """One prepared scene."""
+class SceneRecord:
+    """What is known of a prepared scene."""
 
     protocol: str
     scene: str
@@ -32,10 +31,16 @@ class Case:
     """The object of interest as a user would click it: NAME:COLUMN:ROW on a training photograph; "" finds it."""
     target_point: tuple[float, float, float] | None = None
     """The same in the capture's frame, where it is known."""
+    target_xyz: tuple[float, float, float] | None = None
+    """The same in the model's frame (the viewer's coordinates), for rows that train on photographs of several sizes."""
     scales: tuple[float, ...] = (3.0, 9.0, 27.0)
     """Scales of the close-up cameras."""
     rounds: int = 3
     """How many rounds the protocol gives a progressive method."""
+    image_side: int = 0
+    """Longest side, in pixels, of the photographs that are trained on; 0: as each method has it."""
+    scored_by: Literal["renders", "ns-eval"] = "renders"
+    """renders: of cameras.json, against truth/. ns-eval: held-out photographs, and crops of their originals."""
     frontier: str = ""
     """File in the folder with cameras that a method may use as its frontier (LERF, the paper's way); "" for none."""
     notes: list[str] = field(default_factory=list)
@@ -44,15 +49,15 @@ class Case:
     """Settings that it was prepared with. JSON-able; a folder prepared with others is prepared anew."""
 
     def write(self, folder: Path) -> None:
-        """Write case.json; last of all, so that its presence says that the case is whole."""
-        write_json(folder / "case.json", {"schema": SCHEMA, **asdict(self)})
+        """Write scene.json; last of all, so that its presence says that the scene is whole."""
+        write_json(folder / "scene.json", asdict(self))
 
 
 @dataclass(frozen=True)
-class PreparedCase:
-    """A case on disk."""
+class PreparedScene:
+    """A prepared scene on disk."""
 
-    case: Case
+    record: SceneRecord
     folder: Path
 
     @property
@@ -65,15 +70,7 @@ class PreparedCase:
         return sorted(read_cameras(self.folder / "cameras.json"), key=lambda camera: (camera.scale, camera.name))
 
 
-def read_case(folder: Path) -> PreparedCase:
-    """Read a prepared case. DataError where it is missing, unfinished or of another schema."""
-    try:
-        content = json.loads((folder / "case.json").read_text(encoding="utf8"))
-        if content.pop("schema") != SCHEMA:
-            raise DataError(f"{folder} was prepared by another version of closeup-ns; remove it")
-        point = content["target_point"]
-        content["target_point"] = None if point is None else tuple(point)
-        content["scales"] = tuple(content["scales"])
-        return PreparedCase(Case(**content), folder)
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise DataError(f"{folder} holds no prepared case ({problem!r}); remove it and prepare it again") from problem
+def read_scene(folder: Path) -> PreparedScene:
+    """Read a prepared scene. DataError where it is missing, unfinished or damaged."""
+    remedy = f"Remove {folder}, and the bench prepares it again"
+    return PreparedScene(read_as(SceneRecord, folder / "scene.json", remedy), folder)

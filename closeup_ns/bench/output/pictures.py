@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from closeup_ns.bench.case import PreparedCase, read_case
-from closeup_ns.bench.cell import CellResult, case_folder
-from closeup_ns.bench.results import Result, last_line
+from closeup_ns.bench.experiment import ExperimentResult, scene_folder
+from closeup_ns.bench.output.results import Result, last_line
+from closeup_ns.bench.scenes.prepared import PreparedScene, read_scene
 from closeup_ns.data.eval_cameras import EvalCamera, photographs_of
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation import pictures
-from closeup_ns.evaluation.drawing import Panel, Picture, panel_grid
+from closeup_ns.evaluation.drawing import BACKGROUND, BAR, GAP, Panel, Picture, outline, panel_grid
 from closeup_ns.evaluation.evaluate import References, references_by_point
 from closeup_ns.metrics.shot import Box, scale_label
 
@@ -25,6 +25,8 @@ WIDTH = 320
 INSET_SIDE, INSET_FACTOR = 32, 4
 """Pixels of a render that the inset shows along each side, and how many times each is enlarged."""
 _FRAME = (255, 196, 0)
+_FRAMES = (_FRAME, (255, 110, 40), (255, 40, 90), (200, 80, 255))
+"""Of the close-ups in a far photograph, nearer ones later."""
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -43,49 +45,52 @@ class Look:
     """The photograph that shows most of the same thing from afar."""
     region: Box | None = None
     """The part of it that this camera sees."""
+    camera: EvalCamera | None = None
 
 
-def bench_folder(cell: CellResult) -> Path:
-    """The bench that a cell belongs to: OUT of OUT/cells/PROTOCOL/SCENE/METHOD-seedN."""
-    return cell.folder.parents[3]
+def bench_folder(experiment: ExperimentResult) -> Path:
+    """The bench that an experiment belongs to: OUT of OUT/experiments/PROTOCOL/SCENE/METHOD-seedN."""
+    return experiment.folder.parents[3]
 
 
-def case_of(cell: CellResult) -> PreparedCase | None:
-    """The prepared case of a cell; None where it is gone."""
+def scene_of(experiment: ExperimentResult) -> PreparedScene | None:
+    """The prepared scene of an experiment; None where it is gone."""
     try:
-        return read_case(case_folder(bench_folder(cell), cell.protocol, cell.scene))
+        return read_scene(scene_folder(bench_folder(experiment), experiment.protocol, experiment.scene))
     except DataError:
         return None
 
 
 def one_seed(results: Sequence[Result]) -> dict[str, Result]:
-    """The finished cell with the lowest seed of each method, in the order of the methods. Of one scene."""
+    """The finished experiment with the lowest seed of each method, in the order of the methods. Of one scene."""
     chosen: dict[str, Result] = {}
     for result in results:
-        method = result.cell.method
-        if result.scores is not None and (method not in chosen or result.cell.seed < chosen[method].cell.seed):
+        method = result.experiment.method
+        if result.scores is not None and (
+            method not in chosen or result.experiment.seed < chosen[method].experiment.seed
+        ):
             chosen[method] = result
     return chosen
 
 
-def looks(results: Sequence[Result], case: PreparedCase | None) -> tuple[list[Look], list[str]]:
+def looks(results: Sequence[Result], scene: PreparedScene | None) -> tuple[list[Look], list[str]]:
     """One camera per scale of one scene, far first: the first by name that most methods have. And what went wrong."""
     chosen = one_seed(results)
     scales = {row.image: row.scale for r in chosen.values() if r.scores for row in r.scores.rows}
     cameras, problems = {}, []
     try:
-        cameras = {camera.name: camera for camera in case.cameras()} if case is not None else {}
+        cameras = {camera.name: camera for camera in scene.cameras()} if scene is not None else {}
     except CloseupError as problem:
         problems.append(str(problem))
     found = []
     for scale in sorted(set(scales.values())):
         having = {
-            name: [method for method, result in chosen.items() if (result.cell.renders / f"{name}.png").is_file()]
+            name: [method for method, result in chosen.items() if (result.experiment.renders / f"{name}.png").is_file()]
             for name in sorted(name for name, own in scales.items() if own == scale)
         }
         name = max(having, key=lambda name: len(having[name]))
         try:
-            found.append(_look(name, scale, {m: chosen[m] for m in having[name]}, cameras.get(name), case))
+            found.append(_look(name, scale, {m: chosen[m] for m in having[name]}, cameras.get(name), scene))
         except (CloseupError, OSError) as problem:
             problems.append(f"no picture of {name}: {last_line(str(problem))}")
     return found, problems
@@ -117,6 +122,41 @@ def comparison_grid(rows: Sequence[Look], labels: Mapping[str, str], width: int 
             line.append(Panel(title, shown, row.below.get(method, "") if shown is not None else ""))
         lines.append(line)
     return panel_grid(lines, size)
+
+
+def dive_picture(
+    rows: Sequence[Look], labels: Mapping[str, str], scene: PreparedScene | None, width: int = WIDTH
+) -> Image.Image | None:
+    """One wide picture: a far photograph with a frame where each close-up looks, and beside it every method and the
+    truth at each scale. None where the target or a truth is not known.
+    """
+    close = [row for row in rows if row.scale > 1 and row.truth is not None and row.camera is not None]
+    far = [camera for camera in scene.cameras() if camera.scale == 1 and camera.truth] if scene and close else []
+    if scene is None or scene.record.target_point is None or not far:
+        return None
+    first, target = close[0].camera, torch.tensor(scene.record.target_point, dtype=torch.float64)
+    assert first is not None
+    photograph = max(far, key=lambda camera: float(camera.view.forward @ first.view.forward))
+    lines = [
+        [*(Panel(name, row.renders.get(m), row.below.get(m, "")) for m, name in labels.items()),
+         Panel(f"truth, {scale_label(row.scale)}", row.truth)]
+        for row in close
+    ]  # fmt: skip
+    right = panel_grid(lines, (width, round(width * first.view.height / first.view.width)))
+    assert photograph.truth is not None
+    shown = Image.fromarray(pictures.read_picture(photograph.truth).numpy())
+    shown = shown.resize((2 * shown.width, 2 * shown.height), Image.Resampling.BICUBIC)
+    for row, color in zip(close, _FRAMES):
+        assert row.camera is not None
+        corners = 2 * outline(photograph.view, row.camera.view, target)
+        ImageDraw.Draw(shown).polygon([(float(x), float(y)) for x, y in corners], outline=color, width=3)
+    height = right.height - BAR - 2 * GAP
+    size = (round(height * shown.width / shown.height), height)
+    left = panel_grid([[Panel("held-out far photograph", np.asarray(shown))]], size)
+    whole = Image.new("RGB", (left.width + right.width - GAP, right.height), BACKGROUND)
+    whole.paste(left, (0, 0))
+    whole.paste(right, (left.width - GAP, 0))
+    return whole
 
 
 def most_detail(picture: Picture, side: int = INSET_SIDE) -> Box:
@@ -154,9 +194,9 @@ def with_inset(picture: Picture, crop: Box, size: tuple[int, int], factor: int =
 
 
 def _look(
-    name: str, scale: float, having: Mapping[str, Result], camera: EvalCamera | None, case: PreparedCase | None
+    name: str, scale: float, having: Mapping[str, Result], camera: EvalCamera | None, scene: PreparedScene | None
 ) -> Look:
-    renders = {m: pictures.read_picture(r.cell.renders / f"{name}.png").numpy() for m, r in having.items()}
+    renders = {m: pictures.read_picture(r.experiment.renders / f"{name}.png").numpy() for m, r in having.items()}
     if not renders:
         raise DataError("no method has a render of it")
     below = {}
@@ -167,16 +207,16 @@ def _look(
     truth = None
     if camera is not None and camera.truth is not None and camera.truth.is_file():
         truth = pictures.read_picture(camera.truth).numpy()
-    photograph, region = (None, None) if camera is None or case is None or scale <= 1 else _photograph(camera, case)
-    return Look(name, scale, renders, below, truth, photograph, region)
+    photograph, region = (None, None) if camera is None or scene is None or scale <= 1 else _photograph(camera, scene)
+    return Look(name, scale, renders, below, truth, photograph, region, camera)
 
 
-def _photograph(camera: EvalCamera, case: PreparedCase) -> tuple[Picture | None, Box | None]:
+def _photograph(camera: EvalCamera, scene: PreparedScene) -> tuple[Picture | None, Box | None]:
     """The training photograph with most coverage, and where in it the camera looks; nothing without a target point."""
-    if case.case.target_point is None:
+    if scene.record.target_point is None:
         return None, None
-    point = torch.tensor(case.case.target_point, dtype=torch.float64)
-    known = photographs_of(case.capture / "transforms.json")
+    point = torch.tensor(scene.record.target_point, dtype=torch.float64)
+    known = photographs_of(scene.capture / "transforms.json")
     references: References = references_by_point([camera], known, point)
     found = references.chosen.get(camera.name)
     if found is None:

@@ -1,4 +1,4 @@
-"""Plots out of cells: quality against zoom, the paper's Figure 5, spectra. One colour and marker per method everywhere.
+"""Plots of results: quality against zoom, the paper's Figure 5, spectra. A method looks the same in all of them.
 
 Each function returns matplotlib's figure; `save_plot` writes it as PNG and SVG.
 """
@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+import pandas as pd
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from closeup_ns.atomic import atomic_path
-from closeup_ns.bench.results import Mean, Result, close_scales, compare, methods_of, metrics_of
-from closeup_ns.bench.tables import NAMES, UNITS, arrow, mean_seconds
+from closeup_ns.bench.output.results import Result, close_scales, compare, label_of, methods_of, metrics_of
+from closeup_ns.bench.output.tables import NAMES, UNITS, arrow, mean_seconds
 from closeup_ns.metrics.scores import CLOSE
 from closeup_ns.metrics.sharpness import radial_power_spectrum
 from closeup_ns.metrics.shot import scale_label
@@ -47,15 +48,6 @@ class Style(NamedTuple):
     line: str
 
 
-class ViewsPoint(NamedTuple):
-    """A point of Figure 5."""
-
-    views: int
-    psnr: Mean
-    seconds: float | None
-    """That refinement took, mean over cells."""
-
-
 def styles(methods: Sequence[str]) -> dict[str, Style]:
     """A style per method. The well-known ones have the same in every bench; others take what is left, in order."""
     every = [Style(_PALETTE[i], _MARKERS[i], line) for line, i in product(_LINES, range(len(_PALETTE)))]
@@ -70,52 +62,55 @@ def quality_figure(results: Sequence[Result], look: Mapping[str, Style]) -> Figu
 
     Means are those of the tables (same images for all methods); bars are the standard deviation over seeds.
     """
-    metrics = metrics_of(results)
+    metrics, far = metrics_of(results), any(r.scores and 1 in r.scores.scales() for r in results)
+    scales = ([1.0] if far else []) + close_scales(results)
     columns = min(3, len(metrics)) or 1
-    figure = _figure(columns, math.ceil(len(metrics) / columns) or 1)
-    scales = _scales(results)
+    rows = math.ceil(len(metrics) / columns) or 1
+    figure = _figure(columns, rows)
     for place, metric in enumerate(metrics, start=1):
-        axes = figure.add_subplot(math.ceil(len(metrics) / columns), columns, place)
-        compared = {scale: compare(results, metric, scale_label(scale)).means for scale in scales}
+        axes = figure.add_subplot(rows, columns, place)
+        found = pd.concat({scale: compare(results, metric, scale_label(scale)).means for scale in scales})
         for method in methods_of(results):
-            known = [(scale, means[method]) for scale, means in compared.items() if method in means]
-            if known:
-                _line(axes, known, look[method], _label(results, method))
+            if method in found.index.get_level_values(1):
+                _line(axes, found.xs(method, level=1), look[method], label_of(results, method))
         unit = f" ({UNITS[metric]})" if metric in UNITS else ""
         axes.set_ylabel(f"{NAMES.get(metric, metric)}{unit} {arrow(results, metric)}")
         axes.set_xlabel("zoom: times nearer than the photographs")
-        _zoom_axis(axes, scales)
+        axes.set_xscale("log")
+        axes.set_xticks(scales, [scale_label(scale) for scale in scales])
+        axes.set_xticks([], minor=True)
+        axes.grid(alpha=0.3)
     _legend(figure)
     return figure
 
 
-def views_points(results: Sequence[Result]) -> dict[str, list[ViewsPoint]]:
-    """Points of Figure 5 by ``select`` (with selection) and ``random`` (without), over the same images."""
-    own = [result for result in results if VIEWS.fullmatch(result.cell.method)]
-    found: dict[str, list[ViewsPoint]] = {}
-    for method, mean in compare(own, "psnr", CLOSE).means.items():
-        match = VIEWS.fullmatch(method)
-        assert match is not None
-        point = ViewsPoint(int(match[2]), mean, mean_seconds(results, method, "refine"))
-        found.setdefault(match[1], []).append(point)
-    return {kind: sorted(points) for kind, points in sorted(found.items(), reverse=True)}
+def views_table(results: Sequence[Result]) -> pd.DataFrame:
+    """Figure 5: index (``select`` or ``random``, number of views), columns mean and spread of the close-ups' PSNR over
+    the same images, and seconds that refinement took, mean over experiments.
+    """
+    own = [result for result in results if VIEWS.fullmatch(result.experiment.method)]
+    means = compare(own, "psnr", CLOSE).means
+    seconds = [mean_seconds(results, method, "refine") for method in means.index]
+    kinds = [(method.split("-")[0], int(method.split("-")[1])) for method in means.index]
+    index = pd.MultiIndex.from_tuples(kinds, names=["kind", "views"])
+    return means.assign(seconds=pd.Series(seconds, index=means.index, dtype=float)).set_index(index).sort_index()
 
 
 def views_figure(results: Sequence[Result]) -> Figure:
     """Figure 5: number of views against PSNR and against the seconds that refining them takes."""
-    figure = _figure(2, 1)
+    figure, found = _figure(2, 1), views_table(results)
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     looks = {"select": Style(_OURS, "*", "-"), "random": Style(_PALETTE[0], "o", "--")}
     labels = {"select": "with selection", "random": "without selection"}
-    counts: set[int] = set()
-    for kind, points in views_points(results).items():
-        _line(left, [(point.views, point.psnr) for point in points], looks[kind], labels[kind])
-        timed = [(point.views, Mean(point.seconds, None, 1, 1)) for point in points if point.seconds is not None]
+    for kind in [kind for kind in looks if kind in found.index.get_level_values(0)]:
+        points = found.loc[kind]
+        _line(left, points, looks[kind], labels[kind])
+        timed = pd.DataFrame({"mean": points.seconds, "spread": math.nan}).dropna(subset="mean")
         _line(right, timed, looks[kind], labels[kind])
-        counts |= {point.views for point in points}
+    counts = sorted(set(found.index.get_level_values(1)))
     for axes, name in ((left, "PSNR of close-ups (dB) ↑"), (right, "refinement (s) ↓")):
         axes.set_xscale("log", base=2)
-        axes.set_xticks(sorted(counts), [str(count) for count in sorted(counts)])
+        axes.set_xticks(counts, [str(count) for count in counts])
         axes.set_xlabel("views that a round refines")
         axes.set_ylabel(name)
         axes.grid(alpha=0.3)
@@ -166,31 +161,13 @@ def _figure(columns: int, rows: int, scale: float = 1.0) -> Figure:
     return Figure(figsize=(scale * _PANEL[0] * columns, scale * _PANEL[1] * rows), layout="constrained")
 
 
-def _scales(results: Sequence[Result]) -> list[float]:
-    far = any(row.scale == 1 for result in results if result.scores for row in result.scores.rows)
-    return ([1.0] if far else []) + close_scales(results)
-
-
-def _line(axes: Any, points: Sequence[tuple[float, Mean]], style: Style, label: str) -> None:
-    if not points:
-        return
+def _line(axes: Any, points: pd.DataFrame, style: Style, label: str) -> None:
+    """``mean`` over the index, with bars of ``spread`` where there is any."""
+    bars = points["spread"].fillna(0.0) if points["spread"].notna().any() else None
     axes.errorbar(
-        [x for x, _ in points],
-        [mean.value for _, mean in points],
-        yerr=[mean.spread or 0.0 for _, mean in points] if any(mean.spread for _, mean in points) else None,
-        color=style.color, linestyle=style.line, marker=style.marker, markersize=7, capsize=3, label=label,
+        points.index, points["mean"], yerr=bars, color=style.color, linestyle=style.line, marker=style.marker,
+        markersize=7, capsize=3, label=label,
     )  # fmt: skip
-
-
-def _zoom_axis(axes: Any, scales: Sequence[float]) -> None:
-    axes.set_xscale("log")
-    axes.set_xticks(scales, [scale_label(scale) for scale in scales])
-    axes.set_xticks([], minor=True)
-    axes.grid(alpha=0.3)
-
-
-def _label(results: Sequence[Result], method: str) -> str:
-    return next(result.cell.label or method for result in results if result.cell.method == method)
 
 
 def _legend(figure: Figure) -> None:
