@@ -104,7 +104,7 @@ class Rounds:
             if step == start:
                 self._forget_moments()
         elif step == start:
-            data.refine_poses(given)
+            data.pose_motion.copy_(given)
         CONSOLE.print(f"Round {number} is {'kept' if verdict.accepted else 'not kept'}: {verdict.reason}")
         with self._stage(result, "fine_tune"):
             yield  # 4.3.4: the trainer's own steps

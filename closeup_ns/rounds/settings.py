@@ -45,7 +45,7 @@ class OriginalsConfig:
     share: float = 0.6
     """Share of a round's steps that train on a native view; the others keep the far views as they are."""
     refine_poses: bool = True
-    """Register each photograph by its native views when a round begins, good to a native pixel."""
+    """Register each native view against the model when a round begins, good to a native pixel."""
     own_kernel: bool = True
     """Render a round's native views with the pixel of their own scale; off uses the photographs'."""
     own_budget: bool = True

@@ -54,7 +54,6 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
         self.native: list[NativeView] = []
         self.native_share = 0.0
         self.register_buffer("pose_motion", torch.zeros(len(self.train_dataset), 6, dtype=torch.float64))
-        self._given_poses: Tensor | None = None
         self.current_round = 0
         self.injected_probability = 0.0
         self.current_share = 0.7
@@ -134,26 +133,6 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
         """Views of all training photographs, after undistortion."""
         return [self.train_view(index) for index in range(len(self.train_dataset))]
 
-    # ---- poses
-
-    def refine_poses(self, motion: Float[Tensor, "N 6"]) -> None:
-        """Move each training photograph, and its native views, by ``c2w_given @ exp(motion)`` (OpenCV axes)."""
-        self.pose_motion.copy_(motion.to(self.pose_motion))
-        self.apply_poses()
-
-    def apply_poses(self) -> None:
-        """Bring the cameras to what `pose_motion` says; called after it was loaded, too."""
-        _ = self.cached_train  # undistortion rewrites the intrinsics first
-        if self._given_poses is None:
-            self._given_poses = self.train_dataset.cameras.camera_to_worlds.clone()
-        cameras = self.train_dataset.cameras
-        for index in range(len(cameras)):
-            cameras.camera_to_worlds[index] = self._given_poses[index]
-            if bool(self.pose_motion[index].any()):
-                refined = cameras_of(moved(view_of(cameras, index), self.pose_motion[index].cpu()))
-                cameras.camera_to_worlds[index] = refined.camera_to_worlds[0]
-        self.train_cameras.camera_to_worlds.copy_(cameras.camera_to_worlds)
-
     # ---- native views
 
     def originals(self) -> list[Original | None]:
@@ -165,9 +144,10 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
         return _originals(self.eval_dataset)
 
     def native_view(self, native: NativeView) -> View:
-        """Where a native view is taken from, with its photograph's pose as it is now."""
-        view = native.view
-        return View(view.K.to(self.device), self.train_view(native.photograph).c2w, view.width, view.height)
+        """Where a native view is taken from: its photograph's pose, moved by what `pose_motion` says."""
+        view, motion = native.view, self.pose_motion[native.photograph]
+        placed = View(view.K.to(self.device), self.train_view(native.photograph).c2w, view.width, view.height)
+        return moved(placed, motion) if bool(motion.any()) else placed
 
     def native_image(self, native: NativeView) -> tuple[Float[Tensor, "H W 3"], Bool[Tensor, "H W"] | None]:
         """A native view's colours in [0, 1], before the background, and its pixels that count (None: all)."""

@@ -23,6 +23,7 @@ from closeup_ns.studio.close_metrics import CloseMetricsConfig, close_metrics, f
 from closeup_ns.studio.datamanager import CloseupDatamanager, CloseupDatamanagerConfig
 from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.control import CloseupViewerControl
+from closeup_ns.views.psnr import mean_of_numbers, psnr
 
 FEWEST_POINTS = 100
 """A sparse cloud of fewer points is no start: what it leaves empty stays empty for long."""
@@ -61,10 +62,6 @@ class CloseupPipeline(VanillaPipeline):
     def as_run(self, trainer: Trainer | None = None) -> Run:
         """What the rounds see of this pipeline."""
         return Run(self.model, self.datamanager, self.config, trainer)
-
-    def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
-        super().load_pipeline(loaded_state, step)
-        self.datamanager.apply_poses()
 
     def seed_without_points(self) -> None:
         """Start the Gaussians in the cameras' frusta where the capture has hardly a point; before the optimizers."""
@@ -114,6 +111,10 @@ class CloseupPipeline(VanillaPipeline):
         ``missing`` says why a close-up metric is absent.
         """
         metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
+        masked = [(v, i, m) for v, i, m in self.datamanager.eval_photographs() if m is not None and bool(m.any())]
+        if masked:  # nerfstudio's own figure counts what the masks hide
+            scores = [psnr(self.model.render_view(view).color, image, mask) for view, image, mask in masked]
+            metrics["psnr_masked"] = mean_of_numbers(scores)
         metrics |= {f"kernel_{name}": float(value) for name, value in asdict(self.model.kernel).items()}
         training = self.rounds is not None  # where it would cost seconds at every evaluation
         if self.config.close_metrics.enabled and not training:
