@@ -89,7 +89,7 @@ def _quick_model(**changes: object) -> CloseupModelConfig:
     return CloseupModelConfig(**settings)
 
 
-_QUICK = dict(base_steps=3000, rounds=3, round_steps=500)
+_QUICK = dict(base_steps=3000, rounds=3, round_steps=750)
 QUICK_IMAGE_SIZE = 1600 if torch.cuda.is_available() else 640
 """Longest image side of the try-out: without a GPU, what trains in minutes on two cores."""
 

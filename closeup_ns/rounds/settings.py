@@ -50,7 +50,7 @@ class OriginalsConfig:
     """Render a round's native views with the pixel of their own scale; off uses the photographs'."""
     own_budget: bool = True
     """Let a round with native views add Gaussians beyond ``pipeline.model.max-gaussians``."""
-    growth: float = 1.5
+    growth: float = 1.7
     """By how much such a round may multiply the number of Gaussians."""
 
 
