@@ -48,6 +48,11 @@ STAGES = {
 """A round's stages: what is shown while one lasts (nothing while steps are trained), and what is said after it."""
 
 
+REGISTRATIONS = 3
+"""How often a round registers its native views, evenly over its steps. Once is enough where nothing moves (fern); where
+poses are worse or the wind blows, one round gains 0.9 dB at 9x with three against none with one (flower)."""
+
+
 class Rounds:
     """Runs between the trainer's steps. Everything that must survive a kill is in the store, not in here."""
 
@@ -228,6 +233,17 @@ class Rounds:
                 self.lines.base_phase_over(step)
             self._under_way = self._round(number, step)
             next(self._under_way)
+        elif number:
+            self._register_between(number, step)
+
+    def _register_between(self, number: int, step: int) -> None:
+        """Register a round's native views anew while it trains: the sharper the model, the finer they are placed."""
+        every = self.schedule.round_steps // REGISTRATIONS
+        passed = step - self.schedule.round_start(number)
+        if passed and every and passed % every == 0 and passed < every * REGISTRATIONS:
+            views = [view for view in self.run.photographs.native if view.round_index == number]
+            if views and self.settings.originals.refine_poses:
+                refine_poses(self.run, number, views, self.targets[0].distance)
 
     def after_step(self, step: int) -> None:
         """Called after step ``step`` was trained."""
