@@ -161,7 +161,8 @@ def plan_round(
                 seeds = _seeds(known, known_depths, target, config, generator, previous_anchors, warnings)
                 frontier = place_frontier(views, names, seeds, target, radius, render, config)
         with _timed(seconds, "anchors"):
-            anchors, anchor_coverage = _choose_anchors(known_depths, frontier, config, generator, warnings)
+            resolved = _resolved(views, frontier, target)
+            anchors, anchor_coverage = _choose_anchors(known_depths, resolved, frontier, config, generator, warnings)
         with _timed(seconds, "candidates"):
             sources = [views[index] for index in anchors.tolist()] + frontier.views
             candidates = find_candidates(sources, target, radius, previous_radius, render, config, generator)
@@ -224,11 +225,32 @@ def _seeds(
     return seeds
 
 
+def _resolved(known: Sequence[View], frontier: Frontier, target: Target) -> Float[Tensor, "n"]:
+    """The resolution of each known view at the target, of the finest one's, and what exceeds the frontier's is no gain.
+
+    A native view has three or nine times the pixels of its photograph there. Relative to the finest, so that Eq. 5
+    balances coverage and redundancy as it does where all views are alike.
+    """
+
+    def density(view: View) -> Tensor:
+        return view.K[0, 0] / (view.position - target.point.to(view.position)).norm().clamp_min(1e-12)
+
+    found = torch.stack([density(view) for view in known])
+    found = found.minimum(torch.stack([density(view) for view in frontier.views]).median().to(found))
+    return found / found.max()
+
+
 def _choose_anchors(
-    known: DepthViews, frontier: Frontier, config: PlannerConfig, generator: torch.Generator, warnings: list[str]
+    known: DepthViews,
+    resolved: Float[Tensor, "n"],
+    frontier: Frontier,
+    config: PlannerConfig,
+    generator: torch.Generator,
+    warnings: list[str],
 ) -> tuple[Tensor, Float[Tensor, "k"]]:
     """The known views that cover the frontier best with little redundancy (Eq. 5), and their coverage."""
     weights = coverage(frontier.depths, known, config.depth_rel, config.coverage_sigma)
+    weights = weights * resolved.to(weights)
     best = weights.max()
     if not float(best) > 0.0:
         raise PlanningError(
