@@ -423,7 +423,7 @@ def a_whole_round(root: Path) -> RoundStore:
     store.save_passes(1, {"frames": 3, "passes": [{"targets": ["a"], "neighbours": [], "anchors": []}]})
     store.save_view(1, "update_00", a_view())
     pixels = np.zeros((14, 20, 3), np.uint8)
-    NativeStore(root).save(1, [CutView("a.png", "a", a_view().view, pixels, pixels[..., 0] > 0)])
+    NativeStore(root).save(1, [CutView("a.png", "a", a_view().view, pixels, pixels[..., 0] > 0, 1.0)])
     store.save_verdict(1, {"accepted": True, "reason": "good", "photographs_before": None, "trial_steps": 3})
     store.finish_round(1, {"psnr": 20.5})
     return store

@@ -151,7 +151,7 @@ def test_a_run_without_rounds_needs_no_refiner(make_trainer: MakeTrainer) -> Non
         ("target__xyz", ((0.0, 0.0, 60.0),), PlanningError, "behind or beside every camera"),
         ("target__pixel", ("nothing.png:3:4",), PlanningError, "none is called nothing.png; there are frame_00000.png"),
         ("target__pixel", ("frame_00000.png:64:4",), PlanningError, "frame_00000.png is 64x48 pixels"),
-        ("frontier_cameras", Path("nowhere.json"), DataError, "cannot read the cameras of nowhere.json"),
+        ("frontier_cameras", Path("nowhere.json"), DataError, "nowhere.json"),
     ],
 )
 def test_what_no_training_can_make_right_is_refused_before_it(

@@ -77,8 +77,7 @@ def test_when_a_round_starts_that_is_asked_for(tmp_path: Path, step: int, words:
     pipeline = a_pipeline(step=step)
     schedule, store = pipeline.rounds.schedule, RoundStore(tmp_path)
     assert wish(pipeline, TRAINING, store, None) == words and asked_round(schedule, step) == number
-    pipeline.rounds.store, pipeline.rounds.end_base_phase = store, lambda step: None
-    pipeline.rounds.next_round.grant(pipeline.rounds, step)
+    pipeline.rounds.next_round.grant(schedule, store, step, lambda step: None)
     start = schedule.round_start(number)
     assert schedule.round_at(start) == number and (start == step) == ("next step" in words)
 
