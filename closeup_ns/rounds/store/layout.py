@@ -74,6 +74,7 @@ _View = TypedDict(
 class _FrameAlways(TypedDict):
     file_path: str
     photograph: str
+    spacing: float
     transform_matrix: list[list[float]]
     fl_x: float
     fl_y: float
