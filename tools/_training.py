@@ -57,7 +57,7 @@ class TrainingPlan:
         The target is left to the cameras: so early, a click may well hit nothing solid.
         """
         pipeline = {
-            "schedule.base-steps": str(self.base_steps), "schedule.rounds": "1",
+            "schedule.base-steps": str(self.base_steps), "schedule.rounds": "1", "refiner.kind": "reliable",
             "schedule.round-steps": str(self.round_steps),
             **(_TINY_OPTIONS if self.tiny else {}),
         }  # fmt: skip

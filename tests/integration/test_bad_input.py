@@ -108,7 +108,7 @@ def test_a_round_that_cannot_be_written_says_so(copied: Run, capture: Path, tmp_
     folder.mkdir(parents=True)
     (folder / "rounds").write_text("in the way")
     ended = resumed(copied, capture, tmp_path)
-    assert "RoundStorageError" in (message := last_line(ended)) and str(folder / "rounds") in message
+    assert "DiskError" in (message := last_line(ended)) and str(folder / "rounds") in message
 
 
 def test_photographs_are_never_changed(tmp_path: Path) -> None:

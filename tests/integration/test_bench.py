@@ -46,7 +46,7 @@ def test_two_methods_and_one_that_cannot_run(tmp_path: Path) -> None:
         assert scores["means"]["far"]["psnr"] > 8 and set(scores["means"]) == {"far", "3x", "9x", "27x", "close"}
         run = open_run(tmp_path / "out" / scores["about"]["config"])
         assert run.step == 39  # the last of as many steps for either
-    assert {"plan", "refine"} <= experiments["closeup-gs"].seconds.keys()
+    assert {"train", "score"} <= experiments["closeup-gs"].seconds.keys()
     stamps = {name: experiments[name].scores.stat().st_mtime_ns for name in ("plain", "closeup-gs")}
     ended = bench(tmp_path, "plain", "closeup-gs")
     assert ended.code == 0 and ended.text.count("kept") == 2, ended.output

@@ -16,7 +16,7 @@ from closeup_ns.refine.see3d import stage, unet
 from tests.refine.see3d.tiny import TINY_CONFIG
 
 IMPORTED = "A diffusion model's code is imported"
-CODE = ("diffusers", "transformers.models.clip")
+CODE = ("diffusers.models", "transformers.models.clip")
 """torchmetrics imports transformers itself, everywhere in nerfstudio; a text or image tower it does not."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from closeup_ns.report.config_file import option, read_config
 from tests.report.made_up import write_config
 
-HARMFUL = "pipeline: !!python/object/apply:os.system ['touch {}']\n"
+HARMFUL = "pipeline: !!python/object/apply:os.system ['touch {}']\nvis: viewer\n"
 
 
 def test_objects_become_plain_values(tmp_path: Path) -> None:
