@@ -39,12 +39,10 @@ class RoundPass:
         return len(self.targets) + len(self.neighbours) + len(self.anchors)
 
 
-def planned_views(plan: RoundPlan, index: int, with_frontier: bool) -> dict[str, View]:
-    """Names and views of what a plan refines; the name starts with the target's index."""
-    views = {f"t{index}_update_{number:02d}": view for number, view in enumerate(plan.updates)}
-    if with_frontier:
-        views.update({f"t{index}_frontier_{number:02d}": view for number, view in enumerate(plan.frontier)})
-    return views
+def planned_views(plan: RoundPlan, index: int) -> dict[str, View]:
+    """Names and views of what a plan refines, the frontier too (Fig. 2c); the name starts with the target's index."""
+    updates = {f"t{index}_update_{number:02d}": view for number, view in enumerate(plan.updates)}
+    return updates | {f"t{index}_frontier_{number:02d}": view for number, view in enumerate(plan.frontier)}
 
 
 def round_passes(

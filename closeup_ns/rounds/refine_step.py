@@ -64,8 +64,7 @@ def refine_round(work: Refinement, plans: Sequence[RoundPlan], limit: int | None
         RefinerError: the refiner cannot work at all. What was refined before is stored.
         PlanningError: a plan's anchor is not there any more.
     """
-    with_frontier = work.run.settings.fine_tune.refine_frontier
-    named = [planned_views(plan, index, with_frontier) for index, plan in enumerate(plans)]
+    named = [planned_views(plan, index) for index, plan in enumerate(plans)]
     chosen = [name for views in named for name in views][:limit]
     named = [{name: view for name, view in views.items() if name in chosen} for views in named]
     views = {name: view for some in named for name, view in some.items()}
@@ -102,7 +101,7 @@ def _refine_pass(
     for name, view, rendered, mask, refined in zip(todo, request.views, request.renders, real, results, strict=True):
         began = time.perf_counter()
         generated = work.refiner.generates if refined.generated is None else refined.generated
-        decision = judge(refined, rendered, mask, work.run.settings.gate, generated)
+        decision = judge(refined, rendered, mask, generated)
         refined = _presentable(refined, rendered, mask)
         stored = StoredView(
             view=view,
@@ -125,9 +124,8 @@ def _request(work: Refinement, item: RoundPass, todo: dict[str, View]) -> tuple[
     run, device = work.run, work.run.device
     views = [view.to(device) for view in todo.values()]
     renders = [run.render(view) for view in views]
-    config = run.settings.reliability
     real = [
-        reliable_pixels(view, rendered.depth, rendered.alpha, list(work.photographs.values()), config)
+        reliable_pixels(view, rendered.depth, rendered.alpha, list(work.photographs.values()))
         for view, rendered in zip(views, renders, strict=True)
     ]
     finished = [name for name in (*item.neighbours, *item.targets) if name not in todo]
@@ -156,8 +154,7 @@ def _shown(work: Refinement, view: View, rendered: Rendered, real: ReliablePixel
     """
     if not work.refiner.generates or not work.believed:
         return real
-    config = work.run.settings.reliability
-    known = reliable_pixels(view, rendered.depth, rendered.alpha, work.believed, config)
+    known = reliable_pixels(view, rendered.depth, rendered.alpha, work.believed)
     return dataclasses.replace(real, dense=real.dense | known.dense)
 
 

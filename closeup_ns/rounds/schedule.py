@@ -10,6 +10,9 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig, Schedu
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+RESTART = 10.0
+"""A round starts at no less than this many times the final learning rate (never above the initial rate)."""
+
 
 @dataclass
 class ScheduleConfig:
@@ -55,9 +58,7 @@ class RestartingDecaySchedulerConfig(SchedulerConfig):
     _target: type = field(default_factory=lambda: RestartingDecayScheduler)
     lr_final: float | None = None
     """Learning rate at the end of the run; None keeps the rate constant."""
-    restart: float = 10.0
-    """A round starts at no less than this many times ``lr_final`` (never above the initial rate)."""
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    schedule: ScheduleConfig = field(init=False, default_factory=ScheduleConfig)
     """The run's schedule. The trainer sets it from ``pipeline.schedule``."""
 
 
@@ -76,7 +77,7 @@ class RestartingDecayScheduler(Scheduler):
         if not number:
             return _between(lr_init, lr_final, step / max(total, 1)) / lr_init
         first, length = schedule.round_start(number), schedule.round_steps
-        start = max(_between(lr_init, lr_final, first / total), min(lr_init, self.config.restart * lr_final))
+        start = max(_between(lr_init, lr_final, first / total), min(lr_init, RESTART * lr_final))
         end = _between(lr_init, lr_final, (first + length) / total)
         return _between(start, end, (step - first) / length) / lr_init
 
