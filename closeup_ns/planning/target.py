@@ -11,17 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.errors import CloseupError, PlanningError
-from closeup_ns.planning.survey import sight, survey
+from closeup_ns.planning.survey import ALPHA, point_visibility, survey
 from closeup_ns.reading import build
 from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.overlap import DepthViews, center_weights
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import inside, project, unproject
 
-DEPTH_SIZE = 128
-"""Long side, in pixels, of the depth maps rendered from the known views."""
-ALPHA = 0.5
-"""Least opacity for a rendered depth to count."""
 DEPTH_REL = 0.1
 """A surface is at the target if its depth differs by at most this share."""
 HIDDEN_REL = 0.25
@@ -47,12 +43,12 @@ class Target:
     reliability: float
     """Share, 0 to 1, of the views that look at it without an obstacle and render a surface there."""
     source: str
-    """How the point was found, in words."""
+    """How the point was found, as a message says it."""
     warnings: list[str] = field(default_factory=list)
     """What a user should know before relying on it."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and words."""
+        """JSON-able content."""
         return {
             "point": self.point.tolist(),
             "distance": self.distance,
@@ -90,7 +86,7 @@ def target_from_xyz(
     _require_known(known)
     xyz = torch.as_tensor(point, dtype=known[0].c2w.dtype, device=known[0].device)
     _require_point(xyz)
-    return _assess(xyz, "world coordinates", survey(known, render, DEPTH_SIZE, ALPHA), [])
+    return _assess(xyz, "world coordinates", survey(known, render), [])
 
 
 def target_from_pixel(
@@ -128,11 +124,11 @@ def target_from_pixel(
     warnings = []
     if float((depth.max() - depth.min()) / middle) > EDGE_REL:
         warnings.append(
-            f"depth around column {column}, row {row} runs from {float(depth.min()):.4g} to {float(depth.max()):.4g}: the "
-            "pixel lies on an edge and the target may be on either side; pick one further inside the object"
+            f"depth around column {column}, row {row} runs from {float(depth.min()):.4g} to {float(depth.max()):.4g}: "
+            "the pixel lies on an edge and the target may be on either side; pick one further inside the object"
         )
     source = f"pixel (column {column}, row {row}) at depth {float(middle):.4g}"
-    return _assess(point, source, survey(known, render, DEPTH_SIZE, ALPHA), warnings)
+    return _assess(point, source, survey(known, render), warnings)
 
 
 def target_automatic(known: Sequence[View], render: Renderer) -> Target:
@@ -145,7 +141,7 @@ def target_automatic(known: Sequence[View], render: Renderer) -> Target:
         PlanningError: no known view, or nothing solid is rendered from any.
     """
     _require_known(known)
-    views = survey(known, render, DEPTH_SIZE, ALPHA)
+    views = survey(known, render)
     points, weight, owner = _surface_points(views)
     if points.shape[0] == 0:
         raise PlanningError("nothing solid is rendered from any known view: train longer, or give target coordinates")
@@ -190,7 +186,7 @@ def _in_no_image(point: Tensor, known: int) -> str:
 
 def _assess(point: Tensor, source: str, views: DepthViews, warnings: list[str]) -> Target:
     """Measure distance and reliability of ``point`` from the known views, and refuse what cannot be planned for."""
-    seen = sight(views, point)
+    seen = point_visibility(views, point)
     place = ", ".join(f"{value:.4g}" for value in point.tolist())
     if not bool(seen.in_frame.any()):
         raise PlanningError(_in_no_image(point, len(views)))
@@ -269,7 +265,7 @@ def _densest(points: Tensor, weight: Tensor, owner: Tensor, views: int, voxel: f
 
 def _on_surface(point: Tensor, views: DepthViews) -> Tensor:
     """Move ``point`` along the ray of the view that agrees best with it onto the surface rendered there."""
-    seen = sight(views, point)
+    seen = point_visibility(views, point)
     mismatch = ((seen.depth - seen.z).abs() / seen.z).masked_fill(~seen.in_frame | (seen.depth <= 0), torch.inf)
     best = int(mismatch.argmin())
     if not bool(torch.isfinite(mismatch[best])):

@@ -1,4 +1,4 @@
-"""Whether a refined view is trained on, decided before the model sees it (papers.md 6.3 #25; users of other tools suffer without one).
+"""Whether a refined view is trained on, decided before the model sees it (papers.md 6.3 #25).
 
 A refined view may add detail, but must not contradict what real photographs say. What fails falls back to the reliable
 pixels alone, and what has no evidence at all is dropped. The decision is written beside the view.

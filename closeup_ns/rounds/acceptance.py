@@ -80,7 +80,7 @@ class RoundVerdict:
 
 
 def evidence_photographs(views: Sequence[View], target: Tensor) -> list[int]:
-    """Indices of the held-out photographs: the closest to ``target`` and, of the rest, an even spread. Deterministic."""
+    """Indices of the held-out photographs: the closest to ``target`` and, of the rest, an even spread."""
     count = min(max(round(HELD_OUT_SHARE * len(views)), 2), len(views) // 2)
     if count < 1:
         return []

@@ -17,7 +17,7 @@ from closeup_ns.rounds.trial import photograph_psnr, restore_snapshot, run_steps
 CANDIDATES = (0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 """Variances in px^2. The search climbs from the model's own and stops where it gets worse."""
 SEARCH_AT = 0.3
-"""When to search, as a share of the base phase. Early, because the held-out photographs are not trained on until then."""
+"""When to search, as a share of the base phase. Early, because held-out photographs are not trained on until then."""
 TRIAL_STEPS = 0.04
 """Length of one trial, as a share of the base phase."""
 HELD_OUT_EVERY = 8

@@ -87,7 +87,7 @@ class Rounds:
         A stage whose result the store holds is skipped: that is all that resuming is.
         """
         run, data, start = self.run, self.run.photographs, self.schedule.round_start(number)
-        zoom, given = self.settings.planner.zoom**number, data.pose_motion.clone()
+        zoom, given = self.schedule.zoom**number, data.pose_motion.clone()
         CONSOLE.rule(f"Round {number} of {self.schedule.rounds}: {zoom:g}x closer")
         result = RoundResult(number, zoom, psnr_before=eval_psnr(run))
         if step == start:
@@ -137,7 +137,9 @@ class Rounds:
             # Rendering is what planning spends its time on: the known views, the frontier, the candidates.
             with bar(f"planning round {number}", len(known) + planner.anchors + planner.candidates) as advance:
                 render, given = watching(self.run.render, advance), self._given_frontier(number)
-                plan = plan_round(number, target, known, render, planner, generator, previous, given)
+                plan = plan_round(
+                    number, self.schedule.zoom, target, known, render, planner, generator, previous, given
+                )
             for warning in plan.warnings:
                 CONSOLE.print(f"[yellow]Plan: {escape(warning)}")
             plans.append(plan)
@@ -182,7 +184,7 @@ class Rounds:
             tuning,
             start=self.schedule.round_start(number),
             steps=self.schedule.round_steps,
-            radius_ratio=self.settings.planner.zoom**-number,
+            radius_ratio=self.schedule.zoom**-number,
             densifies=generates or bool(native),
             growth=max(grows),
         )
@@ -270,7 +272,7 @@ class Rounds:
             self._under_way, self.stage = None, ""
 
     def _catch_up(self, step: int) -> None:
-        """Bring back what a run that starts at ``step`` would have in memory: held-out photographs, and earlier rounds' views."""
+        """Hold out photographs and load earlier rounds' views, as in a run that came to ``step`` without a break."""
         self._caught_up = True
         data = self.run.photographs
         if step <= self._kernel_step() and self.settings.kernel_search.enabled:

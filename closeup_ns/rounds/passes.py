@@ -18,9 +18,6 @@ from closeup_ns.rendering.types import Renderer
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.views.view import View
 
-DEPTH_SIDE = 128
-"""Longer side, pixels, of the depth maps that overlap is counted on."""
-
 
 @dataclass(frozen=True)
 class RoundPass:
@@ -90,8 +87,8 @@ def _plan_passes(
     if not named:
         return []
     names, anchors = list(named), [anchor.name for anchor in plan.anchors]
-    targets = survey([view.to(device) for view in named.values()], render, DEPTH_SIDE)
-    known = survey([anchor.view.to(device) for anchor in plan.anchors], render, DEPTH_SIDE)
+    targets = survey([view.to(device) for view in named.values()], render)
+    known = survey([anchor.view.to(device) for anchor in plan.anchors], render)
     return [
         RoundPass(
             tuple(names[index] for index in item.targets),

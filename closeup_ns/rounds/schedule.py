@@ -10,6 +10,8 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig, Schedu
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from closeup_ns.errors import PlanningError
+
 RESTART = 10.0
 """A round starts at no less than this many times the final learning rate (never above the initial rate)."""
 
@@ -21,9 +23,19 @@ class ScheduleConfig:
     base_steps: int = 30000
     """Steps of the base phase, on real photographs only."""
     rounds: int = 3
-    """Progressive rounds; round t works ``planner.zoom ** t`` times closer than the photographs."""
+    """Progressive rounds; round t works ``zoom ** t`` times closer than the photographs."""
+    zoom: float = 3.0
+    """How much closer each round goes: round t works at d0 / zoom^t from the target."""
     round_steps: int = 5000
     """Fine-tuning steps of each round."""
+
+    def __post_init__(self) -> None:
+        if not self.zoom > 1.0:
+            raise PlanningError(f"zoom must be larger than 1 to come closer in every round; it is {self.zoom}")
+
+    def to_dict(self) -> dict[str, int]:
+        """What the viewer's button for the next round may change."""
+        return {"base_steps": self.base_steps, "rounds": self.rounds, "round_steps": self.round_steps}
 
     @property
     def total_steps(self) -> int:

@@ -51,8 +51,8 @@ def close_metrics(pipeline: CloseupPipeline) -> tuple[dict[str, float], dict[str
     agree on geometry and colour.
     ``close_reliable_share``: the share of such pixels. Then `METRICS`.
     """
-    schedule, zoom = pipeline.config.schedule, pipeline.config.planner.zoom
-    scales = [zoom**number for number in range(1, schedule.rounds + 1)]
+    schedule = pipeline.config.schedule
+    scales = [schedule.zoom**number for number in range(1, schedule.rounds + 1)]
     photographs = list(observations(pipeline.as_run()).values())
     views = [photograph.view for photograph in photographs]
     names, render = pipeline.datamanager.photograph_names(), pipeline.model.render_view

@@ -29,7 +29,7 @@ def close_photographs(run: Run, targets: Sequence[Target]) -> tuple[dict[str, fl
     registration to the model, the same for every model. ``photo_psnr_registered``: the photographs as trained on.
     """
     metrics, missing = build_metrics(METRICS, MetricOptions())
-    zoom, originals = run.settings.planner.zoom, run.photographs.eval_originals()
+    zoom, originals = run.settings.schedule.zoom, run.photographs.eval_originals()
     finer = max((original.finer for original in originals if original is not None), default=0.0)
     far = [HeldOut(0, *photograph) for photograph in run.photographs.eval_photographs()]
     groups = {"photo": far}

@@ -89,7 +89,7 @@ class CloseupPipeline(VanillaPipeline):
         return [before, *super().get_training_callbacks(training_callback_attributes), after]
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
-        """One step's loss. Densification counts photographs in the base phase, native and near generated views later."""
+        """One step's loss. Densification counts photographs in the base phase, near views later."""
         camera, batch = self.datamanager.next_train(step)
         if self.config.schedule.round_at(step):
             self.model.strategy.counts_this_step = bool(batch.get("densifies", False))
