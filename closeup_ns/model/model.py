@@ -327,7 +327,7 @@ class CloseupModel(SplatfactoModel):
 
     def _draw(self, scene: dict[str, Any]) -> tuple[Float[Tensor, "1 sH sW C"], Float[Tensor, "1 sH sW 1"], dict]:
         """Rasterise ``scene``, the arguments that all rasterisers share: channels, opacity, information."""
-        absgrad = self.training and self.strategy.absgrad and self.strategy.listens(self.step)
+        absgrad = self.training and self.strategy.absgrad and self.strategy.gathers_gradients(self.step)
         return rasterization(**scene, absgrad=absgrad, rasterize_mode=self.config.rasterize_mode)
 
     def unexposed(self, photograph: Float[Tensor, "H W 3"], index: int) -> Float[Tensor, "H W 3"]:

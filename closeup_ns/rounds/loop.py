@@ -152,7 +152,7 @@ class Rounds:
     ) -> list[InjectedView]:
         """4.3.3: render and refine what the store does not hold yet; give back what the gate let through."""
         run = self.run
-        work = Refinement(
+        refinement = Refinement(
             run,
             refiner,
             number,
@@ -162,7 +162,7 @@ class Rounds:
             believed=list(believed_views(run, self.store, number).values()) if refiner.generates else (),
         )
         try:
-            refine_round(work, plans)
+            refine_round(refinement, plans)
         finally:
             refiner.close()  # what it loaded must not lie beside the fine-tuning
         return stored_views(self.store, number, plans, self.settings.fine_tune, refiner.generates, run.device)

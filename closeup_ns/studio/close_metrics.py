@@ -62,8 +62,8 @@ def close_metrics(pipeline: CloseupPipeline) -> tuple[dict[str, float], dict[str
     metrics, missing = build_metrics(METRICS, MetricOptions())
     generator = torch.Generator().manual_seed(pipeline.config.seed)
     values: dict[str, list[float]] = {}
-    work = [(scale, view) for scale in scales for view in turned_views(views, target.point, scale, generator)]
-    for scale, view in track(work, "close-ups"):
+    close_ups = [(scale, view) for scale in scales for view in turned_views(views, target.point, scale, generator)]
+    for scale, view in track(close_ups, "close-ups"):
         rendered = pipeline.model.render_view(view.to(pipeline.device, torch.float32))
         for name, value in _score(pipeline, view, rendered, photographs, metrics).items():
             for suffix in ("", f"_{scale_label(scale)}"):
