@@ -143,7 +143,6 @@ def test_generated_views_touch_no_photographs_parameters(make_trainer: MakeTrain
         pipeline__model__exposure_compensation=True, pipeline__model__camera_optimizer__mode="SO3xR3"
     )
     model, data = trainer.pipeline.model, trainer.pipeline.datamanager
-    model.config.exposure_weight = 0.0
     data.injected, data.injected_probability, data.current_round = [an_injected_view(data.train_view(0))], 1.0, 1
     model.step_cb(trainer.optimizers, 0)
     trainer.pipeline.train()

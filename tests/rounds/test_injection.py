@@ -51,9 +51,9 @@ def test_each_pixel_weighs_what_its_origin_is_worth(generates: bool) -> None:
 def test_up_close_a_reliable_pixel_is_as_real_as_its_share_of_the_photographs_pixel() -> None:
     stored = unrecorded()
     target = injected_view(1, "a", stored, FAR, 1.0, CONFIG, True, "cpu").target
-    real = torch.where(stored.real, 0.9, 0.3) * stored.weight
+    real = torch.where(stored.real, 1.0, 0.3) * stored.weight
     share = torch.where(stored.reliable.sparse, stored.reliable.footprint**-2, 0.0)
-    assert torch.allclose(target.weight, real + share * (0.9 - real))
+    assert torch.allclose(target.weight, real + share * (1.0 - real))
     known = stored.reliable
 
     def off(image: torch.Tensor) -> float:

@@ -29,7 +29,6 @@ SHORT: dict[str, Any] = {
     "pipeline__schedule__base_steps": 20,
     "pipeline__schedule__rounds": 1,
     "pipeline__schedule__round_steps": 6,
-    "pipeline__acceptance__trial_share": 0.4,
 }
 
 
