@@ -24,10 +24,10 @@ class ScheduleConfig:
     """Steps of the base phase, on real photographs only."""
     rounds: int = 3
     """Progressive rounds; round t works ``zoom ** t`` times closer than the photographs."""
-    zoom: float = 3.0
-    """How much closer each round goes: round t works at d0 / zoom^t from the target."""
     round_steps: int = 5000
     """Fine-tuning steps of each round."""
+    zoom: float = 3.0
+    """How much closer each round goes: round t works at d0 / zoom^t from the target."""
 
     def __post_init__(self) -> None:
         if not self.zoom > 1.0:

@@ -11,6 +11,7 @@ import torch
 from closeup_ns.errors import CloseupError, PlanningError
 from closeup_ns.paths.options import Kind
 from closeup_ns.planning.target import Target
+from closeup_ns.viewer import paths
 from closeup_ns.viewer.paths import path_from, write_path
 from closeup_ns.views.view import aim_at
 from tests.scenes import analytic_renderer, facing_views
@@ -21,12 +22,18 @@ TARGET = Target(torch.tensor([0.0, 0.0, 4.0], dtype=torch.float64), 4.0, 0.4, "m
 RENDER = analytic_renderer(boxes=())
 
 
+@pytest.fixture(autouse=True)
+def six_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "SECONDS", 1.0)
+    monkeypatch.setattr(paths, "FPS", 6.0)
+
+
 def test_a_dive_from_a_photograph_and_from_the_viewport() -> None:
     starts = []
     for viewport in (None, VIEWS[2]):
         content = path_from("dive", viewport, TARGET, NAMES, VIEWS, RENDER)
         assert len(content["camera_path"]) == 6 and content["fps"] == 6.0
-        assert content["closeup"]["zoom"] == pytest.approx(9.0)
+        assert content["closeup"]["zoom"] == pytest.approx(27.0)
         assert "it may float" in content["closeup"]["warnings"]
         matrix = torch.tensor(content["camera_path"][0]["camera_to_world"]).reshape(4, 4)
         starts.append(matrix[:3, 3].double())
