@@ -56,7 +56,7 @@ def report_plan(render: Renderer, views: list[View]) -> None:
     target = target_automatic(views, render)
     counted = Counted(render)
     started = time.process_time()
-    plan = plan_round(1, target, known, counted, PlannerConfig(), torch.Generator().manual_seed(0))
+    plan = plan_round(1, 3.0, target, known, counted, PlannerConfig(), torch.Generator().manual_seed(0))
     busy = time.process_time() - started
     stages = ", ".join(f"{name} {value:.2f}" for name, value in plan.seconds.items() if name != "total")
     print(

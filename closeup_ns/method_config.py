@@ -112,7 +112,7 @@ closeup_splatfacto = MethodSpecification(
     config=_trainer(
         "closeup-splatfacto",
         ScheduleConfig(base_steps=4500, rounds=0, round_steps=0),
-        _quick_model(pixel_variance=0.3, eps2d=1.0, supersample=1, anisotropy_weight=0.0, scale_floor=0.0),
+        _quick_model(pixel_variance=0.3, eps2d=1.0, supersample=1, scale_floor=0.0),
         QUICK_IMAGE_SIZE,
         kernel_search=KernelSearchConfig(enabled=False),
     ),

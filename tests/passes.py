@@ -9,10 +9,8 @@ from typing import Any
 import torch
 
 from closeup_ns.planning.plan import KnownView, RoundPlan
-from closeup_ns.refine.gate import GateConfig
 from closeup_ns.refine.refiner import RefinedView, RefineRequest
 from closeup_ns.rounds.settings import FineTuneConfig
-from closeup_ns.views.reliability import ReliabilityConfig
 from closeup_ns.views.view import View, move_closer
 from tests.scenes import analytic_renderer, facing_views
 
@@ -30,9 +28,7 @@ def a_run(photographs: int = 4) -> Any:
         shown=lambda index: None,
         photograph_names=lambda: [f"{index}.png" for index in range(photographs)],
     )
-    settings = SimpleNamespace(
-        reliability=ReliabilityConfig(), gate=GateConfig(), fine_tune=FineTuneConfig(), seed=7, refiner=None
-    )
+    settings = SimpleNamespace(fine_tune=FineTuneConfig(), seed=7, refiner=None)
     model = SimpleNamespace(render_view=render, unexposed=lambda photograph, index: photograph)
     return SimpleNamespace(
         model=model,

@@ -31,7 +31,6 @@ SMALL: dict[str, Any] = {
     "pipeline.planner.anchors": 2,
     "pipeline.planner.updates": 2,
     "pipeline.planner.candidates": 12,
-    "pipeline.planner.depth_size": 48,
     "pipeline.model.num_random": 2000,
     "pipeline.model.num_downscales": 0,
     "pipeline.model.warmup_length": 4,

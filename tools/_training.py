@@ -19,9 +19,8 @@ from tools._report import CheckFailed, Figures, Skipped
 _SURFEL_METHOD = "closeup-gs-2dgs"
 _EXPERIMENT = "gpu-check"
 _TINY_OPTIONS = {
-    "planner.anchors": "2", "planner.updates": "2", "planner.candidates": "12", "planner.depth-size": "48",
+    "planner.anchors": "2", "planner.updates": "2", "planner.candidates": "12",
     "model.num-random": "2000", "model.num-downscales": "0", "model.warmup-length": "10", "model.refine-every": "10",
-    "kernel-search.candidates": "0.1 0.3",
 }  # fmt: skip
 """Options of the pipeline for a run of seconds on the CPU."""
 _LEAST_PSNR = 12.0

@@ -16,7 +16,7 @@ from closeup_ns.schema import CLOSED, read_as
 
 FILE = Path(__file__).parent / "methods.yaml"
 ZOOM = 3.0
-"""How much closer each round goes (`PlannerConfig.zoom`; paper, section 5.2)."""
+"""How much closer each round goes (`ScheduleConfig.zoom`; paper, section 5.2)."""
 PARSER = "closeup-data"
 _OURS = "closeup-"
 _REFINER = "--pipeline.refiner."

@@ -16,7 +16,7 @@ from closeup_ns.model.cameras import cameras_of, view_of
 from closeup_ns.model.exposure import ExposureCompensation
 from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.model.losses import injected_view_loss
-from closeup_ns.model.regularize import anisotropy_penalty, finest_footprint, smooth_3d
+from closeup_ns.model.regularize import finest_footprint, smooth_3d
 from closeup_ns.model.strategy import NEVER, CloseupStrategy
 from closeup_ns.rendering.rasterize import rasterization
 from closeup_ns.rendering.request import RenderMode
@@ -26,6 +26,10 @@ from closeup_ns.studio.compatibility import lazy_lpips
 from closeup_ns.views.view import View
 
 GAUSSIAN_PARAMETERS = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
+SUPERSAMPLE_FROM = 0.5
+"""Share of the base phase after which supersampling starts; coarse Gaussians gain nothing from it."""
+FOOTPRINT_EVERY = 100
+"""Steps between two measurements of the finest pixel that sees each Gaussian."""
 
 
 @dataclass
@@ -43,24 +47,14 @@ class CloseupModelConfig(SplatfactoModelConfig):
     blurs the composited image, as a lens does. 1 widens the Gaussians by all of it."""
     supersample: int = 2
     """Render this many times larger per axis, average, and compare: the pixel as an area and not a point."""
-    supersample_from: float = 0.5
-    """Share of the base phase after which supersampling starts; coarse Gaussians gain nothing from it."""
-    anisotropy_weight: float = 0.0
-    """Weight of the penalty on needles; 0 switches it off."""
-    anisotropy_ratio: float = 3.0
-    """A Gaussian whose longest axis exceeds its second by more than this is a needle."""
     scale_floor: float = 0.3
     """Smallest allowed size of a Gaussian's two longer axes, in widths of the finest pixel that sees it; 0 is off."""
     filter_3d: float = 0.0
     """Variance of Mip-Splatting's 3D filter in squared widths of the finest pixel (Mip-Splatting: 0.2); 0 is off."""
     exposure_compensation: bool = False
     """Learn a colour gain and offset per photograph. For captures with auto-exposure."""
-    exposure_weight: float = 1.0
-    """How strongly the mean exposure is tied to the identity."""
     max_gaussians: int = 0
-    """Most Gaussians that densification may reach in the base phase; 0 means no limit. Rounds: ``fine_tune.growth``."""
-    footprint_every: int = 100
-    """Steps between two measurements of the finest pixel that sees each Gaussian."""
+    """Most Gaussians that densification may reach in the base phase; 0 means no limit. Rounds: their own growth."""
 
 
 class FusedSsim(nn.Module):
@@ -102,8 +96,7 @@ class CloseupModel(SplatfactoModel):
         self.base_steps = 0  # what "a share of the base phase" is a share of; the pipeline sets it
         self.register_buffer("screen_kernel", torch.zeros(3))
         self.register_buffer("native_kernels", torch.zeros(0, 3))
-        start = self.config.supersample if self.config.supersample_from <= 0 else 1
-        self.kernel = PixelKernel.of(self.config.pixel_variance, start, self.config.eps2d)
+        self.kernel = PixelKernel.of(self.config.pixel_variance, 1, self.config.eps2d)
         self.register_buffer("footprint", torch.zeros(0))  # [N] once measured: what the 3D filter was trained with
         self.footprint_views: list[View] = []
         self.exposure = ExposureCompensation(self.num_train_data) if self.config.exposure_compensation else None
@@ -203,7 +196,7 @@ class CloseupModel(SplatfactoModel):
 
     def step_cb(self, optimizers: Any, step: int) -> None:
         super().step_cb(optimizers, step)
-        if self.training and step % self.config.footprint_every == 0:
+        if self.training and step % FOOTPRINT_EVERY == 0:
             self.measure_footprint()
 
     def step_post_backward(self, step: int) -> None:
@@ -334,7 +327,7 @@ class CloseupModel(SplatfactoModel):
 
     def _draw(self, scene: dict[str, Any]) -> tuple[Float[Tensor, "1 sH sW C"], Float[Tensor, "1 sH sW 1"], dict]:
         """Rasterise ``scene``, the arguments that all rasterisers share: channels, opacity, information."""
-        absgrad = self.training and self.strategy.absgrad and self.strategy.listens(self.step)
+        absgrad = self.training and self.strategy.absgrad and self.strategy.gathers_gradients(self.step)
         return rasterization(**scene, absgrad=absgrad, rasterize_mode=self.config.rasterize_mode)
 
     def unexposed(self, photograph: Float[Tensor, "H W 3"], index: int) -> Float[Tensor, "H W 3"]:
@@ -374,11 +367,8 @@ class CloseupModel(SplatfactoModel):
             losses = injected_view_loss(outputs["rgb"], batch["injected"])
         else:
             losses = super().get_loss_dict(outputs, batch, metrics_dict)
-        if self.config.anisotropy_weight > 0:
-            penalty = anisotropy_penalty(self.gauss_params["scales"], self.config.anisotropy_ratio)
-            losses["anisotropy"] = self.config.anisotropy_weight * penalty
         if self.exposure is not None and self.training:
-            losses["exposure"] = self.config.exposure_weight * self.exposure.drift()
+            losses["exposure"] = self.exposure.drift()
         return losses
 
     def get_image_metrics_and_images(

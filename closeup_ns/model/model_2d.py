@@ -62,7 +62,7 @@ DISCS_HAVE_NO = {
     "rasterize_mode": ("classic", "2DGS has no antialiased mode"),
     "eps2d": (0.0, "2DGS widens no Gaussian; pixel_variance blurs the image instead"),
     "use_absgrad": (False, "2DGS has no absolute gradients"),
-    "use_scale_regularization": (False, "it punishes every disc for being flat; anisotropy_weight punishes needles"),
+    "use_scale_regularization": (False, "it punishes every disc for being flat"),
 }
 """Options of the ellipsoids' model that mean nothing here: the value that is allowed, and why."""
 

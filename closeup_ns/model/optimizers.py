@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 
@@ -11,5 +11,5 @@ from nerfstudio.engine.optimizers import AdamOptimizerConfig
 class FusedAdamConfig(AdamOptimizerConfig):
     """nerfstudio's Adam with torch's fused implementation."""
 
-    fused: bool = True
+    fused: bool = field(init=False, default=True)
     """One kernel per parameter instead of many."""

@@ -12,12 +12,6 @@ from closeup_ns.views.view import View
 from closeup_ns.views.warp import project
 
 
-def anisotropy_penalty(log_scales: Float[Tensor, "N 3"], max_ratio: float) -> Tensor:
-    """Mean excess of the ratio of the largest to the second largest axis: needles are punished, flat discs are not."""
-    largest_two = log_scales.topk(2, dim=-1).values
-    return torch.relu(torch.exp(largest_two[:, 0] - largest_two[:, 1]) - max_ratio).mean()
-
-
 @torch.no_grad()
 def finest_footprint(means: Float[Tensor, "N 3"], views: Sequence[View], margin: float = 0.15) -> Float[Tensor, "N"]:
     """Width in world units of the smallest pixel that looks at each Gaussian, over ``views``.

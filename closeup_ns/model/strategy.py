@@ -14,7 +14,7 @@ NEVER = 10**9
 
 @dataclass
 class CloseupStrategy(DefaultStrategy):
-    """`DefaultStrategy` that never grows beyond ``max_gaussians`` and listens only to steps that count.
+    """`DefaultStrategy` that never grows beyond ``max_gaussians`` and gathers gradients only in steps that count.
 
     In a round, statistics are gathered only from generated views within a third of the original distance
     (paper 4.3.4, papers.md 6.3 #21).
@@ -25,7 +25,7 @@ class CloseupStrategy(DefaultStrategy):
     counts_this_step: bool = True
     """Whether this step's gradients enter the densification statistics."""
 
-    def listens(self, step: int) -> bool:
+    def gathers_gradients(self, step: int) -> bool:
         """Whether this step's screen-space gradients enter the statistics; where not, nobody need compute them."""
         return self.counts_this_step and step < self.refine_stop_iter
 

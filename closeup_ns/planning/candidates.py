@@ -19,6 +19,16 @@ from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.overlap import DepthViews
 from closeup_ns.views.view import View, aim_at
 
+DIRECTION_JITTER = 5.0
+"""Largest angle in degrees between a candidate and the arc between the two views it was drawn from."""
+ORIENTATION_JITTER = 3.0
+"""Largest angle in degrees between a candidate's optical axis and the target."""
+PAIR_ANGLE = 90.0
+"""Candidates are drawn between views at most this many degrees apart, seen from the target: arcs of 180 degrees are
+not unique."""
+ATTEMPTS = 3
+"""How many times M candidates are drawn while fewer than U survive."""
+
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
@@ -46,7 +56,7 @@ def find_candidates(
     """Draw M views between ``near`` and ``far`` from the target and keep those outside geometry that see the target.
 
     ``sources`` are the anchors and frontier views, whose directions bound the region. Where fewer than U survive, M
-    more are drawn, up to ``attempts`` times.
+    more are drawn, up to `ATTEMPTS` times.
 
     Raises:
         PlanningError: not one candidate survives.
@@ -55,10 +65,10 @@ def find_candidates(
     parts: list[DepthViews] = []
     tally: dict[str, int] = {}
     drawn = 0
-    for _ in range(config.attempts):
-        views = draw_candidates(sources, target.point, near, far, config.candidates, config, generator)
-        depths = survey(views, render, config.depth_size, config.alpha)
-        faults = view_faults(depths, target.point, config)
+    for _ in range(ATTEMPTS):
+        views = draw_candidates(sources, target.point, near, far, config.candidates, generator)
+        depths = survey(views, render)
+        faults = view_faults(depths, target.point)
         good = (~torch.stack(list(faults.values())).any(0)).nonzero()[:, 0]
         kept += [views[index] for index in good.tolist()]
         parts.append(depths[good])
@@ -85,28 +95,27 @@ def draw_candidates(
     near: float,
     far: float,
     count: int,
-    config: PlannerConfig,
     generator: torch.Generator,
 ) -> list[View]:
     """``count`` random views around ``point`` (papers.md 6.3, point 13).
 
     The distance is log-uniform in (near, far). The direction lies on the arc between those of two sources at most
-    ``pair_angle`` apart, off it by at most ``direction_jitter``; the optical axis misses ``point`` by at most
-    ``orientation_jitter``. Intrinsics, size and roll come from the first of the two sources.
+    `PAIR_ANGLE` apart, off it by at most `DIRECTION_JITTER`; the optical axis misses ``point`` by at most
+    `ORIENTATION_JITTER`. Intrinsics, size and roll come from the first of the two sources.
     """
     draws = torch.rand(count, 8, generator=generator, device=generator.device, dtype=torch.float64).to(point.device)
     directions = directions_from(point, sources).double()
-    first, second = _draw_pairs(directions, draws[:, 0], draws[:, 1], config.pair_angle)
+    first, second = _draw_pairs(directions, draws[:, 0], draws[:, 1], PAIR_ANGLE)
     arc = _slerp(directions[first], directions[second], draws[:, 2])
-    towards = _tilt(arc, draws[:, 3], draws[:, 4], config.direction_jitter)
+    towards = _tilt(arc, draws[:, 3], draws[:, 4], DIRECTION_JITTER)
     # Held a hair inside the open interval, so that rounding to float32 cannot leave it.
     span = draws[:, 5].clamp(1e-4, 1.0 - 1e-4)
     distances = near * (far / near) ** span
-    sights = _tilt(-towards, draws[:, 6], draws[:, 7], config.orientation_jitter)
+    axes = _tilt(-towards, draws[:, 6], draws[:, 7], ORIENTATION_JITTER)
     views = []
     for row, source in enumerate(first.tolist()):
         view = frontier_view(sources[source], point, towards[row].to(point), float(distances[row]))
-        views.append(aim_at(view, view.position.double() + sights[row]))
+        views.append(aim_at(view, view.position.double() + axes[row]))
     return views
 
 

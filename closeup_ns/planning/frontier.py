@@ -11,13 +11,20 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from closeup_ns.errors import PlanningError
-from closeup_ns.planning.config import PlannerConfig
-from closeup_ns.planning.survey import near_share, sight, survey
+from closeup_ns.planning.survey import near_share, point_visibility, survey
 from closeup_ns.planning.target import Target
 from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.overlap import DepthViews
 from closeup_ns.views.view import View, aim_at
 
+SEED_SEPARATION = 2.0
+"""Least angle in degrees between two frontier views, seen from the target."""
+CLEARANCE = 0.3
+"""A view is inside geometry if it renders depth nearer than this share of its distance to the target ..."""
+CLEARANCE_FRACTION = 0.02
+"""... on more than this share of its pixels, so that a few stray Gaussians do not close a direction."""
+TARGET_DEPTH_REL = 0.25
+"""The target is hidden where the rendered depth is smaller than its own by more than this share."""
 _RING_ANGLES = (5.0, 10.0, 20.0, 30.0, 45.0)
 _RING_STEPS = 8
 
@@ -49,27 +56,25 @@ def directions_from(point: Float[Tensor, "3"], views: Sequence[View]) -> Float[T
 def seed_views(
     directions: Float[Tensor, "n 3"],
     usable: Bool[Tensor, "n"],
-    config: PlannerConfig,
-    generator: torch.Generator,
+    count: int,
     previous: Sequence[int] = (),
 ) -> list[int]:
-    """Known views whose directions the frontier takes, at least ``seed_separation`` apart (papers.md 6.3, point 3).
+    """At most ``count`` known views that give the frontier its directions (papers.md 6.3, point 3).
 
-    The previous round's anchors come first. What is missing to k is filled with usable views: by deterministic
-    farthest-point sampling over the directions, beginning at the most central one, or at random as in the paper.
+    They are at least `SEED_SEPARATION` apart. The previous round's anchors come first. What is missing is filled with
+    usable views by deterministic farthest-point sampling over the directions, beginning at the most central one.
     """
-    limit = math.cos(math.radians(config.seed_separation))
-    order = torch.randperm(directions.shape[0], generator=generator, device=generator.device).tolist()
+    limit = math.cos(math.radians(SEED_SEPARATION))
     chosen: list[int] = []
     # The cosine to the nearest chosen direction; -2 while none is chosen.
     nearest = directions.new_full((directions.shape[0],), -2.0)
     queue = [index for index in previous if bool(usable[index])]
-    while len(chosen) < config.anchors:
+    while len(chosen) < count:
         if not queue:
             free = usable & (nearest < limit)
             if not bool(free.any()):
                 break
-            queue = [_next_seed(directions, free, nearest, order, bool(chosen), config.seeds)]
+            queue = [_next_seed(directions, free, nearest, first=not chosen)]
         index = queue.pop(0)
         if float(nearest[index]) >= limit:
             continue
@@ -78,12 +83,10 @@ def seed_views(
     return chosen
 
 
-def _next_seed(directions: Tensor, free: Tensor, nearest: Tensor, order: Sequence[int], begun: bool, rule: str) -> int:
-    if rule == "random":
-        return next(index for index in order if bool(free[index]))
-    if begun:
-        return int(nearest.masked_fill(~free, torch.inf).argmin())
-    return int((directions @ directions[free].mean(0)).masked_fill(~free, -torch.inf).argmax())
+def _next_seed(directions: Tensor, free: Tensor, nearest: Tensor, first: bool) -> int:
+    if first:
+        return int((directions @ directions[free].mean(0)).masked_fill(~free, -torch.inf).argmax())
+    return int(nearest.masked_fill(~free, torch.inf).argmin())
 
 
 def frontier_view(seed: View, point: Float[Tensor, "3"], direction: Float[Tensor, "3"], radius: float) -> View:
@@ -93,32 +96,28 @@ def frontier_view(seed: View, point: Float[Tensor, "3"], direction: Float[Tensor
     return aim_at(View(seed.K, c2w, seed.width, seed.height), point)
 
 
-def view_faults(views: DepthViews, point: Float[Tensor, "3"], config: PlannerConfig) -> dict[str, Bool[Tensor, "n"]]:
+def view_faults(views: DepthViews, point: Float[Tensor, "3"]) -> dict[str, Bool[Tensor, "n"]]:
     """Why views cannot be used, each view under its first reason: inside geometry, target not shown, target hidden."""
-    seen = sight(views, point)
-    inside = near_share(views, config.clearance * seen.distance) > config.clearance_fraction
+    seen = point_visibility(views, point)
+    inside = near_share(views, CLEARANCE * seen.distance) > CLEARANCE_FRACTION
     empty = (seen.empty() | ~seen.in_frame) & ~inside
-    hidden = seen.hidden(config.target_depth_rel) & ~inside
+    hidden = seen.hidden(TARGET_DEPTH_REL) & ~inside
     return {"inside geometry": inside, "nothing rendered at the target": empty, "target hidden": hidden}
 
 
 def describe_faults(faults: dict[str, Tensor]) -> str:
-    """The counts of `view_faults` in words."""
+    """The counts of `view_faults`, for a message."""
     return ", ".join(f"{name}: {int(mask.sum())}" for name, mask in faults.items())
 
 
-def frontier_of(
-    given: Sequence[View], known: Sequence[View], target: Target, render: Renderer, config: PlannerConfig
-) -> Frontier:
+def frontier_of(given: Sequence[View], known: Sequence[View], target: Target, render: Renderer) -> Frontier:
     """Given views as the frontier, without those inside geometry; each takes the known view of the nearest direction.
 
     Raises:
         PlanningError: none of them is outside geometry.
     """
     views = [view.to(known[0].device, known[0].c2w.dtype) for view in given]
-    inside = view_faults(survey(views, render, config.depth_size, config.alpha), target.point, config)[
-        "inside geometry"
-    ]
+    inside = view_faults(survey(views, render), target.point)["inside geometry"]
     kept = [view for view, bad in zip(views, inside.tolist(), strict=True) if not bad]
     if not kept:
         raise PlanningError(
@@ -127,7 +126,7 @@ def frontier_of(
     lost = len(views) - len(kept)
     cosines = directions_from(target.point, kept) @ directions_from(target.point, known).T
     warnings = [f"{lost} given frontier views lie inside geometry and are left out"] if lost else []
-    return Frontier(kept, cosines.argmax(1).tolist(), survey(kept, render, config.depth_size, config.alpha), warnings)
+    return Frontier(kept, cosines.argmax(1).tolist(), survey(kept, render), warnings)
 
 
 def place_frontier(
@@ -137,7 +136,6 @@ def place_frontier(
     target: Target,
     radius: float,
     render: Renderer,
-    config: PlannerConfig,
 ) -> Frontier:
     """One view per seed at ``radius`` from the target, on the seed's side of it and outside geometry.
 
@@ -150,14 +148,14 @@ def place_frontier(
     point = target.point
     towards = directions_from(point, [known[index] for index in seeds])
     views = [frontier_view(known[i], point, d, radius) for i, d in zip(seeds, towards, strict=True)]
-    depths = survey(views, render, config.depth_size, config.alpha)
-    faults = view_faults(depths, point, config)
+    depths = survey(views, render)
+    faults = view_faults(depths, point)
     blocked = torch.stack(list(faults.values())).any(0).tolist()
     warnings: list[str] = []
     placed: list[tuple[int, View]] = []
     for index, view, direction, is_blocked in zip(seeds, views, towards, blocked, strict=True):
         if is_blocked:
-            found = _nearest_free(known[index], target, direction, radius, render, config)
+            found = _nearest_free(known[index], target, direction, radius, render)
             if found is None:
                 warnings.append(f"no free place at radius {radius:.4g} within 45 degrees of {names[index]}; left out")
                 continue
@@ -173,19 +171,19 @@ def place_frontier(
             "target to the object's surface on the cameras' side"
         )
     if any(blocked):
-        depths = survey([view for _, view in placed], render, config.depth_size, config.alpha)
+        depths = survey([view for _, view in placed], render)
     return Frontier([view for _, view in placed], [index for index, _ in placed], depths, warnings)
 
 
 def _nearest_free(
-    seed: View, target: Target, direction: Tensor, radius: float, render: Renderer, config: PlannerConfig
+    seed: View, target: Target, direction: Tensor, radius: float, render: Renderer
 ) -> tuple[View, float] | None:
     """The free view with the smallest angle to ``direction`` (and that angle in degrees), searched ring by ring."""
     for angle in _RING_ANGLES:
         ring = [
             frontier_view(seed, target.point, d, radius) for d in _ring(direction, math.radians(angle), _RING_STEPS)
         ]
-        faults = view_faults(survey(ring, render, config.depth_size, config.alpha), target.point, config)
+        faults = view_faults(survey(ring, render), target.point)
         free = ~torch.stack(list(faults.values())).any(0)
         if bool(free.any()):
             return ring[int(free.nonzero()[0, 0])], angle
@@ -208,7 +206,7 @@ def perpendicular_pair(axes: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 3"]
     return first, torch.linalg.cross(axes, first)
 
 
-def visible_known(known: DepthViews, target: Target, config: PlannerConfig) -> Int[Tensor, "m"]:
+def visible_known(known: DepthViews, target: Target) -> Int[Tensor, "m"]:
     """Indices of the known views that have the target in their image with nothing in front of it."""
-    seen = sight(known, target.point)
-    return (seen.in_frame & ~seen.hidden(config.target_depth_rel)).nonzero()[:, 0]
+    seen = point_visibility(known, target.point)
+    return (seen.in_frame & ~seen.hidden(TARGET_DEPTH_REL)).nonzero()[:, 0]

@@ -16,6 +16,7 @@ from closeup_ns.errors import PlanningError
 from closeup_ns.planning.candidates import Candidates, find_candidates
 from closeup_ns.planning.config import PlannerConfig
 from closeup_ns.planning.frontier import (
+    SEED_SEPARATION,
     Frontier,
     directions_from,
     frontier_of,
@@ -23,7 +24,7 @@ from closeup_ns.planning.frontier import (
     seed_views,
     visible_known,
 )
-from closeup_ns.planning.selection import select_views
+from closeup_ns.planning.selection import ELIGIBLE_FRACTION, select_views
 from closeup_ns.planning.survey import survey
 from closeup_ns.planning.target import Target
 from closeup_ns.reading import build
@@ -46,7 +47,7 @@ class KnownView:
     """True for a photograph."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and words."""
+        """JSON-able content."""
         return {"name": self.name, "view": self.view.to_dict(), "is_real": self.is_real}
 
     @classmethod
@@ -121,6 +122,7 @@ class RoundPlan:
 
 def plan_round(
     round_index: int,
+    zoom: float,
     target: Target,
     known: Sequence[KnownView],
     render: Renderer,
@@ -129,16 +131,17 @@ def plan_round(
     previous_anchors: Sequence[str] | None = None,
     given_frontier: Sequence[View] | None = None,
 ) -> RoundPlan:
-    """Choose the views of round ``round_index`` (1-based), which works at d0 / zoom^round from the target.
+    """Choose the views of round ``round_index`` (1-based), which works at d0 / ``zoom`` ^ round from the target.
 
     The frontier's directions come from the previous round's anchors or, in the first round, from known views spread
     around the target; the anchors are then those known views that cover the frontier best (Eq. 5).
 
     Args:
+        zoom: how much closer each round goes.
         target: where to go; its ``distance`` is d0.
         known: photographs and accepted generated views; sizes and intrinsics may differ.
         render: the current model.
-        generator: randomness of the candidates, and of options that say "random".
+        generator: randomness of the candidates.
         previous_anchors: names of the previous round's anchors, in `RoundPlan.anchors`' order.
         given_frontier: where to go, in place of a frontier of its own (the paper's test poses on LERF).
 
@@ -146,32 +149,32 @@ def plan_round(
         PlanningError: nothing can be planned; the message says what to change.
     """
     _check(round_index, known)
-    radius, previous_radius = (target.distance / config.zoom**power for power in (round_index, round_index - 1))
+    radius, previous_radius = (target.distance / zoom**power for power in (round_index, round_index - 1))
     views, names = [item.view for item in known], [item.name for item in known]
     warnings, seconds = list(target.warnings), {}
     started = time.perf_counter()
     with torch.no_grad():
         with _timed(seconds, "known depths"):
-            known_depths = survey(views, render, config.depth_size, config.alpha)
+            known_depths = survey(views, render)
         with _timed(seconds, "frontier"):
             if given_frontier:
-                frontier = frontier_of(given_frontier, views, target, render, config)
+                frontier = frontier_of(given_frontier, views, target, render)
                 radius = frontier.radius(target.point)
             else:
-                seeds = _seeds(known, known_depths, target, config, generator, previous_anchors, warnings)
-                frontier = place_frontier(views, names, seeds, target, radius, render, config)
+                seeds = _seeds(known, known_depths, target, config.anchors, previous_anchors, warnings)
+                frontier = place_frontier(views, names, seeds, target, radius, render)
         with _timed(seconds, "anchors"):
             resolved = _resolved(views, frontier, target)
-            anchors, anchor_coverage = _choose_anchors(known_depths, resolved, frontier, config, generator, warnings)
+            anchors, anchor_coverage = _choose_anchors(known_depths, resolved, frontier, config.anchors, warnings)
         with _timed(seconds, "candidates"):
             sources = [views[index] for index in anchors.tolist()] + frontier.views
             candidates = find_candidates(sources, target, radius, previous_radius, render, config, generator)
         with _timed(seconds, "updates"):
             shell = (radius, previous_radius)
-            updates, weights = _choose_updates(known_depths[anchors], frontier, candidates, shell, config, generator)
+            updates, weights = _choose_updates(known_depths[anchors], frontier, candidates, shell, config.updates)
     seconds["total"] = time.perf_counter() - started
     return RoundPlan(
-        round_index=round_index, zoom_total=config.zoom**round_index, radius=radius, previous_radius=previous_radius,
+        round_index=round_index, zoom_total=zoom**round_index, radius=radius, previous_radius=previous_radius,
         target=target.point.tolist(),
         anchors=[known[index] for index in anchors.tolist()], anchor_coverage=anchor_coverage.tolist(),
         frontier=frontier.views, frontier_seeds=[names[index] for index in frontier.seeds],
@@ -196,13 +199,12 @@ def _seeds(
     known: Sequence[KnownView],
     depths: DepthViews,
     target: Target,
-    config: PlannerConfig,
-    generator: torch.Generator,
+    count: int,
     previous_anchors: Sequence[str] | None,
     warnings: list[str],
 ) -> list[int]:
     """Indices of the known views that give the frontier its directions; adds to ``warnings`` where they are few."""
-    visible = visible_known(depths, target, config)
+    visible = visible_known(depths, target)
     if visible.numel() == 0:
         raise PlanningError(
             f"no known view sees the target {[round(x, 4) for x in target.point.tolist()]}: it is outside every image "
@@ -216,11 +218,11 @@ def _seeds(
         warnings.append(f"previous anchors that are no longer known views are left out: {', '.join(lost)}")
     previous = [place[name] for name in previous_anchors or () if name in place]
     directions = directions_from(target.point, [item.view for item in known])
-    seeds = seed_views(directions, usable, config, generator, previous)
-    if len(seeds) < config.anchors:
+    seeds = seed_views(directions, usable, count, previous)
+    if len(seeds) < count:
         warnings.append(
-            f"{len(seeds)} frontier views instead of {config.anchors}: only so many of the {len(known)} known views "
-            f"see the target from directions at least {config.seed_separation:g} degrees apart"
+            f"{len(seeds)} frontier views instead of {count}: only so many of the {len(known)} known views "
+            f"see the target from directions at least {SEED_SEPARATION:g} degrees apart"
         )
     return seeds
 
@@ -244,12 +246,11 @@ def _choose_anchors(
     known: DepthViews,
     resolved: Float[Tensor, "n"],
     frontier: Frontier,
-    config: PlannerConfig,
-    generator: torch.Generator,
+    count: int,
     warnings: list[str],
 ) -> tuple[Tensor, Float[Tensor, "k"]]:
-    """The known views that cover the frontier best with little redundancy (Eq. 5), and their coverage."""
-    weights = coverage(frontier.depths, known, config.depth_rel, config.coverage_sigma)
+    """The ``count`` known views that cover the frontier best with little redundancy (Eq. 5), and their coverage."""
+    weights = coverage(frontier.depths, known)
     weights = weights * resolved.to(weights)
     best = weights.max()
     if not float(best) > 0.0:
@@ -258,16 +259,13 @@ def _choose_anchors(
             "disagrees between near and far; train longer, or choose another target"
         )
     # Overlap is only measured among views that can be chosen: its cost grows with their number squared.
-    eligible = ((weights > 0) & (weights >= config.eligible_fraction * best)).nonzero()[:, 0]
+    eligible = ((weights > 0) & (weights >= ELIGIBLE_FRACTION * best)).nonzero()[:, 0]
     seeing = (weights > 0).nonzero()[:, 0]
-    if eligible.numel() < min(config.anchors, seeing.numel()):
-        eligible = weights.argsort(descending=True, stable=True)[: min(config.anchors, seeing.numel())].sort().values
-    if eligible.numel() < config.anchors:
-        warnings.append(
-            f"{eligible.numel()} anchors instead of {config.anchors}: no other known view sees the frontier"
-        )
-    overlap = similarity(known[eligible], config.depth_rel, config.similarity_stride)
-    chosen = _select(weights[eligible], overlap, config.anchors, config, generator)
+    if eligible.numel() < min(count, seeing.numel()):
+        eligible = weights.argsort(descending=True, stable=True)[: min(count, seeing.numel())].sort().values
+    if eligible.numel() < count:
+        warnings.append(f"{eligible.numel()} anchors instead of {count}: no other known view sees the frontier")
+    chosen = select_views(weights[eligible], similarity(known[eligible]), count)
     return eligible[chosen], weights[eligible[chosen]]
 
 
@@ -276,36 +274,21 @@ def _choose_updates(
     frontier: Frontier,
     candidates: Candidates,
     shell: tuple[float, float],
-    config: PlannerConfig,
-    generator: torch.Generator,
+    count: int,
 ) -> tuple[Tensor, Float[Tensor, "u"]]:
-    """The candidates that best bridge anchors and frontier (section 4.3.2), and their weights.
+    """The ``count`` candidates that best bridge anchors and frontier (section 4.3.2), and their weights.
 
     Overlap is counted on the farther view of each pair, the only reading under which Appendix C's growth with the
     distance happens: anchors' pixels seen by the candidate, candidate's pixels seen by the frontier. The discount's
     scale is arbitrary, so the weights are taken relative to the best, which puts them on the scale of the overlap.
     """
-    from_anchors = shared_fraction(anchors, candidates.depths, depth_rel=config.depth_rel).mean(0)
-    to_frontier = shared_fraction(candidates.depths, frontier.depths, depth_rel=config.depth_rel).mean(1)
-    discount = distance_discount(candidates.distances, *shell, config.discount)
+    from_anchors = shared_fraction(anchors, candidates.depths).mean(0)
+    to_frontier = shared_fraction(candidates.depths, frontier.depths).mean(1)
+    discount = distance_discount(candidates.distances, *shell)
     weights = discount * (from_anchors + to_frontier)
     weights = weights / weights.max().clamp_min(torch.finfo(weights.dtype).tiny)
-    overlap = similarity(candidates.depths, config.depth_rel, config.similarity_stride)
-    chosen = _select(weights, overlap, config.updates, config, generator)
+    chosen = select_views(weights, similarity(candidates.depths), count)
     return chosen, weights[chosen]
-
-
-def _select(weights: Tensor, overlap: Tensor, count: int, config: PlannerConfig, generator: torch.Generator) -> Tensor:
-    return select_views(
-        weights,
-        overlap,
-        count,
-        config.objective,
-        config.redundancy,
-        config.method,
-        config.eligible_fraction,
-        generator,
-    )
 
 
 @contextmanager

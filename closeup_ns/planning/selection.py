@@ -1,18 +1,19 @@
 """Choosing k of n views that cover much and share little (paper, Eq. 5 and Algorithm 1).
 
 The literal Eq. 5 counts each pair twice plus the diagonal, so its k^2 overlap terms drown the k coverage terms and it
-prefers views that do not see the target at all. The default objective, with fractions in [0, 1] and a zero diagonal,
+prefers views that do not see the target at all. Our objective, with fractions in [0, 1] and a zero diagonal,
 
     s'w - lam / (k - 1) * s'E s,
 
-weighs them evenly, and views that see far less than the best one are not eligible (papers.md 6.3, points 7, 8, 12).
+weighs them evenly, and views that see far less than the best one are not eligible. The search is deterministic, greedy
+starts improved by the best swap until none helps, where Algorithm 1 tries random swaps (papers.md
+6.3, points 7, 8, 12).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -20,15 +21,14 @@ from torch import Tensor
 
 from closeup_ns.errors import CloseupError
 
-Objective = Literal["normalised", "paper"]
-Method = Literal["greedy_swap", "random_swap"]
-
+REDUNDANCY = 0.5
+"""Lambda: weight of overlap against coverage."""
+ELIGIBLE_FRACTION = 0.3
+"""Views that cover less than this share of what the best one covers are not chosen."""
 _BRUTE_FORCE_LIMIT = 200_000
 _START_BUDGET = 20_000
 """Swap gains (starts x k x n) evaluated at once: small problems start from every view, large ones from a few."""
 _FEWEST_STARTS = 4
-_RANDOM_SWAPS = 1000
-"""Iterations of Algorithm 1, as in the paper."""
 _TOLERANCE = 1e-12
 
 
@@ -36,28 +36,19 @@ def select_views(
     weights: Float[Tensor, "n"],
     similarity: Float[Tensor, "n n"],
     k: int,
-    objective: Objective = "normalised",
-    lam: float = 0.5,
-    method: Method = "greedy_swap",
-    eligible_fraction: float = 0.3,
-    generator: torch.Generator | None = None,
+    eligible_fraction: float = ELIGIBLE_FRACTION,
 ) -> Int[Tensor, "m"]:
     """Choose ``m = min(k, n)`` views; returns their sorted indices (Eq. 5, Algorithm 1).
 
     Args:
         weights: coverage of each view.
-        similarity: overlap of each pair; symmetrised, its diagonal counts only with ``objective="paper"``.
+        similarity: overlap of each pair; symmetrised, its diagonal does not count.
         k: number of views wanted.
-        objective: "normalised" as above, or the "paper"'s literal s'w - s'E s.
-        lam: weight of redundancy against coverage in the normalised objective.
-        method: "greedy_swap" is deterministic: greedy starts improved by the best swap until none helps.
-            "random_swap" is the paper's Algorithm 1: the k heaviest, then 1000 random swaps, kept if better.
         eligible_fraction: views with less than this share of the largest weight are left out, unless fewer than k
             would remain; then the heaviest k are used. 0 admits all.
-        generator: randomness of "random_swap".
 
     Raises:
-        CloseupError: shapes do not match, k < 1, an unknown option, or "random_swap" without a generator.
+        CloseupError: shapes do not match, or k < 1.
     """
     count = weights.shape[0]
     if weights.dim() != 1 or tuple(similarity.shape) != (count, count):
@@ -69,15 +60,8 @@ def select_views(
     eligible = _eligible(weights, min(k, count), eligible_fraction)
     if eligible.numel() <= k:
         return eligible
-    gain, penalty = _quadratic(weights[eligible], similarity[eligible][:, eligible], k, objective, lam)
-    if method == "greedy_swap":
-        chosen = _greedy_swap(gain, penalty, k)
-    elif method == "random_swap":
-        if generator is None:
-            raise CloseupError("method='random_swap' needs a torch.Generator, so that a run can be repeated")
-        chosen = _random_swap(gain, penalty, k, generator)
-    else:
-        raise CloseupError(f"unknown selection method {method!r}; choose greedy_swap or random_swap")
+    gain, penalty = _quadratic(weights[eligible], similarity[eligible][:, eligible], k)
+    chosen = _greedy_swap(gain, penalty, k)
     return eligible[chosen.to(eligible.device)].sort().values
 
 
@@ -85,11 +69,9 @@ def objective_value(
     weights: Float[Tensor, "n"],
     similarity: Float[Tensor, "n n"],
     selection: Int[Tensor, "*b k"],
-    objective: Objective = "normalised",
-    lam: float = 0.5,
 ) -> Float[Tensor, "*b"]:
     """What `select_views` maximises, in float64, for one selection [k] or many [b, k]."""
-    gain, penalty = _quadratic(weights, similarity, selection.shape[-1], objective, lam)
+    gain, penalty = _quadratic(weights, similarity, selection.shape[-1])
     selection = selection.to(gain.device)
     return gain[selection].sum(-1) - penalty[selection[..., :, None], selection[..., None, :]].sum((-1, -2))
 
@@ -98,8 +80,6 @@ def brute_force(
     weights: Float[Tensor, "n"],
     similarity: Float[Tensor, "n n"],
     k: int,
-    objective: Objective = "normalised",
-    lam: float = 0.5,
 ) -> Int[Tensor, "k"]:
     """The best selection by trying all, without an eligibility filter; for tests.
 
@@ -111,7 +91,7 @@ def brute_force(
     if math.comb(count, k) > _BRUTE_FORCE_LIMIT:
         raise CloseupError(f"{math.comb(count, k)} combinations are too many to try; use select_views")
     every = torch.tensor(list(itertools.combinations(range(count), k)))
-    return every[objective_value(weights, similarity, every, objective, lam).argmax()]
+    return every[objective_value(weights, similarity, every).argmax()]
 
 
 def _eligible(weights: Tensor, k: int, fraction: float) -> Tensor:
@@ -123,17 +103,12 @@ def _eligible(weights: Tensor, k: int, fraction: float) -> Tensor:
     return enough
 
 
-def _quadratic(weights: Tensor, similarity: Tensor, k: int, objective: str, lam: float) -> tuple[Tensor, Tensor]:
-    """Both objectives as sum(gain) - s' penalty s with a symmetric, zero-diagonal penalty. Float64 on the CPU."""
+def _quadratic(weights: Tensor, similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The objective as sum(gain) - s' penalty s with a symmetric, zero-diagonal penalty. Float64 on the CPU."""
     gain = weights.detach().double().cpu()
     penalty = similarity.detach().double().cpu()
     penalty = 0.5 * (penalty + penalty.T)
-    if objective == "paper":
-        gain = gain - penalty.diagonal()
-        return gain, penalty.clone().fill_diagonal_(0.0)
-    if objective == "normalised":
-        return gain, (lam / max(k - 1, 1) * penalty).fill_diagonal_(0.0)
-    raise CloseupError(f"unknown objective {objective!r}; choose normalised or paper")
+    return gain, (REDUNDANCY / max(k - 1, 1) * penalty).fill_diagonal_(0.0)
 
 
 def _greedy_swap(gain: Tensor, penalty: Tensor, k: int) -> Tensor:
@@ -175,17 +150,3 @@ def _best_swap(gain: Tensor, penalty: Tensor, chosen: Tensor) -> tuple[Tensor, T
     improved = best > _TOLERANCE
     swapped = chosen.scatter(1, (place // gain.shape[0])[:, None], (place % gain.shape[0])[:, None])
     return torch.where(improved[:, None], swapped, chosen), improved
-
-
-def _random_swap(gain: Tensor, penalty: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """The paper's Algorithm 1, with the change in value computed from the two views alone."""
-    order = gain.argsort(descending=True, stable=True)
-    chosen, others = order[:k].tolist(), order[k:].tolist()
-    draws = torch.rand(_RANDOM_SWAPS, 2, generator=generator, device=generator.device).cpu()
-    marginal = gain - 2.0 * penalty[:, chosen].sum(1)
-    for leave, enter in (draws * draws.new_tensor([k, len(others)])).long().tolist():
-        i, j = chosen[leave], others[enter]
-        if marginal[j] - marginal[i] + 2.0 * penalty[i, j] > _TOLERANCE:
-            chosen[leave], others[enter] = j, i
-            marginal += 2.0 * (penalty[:, i] - penalty[:, j])
-    return torch.tensor(chosen)

@@ -13,25 +13,29 @@ from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.overlap import DepthViews, stack_depths
 from closeup_ns.views.view import View
 
+DEPTH_SIZE = 128
+"""Long side, in pixels, of the depth maps that overlap and free space are measured on."""
+ALPHA = 0.5
+"""Least opacity for a rendered depth to count."""
 _NEAR = 1e-6
 
 
-def survey(views: Sequence[View], render: Renderer, long_side: int, alpha: float = 0.5) -> DepthViews:
-    """Depth of every view at ``long_side`` pixels; 0 where the render is less opaque than ``alpha``.
+def survey(views: Sequence[View], render: Renderer) -> DepthViews:
+    """Depth of every view at `DEPTH_SIZE` pixels; 0 where the render is less opaque than `ALPHA`.
 
     Raises:
         CloseupError: no views, or a renderer that returns another size than it was asked for.
     """
-    small = [view.resized(long_side) for view in views]
+    small = [view.resized(DEPTH_SIZE) for view in views]
     depths = []
     for view in small:
         rendered = render(view)
-        depths.append((rendered.depth * (rendered.alpha > alpha)).to(view.c2w))
+        depths.append((rendered.depth * (rendered.alpha > ALPHA)).to(view.c2w))
     return stack_depths(small, depths)
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class PointVisibility:
     """How views see one point."""
 
     in_frame: Bool[Tensor, "n"]
@@ -56,7 +60,7 @@ class Sight:
         return self.in_frame & (self.depth > 0) & ((self.depth - self.z).abs() <= depth_rel * self.z)
 
 
-def sight(views: DepthViews, point: Float[Tensor, "3"]) -> Sight:
+def point_visibility(views: DepthViews, point: Float[Tensor, "3"]) -> PointVisibility:
     """Project ``point`` (world) into every view and look up the depth that is rendered there."""
     offset = point.to(views.c2w) - views.c2w[:, :3, 3]
     local = torch.einsum("nij,ni->nj", views.c2w[:, :3, :3], offset)
@@ -70,7 +74,7 @@ def sight(views: DepthViews, point: Float[Tensor, "3"]) -> Sight:
     rows = torch.arange(len(views), device=pixel.device)[:, None, None]
     window = views.depth[rows, around[:, 1, :, None], around[:, 0, None, :]].flatten(1)
     depth = torch.where(window > 0, window, torch.nan).nanmedian(1).values.nan_to_num(nan=0.0)
-    return Sight(in_frame, z, depth, offset.norm(dim=1))
+    return PointVisibility(in_frame, z, depth, offset.norm(dim=1))
 
 
 def near_share(views: DepthViews, limit: Float[Tensor, "n"]) -> Float[Tensor, "n"]:

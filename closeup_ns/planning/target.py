@@ -11,34 +11,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.errors import CloseupError, PlanningError
-from closeup_ns.planning.survey import sight, survey
+from closeup_ns.planning.survey import ALPHA, point_visibility, survey
 from closeup_ns.reading import build
 from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.overlap import DepthViews, center_weights
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import inside, project, unproject
 
-
-@dataclass
-class TargetConfig:
-    """How a target is measured."""
-
-    depth_size: int = 128
-    """Long side, in pixels, of the depth maps rendered from the known views."""
-    alpha: float = 0.5
-    """Least opacity for a rendered depth to count."""
-    depth_rel: float = 0.1
-    """A surface is at the target if its depth differs by at most this share."""
-    hidden_rel: float = 0.25
-    """A view does not see the target if its rendered depth is smaller than the target's by more than this share."""
-    window: int = 5
-    """Side, in pixels, of the window whose median depth lifts a picked pixel."""
-    edge_rel: float = 0.2
-    """Spread of depth in that window above which the pixel is reported as lying on an edge."""
-    warn_below: float = 0.5
-    """Reliability below which a warning is given."""
-    cell: float = 0.1
-    """Automatic target: side of the voxels in which surface points are counted, as a share of the median depth."""
+DEPTH_REL = 0.1
+"""A surface is at the target if its depth differs by at most this share."""
+HIDDEN_REL = 0.25
+"""A view does not see the target if its rendered depth is smaller than the target's by more than this share."""
+WINDOW = 5
+"""Side, in pixels, of the window whose median depth lifts a picked pixel."""
+EDGE_REL = 0.2
+"""Spread of depth in that window above which the pixel is reported as lying on an edge."""
+WARN_BELOW = 0.5
+"""Reliability below which a warning is given."""
+VOXEL = 0.1
+"""Automatic target: side of the voxels in which surface points are counted, as a share of the median depth."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +43,12 @@ class Target:
     reliability: float
     """Share, 0 to 1, of the views that look at it without an obstacle and render a surface there."""
     source: str
-    """How the point was found, in words."""
+    """How the point was found, as a message says it."""
     warnings: list[str] = field(default_factory=list)
     """What a user should know before relying on it."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and words."""
+        """JSON-able content."""
         return {
             "point": self.point.tolist(),
             "distance": self.distance,
@@ -86,7 +77,6 @@ def target_from_xyz(
     point: Sequence[float] | Float[Tensor, "3"],
     known: Sequence[View],
     render: Renderer,
-    config: TargetConfig | None = None,
 ) -> Target:
     """A target at world coordinates ``point``.
 
@@ -96,55 +86,52 @@ def target_from_xyz(
     _require_known(known)
     xyz = torch.as_tensor(point, dtype=known[0].c2w.dtype, device=known[0].device)
     _require_point(xyz)
-    config = config or TargetConfig()
-    return _assess(xyz, "world coordinates", survey(known, render, config.depth_size, config.alpha), config, [])
+    return _assess(xyz, "world coordinates", survey(known, render), [])
 
 
 def target_from_pixel(
     view: View,
+    column: float,
     row: float,
-    col: float,
     render: Renderer,
     known: Sequence[View],
-    config: TargetConfig | None = None,
 ) -> Target:
-    """The surface behind pixel (``row``, ``col``) of ``view``: the median rendered depth of a 5 x 5 window.
+    """The surface behind pixel (``column``, ``row``) of ``view``: the median rendered depth of a 5 x 5 window.
 
-    Row and column count from 0 at the top left; their pixel's centre is at +0.5.
+    Column and row count from 0 at the top left; their pixel's centre is at +0.5.
 
     Raises:
         PlanningError: the pixel is outside the image, nothing is rendered there, or no known view sees the point.
     """
     _require_known(known)
-    config = config or TargetConfig()
-    if not (0 <= row < view.height and 0 <= col < view.width):
+    if not (0 <= column < view.width and 0 <= row < view.height):
         raise PlanningError(
-            f"pixel (row {row}, column {col}) is outside the {view.width} x {view.height} image; "
-            f"rows go from 0 to {view.height - 1}, columns from 0 to {view.width - 1}"
+            f"pixel (column {column}, row {row}) is outside the {view.width} x {view.height} image; "
+            f"columns go from 0 to {view.width - 1}, rows from 0 to {view.height - 1}"
         )
     rendered = render(view)
-    half = config.window // 2
+    half = WINDOW // 2
     rows = slice(max(0, int(row) - half), int(row) + half + 1)
-    columns = slice(max(0, int(col) - half), int(col) + half + 1)
-    depth = rendered.depth[rows, columns][rendered.alpha[rows, columns] > config.alpha].to(view.c2w)
+    columns = slice(max(0, int(column) - half), int(column) + half + 1)
+    depth = rendered.depth[rows, columns][rendered.alpha[rows, columns] > ALPHA].to(view.c2w)
     if depth.numel() == 0:
         raise PlanningError(
-            f"nothing solid is rendered at row {row}, column {col}: pick a pixel on the object, or give coordinates"
+            f"nothing solid is rendered at column {column}, row {row}: pick a pixel on the object, or give coordinates"
         )
-    uv = view.c2w.new_tensor([int(col) + 0.5, int(row) + 0.5])
+    uv = view.c2w.new_tensor([int(column) + 0.5, int(row) + 0.5])
     middle = depth.median()
     point = unproject(view, uv, middle)
     warnings = []
-    if float((depth.max() - depth.min()) / middle) > config.edge_rel:
+    if float((depth.max() - depth.min()) / middle) > EDGE_REL:
         warnings.append(
-            f"depth around row {row}, column {col} runs from {float(depth.min()):.4g} to {float(depth.max()):.4g}: the "
-            "pixel lies on an edge and the target may be on either side; pick one further inside the object"
+            f"depth around column {column}, row {row} runs from {float(depth.min()):.4g} to {float(depth.max()):.4g}: "
+            "the pixel lies on an edge and the target may be on either side; pick one further inside the object"
         )
-    source = f"pixel (row {row}, column {col}) at depth {float(middle):.4g}"
-    return _assess(point, source, survey(known, render, config.depth_size, config.alpha), config, warnings)
+    source = f"pixel (column {column}, row {row}) at depth {float(middle):.4g}"
+    return _assess(point, source, survey(known, render), warnings)
 
 
-def target_automatic(known: Sequence[View], render: Renderer, config: TargetConfig | None = None) -> Target:
+def target_automatic(known: Sequence[View], render: Renderer) -> Target:
     """The surface that most known views have near their centre.
 
     Surface points of all views, weighted towards image centres and, where the optical axes meet well, towards their
@@ -154,8 +141,7 @@ def target_automatic(known: Sequence[View], render: Renderer, config: TargetConf
         PlanningError: no known view, or nothing solid is rendered from any.
     """
     _require_known(known)
-    config = config or TargetConfig()
-    views = survey(known, render, config.depth_size, config.alpha)
+    views = survey(known, render)
     points, weight, owner = _surface_points(views)
     if points.shape[0] == 0:
         raise PlanningError("nothing solid is rendered from any known view: train longer, or give target coordinates")
@@ -163,9 +149,9 @@ def target_automatic(known: Sequence[View], render: Renderer, config: TargetConf
     meeting, spread = _axes_meeting(views, scale)
     if spread < 1.0:
         weight = weight * torch.exp(-0.5 * ((points - meeting).norm(dim=1) / (0.25 * scale)).square())
-    point = _densest(points, weight, owner, len(views), config.cell * scale)
+    point = _densest(points, weight, owner, len(views), VOXEL * scale)
     source = "where the optical axes meet" if spread < 1.0 else "the surface most views are centred on"
-    return _assess(_on_surface(point, views), source, views, config, [])
+    return _assess(_on_surface(point, views), source, views, [])
 
 
 def _require_known(known: Sequence[View]) -> None:
@@ -198,13 +184,13 @@ def _in_no_image(point: Tensor, known: int) -> str:
     )
 
 
-def _assess(point: Tensor, source: str, views: DepthViews, config: TargetConfig, warnings: list[str]) -> Target:
+def _assess(point: Tensor, source: str, views: DepthViews, warnings: list[str]) -> Target:
     """Measure distance and reliability of ``point`` from the known views, and refuse what cannot be planned for."""
-    seen = sight(views, point)
+    seen = point_visibility(views, point)
     place = ", ".join(f"{value:.4g}" for value in point.tolist())
     if not bool(seen.in_frame.any()):
         raise PlanningError(_in_no_image(point, len(views)))
-    sees = seen.in_frame & ~seen.hidden(config.hidden_rel)
+    sees = seen.in_frame & ~seen.hidden(HIDDEN_REL)
     if not bool(sees.any()):
         raise PlanningError(
             f"the target ({place}) is hidden behind other surfaces in all {int(seen.in_frame.sum())} known views that "
@@ -213,8 +199,8 @@ def _assess(point: Tensor, source: str, views: DepthViews, config: TargetConfig,
     distance = float(seen.distance[sees].quantile(0.5))
     if not distance > 0.0:
         raise PlanningError(f"the target ({place}) is at a camera's own centre; choose a point on the object")
-    reliability = float(seen.agrees(config.depth_rel)[sees].double().mean())
-    if reliability < config.warn_below:
+    reliability = float(seen.agrees(DEPTH_REL)[sees].double().mean())
+    if reliability < WARN_BELOW:
         warnings = [
             *warnings,
             f"a surface is rendered at the target ({place}) in only {reliability:.0%} of the {int(sees.sum())} known "
@@ -263,23 +249,23 @@ def _axes_meeting(views: DepthViews, scale: float) -> tuple[Tensor, float]:
     return meeting.to(views.c2w), spread
 
 
-def _densest(points: Tensor, weight: Tensor, owner: Tensor, views: int, cell: float) -> Tensor:
+def _densest(points: Tensor, weight: Tensor, owner: Tensor, views: int, voxel: float) -> Tensor:
     """Weighted mean of the surface points around the voxel that most different views have at their centre."""
-    key = torch.floor((points - points.amin(0)) / cell).long()
+    key = torch.floor((points - points.amin(0)) / voxel).long()
     voxels, inverse = torch.unique(key, dim=0, return_inverse=True)
     # Each view votes once per voxel, with its best weight: many pixels of one near view are not many views.
     votes = weight.new_zeros(voxels.shape[0] * views)
     votes.scatter_reduce_(0, inverse * views + owner, weight, "amax")
     best = votes.reshape(-1, views).sum(1).argmax()
-    center = points.amin(0) + (voxels[best] + 0.5) * cell
-    close = (points - center).norm(dim=1) <= cell
+    center = points.amin(0) + (voxels[best] + 0.5) * voxel
+    close = (points - center).norm(dim=1) <= voxel
     share = weight[close] / weight[close].sum()
     return (points[close] * share[:, None]).sum(0)
 
 
 def _on_surface(point: Tensor, views: DepthViews) -> Tensor:
     """Move ``point`` along the ray of the view that agrees best with it onto the surface rendered there."""
-    seen = sight(views, point)
+    seen = point_visibility(views, point)
     mismatch = ((seen.depth - seen.z).abs() / seen.z).masked_fill(~seen.in_frame | (seen.depth <= 0), torch.inf)
     best = int(mismatch.argmin())
     if not bool(torch.isfinite(mismatch[best])):

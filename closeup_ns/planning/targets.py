@@ -1,4 +1,4 @@
-"""From the command line's words to a `Target`: a point, a pixel of a photograph, or the scene's own centre."""
+"""From the command line to a `Target`: a point, a pixel of a photograph, or the scene's own centre."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from rich.markup import escape
 
 from closeup_ns.data.names import find_photograph
 from closeup_ns.errors import PlanningError
-from closeup_ns.planning.target import Target, require_in_frame, target_automatic, target_from_pixel, target_from_xyz
+from closeup_ns.planning.target import (
+    WARN_BELOW,
+    Target,
+    require_in_frame,
+    target_automatic,
+    target_from_pixel,
+    target_from_xyz,
+)
 from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.view import View
 
@@ -21,12 +28,10 @@ class TargetConfig:
     """What the camera will come close to. With neither points nor pixels: what the photographs look at."""
 
     xyz: tuple[tuple[float, float, float], ...] = ()
-    """One or more points in nerfstudio's world frame (as the viewer shows it): ``--pipeline.target.xyz 0.1 0 -0.4``."""
+    """One or more points in nerfstudio's world frame (as the viewer shows it), such as ``0.1 0 -0.4``."""
     pixel: tuple[str, ...] = ()
-    """One or more pixels of photographs as ``NAME:COLUMN:ROW``, counted from the top left at the size trained on:
-    ``--pipeline.target.pixel image007.png:250:190``."""
-    min_reliability: float = 0.5
-    """Below this reliability (0 to 1) of a target a warning is printed."""
+    """One or more pixels of photographs as ``NAME:COLUMN:ROW``, counted from the top left at the size trained on,
+    such as ``image007.png:250:190``."""
 
 
 def resolve_targets(
@@ -40,7 +45,7 @@ def resolve_targets(
     targets = [target_from_xyz(point, views, render) for point in config.xyz]
     for text in config.pixel:
         index, column, row = _parse_pixel(text, names, views)
-        targets.append(target_from_pixel(views[index], row, column, render, views))
+        targets.append(target_from_pixel(views[index], column, row, render, views))
     if not targets:
         targets = [target_automatic(views, render)]
     for target in targets:
@@ -48,7 +53,7 @@ def resolve_targets(
         CONSOLE.print(f"Target: ({place}) from {target.source}, {target.distance:.3f} from the cameras that see it")
         for warning in target.warnings:
             CONSOLE.print(f"[yellow]Target: {escape(warning)}")
-        if target.reliability < config.min_reliability:
+        if target.reliability < WARN_BELOW:
             CONSOLE.print(
                 f"[yellow]Target: only {target.reliability:.0%} reliable: the model is unsure what is there. "
                 "Give --pipeline.target.pixel NAME:COLUMN:ROW on something solid."

@@ -55,20 +55,20 @@ class Program:
     option: str
     """Name of the option that holds the command, for messages."""
 
-    def words(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """The command, split.
 
         Raises:
             RefinerError: it is empty, cannot be split or lacks a placeholder, or the timeout is no time.
         """
         try:
-            words = shlex.split(self.template)
+            arguments = shlex.split(self.template)
         except ValueError as error:
             raise RefinerError(f"{self.option} {self.template!r} cannot be split into words: {error}") from error
         example = f'for example {self.option} "python fix.py {INPUT} {OUTPUT}"'
-        if not words:
+        if not arguments:
             raise RefinerError(f"{self.option} is empty: give the command to run, {example}")
-        missing = [placeholder for placeholder in (INPUT, OUTPUT) if not any(placeholder in word for word in words)]
+        missing = [placeholder for placeholder in (INPUT, OUTPUT) if not any(placeholder in word for word in arguments)]
         if missing:
             raise RefinerError(
                 f"{self.option} {self.template!r} lacks {' and '.join(missing)}, which become the folders that the "
@@ -76,12 +76,12 @@ class Program:
             )
         if not self.timeout > 0:
             raise RefinerError(f"the timeout of {self.option} must be more than 0 seconds, not {self.timeout}")
-        return words
+        return arguments
 
     def why_not(self) -> str | None:
         """Why it cannot be run, and what to do, in one line; None where it can. Starts nothing."""
         try:
-            program = self.words()[0]
+            program = self.arguments()[0]
         except RefinerError as error:
             return str(error)
         if shutil.which(program) is not None:
@@ -121,7 +121,7 @@ class Program:
             sink.mkdir()
             for relative, content in files.items():
                 _write(source / relative, content)
-            self._run([word.replace(INPUT, str(source)).replace(OUTPUT, str(sink)) for word in self.words()], root)
+            self._run([word.replace(INPUT, str(source)).replace(OUTPUT, str(sink)) for word in self.arguments()], root)
             return {name: _read(sink, name, size) for name, size in expected.items()}
 
     def _run(self, command: Sequence[str], root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Judges each refined view before the model sees it (papers.md 6.3 #25; users of other tools suffer without one).
+"""Whether a refined view is trained on, decided before the model sees it (papers.md 6.3 #25).
 
 A refined view may add detail, but must not contradict what real photographs say. What fails falls back to the reliable
 pixels alone, and what has no evidence at all is dropped. The decision is written beside the view.
@@ -26,25 +26,20 @@ Verdict = Literal["accepted", "reliable_only", "rejected"]
 IDENTICAL_PSNR = 100.0
 """What equal images score, dB: infinity cannot be written to JSON."""
 
-
-@dataclass
-class GateConfig:
-    """When a refined view is good enough to train on."""
-
-    max_psnr_drop: float = 3.0
-    """How much worse than the render, in dB, the refined view may match the sparse reliable pixels: 3 dB is as much
-    error again as the render has. The render was fitted to these photographs through the very geometry that carries
-    them here, so even the truth is behind it, by 2.3 dB at 9x on the demo (docs/quality.md)."""
-    max_low_frequency_difference: float = 0.1
-    """Largest root-mean-square difference (0 to 1, worst channel) between refined view and render, both averaged over
-    cells, on the known mask: detail may change, colours may not."""
-    cell: int = 16
-    """Side of those cells, pixels; two pixels of a photograph where those are larger, because within one of them nobody
-    knows where the colours are."""
-    min_known_share: float = 0.05
-    """A view with a smaller share of known (dense) pixels is dropped: nothing real could contradict what is in it."""
-    min_reliable_pixels: int = 32
-    """Fewer sparse reliable pixels than this give no PSNR to judge by; a generated view then falls back."""
+MAX_PSNR_DROP = 3.0
+"""How much worse than the render, in dB, the refined view may match the sparse reliable pixels: 3 dB is as much
+error again as the render has. The render was fitted to these photographs through the very geometry that carries
+them here, so even the truth is behind it, by 2.3 dB at 9x on the demo (docs/quality.md)."""
+MAX_LOW_FREQUENCY_DIFFERENCE = 0.1
+"""Largest root-mean-square difference (0 to 1, worst channel) between refined view and render, both averaged over
+cells, on the known mask: detail may change, colours may not."""
+CELL = 16
+"""Side of those cells, pixels; two pixels of a photograph where those are larger, because within one of them nobody
+knows where the colours are."""
+MIN_KNOWN_SHARE = 0.05
+"""A view with a smaller share of known (dense) pixels is dropped: nothing real could contradict what is in it."""
+MIN_RELIABLE_PIXELS = 32
+"""Fewer sparse reliable pixels than this give no PSNR to judge by; a generated view then falls back."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +111,7 @@ def low_frequency_difference(
     return float(((worst.square() * share).sum() / share.sum()).sqrt())
 
 
-def judge(
-    refined: RefinedView, render: Rendered, mask: ReliablePixels, config: GateConfig, generates: bool
-) -> GateDecision:
+def judge(refined: RefinedView, render: Rendered, mask: ReliablePixels, generates: bool) -> GateDecision:
     """Decides whether a refined view may be trained on. Never raises on bad pixels: they are what it is here to find.
 
     A view with a ``failure`` was not refined: what is known of it for certain is used, and the failure is the reason.
@@ -127,17 +120,16 @@ def judge(
         refined: the candidate.
         render: the model's view that it came from.
         mask: what real photographs say about the view.
-        config: thresholds.
         generates: whether the refiner invents detail, which then needs evidence to be believed.
     """
     known, reliable = float(mask.dense.float().mean()), float(mask.sparse.float().mean())
-    enough = int(mask.sparse.sum()) >= config.min_reliable_pixels
+    enough = int(mask.sparse.sum()) >= MIN_RELIABLE_PIXELS
     before = after = difference = None
     usable = not refined.failure and refined_is_finite(refined)
     if enough:
         before = reliable_psnr(torch.nan_to_num(render.color), mask)
     if usable:
-        cell = max(config.cell, round(2 * _typical_footprint(mask)))
+        cell = max(CELL, round(2 * _typical_footprint(mask)))
         difference = low_frequency_difference(refined.image, torch.nan_to_num(render.color), mask.dense, cell)
         after = reliable_psnr(refined.image, mask) if enough else None
 
@@ -146,12 +138,12 @@ def judge(
 
     if not bool(render.color.isfinite().all()):
         return decision("rejected", "the render itself has NaN or infinite pixels")
-    if known < config.min_known_share:
-        return decision("rejected", f"only {known:.1%} of the view is known (at least {config.min_known_share:.0%})")
+    if known < MIN_KNOWN_SHARE:
+        return decision("rejected", f"only {known:.1%} of the view is known (at least {MIN_KNOWN_SHARE:.0%})")
     if not usable:
         fault = refined.failure or "the refined view has NaN or infinite pixels"
     else:
-        fault = _fault(before, after, difference, config, generates)
+        fault = _fault(before, after, difference, generates)
     if fault is None:
         return decision("accepted", "agrees with the reliable pixels")
     if not enough:
@@ -169,14 +161,12 @@ def _typical_footprint(mask: ReliablePixels) -> float:
     return float(mask.footprint[mask.sparse].median()) if bool(mask.sparse.any()) else 1.0
 
 
-def _fault(
-    before: float | None, after: float | None, difference: float | None, config: GateConfig, generates: bool
-) -> str | None:
+def _fault(before: float | None, after: float | None, difference: float | None, generates: bool) -> str | None:
     """What is wrong with a refined view whose pixels are numbers, or None."""
-    if difference is not None and difference >= config.max_low_frequency_difference:
-        return f"colours moved by {difference:.3f} on the known mask (limit {config.max_low_frequency_difference:g})"
-    if before is not None and after is not None and after < before - config.max_psnr_drop:
-        return f"reliable pixels went from {before:.1f} to {after:.1f} dB (limit -{config.max_psnr_drop:g} dB)"
+    if difference is not None and difference >= MAX_LOW_FREQUENCY_DIFFERENCE:
+        return f"colours moved by {difference:.3f} on the known mask (limit {MAX_LOW_FREQUENCY_DIFFERENCE:g})"
+    if before is not None and after is not None and after < before - MAX_PSNR_DROP:
+        return f"reliable pixels went from {before:.1f} to {after:.1f} dB (limit -{MAX_PSNR_DROP:g} dB)"
     if generates and after is None:
         return "too few reliable pixels to check generated detail against"
     return None

@@ -141,7 +141,7 @@ def _made_with(run: Run) -> list[tuple[str, str]]:
         (
             "schedule",
             f"{schedule.base_steps} steps on photographs alone, then {schedule.rounds} rounds of "
-            f"{schedule.round_steps}, each {option(config, 'pipeline.planner.zoom') or '–'} times closer",
+            f"{schedule.round_steps}, each {option(config, 'pipeline.schedule.zoom') or '–'} times closer",
         ),
         ("device", made.device or f"{option(config, 'machine.device_type')} (as configured)"),
         ("refiner", made.refiner or f"{option(config, 'pipeline.refiner.kind')} (as configured)"),
@@ -164,7 +164,7 @@ def _kernel(kernel: Kernel | None) -> str:
 def _closer(run: Run, item: Round) -> str:
     planned = item.plan.plans[0].zoom_total if item.plan.plans else None
     zoom = (item.report.zoom if item.report else None) or planned
-    step = option(run.config, "pipeline.planner.zoom")
+    step = option(run.config, "pipeline.schedule.zoom")
     if zoom is None and isinstance(step, (int, float)):
         zoom = step**item.number
     return "–" if zoom is None else f"{zoom:g}x"

@@ -56,7 +56,7 @@ class HeldOut:
 @torch.no_grad()
 def held_out_crops(run: Run, number: int, target: Float[Tensor, "3"]) -> list[HeldOut]:
     """The native crops of round ``number`` of the held-out photographs that see ``target``."""
-    data, zoom = run.photographs, run.settings.planner.zoom**number
+    data, zoom = run.photographs, run.settings.schedule.zoom**number
     photographs, originals, found = data.eval_photographs(), data.eval_originals(), []
     views = [view for view, _, _ in photographs]
     for crop in plan_crops(views, originals, target, zoom, run.model.render_view):

@@ -19,6 +19,13 @@ from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.store.view import StoredView
 from closeup_ns.rounds.views import InjectedView
 
+REAL_WEIGHT = 1.0
+"""Weight of pixels whose colour comes from photographs."""
+SSIM_WEIGHT = 0.2
+"""Weight of the structural term, where a generator added detail. Without one there is nothing to fit but noise."""
+DENSIFY_WITHIN = 1 / 3
+"""Only views at most this share of the original distance from the target densify."""
+
 
 def injected_view(
     number: int,
@@ -30,7 +37,7 @@ def injected_view(
     generates: bool,
     device: torch.device | str,
 ) -> InjectedView:
-    """What a stored view teaches. ``reliable_only`` views (gate) teach only their reliable pixels.
+    """A stored view as a training view. Of ``reliable_only`` views (gate) only the reliable pixels are trained on.
 
     Reliable pixels get their real colours, M real + (1 - M) refined (papers.md 6.3 #18), where "real" is an average
     over the photograph's pixel: the refined picture is moved until it has that average and keeps its own detail. What
@@ -40,14 +47,14 @@ def injected_view(
         generates: whether the run's refiner invents; a view that says itself how it was refined knows better.
     """
     generates = stored.record.generates if stored.record is not None else generates
-    weight = torch.where(stored.real, config.real_weight, config.generated_weight if generates else config.real_weight)
+    weight = torch.where(stored.real, REAL_WEIGHT, config.generated_weight if generates else REAL_WEIGHT)
     weight, image = weight * stored.weight, stored.image
     sparse = stored.reliable.sparse
     if config.sparse_weight > 0:
         image = with_real_colors(stored)
     if generates and config.sparse_weight > 0:
         share = torch.where(sparse, real_share(stored.reliable.footprint), 0.0)
-        weight = torch.lerp(weight, torch.full_like(weight, config.real_weight), share)
+        weight = torch.lerp(weight, torch.full_like(weight, REAL_WEIGHT), share)
     if not stored.decision.accepted:
         weight = torch.zeros_like(weight)
     distance = float((stored.view.position - target.to(stored.view.position)).norm())
@@ -62,13 +69,13 @@ def injected_view(
             sparse_color=stored.reliable.color.permute(1, 2, 0).contiguous().to(device),
             footprint=stored.reliable.footprint.to(device),
             sparse_weight=config.sparse_weight,
-            ssim_weight=config.ssim_weight if generates else 0.0,
+            ssim_weight=SSIM_WEIGHT if generates else 0.0,
         ),
         densifies=(
             config.densify
             and generates
             and stored.decision.accepted
-            and distance <= config.densify_within * base_distance * 1.05
+            and distance <= DENSIFY_WITHIN * base_distance * 1.05
         ),
     )
 
@@ -81,22 +88,20 @@ def stored_views(
     generates: bool,
     device: torch.device | str,
 ) -> list[InjectedView]:
-    """The views of round ``number`` that have something to say, as they are trained on."""
-    plan_of = {
-        name: plan for index, plan in enumerate(plans) for name in planned_views(plan, index, config.refine_frontier)
-    }
+    """The views of round ``number`` that are trained on."""
+    plan_of = {name: plan for index, plan in enumerate(plans) for name in planned_views(plan, index)}
     views = []
     for name in store.views(number):
         stored = store.load_view(number, name)
-        if teaches(stored, config):
+        if trained_on(stored, config):
             plan = plan_of[name]
             target, distance = torch.tensor(plan.target), plan.radius * plan.zoom_total
             views.append(injected_view(number, name, stored, target, distance, config, generates, device))
     return views
 
 
-def teaches(stored: StoredView, config: FineTuneConfig) -> bool:
-    """Whether a stored view has anything to say: as it was refined, or by its reliable pixels where those count."""
+def trained_on(stored: StoredView, config: FineTuneConfig) -> bool:
+    """Whether a stored view is trained on: as it was refined, or its reliable pixels where those have a weight."""
     return stored.decision.accepted or (stored.decision.verdict == "reliable_only" and config.sparse_weight > 0)
 
 

@@ -16,6 +16,7 @@ from closeup_ns.data.eval_cameras import read_cameras
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.model.cameras import to_model_frame
 from closeup_ns.model.kernel import PixelKernel
+from closeup_ns.model.model import SUPERSAMPLE_FROM
 from closeup_ns.planning.plan import RoundPlan, plan_round
 from closeup_ns.planning.target import Target
 from closeup_ns.planning.targets import resolve_targets
@@ -23,7 +24,7 @@ from closeup_ns.progress import StepLines, bar, stage_over, watching
 from closeup_ns.refine.refiner import Refiner, build_refiner
 from closeup_ns.rounds.acceptance import Candidate, RoundVerdict, try_round
 from closeup_ns.rounds.injection import fine_tuning_strategy, stored_views
-from closeup_ns.rounds.kernel_search import judges, search_kernel
+from closeup_ns.rounds.kernel_search import SEARCH_AT, TRIAL_STEPS, held_out_indices, search_kernel
 from closeup_ns.rounds.known import believed_views, known_views, native_observations, observations
 from closeup_ns.rounds.native import cut_native_views, native_variance
 from closeup_ns.rounds.next_round import NextRound
@@ -46,6 +47,14 @@ STAGES = {
     "fine_tune": ("", "fine-tuned"),
 }
 """A round's stages: what is shown while one lasts (nothing while steps are trained), and what is said after it."""
+
+INJECTED_SHARE = 0.5
+"""Share of a round's steps that train on an injected view; the others train on photographs."""
+CURRENT_SHARE = 0.7
+"""Of the steps on injected or native views, the share for the round's own rather than earlier rounds'."""
+GROWTH = 1.5
+"""A round whose generated views densify may multiply the number of Gaussians by at most this, whatever
+``pipeline.model.max-gaussians`` allowed the base phase."""
 
 
 REGISTRATIONS = 3
@@ -78,7 +87,7 @@ class Rounds:
         A stage whose result the store holds is skipped: that is all that resuming is.
         """
         run, data, start = self.run, self.run.photographs, self.schedule.round_start(number)
-        zoom, given = self.settings.planner.zoom**number, data.pose_motion.clone()
+        zoom, given = self.schedule.zoom**number, data.pose_motion.clone()
         CONSOLE.rule(f"Round {number} of {self.schedule.rounds}: {zoom:g}x closer")
         result = RoundResult(number, zoom, psnr_before=eval_psnr(run))
         if step == start:
@@ -128,7 +137,9 @@ class Rounds:
             # Rendering is what planning spends its time on: the known views, the frontier, the candidates.
             with bar(f"planning round {number}", len(known) + planner.anchors + planner.candidates) as advance:
                 render, given = watching(self.run.render, advance), self._given_frontier(number)
-                plan = plan_round(number, target, known, render, planner, generator, previous, given)
+                plan = plan_round(
+                    number, self.schedule.zoom, target, known, render, planner, generator, previous, given
+                )
             for warning in plan.warnings:
                 CONSOLE.print(f"[yellow]Plan: {escape(warning)}")
             plans.append(plan)
@@ -141,7 +152,7 @@ class Rounds:
     ) -> list[InjectedView]:
         """4.3.3: render and refine what the store does not hold yet; give back what the gate let through."""
         run = self.run
-        work = Refinement(
+        refinement = Refinement(
             run,
             refiner,
             number,
@@ -151,7 +162,7 @@ class Rounds:
             believed=list(believed_views(run, self.store, number).values()) if refiner.generates else (),
         )
         try:
-            refine_round(work, plans)
+            refine_round(refinement, plans)
         finally:
             refiner.close()  # what it loaded must not lie beside the fine-tuning
         return stored_views(self.store, number, plans, self.settings.fine_tune, refiner.generates, run.device)
@@ -167,18 +178,18 @@ class Rounds:
         crops = [data.native_view(view) for view in (*data.native, *native)]
         model.footprint_views = [*data.train_views(), *crops]
         model.measure_footprint()
-        grows = [1.0, *[tuning.growth] * generates, *[originals.growth] * bool(native and originals.own_budget)]
+        grows = [1.0, *[GROWTH] * generates, *[originals.growth] * bool(native and originals.own_budget)]
         model.strategy = fine_tuning_strategy(
             model,
             tuning,
             start=self.schedule.round_start(number),
             steps=self.schedule.round_steps,
-            radius_ratio=self.settings.planner.zoom**-number,
+            radius_ratio=self.schedule.zoom**-number,
             densifies=generates or bool(native),
             growth=max(grows),
         )
         model.strategy_state = model.strategy.initialize_state(scene_scale=1.0)
-        data.mix(number, originals.share, tuning.probability, tuning.current_share)
+        data.mix(number, originals.share, INJECTED_SHARE, CURRENT_SHARE)
 
     def _judge(self, candidate: Candidate) -> RoundVerdict:
         """Is the round worth keeping? Decided once; a resumed run reads the decision."""
@@ -224,7 +235,7 @@ class Rounds:
         if self.next_round.granted:
             self.lines.total = self.schedule.total_steps
         self.lines.begin(step)
-        if step == int(self.run.model.config.supersample_from * self.schedule.base_steps):
+        if step == int(SUPERSAMPLE_FROM * self.schedule.base_steps):
             self.run.model.start_supersampling()
         if step == self._kernel_step() and self.run.photographs.held_out:
             self._choose_kernel(step, self.schedule.base_steps)
@@ -261,11 +272,11 @@ class Rounds:
             self._under_way, self.stage = None, ""
 
     def _catch_up(self, step: int) -> None:
-        """Bring back what a run that starts at ``step`` would have in memory: judges, and earlier rounds' views."""
+        """Hold out photographs and load earlier rounds' views, as in a run that came to ``step`` without a break."""
         self._caught_up = True
         data = self.run.photographs
-        if step <= self._kernel_step():
-            data.hold_out(judges(len(data.train_views()), self.settings.kernel_search))
+        if step <= self._kernel_step() and self.settings.kernel_search.enabled:
+            data.hold_out(held_out_indices(len(data.train_views())))
         if step < self.schedule.base_steps or self.schedule.rounds == 0:
             return
         for earlier in range(1, self.schedule.round_at(step) or self.schedule.rounds + 1):
@@ -294,17 +305,17 @@ class Rounds:
     # ---- base phase
 
     def _kernel_step(self) -> int:
-        return int(self.settings.kernel_search.at * self.schedule.base_steps)
+        return int(SEARCH_AT * self.schedule.base_steps)
 
     def _choose_kernel(self, step: int, base_steps: int) -> None:
-        steps = max(int(self.settings.kernel_search.trial_steps * base_steps), 1)
-        search_kernel(self.run, step, self.settings.kernel_search, steps)
+        steps = max(int(TRIAL_STEPS * base_steps), 1)
+        search_kernel(self.run, step, steps)
         self.run.photographs.hold_out([])
 
     def end_base_phase(self, step: int) -> None:
         """The base phase ends before ``step``, earlier than scheduled: do now what it would have done later."""
         model = self.run.model
-        if step <= int(model.config.supersample_from * self.schedule.base_steps):
+        if step <= int(SUPERSAMPLE_FROM * self.schedule.base_steps):
             model.start_supersampling()
         if self.run.photographs.held_out:
             self.stage = "choosing the pixel kernel"

@@ -169,7 +169,7 @@ def cut_native_views(run: Run, store: NativeStore, number: int, targets: Sequenc
     Raises:
         RoundStorageError: they cannot be written, or are there and cannot be read.
     """
-    data, zoom = run.photographs, run.settings.planner.zoom
+    data, zoom = run.photographs, run.settings.schedule.zoom
     names, originals = data.photograph_names(), data.originals()
     if not store.has(number):
         if not run.settings.originals.enabled:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
 
 from nerfstudio.utils.rich_utils import CONSOLE
 
@@ -50,7 +49,7 @@ class NextRound:
             CONSOLE.print(f"The next round is on the schedule already: step {next_round_step(schedule, step)}")
             return
         self.granted = True
-        store.save_schedule(asdict(schedule))
+        store.save_schedule(schedule.to_dict())
         CONSOLE.print(f"A round was asked for: it starts at step {next_round_step(schedule, step)}")
 
 

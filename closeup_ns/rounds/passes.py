@@ -18,9 +18,6 @@ from closeup_ns.rendering.types import Renderer
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.views.view import View
 
-DEPTH_SIDE = 128
-"""Longer side, pixels, of the depth maps that overlap is counted on."""
-
 
 @dataclass(frozen=True)
 class RoundPass:
@@ -39,12 +36,10 @@ class RoundPass:
         return len(self.targets) + len(self.neighbours) + len(self.anchors)
 
 
-def planned_views(plan: RoundPlan, index: int, with_frontier: bool) -> dict[str, View]:
-    """Names and views of what a plan refines; the name starts with the target's index."""
-    views = {f"t{index}_update_{number:02d}": view for number, view in enumerate(plan.updates)}
-    if with_frontier:
-        views.update({f"t{index}_frontier_{number:02d}": view for number, view in enumerate(plan.frontier)})
-    return views
+def planned_views(plan: RoundPlan, index: int) -> dict[str, View]:
+    """Names and views of what a plan refines, the frontier too (Fig. 2c); the name starts with the target's index."""
+    updates = {f"t{index}_update_{number:02d}": view for number, view in enumerate(plan.updates)}
+    return updates | {f"t{index}_frontier_{number:02d}": view for number, view in enumerate(plan.frontier)}
 
 
 def round_passes(
@@ -92,8 +87,8 @@ def _plan_passes(
     if not named:
         return []
     names, anchors = list(named), [anchor.name for anchor in plan.anchors]
-    targets = survey([view.to(device) for view in named.values()], render, DEPTH_SIDE)
-    known = survey([anchor.view.to(device) for anchor in plan.anchors], render, DEPTH_SIDE)
+    targets = survey([view.to(device) for view in named.values()], render)
+    known = survey([anchor.view.to(device) for anchor in plan.anchors], render)
     return [
         RoundPass(
             tuple(names[index] for index in item.targets),

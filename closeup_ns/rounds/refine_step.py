@@ -54,7 +54,7 @@ def refines(settings: RoundSettings, device: torch.device | str) -> bool:
 
 
 @torch.no_grad()
-def refine_round(work: Refinement, plans: Sequence[RoundPlan], limit: int | None = None) -> None:
+def refine_round(refinement: Refinement, plans: Sequence[RoundPlan], limit: int | None = None) -> None:
     """Refine every view of ``plans`` that the store does not hold; a view once stored is never refined again.
 
     Args:
@@ -64,45 +64,52 @@ def refine_round(work: Refinement, plans: Sequence[RoundPlan], limit: int | None
         RefinerError: the refiner cannot work at all. What was refined before is stored.
         PlanningError: a plan's anchor is not there any more.
     """
-    with_frontier = work.run.settings.fine_tune.refine_frontier
-    named = [planned_views(plan, index, with_frontier) for index, plan in enumerate(plans)]
+    named = [planned_views(plan, index) for index, plan in enumerate(plans)]
     chosen = [name for views in named for name in views][:limit]
     named = [{name: view for name, view in views.items() if name in chosen} for views in named]
     views = {name: view for some in named for name, view in some.items()}
-    done = set(work.store.views(work.number))
+    done = set(refinement.store.views(refinement.number))
     missing = [name for name in views if name not in done]
     if not missing:
         return
-    passes = round_passes(work.store, work.number, plans, named, work.refiner, work.run.render, work.run.device)
+    passes = round_passes(
+        refinement.store,
+        refinement.number,
+        plans,
+        named,
+        refinement.refiner,
+        refinement.run.render,
+        refinement.run.device,
+    )
     with bar("refining close-ups", len(missing)) as advance:
         for index, item in enumerate(passes, start=1):
             todo = {name: views[name] for name in item.targets if name not in done}
             if not todo:
                 continue
             began = time.perf_counter()
-            _refine_pass(work, index, item, todo, advance)
-            if work.refiner.frames > 1:
+            _refine_pass(refinement, index, item, todo, advance)
+            if refinement.refiner.frames > 1:
                 said = f"pass {index} of {len(passes)}, {len(todo)} of {item.frames} pictures refined"
                 CONSOLE.print(
-                    f"Round {work.number}: {said} in {in_words(time.perf_counter() - began)}", highlight=False
+                    f"Round {refinement.number}: {said} in {in_words(time.perf_counter() - began)}", highlight=False
                 )
-    _say_failures(work, list(views))
+    _say_failures(refinement, list(views))
 
 
 def _refine_pass(
-    work: Refinement, index: int, item: RoundPass, todo: dict[str, View], advance: Callable[[], None]
+    refinement: Refinement, index: int, item: RoundPass, todo: dict[str, View], advance: Callable[[], None]
 ) -> None:
     """Refine the missing views of one pass together, judge each and store it. Nothing of the pass is kept."""
     began = time.perf_counter()
-    with measured(work.run.device) as peak:
-        request, real = _request(work, item, todo)
-        results = _refined(work.refiner, request)
+    with measured(refinement.run.device) as peak:
+        request, real = _request(refinement, item, todo)
+        results = _refined(refinement.refiner, request)
     references = tuple(guide.name for guide in (*request.anchors, *request.neighbours))
     taken = time.perf_counter() - began
     for name, view, rendered, mask, refined in zip(todo, request.views, request.renders, real, results, strict=True):
         began = time.perf_counter()
-        generated = work.refiner.generates if refined.generated is None else refined.generated
-        decision = judge(refined, rendered, mask, work.run.settings.gate, generated)
+        generated = refinement.refiner.generates if refined.generated is None else refined.generated
+        decision = judge(refined, rendered, mask, generated)
         refined = _presentable(refined, rendered, mask)
         stored = StoredView(
             view=view,
@@ -114,51 +121,51 @@ def _refine_pass(
             decision=decision,
             seconds=taken / len(todo) + time.perf_counter() - began,
             notes=refined.notes,
-            record=_record(work.refiner, generated, index, len(todo), references, peak),
+            record=_record(refinement.refiner, generated, index, len(todo), references, peak),
         )
-        work.store.save_view(work.number, name, stored)
+        refinement.store.save_view(refinement.number, name, stored)
         advance()
 
 
-def _request(work: Refinement, item: RoundPass, todo: dict[str, View]) -> tuple[RefineRequest, list[ReliablePixels]]:
+def _request(
+    refinement: Refinement, item: RoundPass, todo: dict[str, View]
+) -> tuple[RefineRequest, list[ReliablePixels]]:
     """What the refiner is given, and what is known of each view from photographs alone."""
-    run, device = work.run, work.run.device
+    run, device = refinement.run, refinement.run.device
     views = [view.to(device) for view in todo.values()]
     renders = [run.render(view) for view in views]
-    config = run.settings.reliability
     real = [
-        reliable_pixels(view, rendered.depth, rendered.alpha, list(work.photographs.values()), config)
+        reliable_pixels(view, rendered.depth, rendered.alpha, list(refinement.photographs.values()))
         for view, rendered in zip(views, renders, strict=True)
     ]
     finished = [name for name in (*item.neighbours, *item.targets) if name not in todo]
-    stored = set(work.store.views(work.number))
+    stored = set(refinement.store.views(refinement.number))
     request = RefineRequest(
         views=views,
         renders=renders,
-        masks=[_shown(work, *known) for known in zip(views, renders, real, strict=True)],
-        references=list(work.photographs.values()),
+        masks=[_shown(refinement, *parts) for parts in zip(views, renders, real, strict=True)],
+        references=list(refinement.photographs.values()),
         seed=run.settings.seed,
         names=list(todo),
-        anchors=anchor_images(item.anchors, work.photographs, work.earlier, device),
+        anchors=anchor_images(item.anchors, refinement.photographs, refinement.earlier, device),
         neighbours=[
-            stored_guide(work.store, work.number, name, name, device)
+            stored_guide(refinement.store, refinement.number, name, name, device)
             for name in finished
-            if name in stored and work.store.header(work.number, name)["decision"]["verdict"] == "accepted"
+            if name in stored and refinement.store.header(refinement.number, name)["decision"]["verdict"] == "accepted"
         ],
     )
     return request, real
 
 
-def _shown(work: Refinement, view: View, rendered: Rendered, real: ReliablePixels) -> ReliablePixels:
+def _shown(refinement: Refinement, view: View, rendered: Rendered, real: ReliablePixels) -> ReliablePixels:
     """The mask that a generator is given: also known is what believed generated views agree on (papers.md 6.3 #17).
 
     Only the dense mask grows. The sparse pixels, their colours and their support stay those of photographs.
     """
-    if not work.refiner.generates or not work.believed:
+    if not refinement.refiner.generates or not refinement.believed:
         return real
-    config = work.run.settings.reliability
-    known = reliable_pixels(view, rendered.depth, rendered.alpha, work.believed, config)
-    return dataclasses.replace(real, dense=real.dense | known.dense)
+    believed = reliable_pixels(view, rendered.depth, rendered.alpha, refinement.believed)
+    return dataclasses.replace(real, dense=real.dense | believed.dense)
 
 
 def _refined(refiner: Refiner, request: RefineRequest) -> list[RefinedView]:
@@ -200,14 +207,14 @@ def _record(
     )
 
 
-def _say_failures(work: Refinement, names: list[str]) -> None:
+def _say_failures(refinement: Refinement, names: list[str]) -> None:
     """One line where the gate could not accept views, with the first reason: a round that taught little says why."""
     refused = [
         decision for name in names
-        if (decision := work.store.header(work.number, name)["decision"])["verdict"] != "accepted"
+        if (decision := refinement.store.header(refinement.number, name)["decision"])["verdict"] != "accepted"
     ]  # fmt: skip
     if refused:
         CONSOLE.print(
-            f"[yellow]Round {work.number}: {len(refused)} of {len(names)} refined views are not used as refined "
+            f"[yellow]Round {refinement.number}: {len(refused)} of {len(names)} refined views are not used as refined "
             f"(the first: {escape(refused[0]['reason'])})"
         )

@@ -10,6 +10,11 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig, Schedu
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from closeup_ns.errors import PlanningError
+
+RESTART = 10.0
+"""A round starts at no less than this many times the final learning rate (never above the initial rate)."""
+
 
 @dataclass
 class ScheduleConfig:
@@ -18,9 +23,19 @@ class ScheduleConfig:
     base_steps: int = 30000
     """Steps of the base phase, on real photographs only."""
     rounds: int = 3
-    """Progressive rounds; round t works ``planner.zoom ** t`` times closer than the photographs."""
+    """Progressive rounds; round t works ``zoom ** t`` times closer than the photographs."""
     round_steps: int = 5000
     """Fine-tuning steps of each round."""
+    zoom: float = 3.0
+    """How much closer each round goes: round t works at d0 / zoom^t from the target."""
+
+    def __post_init__(self) -> None:
+        if not self.zoom > 1.0:
+            raise PlanningError(f"zoom must be larger than 1 to come closer in every round; it is {self.zoom}")
+
+    def to_dict(self) -> dict[str, int]:
+        """What the viewer's button for the next round may change."""
+        return {"base_steps": self.base_steps, "rounds": self.rounds, "round_steps": self.round_steps}
 
     @property
     def total_steps(self) -> int:
@@ -55,9 +70,7 @@ class RestartingDecaySchedulerConfig(SchedulerConfig):
     _target: type = field(default_factory=lambda: RestartingDecayScheduler)
     lr_final: float | None = None
     """Learning rate at the end of the run; None keeps the rate constant."""
-    restart: float = 10.0
-    """A round starts at no less than this many times ``lr_final`` (never above the initial rate)."""
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    schedule: ScheduleConfig = field(init=False, default_factory=ScheduleConfig)
     """The run's schedule. The trainer sets it from ``pipeline.schedule``."""
 
 
@@ -76,7 +89,7 @@ class RestartingDecayScheduler(Scheduler):
         if not number:
             return _between(lr_init, lr_final, step / max(total, 1)) / lr_init
         first, length = schedule.round_start(number), schedule.round_steps
-        start = max(_between(lr_init, lr_final, first / total), min(lr_init, self.config.restart * lr_final))
+        start = max(_between(lr_init, lr_final, first / total), min(lr_init, RESTART * lr_final))
         end = _between(lr_init, lr_final, (first + length) / total)
         return _between(start, end, (step - first) / length) / lr_init
 

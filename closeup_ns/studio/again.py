@@ -98,7 +98,7 @@ def _refine(
         if natives.has(earlier)
         for item in natives.load(earlier, view.photographs.photograph_names())
     ]
-    work = Refinement(
+    refinement = Refinement(
         view,
         refiner,
         number,
@@ -108,7 +108,7 @@ def _refine(
         believed=list(believed_views(view, rounds, number).values()) if refiner.generates else (),
     )
     try:
-        refine_round(work, plans, limit)
+        refine_round(refinement, plans, limit)
     finally:
         refiner.close()
 
@@ -163,8 +163,8 @@ def _checkpoint(config_path: Path, wanted: int) -> int:
 
 
 def _default_output(config_path: Path, number: int, config: RefinerConfig) -> Path:
-    words = [chosen_kind(config, _device()), *([config.enhance.kind] if config.enhance.kind != "none" else [])]
-    return config_path.parent / "refined" / "-".join([f"round_{number}", *words])
+    parts = [chosen_kind(config, _device()), *([config.enhance.kind] if config.enhance.kind != "none" else [])]
+    return config_path.parent / "refined" / "-".join([f"round_{number}", *parts])
 
 
 def _device() -> str:

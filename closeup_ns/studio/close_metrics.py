@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,47 +35,35 @@ if TYPE_CHECKING:
 
 _FEWEST_PIXELS = 32
 """Reliable pixels that a PSNR needs."""
-
-
-@dataclass
-class CloseMetricsConfig:
-    """What ns-eval says about close-ups."""
-
-    enabled: bool = True
-    """Render close-ups in ns-eval and score them."""
-    scales: tuple[float, ...] = ()
-    """How many times closer; not set: those of the run's rounds."""
-    views: int = 5
-    """Close-ups at each scale (the paper: 5)."""
-    turn: float = 8.0
-    """Largest angle in degrees, seen from the target, between a close-up and the training view it comes from."""
-    metrics: tuple[str, ...] = ("dino", "metaiqa")
-    """Metrics that need no photograph of the close-up; those whose weights are not here are named and left out."""
-    options: MetricOptions = field(default_factory=MetricOptions)
-    """Weights and backbones."""
+VIEWS = 5
+"""Close-ups at each scale (the paper: 5)."""
+TURN = 8.0
+"""Largest angle in degrees, seen from the target, between a close-up and the training view it comes from."""
+METRICS = ("dino", "metaiqa")
+"""Metrics that need no photograph of the close-up; those whose weights are not here are named and left out."""
 
 
 @torch.no_grad()
-def close_metrics(pipeline: CloseupPipeline, config: CloseMetricsConfig) -> tuple[dict[str, float], dict[str, str]]:
+def close_metrics(pipeline: CloseupPipeline) -> tuple[dict[str, float], dict[str, str]]:
     """Means per scale and over all close-ups, and what is missing -> why.
 
     ``close_reliable_psnr``: the render, seen as the photographs see it, against their colours, on pixels where they
     agree on geometry and colour.
-    ``close_reliable_share``: the share of such pixels. Then the configured metrics.
+    ``close_reliable_share``: the share of such pixels. Then `METRICS`.
     """
-    schedule, zoom = pipeline.config.schedule, pipeline.config.planner.zoom
-    scales = config.scales or tuple(zoom**t for t in range(1, schedule.rounds + 1))
+    schedule = pipeline.config.schedule
+    scales = [schedule.zoom**number for number in range(1, schedule.rounds + 1)]
     photographs = list(observations(pipeline.as_run()).values())
     views = [photograph.view for photograph in photographs]
     names, render = pipeline.datamanager.photograph_names(), pipeline.model.render_view
     targets = resolve_targets(pipeline.config.target, names, views, render)
     target = targets[0]
-    real, absent = close_photographs(pipeline.as_run(), targets, config.options)
-    metrics, missing = build_metrics(config.metrics, config.options)
+    real, absent = close_photographs(pipeline.as_run(), targets)
+    metrics, missing = build_metrics(METRICS, MetricOptions())
     generator = torch.Generator().manual_seed(pipeline.config.seed)
     values: dict[str, list[float]] = {}
-    work = [(scale, view) for scale in scales for view in turned_views(views, target.point, scale, config, generator)]
-    for scale, view in track(work, "close-ups"):
+    close_ups = [(scale, view) for scale in scales for view in turned_views(views, target.point, scale, generator)]
+    for scale, view in track(close_ups, "close-ups"):
         rendered = pipeline.model.render_view(view.to(pipeline.device, torch.float32))
         for name, value in _score(pipeline, view, rendered, photographs, metrics).items():
             for suffix in ("", f"_{scale_label(scale)}"):
@@ -90,10 +77,9 @@ def turned_views(
     views: Sequence[View],
     target: Float[Tensor, "3"],
     scale: float,
-    config: CloseMetricsConfig,
     generator: torch.Generator,
 ) -> list[View]:
-    """Views moved ``scale`` times closer, turned around the target by up to ``config.turn`` degrees, aimed at it.
+    """Views moved ``scale`` times closer, turned around the target by up to `TURN` degrees, aimed at it.
 
     Raises:
         PlanningError: no view has the target in its image.
@@ -105,12 +91,12 @@ def turned_views(
             candidates.append((float((uv - uv.new_tensor([view.width / 2, view.height / 2])).norm()), index))
     if not candidates:
         raise PlanningError("no photograph has the target in it, so no close-up can be judged: give another target")
-    chosen = [views[index] for _, index in sorted(candidates)[: config.views]]
+    chosen = [views[index] for _, index in sorted(candidates)[:VIEWS]]
     turned = []
     for view in chosen:
         closer = move_closer(view, target.to(view.c2w), scale)
         axis = torch.randn(3, generator=generator, dtype=torch.float64)
-        angle = math.radians(config.turn) * float(torch.rand((), generator=generator))
+        angle = math.radians(TURN) * float(torch.rand((), generator=generator))
         rotation = _rotation(axis / axis.norm(), angle).to(view.c2w)
         c2w = closer.c2w.clone()
         c2w[:3, :3] = rotation @ closer.c2w[:3, :3]
@@ -126,7 +112,7 @@ def _score(
     photographs: Sequence[Observation],
     metrics: Sequence[Metric],
 ) -> dict[str, float]:
-    mask = reliable_pixels(view, rendered.depth, rendered.alpha, photographs, pipeline.config.reliability)
+    mask = reliable_pixels(view, rendered.depth, rendered.alpha, photographs)
     values = {"reliable_share": float(mask.sparse.float().mean())}
     if int(mask.sparse.sum()) >= _FEWEST_PIXELS:
         values["reliable_psnr"] = reliable_psnr(rendered.color, mask)

@@ -22,14 +22,14 @@ MOST_ROUNDS = 9
 
 
 @torch.no_grad()
-def close_photographs(run: Run, targets: Sequence[Target], options: MetricOptions) -> tuple[dict[str, float], dict]:
+def close_photographs(run: Run, targets: Sequence[Target]) -> tuple[dict[str, float], dict]:
     """Means over held-out photographs and their native crops, and what is missing -> why.
 
     ``close_photo_psnr_3x``: native crops at a scale, from the pose as given; ``close_photo_psnr_registered_3x``: after
     registration to the model, the same for every model. ``photo_psnr_registered``: the photographs as trained on.
     """
-    metrics, missing = build_metrics(METRICS, options)
-    zoom, originals = run.settings.planner.zoom, run.photographs.eval_originals()
+    metrics, missing = build_metrics(METRICS, MetricOptions())
+    zoom, originals = run.settings.schedule.zoom, run.photographs.eval_originals()
     finer = max((original.finer for original in originals if original is not None), default=0.0)
     far = [HeldOut(0, *photograph) for photograph in run.photographs.eval_photographs()]
     groups = {"photo": far}

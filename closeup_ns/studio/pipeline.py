@@ -19,9 +19,8 @@ from closeup_ns.model.seeding import frustum_points
 from closeup_ns.rounds.loop import Rounds
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.settings import RoundSettings
-from closeup_ns.studio.close_metrics import CloseMetricsConfig, close_metrics, finite, say_missing
+from closeup_ns.studio.close_metrics import close_metrics, finite, say_missing
 from closeup_ns.studio.datamanager import CloseupDatamanager, CloseupDatamanagerConfig
-from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.control import CloseupViewerControl
 from closeup_ns.views.psnr import mean_of_numbers, psnr
 
@@ -38,10 +37,6 @@ class CloseupPipelineConfig(RoundSettings, VanillaPipelineConfig):
     """Photographs and injected views."""
     model: CloseupModelConfig = field(default_factory=CloseupModelConfig)  # type: ignore[assignment]
     """The Gaussians and how they are rendered."""
-    close_metrics: CloseMetricsConfig = field(default_factory=CloseMetricsConfig)
-    """What ns-eval says about close-ups."""
-    viewer: ViewerPanelConfig = field(default_factory=ViewerPanelConfig)
-    """The close-up panel of the viewer."""
 
 
 class CloseupPipeline(VanillaPipeline):
@@ -57,7 +52,7 @@ class CloseupPipeline(VanillaPipeline):
         self.datamanager.background = self.model.evaluation_background()
         self.rounds: Rounds | None = None
         # nerfstudio's viewer looks for attributes of this type; without a viewer it does nothing.
-        self.viewer_control = CloseupViewerControl(self, config.viewer)
+        self.viewer_control = CloseupViewerControl(self)
 
     def as_run(self, trainer: Trainer | None = None) -> Run:
         """What the rounds see of this pipeline."""
@@ -94,7 +89,7 @@ class CloseupPipeline(VanillaPipeline):
         return [before, *super().get_training_callbacks(training_callback_attributes), after]
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
-        """One step's loss. Densification listens to photographs in the base phase, to near generated views later."""
+        """One step's loss. Densification counts photographs in the base phase, near views later."""
         camera, batch = self.datamanager.next_train(step)
         if self.config.schedule.round_at(step):
             self.model.strategy.counts_this_step = bool(batch.get("densifies", False))
@@ -117,8 +112,8 @@ class CloseupPipeline(VanillaPipeline):
             metrics["psnr_masked"] = mean_of_numbers(scores)
         metrics |= {f"kernel_{name}": float(value) for name, value in asdict(self.model.kernel).items()}
         training = self.rounds is not None  # where it would cost seconds at every evaluation
-        if self.config.close_metrics.enabled and not training:
-            close, missing = close_metrics(self, self.config.close_metrics)
+        if not training:
+            close, missing = close_metrics(self)
             say_missing(missing)
             metrics |= {**close, "missing": missing}
         return metrics if training else finite(metrics)

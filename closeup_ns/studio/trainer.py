@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,7 +140,7 @@ class CloseupTrainer(Trainer):
             return
         finer = [original.finer for original in self.pipeline.datamanager.originals() if original is not None]
         reach = max(finer, default=0.0) if config.originals.enabled else 0.0
-        useful = native_rounds(reach, config.planner.zoom, self.schedule.rounds)
+        useful = native_rounds(reach, self.schedule.zoom, self.schedule.rounds)
         # A run that is resumed goes on as it was begun, also where its originals are gone since.
         useful = max(useful, (store.load_schedule() or {"rounds": 0})["rounds"])
         if useful >= self.schedule.rounds:
@@ -152,7 +152,7 @@ class CloseupTrainer(Trainer):
         )
         whole = self.config.max_num_iterations == self.schedule.total_steps
         self.schedule.rounds = useful
-        store.save_schedule(asdict(self.schedule))
+        store.save_schedule(self.schedule.to_dict())
         if whole:
             self.config.max_num_iterations = self.schedule.total_steps
 

@@ -25,7 +25,6 @@ from closeup_ns.paths.options import Kind
 from closeup_ns.planning.target import Target
 from closeup_ns.rendering.types import Rendered
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.frames import Frames
 from closeup_ns.viewer.frustums import CameraMark, known_marks, round_marks, state_of, thumbnail
 from closeup_ns.viewer.next_round import asked_round, progress, waits, why_no_rounds, wish
@@ -60,8 +59,8 @@ _MARKER_STEP = 1.3
 class CloseupViewerControl(ViewerControl):
     """The close-up panel of one viewer. Does nothing until a viewer attaches itself."""
 
-    def __init__(self, pipeline: CloseupPipeline, config: ViewerPanelConfig) -> None:
-        self._pipeline, self._config = pipeline, config
+    def __init__(self, pipeline: CloseupPipeline) -> None:
+        self._pipeline = pipeline
         self.target: Target | None = None
         self._chosen = False
         self._asked: int | None = None
@@ -76,16 +75,14 @@ class CloseupViewerControl(ViewerControl):
     def _setup(self, viewer: Viewer) -> None:
         """Called by nerfstudio's viewer when its own panels are there."""
         super()._setup(viewer)
-        if not self._config.enabled:
-            return
         self.store = RoundStore(viewer.log_filename.parent / "rounds")
         self.worker = Worker(self._failed, self._refresh)
-        self.scene = Scene(self.viser_server, self._config, self._show_camera)
+        self.scene = Scene(self.viser_server, self._show_camera)
         self.panel = Panel(
             self.viser_server, self, viewer.stats_markdown.order + 1e-3, why_no_rounds(self._pipeline, viewer.trainer)
         )
         self.frames = Frames(
-            self._pipeline, self.store, self._config, self.worker, self.render, self._lock,
+            self._pipeline, self.store, self.worker, self.render, self._lock,
             self._rerender, lambda words: say(self.panel.overlay, plain(words)),
         )  # fmt: skip
         self.viser_server.on_client_connect(self._attach)
@@ -355,7 +352,7 @@ class CloseupViewerControl(ViewerControl):
         try:
             if self.target is None:
                 raise CloseupError("there is no target for a path: set one by a click first")
-            content = path_from(kind, viewport, self.target, self._names, self._views, self.render, self._config)
+            content = path_from(kind, viewport, self.target, self._names, self._views, self.render)
             saved = write_path(content, name, self.viewer.datapath, self.store.root.parent)
             say(self.panel.saved, saved.describe())
         except CloseupError as error:

@@ -20,7 +20,6 @@ from closeup_ns.model.cameras import view_of
 from closeup_ns.rendering.types import Renderer
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.base_model import BaseModel, base_checkpoint
-from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.evidence import Evidence, gather_evidence
 from closeup_ns.viewer.overlays import Backing, backing, draw, draw_target, side_by_side
 from closeup_ns.viewer.panel import BASE, REFINED
@@ -30,6 +29,10 @@ from closeup_ns.views.view import View
 if TYPE_CHECKING:
     from closeup_ns.studio.pipeline import CloseupPipeline
 
+MASK_SIZE = 160
+"""Long side, in pixels, at which reliable pixels and provenance are measured. Larger is finer and slower."""
+PHOTOGRAPHS = 64
+"""Most photographs that those overlays look at; of larger captures, this many evenly spaced ones."""
 _KEPT = 16
 _STALE_STEPS = 500
 """While a run trains, depths of the photographs are rendered anew after this many steps."""
@@ -42,7 +45,6 @@ class Frames:
         self,
         pipeline: CloseupPipeline,
         store: RoundStore,
-        config: ViewerPanelConfig,
         worker: Worker,
         render: Renderer,
         lock: Callable[[], AbstractContextManager[Any]],
@@ -56,7 +58,7 @@ class Frames:
             changed: called from the worker when the next frame would look different.
             say: tells the person who looks.
         """
-        self.pipeline, self.store, self.config, self.worker = pipeline, store, config, worker
+        self.pipeline, self.store, self.worker = pipeline, store, worker
         self.render, self.lock, self.changed, self.say = render, lock, changed, say
         self.model, self.reliable, self.provenance = REFINED, False, False
         self.target: Tensor | None = None
@@ -95,7 +97,7 @@ class Frames:
             if found is not None:
                 rgb = draw(rgb, found, self.reliable, self.provenance)
         if self.target is not None:
-            rgb = draw_target(rgb, self._small_view(state, self.config.mask_size), self.target)
+            rgb = draw_target(rgb, self._small_view(state, MASK_SIZE), self.target)
         return {**outputs, "rgb": rgb}
 
     @torch.no_grad()
@@ -120,15 +122,13 @@ class Frames:
         return found
 
     def _measure(self, key: tuple[float, ...], state: CameraState) -> None:
-        pipeline, size = self.pipeline, self.config.mask_size
+        pipeline, size = self.pipeline, MASK_SIZE
         if self.evidence is None or abs(pipeline.model.step - self._evidence_step) > _STALE_STEPS:
             self._evidence_step = pipeline.model.step
-            self.evidence = gather_evidence(pipeline, self.store, self.render, size, self.config.photographs, self.say)
+            self.evidence = gather_evidence(pipeline, self.store, self.render, size, PHOTOGRAPHS, self.say)
             self._found.clear()
         view = self._small_view(state, size)
-        self._found[key] = backing(
-            view, self.render(view), self.evidence.photographs, self.evidence.generated, pipeline.config.reliability
-        )
+        self._found[key] = backing(view, self.render(view), self.evidence.photographs, self.evidence.generated)
         while len(self._found) > _KEPT:
             self._found.popitem(last=False)
         self.say(f"measured at {view.width} x {view.height} pixels from {len(self.evidence.photographs)} photographs "

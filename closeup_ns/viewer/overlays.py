@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from closeup_ns.rendering.types import Rendered
-from closeup_ns.views.reliability import Observation, ReliabilityConfig, reliable_pixels
+from closeup_ns.views.reliability import ALPHA, DEPTH_REL, NEAR, Observation, reliable_pixels
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import backproject, inside, project, sample
 
@@ -51,19 +51,18 @@ def backing(
     rendered: Rendered,
     photographs: Sequence[Observation],
     generated: Sequence[GeneratedView],
-    config: ReliabilityConfig,
 ) -> Backing:
     """Measure what backs ``view``, at the size of ``rendered``.
 
     Provenance: generated where a generated view shows the surface and none of those that do has a real colour there;
     otherwise real where one has, or where a photograph's geometry agrees.
     """
-    reliable = reliable_pixels(view, rendered.depth, rendered.alpha, photographs, config).dense
-    solid = (rendered.alpha > config.alpha) & (rendered.depth > config.near)
+    reliable = reliable_pixels(view, rendered.depth, rendered.alpha, photographs).dense
+    solid = (rendered.alpha > ALPHA) & (rendered.depth > NEAR)
     points = backproject(view, rendered.depth)
     shown, real = torch.zeros_like(solid), torch.zeros_like(solid)
     for other in generated:
-        seen, has_photograph = _seen_by(other, points, config.depth_rel)
+        seen, has_photograph = _seen_by(other, points, DEPTH_REL)
         shown |= seen
         real |= seen & has_photograph
     provenance = torch.full(solid.shape, NOTHING, device=solid.device)

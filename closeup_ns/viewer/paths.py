@@ -16,11 +16,14 @@ from closeup_ns.paths.save import plan_path
 from closeup_ns.paths.start import choose_start
 from closeup_ns.planning.target import Target
 from closeup_ns.rendering.types import Renderer
-from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.viewport import is_behind
 from closeup_ns.viewer.words import plain
 from closeup_ns.views.view import View
 
+SECONDS = 8.0
+"""Length of a saved path."""
+FPS = 30.0
+"""Its frames per second."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")
 
 
@@ -49,7 +52,6 @@ def path_from(
     names: Sequence[str],
     views: Sequence[View],
     render: Renderer,
-    config: ViewerPanelConfig,
 ) -> dict[str, Any]:
     """The path as nerfstudio reads it, from ``viewport``, or from the photograph that is aimed best at the target.
 
@@ -63,9 +65,9 @@ def path_from(
         raise PlanningError("the target is behind the camera: turn to it, or start from the best photograph")
     else:
         start = viewport
-    options = PathOptions(zoom=config.path_zoom, frames=max(2, round(config.path_seconds * config.path_fps)))
+    options = PathOptions(frames=max(2, round(SECONDS * FPS)))
     path = plan_path(kind, start, target.point, render, options, target.distance, views)
-    content = camera_path(path, config.path_fps)
+    content = camera_path(path, FPS)
     content["closeup"]["warnings"] = [*warnings, *target.warnings, *path.warnings]
     return content
 

@@ -10,22 +10,25 @@ from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.planning.target import Target
-from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.frustums import COLORS, CameraMark, frustum_scale, thumbnail
 from closeup_ns.viewer.viewport import pose_of, to_viser, vertical_fov
 from closeup_ns.views.view import View
 
 MARKER, MARKER_COLOR = "/closeup/target", (235, 60, 60)
 _MARKER_SIZE = 0.012
+FRUSTUM_SIZE = 0.06
+"""Length of a camera's frustum, as a share of its distance to the target."""
+THUMBNAIL = 128
+"""Long side, in pixels, of the refined image that is shown on a frustum."""
 Clicked = Callable[[CameraMark, viser.ClientHandle], None]
 
 
 class Scene:
     """What the panel adds to the scene, and when nerfstudio's own cameras are in the way."""
 
-    def __init__(self, server: viser.ViserServer, config: ViewerPanelConfig, clicked: Clicked) -> None:
+    def __init__(self, server: viser.ViserServer, clicked: Clicked) -> None:
         """``clicked`` is told which frustum was clicked by whom."""
-        self.server, self.config, self.clicked = server, config, clicked
+        self.server, self.clicked = server, clicked
         self.frustums: dict[str, tuple[CameraMark, viser.CameraFrustumHandle]] = {}
 
     def draw(self, marks: Iterable[CameraMark]) -> None:
@@ -43,7 +46,7 @@ class Scene:
                 mark.path,
                 fov=vertical_fov(mark.view),
                 aspect=mark.view.width / mark.view.height,
-                scale=frustum_scale(mark, self.config.frustum_size) * VISER_NERFSTUDIO_SCALE_RATIO,
+                scale=frustum_scale(mark, FRUSTUM_SIZE) * VISER_NERFSTUDIO_SCALE_RATIO,
                 color=COLORS[mark.kind],
                 image=image,
                 wxyz=pose.wxyz,
@@ -57,7 +60,7 @@ class Scene:
 
     def _picture(self, mark: CameraMark) -> tuple[np.ndarray | None, RoundStorageError | None]:
         try:
-            return thumbnail(mark.picture, self.config.thumbnail) if mark.picture else None, mark.problem
+            return thumbnail(mark.picture, THUMBNAIL) if mark.picture else None, mark.problem
         except RoundStorageError as error:
             return None, error
 
@@ -73,7 +76,7 @@ class Scene:
         From within a frustum one would see little but its edges, and nerfstudio's show a photograph over the picture.
         """
         for mark, handle in list(self.frustums.values()):
-            length = self.config.frustum_size * mark.distance * VISER_NERFSTUDIO_SCALE_RATIO
+            length = FRUSTUM_SIZE * mark.distance * VISER_NERFSTUDIO_SCALE_RATIO
             _set_visible(handle, visible(mark) and not _is_in(handle, length, eyes))
 
     def show_others(
@@ -81,7 +84,7 @@ class Scene:
     ) -> None:
         """The same for nerfstudio's own frustums, whose cameras are about ``away`` (world) from the target."""
         for handle in list(handles):
-            length = self.config.frustum_size * away * VISER_NERFSTUDIO_SCALE_RATIO
+            length = FRUSTUM_SIZE * away * VISER_NERFSTUDIO_SCALE_RATIO
             _set_visible(handle, visible and not _is_in(handle, length, eyes))
 
     def draw_target(self, target: Target, zoom: float) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from closeup_ns.errors import PlanningError
-from closeup_ns.planning.target import Target, TargetConfig, target_from_pixel
+from closeup_ns.planning.survey import ALPHA
+from closeup_ns.planning.target import WINDOW, Target, target_from_pixel
 from closeup_ns.rendering.types import Rendered, Renderer
 from closeup_ns.viewer.words import plain
 from closeup_ns.views.view import View
@@ -16,7 +17,6 @@ def target_from_click(
     screen: tuple[float, float],
     known: Sequence[View],
     render: Renderer,
-    config: TargetConfig | None = None,
 ) -> Target:
     """The surface behind a click, measured as any other target is.
 
@@ -28,14 +28,13 @@ def target_from_click(
     Raises:
         PlanningError: a click on empty sky or outside the image, or a point that no training view sees.
     """
-    config = config or TargetConfig()
     column, row = (min(int(share * size), size - 1) for share, size in zip(screen, (view.width, view.height)))
     if min(screen) < 0 or max(screen) > 1:
         raise PlanningError("the click was outside the image: click on the object")
     picture = render(view)
-    half = config.window // 2
+    half = WINDOW // 2
     window = picture.alpha[max(0, row - half) : row + half + 1, max(0, column - half) : column + half + 1]
-    if not bool((window > config.alpha).any()):
+    if not bool((window > ALPHA).any()):
         raise PlanningError(
             f"a click on empty sky: what is rendered there is {float(window.max()):.0%} opaque. Click on the object"
         )
@@ -43,7 +42,7 @@ def target_from_click(
     def rendered(other: View) -> Rendered:
         return picture if other is view else render(other)
 
-    return target_from_pixel(view, row, column, rendered, known, config)
+    return target_from_pixel(view, column, row, rendered, known)
 
 
 def describe(target: Target) -> str:

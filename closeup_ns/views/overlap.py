@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,8 +16,6 @@ from torch import Tensor
 from closeup_ns.errors import CloseupError
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import pixel_grid, transfer_matrix
-
-Discount = Literal["paper", "log", "none"]
 
 _CHUNK_ELEMENTS = 1_000_000
 """View pairs x pixels held at once: bounds the memory, and small enough to stay mostly in the cache."""
@@ -142,39 +139,27 @@ def similarity(views: DepthViews, depth_rel: float = 0.05, stride: int = 2) -> F
     return (0.5 * (directed + directed.T)).fill_diagonal_(0.0)
 
 
-def discount_factor(offset: Tensor, kind: Discount = "paper") -> Tensor:
+def discount_factor(offset: Tensor) -> Tensor:
     """Appendix C's beta for views ``offset`` from the middle of the shell: -1 at the frontier, +1 at the known views.
 
-    "paper": (1 - d^2)^2 / (2 (1 + d^2)), which favours the middle of the bridge (Eq. 13). "none": the constant 1/2,
-    to which both others come at their middle. For "log" the offset is ln(D1 / sqrt(D0 D2)) and the factor
-    1 / (2 cosh 2x), the exact compensator of the two pixel fractions along the optical axis (papers.md 6.1 c).
+    (1 - d^2)^2 / (2 (1 + d^2)), which favours the middle of the bridge (Eq. 13).
     """
-    if kind == "paper":
-        square = offset.square()
-        return (1.0 - square).square() / (2.0 * (1.0 + square))
-    if kind == "log":
-        return 0.5 / torch.cosh(2.0 * offset)
-    if kind == "none":
-        return torch.full_like(offset, 0.5)
-    raise CloseupError(f"unknown distance discount {kind!r}; choose paper, log or none")
+    square = offset.square()
+    return (1.0 - square).square() / (2.0 * (1.0 + square))
 
 
-def distance_discount(
-    distances: Float[Tensor, "*n"], near: float, far: float, kind: Discount = "paper"
-) -> Float[Tensor, "*n"]:
+def distance_discount(distances: Float[Tensor, "*n"], near: float, far: float) -> Float[Tensor, "*n"]:
     """Appendix C's beta for views at ``distances`` from the target, between frontier (``near``) and known views.
 
     The offset from the middle is measured in half the shell's thickness, as Eq. 12 needs, and held within 0.95.
 
     Raises:
-        CloseupError: ``near`` is not between 0 and ``far``, or ``kind`` is unknown.
+        CloseupError: ``near`` is not between 0 and ``far``.
     """
     if not 0.0 < near < far:
         raise CloseupError(f"the frontier's distance {near} must be positive and below the known views' {far}")
-    if kind == "log":
-        return discount_factor(torch.log(distances / (near * far) ** 0.5), kind)
     offset = (distances - 0.5 * (near + far)) / (0.5 * (far - near))
-    return discount_factor(offset.clamp(-_DISCOUNT_LIMIT, _DISCOUNT_LIMIT), kind)
+    return discount_factor(offset.clamp(-_DISCOUNT_LIMIT, _DISCOUNT_LIMIT))
 
 
 def _source_pixels(

@@ -6,7 +6,7 @@ Two products, never mixed:
 - *sparse*: pixels that a photograph's own pixel lands on, whose colour another photograph confirms. The loss's pixels.
 
 [33] accepts a depth that is within 5% of the depth seen from the *far* photograph: at 27x zoom that is 135% of the near
-distance, so the test says nothing. The default rule adds a reprojection test in the close-up's own pixels. Unlike
+distance, so the test says nothing. A reprojection test is added in the close-up's own pixels. Unlike
 [33]'s code, points behind the camera never win the z-buffer, and among equals the sharpest photograph wins.
 """
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -48,24 +47,14 @@ class Observation:
             )
 
 
-@dataclass
-class ReliabilityConfig:
-    """When a pixel of a close-up counts as backed by photographs."""
-
-    depth_rel: float = 0.05
-    """Largest depth difference, as a share of the depth (the 5% of [33])."""
-    color: float = 0.1
-    """Largest colour difference per channel, on a 0 to 1 scale, between two photographs that agree."""
-    alpha: float = 0.5
-    """Least accumulated opacity of the close-up's render."""
-    min_views: int = 1
-    """Number of photographs that must agree."""
-    rule: Literal["reproj", "aaai"] = "reproj"
-    """Depth test in the photograph only, as in [33] ("aaai"), or also half a source pixel of reprojection error."""
-    independent: bool = True
-    """A sparse colour must be confirmed by another photograph than the one it came from. [33] let it confirm itself."""
-    near: float = 1e-4
-    """Points closer to a camera than this (world units) are not seen by it."""
+DEPTH_REL = 0.05
+"""Largest depth difference, as a share of the depth (the 5% of [33])."""
+COLOR = 0.1
+"""Largest colour difference per channel, on a 0 to 1 scale, between two photographs that agree."""
+ALPHA = 0.5
+"""Least accumulated opacity of the close-up's render."""
+NEAR = 1e-4
+"""Points closer to a camera than this (world units) are not seen by it."""
 
 
 @dataclass
@@ -73,9 +62,9 @@ class ReliablePixels:
     """The pixels of one view that photographs back, and what the photographs say there."""
 
     dense: Bool[Tensor, "H W"]
-    """Geometry agrees with at least ``min_views`` photographs."""
+    """Geometry agrees with at least one photograph."""
     sparse: Bool[Tensor, "H W"]
-    """A real pixel lands here and other photographs agree with its colour."""
+    """A real pixel lands here and another photograph agrees with its colour."""
     color: Float[Tensor, "3 H W"]
     """Real colour where ``sparse``, from the photograph with the smallest footprint; 0 elsewhere."""
     blended: Float[Tensor, "3 H W"]
@@ -92,7 +81,6 @@ def reliable_pixels(
     depth: Float[Tensor, "H W"],
     alpha: Float[Tensor, "H W"],
     observations: Sequence[Observation],
-    config: ReliabilityConfig | None = None,
 ) -> ReliablePixels:
     """Find the pixels of ``view`` that ``observations`` back (sections 4.2, 4.3.4; papers.md 1.5).
 
@@ -101,21 +89,19 @@ def reliable_pixels(
         depth: z-depth [H, W] rendered from ``view``; 0 where nothing is rendered.
         alpha: accumulated opacity [H, W] in [0, 1].
         observations: real photographs with their depth from the same model; sizes may differ.
-        config: thresholds; the defaults if None.
 
     Raises:
         CloseupError: ``depth`` or ``alpha`` does not have the view's size.
     """
-    config = config or ReliabilityConfig()
     size = (view.height, view.width)
     if tuple(depth.shape) != size or tuple(alpha.shape) != size:
         raise CloseupError(
             f"depth and alpha must be {list(size)} like the view; got {list(depth.shape)} and {list(alpha.shape)}"
         )
     depth = torch.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0)
-    solid = (alpha > config.alpha) & (depth > config.near)
-    splat = _splat(view, observations, config, depth)
-    confirmed = splat.hit & solid & ((splat.depth - depth).abs() <= config.depth_rel * depth)
+    solid = (alpha > ALPHA) & (depth > NEAR)
+    splat = _splat(view, observations, depth)
+    confirmed = splat.hit & solid & ((splat.depth - depth).abs() <= DEPTH_REL * depth)
 
     support = torch.zeros(view.height * view.width, dtype=torch.int64, device=depth.device)
     agreeing = torch.zeros_like(support)
@@ -123,12 +109,10 @@ def reliable_pixels(
     transfers = [(_transfer(view, o.view, depth), _transfer(o.view, view, depth)) for o in observations]
     pixels = solid.flatten().nonzero()[:, 0]
     for block in _blocks(pixels, len(observations)):
-        support[block], agreeing[block], blended[:, block] = _gather(
-            view, depth, block, observations, transfers, config, splat
-        )
+        support[block], agreeing[block], blended[:, block] = _gather(view, depth, block, observations, transfers, splat)
     support, agreeing = support.reshape(size), agreeing.reshape(size)
-    dense = support >= max(config.min_views, 1)
-    sparse = confirmed & (agreeing >= max(config.min_views, 1))
+    dense = support > 0
+    sparse = confirmed & (agreeing > 0)
     return ReliablePixels(
         dense=dense,
         sparse=sparse,
@@ -151,26 +135,26 @@ class _Splat:
     """Side of the photograph's pixel on the surface, world units."""
 
 
-def _splat(view: View, observations: Sequence[Observation], config: ReliabilityConfig, like: Tensor) -> _Splat:
+def _splat(view: View, observations: Sequence[Observation], like: Tensor) -> _Splat:
     """Forward-warp every photograph's pixels into ``view``.
 
     Two sweeps, so that memory does not grow with the number of photographs: the first fills the z-buffer, the second
-    picks, within ``depth_rel`` of the front, the pixel with the smallest footprint on the surface. Ties go to the
+    picks, within `DEPTH_REL` of the front, the pixel with the smallest footprint on the surface. Ties go to the
     earlier photograph and the earlier pixel, so the result does not depend on scheduling.
     """
     count = view.height * view.width
     infinite = float("inf")
     front = like.new_full((count,), infinite)
     for observation in observations:
-        _, cell, z, _ = _landed(view, observation, config)
+        _, cell, z, _ = _landed(view, observation)
         front.scatter_reduce_(0, cell, z, "amin")
 
     best = torch.full_like(front, infinite)
     color = like.new_zeros(3, count)
     source = torch.full((count,), -1, dtype=torch.int64, device=like.device)
     for index, observation in enumerate(observations):
-        pixel, cell, z, footprint = _landed(view, observation, config)
-        visible = z <= front[cell] * (1.0 + config.depth_rel)
+        pixel, cell, z, footprint = _landed(view, observation)
+        visible = z <= front[cell] * (1.0 + DEPTH_REL)
         pixel, cell, footprint = pixel[visible], cell[visible], footprint[visible]
         smallest = torch.full_like(front, infinite).scatter_reduce_(0, cell, footprint, "amin")
         winner = (footprint <= smallest[cell]) & (footprint < best[cell])
@@ -187,7 +171,7 @@ def _splat(view: View, observations: Sequence[Observation], config: ReliabilityC
     )
 
 
-def _landed(view: View, observation: Observation, config: ReliabilityConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _landed(view: View, observation: Observation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Pixels of a photograph that fall into ``view``: their index, the cell they hit, z-depth there, and footprint."""
     there, depth = observation.view, observation.depth
     matrix = _transfer(there, view, depth)
@@ -195,7 +179,7 @@ def _landed(view: View, observation: Observation, config: ReliabilityConfig) -> 
     row = (torch.arange(there.height, device=depth.device, dtype=depth.dtype) + 0.5)[:, None]
     x, y, z = (torch.addcmul(m[3], depth, m[0] * column + (m[1] * row + m[2])) for m in matrix)
     # The divisions wait until the few pixels that land are known: in a close-up one in zoom squared.
-    lands = (z > config.near) & (depth > config.near) & (x >= 0) & (y >= 0)
+    lands = (z > NEAR) & (depth > NEAR) & (x >= 0) & (y >= 0)
     lands &= (x < view.width * z) & (y < view.height * z)
     pixel = lands.flatten().nonzero()[:, 0]
     z = z.flatten()[pixel]
@@ -210,7 +194,6 @@ def _gather(
     block: Tensor,
     observations: Sequence[Observation],
     transfers: Sequence[tuple[Tensor, Tensor]],
-    config: ReliabilityConfig,
     splat: _Splat,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For the pixels ``block`` [p]: how many photographs agree in geometry, how many also in colour, and the blend."""
@@ -222,15 +205,15 @@ def _gather(
     weights = depth.new_zeros(len(observations), block.numel())
     agreeing = torch.zeros_like(block)
     for index, observation in enumerate(observations):
-        kept, uv, worth = _agreement(view, here, lifted, observation, transfers[index], config)
+        kept, uv, worth = _agreement(view, here, lifted, observation, transfers[index])
         color = sample(observation.color, uv.T).to(depth)
         colors[index].index_copy_(1, kept, color)
         weights[index].index_copy_(0, kept, worth)
-        matches = (color - splat_color.index_select(1, kept)).abs().amax(0) < config.color
-        if config.independent:
-            matches &= splat_source.index_select(0, kept) != index
+        matches = (color - splat_color.index_select(1, kept)).abs().amax(0) < COLOR
+        # Confirmed by another photograph than the one it came from. [33] lets a colour confirm itself.
+        matches &= splat_source.index_select(0, kept) != index
         agreeing.index_add_(0, kept, matches.long())
-    return (weights > 0).sum(0), agreeing, _blend(colors, weights, config.color)
+    return (weights > 0).sum(0), agreeing, _blend(colors, weights, COLOR)
 
 
 def _agreement(
@@ -239,7 +222,6 @@ def _agreement(
     lifted: Tensor,
     observation: Observation,
     transfers: tuple[Tensor, Tensor],
-    config: ReliabilityConfig,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Indices [m] of the pixels whose surface ``observation`` sees too, where it sees them [2, m], and its worth there.
 
@@ -249,12 +231,12 @@ def _agreement(
     """
     there = observation.view
     x, y, z = transfers[0] @ lifted
-    lands = (z > config.near) & (x >= 0) & (y >= 0) & (x < there.width * z) & (y < there.height * z)
+    lands = (z > NEAR) & (x >= 0) & (y >= 0) & (x < there.width * z) & (y < there.height * z)
     kept = lands.nonzero()[:, 0]
     x, y, z = torch.stack([x, y, z]).index_select(1, kept)
     uv = torch.stack([x, y]) / z
     seen_depth = sample(observation.depth[None], uv.T, "nearest")[0].to(z)
-    close = (((seen_depth - z).abs() <= config.depth_rel * z) & (seen_depth > config.near)).nonzero()[:, 0]
+    close = (((seen_depth - z).abs() <= DEPTH_REL * z) & (seen_depth > NEAR)).nonzero()[:, 0]
     kept, uv, z, seen_depth = _pick(close, kept, uv, z, seen_depth)
 
     back = transfers[1] @ _lift(uv, seen_depth)
@@ -263,10 +245,8 @@ def _agreement(
     magnification = lifted[2].index_select(0, kept) * _focal(there) / (z * _focal(view))
     tolerance = 0.5 / magnification + 1.0
     worth = torch.exp(-0.5 * (error / tolerance).clamp_max(4.0).square()) * magnification.square()
-    if config.rule == "reproj":
-        passed = ((back[2] > config.near) & (error <= tolerance)).nonzero()[:, 0]
-        kept, uv, worth = _pick(passed, kept, uv, worth)
-    return kept, uv, worth
+    passed = ((back[2] > NEAR) & (error <= tolerance)).nonzero()[:, 0]
+    return _pick(passed, kept, uv, worth)
 
 
 def _pick(index: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:

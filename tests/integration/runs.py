@@ -21,13 +21,11 @@ SMALL = {
     "pipeline.planner.anchors": 2,
     "pipeline.planner.updates": 2,
     "pipeline.planner.candidates": 12,
-    "pipeline.planner.depth-size": 48,
     "pipeline.model.num-random": 2000,
     "pipeline.model.num-downscales": 0,
     "pipeline.model.warmup-length": 10,
     "pipeline.model.refine-every": 10,
     "pipeline.model.densify-grad-thresh": 0.0001,
-    "pipeline.kernel-search.candidates": "0.1 0.3",
 }
 METHOD = "closeup-gs-quick"
 ROUNDS, PLANNED = 2, 4

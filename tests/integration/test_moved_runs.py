@@ -43,7 +43,7 @@ def test_a_second_training_in_a_used_folder_is_refused_and_changes_nothing(
 ) -> None:
     before = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file() and path.name != ".lock"}
     output = finished.folder.parents[2]
-    changes: dict[str, object] = {"pipeline__planner__zoom": 5}
+    changes: dict[str, object] = {"pipeline__schedule__zoom": 5}
     ended = fork("ns-train", *train_arguments(capture, output, finished.folder.name, **changes), cwd=tmp_path)
     assert ended.code == 1 and "holds a run already" in ended.text
     assert f"--load-dir {finished.models}" in ended.text and "train beside it: ns-train" in ended.text

@@ -20,8 +20,7 @@ FINER = 3
 OPTIONS = {
     "pipeline__refiner__kind": "auto",
     "pipeline__schedule__rounds": 3,
-    "pipeline__acceptance__min_gain": -99,
-    "pipeline__acceptance__native_tolerance": 99,
+    "pipeline__acceptance__enabled": False,
 }
 """As a user would start it; only that a round is kept whatever so few steps do to it."""
 

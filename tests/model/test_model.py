@@ -97,11 +97,10 @@ def test_rendering_a_view_changes_nothing(trainer: CloseupTrainer, supersample: 
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "supersample": {"supersample": 2, "supersample_from": 0.0},
+    "supersample": {"supersample": 2},
     "exposure": {"exposure_compensation": True},
     "3D filter": {"filter_3d": 0.2},
     "scale floor": {"scale_floor": 1.0},
-    "anisotropy": {"anisotropy_weight": 0.1},
     "cameras": {"camera_optimizer.mode": "SO3xR3"},
     "bilateral grid": {"use_bilateral_grid": True},
     "no spherical harmonics": {"sh_degree": 0},
@@ -144,7 +143,6 @@ def test_generated_views_touch_no_photographs_parameters(make_trainer: MakeTrain
         pipeline__model__exposure_compensation=True, pipeline__model__camera_optimizer__mode="SO3xR3"
     )
     model, data = trainer.pipeline.model, trainer.pipeline.datamanager
-    model.config.exposure_weight = 0.0
     data.injected, data.injected_probability, data.current_round = [an_injected_view(data.train_view(0))], 1.0, 1
     model.step_cb(trainer.optimizers, 0)
     trainer.pipeline.train()

@@ -16,7 +16,7 @@ from closeup_ns.model.model_2d import THICKNESS, Closeup2dgsModel, shortest_axis
 from closeup_ns.model.strategy import CloseupStrategy
 from closeup_ns.rounds.injection import fine_tuning_strategy
 from closeup_ns.rounds.kernel_search import search_kernel
-from closeup_ns.rounds.settings import FineTuneConfig, KernelSearchConfig
+from closeup_ns.rounds.settings import FineTuneConfig
 from closeup_ns.rounds.trial import run_steps
 from closeup_ns.studio.trainer import CloseupTrainer
 from tests.model.test_model import copy_of_state
@@ -135,7 +135,8 @@ def test_no_disc_is_widened_and_the_search_is_for_the_blur(
 
     monkeypatch.setattr("closeup_ns.rounds.kernel_search.photograph_psnr", psnr)
     data.hold_out([0])
-    search_kernel(run_in(trainer), 0, KernelSearchConfig(tolerance=0.0), trial_steps=1)
+    monkeypatch.setattr("closeup_ns.rounds.kernel_search.TOLERANCE", 0.0)
+    search_kernel(run_in(trainer), 0, trial_steps=1)
     assert all(kernel.eps2d == 0 for kernel in tried) and len({kernel.lens_blur for kernel in tried}) == len(tried)
     assert model.kernel.lens_blur == pytest.approx(0.4)
 
@@ -258,9 +259,8 @@ def test_a_crop_box_around_nothing_shows_nothing(make_2d: MakeTrainer) -> None:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "supersample": {"supersample": 2, "supersample_from": 0.0, "normal_from": 0.0},
+    "supersample": {"supersample": 2, "normal_from": 0.0},
     "distortion": {"distortion_weight": 0.01, "distortion_from": 0.0},
-    "anisotropy": {"anisotropy_weight": 0.1},
     "exposure": {"exposure_compensation": True},
     "cameras": {"camera_optimizer.mode": "SO3xR3"},
     "no spherical harmonics": {"sh_degree": 0},

@@ -1,4 +1,4 @@
-"""Needles, the finest pixel that sees a point, and the 3D filter: against closed forms and loops."""
+"""The finest pixel that sees a point, and the 3D filter: against closed forms and loops."""
 
 from __future__ import annotations
 
@@ -10,28 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from closeup_ns.model.regularize import anisotropy_penalty, finest_footprint, smooth_3d
+from closeup_ns.model.regularize import finest_footprint, smooth_3d
 from closeup_ns.views.view import View
 from tests.scenes import orbit_views
 
 sizes = st.lists(st.tuples(*[st.floats(1e-3, 1e3)] * 3), min_size=1, max_size=5)
-
-
-@given(sizes, st.floats(1.0, 20.0))
-def test_a_needle_pays_for_its_length(axes: list[tuple[float, float, float]], ratio: float) -> None:
-    excess = [max(sorted(three)[2] / sorted(three)[1] - ratio, 0.0) for three in axes]
-    penalty = anisotropy_penalty(torch.tensor(axes, dtype=torch.float64).log(), ratio)
-    assert float(penalty) == pytest.approx(sum(excess) / len(excess), rel=1e-9, abs=1e-9)
-
-
-def test_discs_and_balls_pay_nothing() -> None:
-    flat = torch.tensor([[1.0, 1.0, 1e-6], [2.0, 2.0, 2.0], [3.0, 1.1, 1e-3]]).log()
-    assert float(anisotropy_penalty(flat, 3.0)) == 0.0
-
-
-def test_the_penalty_is_differentiable() -> None:
-    scales = torch.tensor([[0.3, -2.0, -0.9], [0.1, 0.0, 0.2]], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda s: anisotropy_penalty(s, 1.5), (scales,))
 
 
 def footprint_by_loop(points: np.ndarray, views: list[View], margin: float) -> list[float]:

@@ -128,14 +128,14 @@ def test_where_resets_are_off_no_opacity_is_ever_reset() -> None:
 
 
 def test_a_step_that_is_not_listened_to_needs_no_absolute_gradients() -> None:
-    """What `listens` promises the rasteriser: without them such a step still goes through."""
+    """What `gathers_gradients` promises the rasteriser: without them such a step still goes through."""
     splats = Splats(0)
     del splats.means2d.absgrad  # type: ignore[attr-defined]
     for changes, step in (({"counts_this_step": False}, 1), ({"refine_stop_iter": 2}, 2)):
         strategy = CloseupStrategy(**settings_of(**changes))
-        assert not strategy.listens(step)
+        assert not strategy.gathers_gradients(step)
         splats.step(strategy, strategy.initialize_state(), step=step)
     strategy = CloseupStrategy(**settings_of(refine_stop_iter=2))
-    assert strategy.listens(1)
+    assert strategy.gathers_gradients(1)
     with pytest.raises(AttributeError, match="absgrad"):
         splats.step(strategy, strategy.initialize_state(), step=1)

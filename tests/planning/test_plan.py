@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -12,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from closeup_ns.errors import CloseupError, PlanningError
+from closeup_ns.planning import candidates, survey
 from closeup_ns.planning.candidates import _draw_pairs, _slerp, _tilt, draw_candidates, find_candidates
-from closeup_ns.planning.frontier import directions_from, place_frontier, seed_views
+from closeup_ns.planning.frontier import SEED_SEPARATION, directions_from, place_frontier, seed_views
 from closeup_ns.planning.plan import KnownView, PlannerConfig, RoundPlan, plan_round
 from closeup_ns.planning.target import Target, target_from_xyz
 from closeup_ns.rendering.types import Rendered, Renderer
+from closeup_ns.rounds.schedule import ScheduleConfig
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import project
 from tests.scenes import BOX, analytic_renderer, facing_views, intrinsics, orbit_views
@@ -24,7 +25,12 @@ from tests.scenes import BOX, analytic_renderer, facing_views, intrinsics, orbit
 RENDER = analytic_renderer()
 ON_BOX = (0.25, 0.0, BOX[0][2])
 VIEWS = facing_views(14, ON_BOX)
-SMALL = PlannerConfig(candidates=24, depth_size=48)
+SMALL = PlannerConfig(candidates=24)
+
+
+@pytest.fixture(autouse=True)
+def small_depth_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "DEPTH_SIZE", 48)
 
 
 def known_views(views: list[View]) -> list[KnownView]:
@@ -43,7 +49,7 @@ def plan(
     views = VIEWS if views is None else views
     target = target or target_from_xyz(ON_BOX, views, render)
     generator = torch.Generator().manual_seed(seed)
-    return plan_round(round_index, target, known_views(views), render, config, generator, previous)
+    return plan_round(round_index, 3.0, target, known_views(views), render, config, generator, previous)
 
 
 def angle_between(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -122,11 +128,11 @@ def test_accepted_generated_views_join_the_known_set() -> None:
     known = known_views(VIEWS) + [KnownView(f"gen_{i}", v, False) for i, v in enumerate(first.frontier + first.updates)]
     target = target_from_xyz(ON_BOX, VIEWS, RENDER)
     previous = [anchor.name for anchor in first.anchors] + ["gen_0"]
-    second = plan_round(2, target, known, RENDER, SMALL, torch.Generator().manual_seed(0), previous)
+    second = plan_round(2, 3.0, target, known, RENDER, SMALL, torch.Generator().manual_seed(0), previous)
     # A generated frontier view lies on its anchor's line: it must not give a second frontier view there.
     towards = directions_from(target.point, second.frontier)
     apart = angle_between(towards[:, None], towards[None]) + 180.0 * torch.eye(len(second.frontier))
-    assert float(apart.min()) >= SMALL.seed_separation - 1e-6
+    assert float(apart.min()) >= SEED_SEPARATION - 1e-6
 
 
 def test_portrait_and_landscape_views_mix() -> None:
@@ -145,13 +151,14 @@ def test_fewer_known_views_than_anchors_is_a_warning() -> None:
     assert len(plan(views=VIEWS[:1]).anchors) == 1
 
 
-def test_a_full_orbit_has_opposite_cameras_and_still_a_plan() -> None:
+def test_a_full_orbit_has_opposite_cameras_and_still_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """Opposite cameras have no unique arc between them; candidates must still stay outside the object."""
     sphere = ((0.0, 0.0, 0.0), 0.8)
     render = analytic_renderer(None, (), [sphere])
     views = orbit_views(16)
     target = target_from_xyz((0.8, 0.0, 0.0), views, render)
-    result = plan(1, views, render, replace(SMALL, pair_angle=120.0), target=target)
+    monkeypatch.setattr(candidates, "PAIR_ANGLE", 120.0)
+    result = plan(1, views, render, target=target)
     assert all(float(view.position.norm()) > 0.8 for view in result.candidates + result.frontier)
 
 
@@ -165,7 +172,7 @@ def test_a_blocked_line_is_turned_to_the_nearest_free_direction(depth: float) ->
     point = torch.tensor([0.0, 0.0, 4.0], dtype=torch.float64)
     target = Target(point, 4.0, 1.0, "test")
     views = [front, *sides]
-    found = place_frontier(views, [f"v{i}" for i in range(9)], [0], target, 4.0 / 3, render, SMALL)
+    found = place_frontier(views, [f"v{i}" for i in range(9)], [0], target, 4.0 / 3, render)
     towards = directions_from(point, [found.views[0], front])
     turned = float(angle_between(towards[0], towards[1]))
     assert turned in [pytest.approx(a, abs=1e-3) for a in (5, 10, 20, 30, 45)]
@@ -220,10 +227,11 @@ def test_other_refusals() -> None:
     target = target_from_xyz(ON_BOX, VIEWS, RENDER)
     twice = [KnownView("same", view, True) for view in VIEWS]
     with pytest.raises(PlanningError, match="same"):
-        plan_round(1, target, twice, RENDER, SMALL, torch.Generator())
-    for bad in ({"zoom": 1.0}, {"anchors": 0}, {"depth_size": 4}, {"pair_angle": 180.0}):
-        with pytest.raises(PlanningError, match=next(iter(bad))):
-            PlannerConfig(**bad)
+        plan_round(1, 3.0, target, twice, RENDER, SMALL, torch.Generator())
+    with pytest.raises(PlanningError, match="anchors"):
+        PlannerConfig(anchors=0)
+    with pytest.raises(PlanningError, match="zoom"):
+        ScheduleConfig(zoom=1.0)
 
 
 def test_farthest_point_seeds_spread_and_ignore_blind_views() -> None:
@@ -232,11 +240,11 @@ def test_farthest_point_seeds_spread_and_ignore_blind_views() -> None:
         dim=1,
     )
     usable = torch.tensor([True, True, True, True, True, False])
-    seeds = seed_views(directions, usable, PlannerConfig(anchors=4), torch.Generator())
+    seeds = seed_views(directions, usable, 4)
     assert sorted(seeds)[1:] == [2, 3, 4] or sorted(seeds) == [1, 2, 3, 4]
     assert 5 not in seeds
     # Views 0 and 1 are half a degree apart: one of them is enough, whatever k asks.
-    assert len(seed_views(directions, usable, PlannerConfig(anchors=6), torch.Generator())) == 4
+    assert len(seed_views(directions, usable, 6)) == 4
 
 
 @settings(max_examples=30, deadline=None)
@@ -244,8 +252,7 @@ def test_farthest_point_seeds_spread_and_ignore_blind_views() -> None:
 def test_candidates_stay_in_the_shell_and_near_the_arcs(seed: int) -> None:
     point = torch.tensor(ON_BOX, dtype=torch.float32)
     sources = facing_views(4, ON_BOX, seed=seed % 1000, dtype=torch.float32)
-    config = PlannerConfig(candidates=20)
-    views = draw_candidates(sources, point, 0.4, 1.2, 20, config, torch.Generator().manual_seed(seed))
+    views = draw_candidates(sources, point, 0.4, 1.2, 20, torch.Generator().manual_seed(seed))
     directions = directions_from(point, sources)
     widest = float(angle_between(directions[:, None], directions[None]).max())
     for view in views:
@@ -288,10 +295,10 @@ def test_a_given_frontier_is_taken_as_it_is_but_for_views_inside_geometry() -> N
     target = target_from_xyz(ON_BOX, VIEWS, RENDER)
     generator = torch.Generator().manual_seed(0)
     given = [*own.frontier[:3], inside]
-    result = plan_round(1, target, known_views(VIEWS), RENDER, SMALL, generator, given_frontier=given)
+    result = plan_round(1, 3.0, target, known_views(VIEWS), RENDER, SMALL, generator, given_frontier=given)
     assert len(result.frontier) == 3
     assert all(torch.equal(a.c2w, b.c2w) for a, b in zip(result.frontier, given, strict=False))
     assert result.frontier_seeds == own.frontier_seeds[:3] and result.radius == pytest.approx(own.radius, rel=1e-6)
     assert any("1 given frontier views lie inside geometry" in warning for warning in result.warnings)
     with pytest.raises(PlanningError, match="capture's frame"):
-        plan_round(1, target, known_views(VIEWS), RENDER, SMALL, generator, given_frontier=[inside])
+        plan_round(1, 3.0, target, known_views(VIEWS), RENDER, SMALL, generator, given_frontier=[inside])

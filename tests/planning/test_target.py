@@ -38,7 +38,7 @@ def test_distance_is_the_median_over_the_views_that_see_it() -> None:
 def test_a_picked_pixel_is_lifted_onto_the_surface_behind_it() -> None:
     view = KNOWN[3]
     for row, column in ((60, 80), (10, 10), (119, 159)):
-        target = target_from_pixel(view, row, column, RENDER, KNOWN)
+        target = target_from_pixel(view, column, row, RENDER, KNOWN)
         uv, z = project(view, target.point)
         torch.testing.assert_close(uv, torch.tensor([column + 0.5, row + 0.5], dtype=torch.float64))
         assert float(z) == pytest.approx(float(RENDER(view).depth[row, column]), rel=0.01)
@@ -50,9 +50,9 @@ def test_a_pixel_on_an_edge_is_reported() -> None:
     view = View(intrinsics(160, 120), torch.eye(4, dtype=torch.float64), 160, 120)
     depth = render(view).depth
     column = int((depth[60] < 2.0).nonzero()[0])
-    target = target_from_pixel(view, 60, column, render, [view])
+    target = target_from_pixel(view, column, 60, render, [view])
     assert any("edge" in warning for warning in target.warnings)
-    assert target_from_pixel(view, 60, column + 10, render, [view]).warnings == []
+    assert target_from_pixel(view, column + 10, 60, render, [view]).warnings == []
 
 
 def test_the_automatic_target_is_on_the_object_that_all_look_at() -> None:
@@ -106,8 +106,8 @@ def test_other_refusals() -> None:
     with pytest.raises(PlanningError, match="at least one known view"):
         target_from_xyz(ON_BOX, [], RENDER)
     with pytest.raises(PlanningError, match="outside the 160 x 120 image"):
-        target_from_pixel(KNOWN[0], 120, 0, RENDER, KNOWN)
+        target_from_pixel(KNOWN[0], 0, 120, RENDER, KNOWN)
     with pytest.raises(PlanningError, match="nothing solid"):
-        target_from_pixel(KNOWN[0], 60, 80, nothing, KNOWN)
+        target_from_pixel(KNOWN[0], 80, 60, nothing, KNOWN)
     with pytest.raises(PlanningError, match="nothing solid"):
         target_automatic(KNOWN, nothing)

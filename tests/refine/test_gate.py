@@ -16,7 +16,7 @@ from torch import Tensor
 from closeup_ns.refine.filters import gaussian_blur
 from closeup_ns.refine.gate import (
     IDENTICAL_PSNR,
-    GateConfig,
+    MAX_PSNR_DROP,
     GateDecision,
     judge,
     low_frequency_difference,
@@ -43,7 +43,7 @@ def candidate(image: Tensor) -> RefinedView:
 
 def test_the_truth_is_accepted(scene: tuple[Rendered, Rendered, ReliablePixels]) -> None:
     truth, render, mask = scene
-    decision = judge(candidate(truth.color), render, mask, GateConfig(), generates=True)
+    decision = judge(candidate(truth.color), render, mask, generates=True)
     assert decision.accepted, decision.reason
     assert decision.psnr_before is not None
     assert decision.psnr_after is not None
@@ -52,21 +52,22 @@ def test_the_truth_is_accepted(scene: tuple[Rendered, Rendered, ReliablePixels])
 
 def test_the_render_itself_is_accepted(scene: tuple[Rendered, Rendered, ReliablePixels]) -> None:
     _, render, mask = scene
-    decision = judge(candidate(render.color), render, mask, GateConfig(), generates=True)
+    decision = judge(candidate(render.color), render, mask, generates=True)
     assert decision.accepted
     assert decision.low_frequency_difference == 0.0
     assert decision.psnr_after == decision.psnr_before
 
 
 def test_a_view_that_was_not_refined_falls_back_and_says_why(
-    scene: tuple[Rendered, Rendered, ReliablePixels],
+    scene: tuple[Rendered, Rendered, ReliablePixels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     truth, render, mask = scene
     failed = dataclasses.replace(candidate(truth.color), failure="out of GPU memory with one view")
-    decision = judge(failed, render, mask, GateConfig(), generates=True)
+    decision = judge(failed, render, mask, generates=True)
     assert decision.verdict == "reliable_only" and decision.reason == "out of GPU memory with one view"
     assert decision.psnr_before is not None and decision.psnr_after is None
-    decision = judge(failed, render, mask, GateConfig(min_reliable_pixels=10**6), generates=True)
+    monkeypatch.setattr("closeup_ns.refine.gate.MIN_RELIABLE_PIXELS", 10**6)
+    decision = judge(failed, render, mask, generates=True)
     assert decision.verdict == "rejected" and decision.reason.startswith("out of GPU memory")
 
 
@@ -74,7 +75,7 @@ def test_a_view_that_was_not_refined_falls_back_and_says_why(
 def test_a_colour_shift_is_refused(scene: tuple[Rendered, Rendered, ReliablePixels], shift: float) -> None:
     truth, _, mask = scene
     shifted = candidate((truth.color + torch.tensor([shift, 0.0, 0.0])).clamp(0, 1))
-    decision = judge(shifted, truth, mask, GateConfig(), generates=False)
+    decision = judge(shifted, truth, mask, generates=False)
     assert decision.verdict == "reliable_only"
     assert "colours moved" in decision.reason
 
@@ -84,7 +85,7 @@ def test_a_small_block_of_invented_colour_is_refused(scene: tuple[Rendered, Rend
     truth, _, mask = scene
     image = truth.color.clone()
     image[16:32, 16:32] = 1 - image[16:32, 16:32].round()
-    decision = judge(candidate(image), truth, mask, GateConfig(), generates=True)
+    decision = judge(candidate(image), truth, mask, generates=True)
     assert not decision.accepted
     assert "colours moved" in decision.reason
 
@@ -95,7 +96,7 @@ def test_lost_detail_on_reliable_pixels_is_refused(
     """Noise leaves low frequencies alone, so only the reliable pixels can tell."""
     truth, _, mask = scene
     noisy = (truth.color + 0.2 * torch.randn(truth.color.shape, generator=generator)).clamp(0, 1)
-    decision = judge(candidate(noisy), truth, mask, GateConfig(), generates=True)
+    decision = judge(candidate(noisy), truth, mask, generates=True)
     assert decision.verdict == "reliable_only"
     assert "reliable pixels went from" in decision.reason
 
@@ -107,11 +108,11 @@ def test_broken_pixels_are_refused_wherever_they_are(
     truth, render, mask = scene
     image = truth.color.clone()
     image[0, 0, 0] = bad
-    assert judge(candidate(image), render, mask, GateConfig(), generates=False).verdict == "reliable_only"
+    assert judge(candidate(image), render, mask, generates=False).verdict == "reliable_only"
     weighted = RefinedView(truth.color, mask.sparse, torch.full_like(truth.alpha, bad))
-    assert not judge(weighted, render, mask, GateConfig(), generates=False).accepted
+    assert not judge(weighted, render, mask, generates=False).accepted
     broken = Rendered(image, render.depth, render.alpha)
-    assert judge(candidate(truth.color), broken, mask, GateConfig(), generates=False).verdict == "rejected"
+    assert judge(candidate(truth.color), broken, mask, generates=False).verdict == "rejected"
 
 
 def only(mask: ReliablePixels, dense: int | None = None, sparse: int | None = None) -> ReliablePixels:
@@ -126,15 +127,15 @@ def only(mask: ReliablePixels, dense: int | None = None, sparse: int | None = No
 
 def test_a_view_that_knows_too_little_is_dropped(scene: tuple[Rendered, Rendered, ReliablePixels]) -> None:
     truth, render, mask = scene
-    decision = judge(candidate(truth.color), render, only(mask, dense=100), GateConfig(), generates=False)
+    decision = judge(candidate(truth.color), render, only(mask, dense=100), generates=False)
     assert decision.verdict == "rejected"
 
 
 def test_generated_detail_without_evidence_is_not_believed(scene: tuple[Rendered, Rendered, ReliablePixels]) -> None:
     truth, _, mask = scene
     few = only(mask, sparse=10)
-    assert judge(candidate(truth.color), truth, few, GateConfig(), generates=False).accepted
-    generated = judge(candidate(truth.color), truth, few, GateConfig(), generates=True)
+    assert judge(candidate(truth.color), truth, few, generates=False).accepted
+    generated = judge(candidate(truth.color), truth, few, generates=True)
     assert generated.verdict == "rejected"
     assert generated.psnr_after is None
 
@@ -165,8 +166,8 @@ def test_a_perfect_close_up_is_accepted_although_no_photograph_holds_its_detail(
     """Pixel by pixel it agrees less with the photographs than the mush does, and was refused for that."""
     truth, render, mask = printed(zoom)
     plain = [masked_psnr(image, mask.color.permute(1, 2, 0), mask.sparse) for image in (render.color, truth)]
-    assert plain[1] < plain[0] - GateConfig().max_psnr_drop
-    decision = judge(candidate(truth), render, mask, GateConfig(), generates=True)
+    assert plain[1] < plain[0] - MAX_PSNR_DROP
+    decision = judge(candidate(truth), render, mask, generates=True)
     assert decision.accepted, decision.reason
 
 
@@ -175,7 +176,7 @@ def test_a_close_up_of_something_else_is_refused(zoom: int) -> None:
     """As sharp as the truth, but its large shapes are another page's."""
     _, render, mask = printed(zoom)
     other = torch.roll(printed(zoom)[0], (5 * zoom, 6 * zoom), (0, 1)).flip(0)
-    assert not judge(candidate(other), render, mask, GateConfig(), generates=True).accepted
+    assert not judge(candidate(other), render, mask, generates=True).accepted
 
 
 def test_psnr_in_closed_form() -> None:
@@ -202,7 +203,7 @@ def test_a_constant_shift_measures_as_itself(shift: float, cell: int, height: in
 def test_decisions_survive_json(scene: tuple[Rendered, Rendered, ReliablePixels]) -> None:
     truth, render, mask = scene
     for image in (truth.color, truth.color * math.nan, truth.color * 0):
-        decision = judge(candidate(image), render, mask, GateConfig(), generates=True)
+        decision = judge(candidate(image), render, mask, generates=True)
         written = json.dumps(decision.to_dict(), allow_nan=False)
         assert GateDecision.from_dict(json.loads(written)) == decision
         assert json.loads(written)["accepted"] == decision.accepted

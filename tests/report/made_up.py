@@ -30,13 +30,12 @@ method_name: closeup-gs-quick
 pipeline: !!python/object:closeup_ns.studio.pipeline.CloseupPipelineConfig
   datamanager: !!python/object:closeup_ns.studio.datamanager.CloseupDatamanagerConfig
     data: *id001
-  planner: !!python/object:closeup_ns.planning.config.PlannerConfig
-    zoom: 3.0
   refiner: !!python/object:closeup_ns.refine.refiner.RefinerConfig
     kind: auto
   schedule: !!python/object:closeup_ns.rounds.schedule.ScheduleConfig
     base_steps: 60
     round_steps: 12
+    zoom: 3.0
     rounds: {rounds}
   seed: 0
 timestamp: t

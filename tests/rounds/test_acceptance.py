@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from closeup_ns.rounds import acceptance
 from closeup_ns.rounds.acceptance import (
+    HELD_OUT_SHARE,
     SET_ASIDE_BLOCK,
     Candidate,
     RoundVerdict,
@@ -19,7 +20,6 @@ from closeup_ns.rounds.acceptance import (
     set_aside_mask,
     try_round,
 )
-from closeup_ns.rounds.settings import AcceptanceConfig
 from closeup_ns.studio.trainer import CloseupTrainer
 from closeup_ns.views.view import View
 from tests.rounds.test_trial import state_of
@@ -40,26 +40,26 @@ ORIGIN = torch.zeros(3)
 distinct = st.lists(st.floats(0.01, 100.0), max_size=40, unique=True)
 
 
-@given(distinct, st.floats(0.0, 1.0))
-def test_judges_are_the_closest_and_a_spread_and_never_all(distances: list[float], share: float) -> None:
+@given(distinct)
+def test_held_out_photographs_are_the_closest_and_a_spread_and_never_all(distances: list[float]) -> None:
     views = views_at(distances)
-    judges = evidence_photographs(views, ORIGIN, share)
-    assert judges == sorted(set(judges)) == evidence_photographs(views, ORIGIN, share)
+    judges = evidence_photographs(views, ORIGIN)
+    assert judges == sorted(set(judges)) == evidence_photographs(views, ORIGIN)
     assert len(judges) <= len(views) // 2
     if len(views) < 2:
         assert judges == []
         return
-    count = min(max(round(share * len(views)), 2), len(views) // 2)
+    count = min(max(round(HELD_OUT_SHARE * len(views)), 2), len(views) // 2)
     assert len(judges) == count
     closest = sorted(range(len(views)), key=lambda i: float(views[i].position.norm()))[: (count + 1) // 2]
     assert set(closest) <= set(judges)
 
 
 def test_the_spread_reaches_both_ends() -> None:
-    """Forty photographs, the closest first: the far judges lie all over the rest, not in one corner."""
-    judges = evidence_photographs(views_at([float(i + 1) for i in range(40)]), ORIGIN, 0.2)
+    """Sixty-four photographs, the closest first: the far judges lie all over the rest, not in one corner."""
+    judges = evidence_photographs(views_at([float(i + 1) for i in range(64)]), ORIGIN)
     assert judges[:4] == [0, 1, 2, 3]
-    assert [4 <= judges[4] < 13, 13 <= judges[5] < 22, 22 <= judges[6] < 31, 31 <= judges[7] < 40] == [True] * 4
+    assert [4 <= judges[4] < 19, 19 <= judges[5] < 34, 34 <= judges[6] < 49, 49 <= judges[7] < 64] == [True] * 4
 
 
 @settings(max_examples=20, deadline=None)
@@ -103,10 +103,13 @@ def verdict(photographs: float, reliable: float | None, native: float | None = N
         (-0.15, -3.1, True, False),
     ],
 )
-def test_the_rule(photographs: float, reliable: float | None, generates: bool, accepted: bool) -> None:
+def test_the_rule(
+    photographs: float, reliable: float | None, generates: bool, accepted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptance, "MIN_GAIN", 0.0)
+    monkeypatch.setattr(acceptance, "GENERATED_TOLERANCE", 0.2)
     before = verdict(photographs, reliable)
-    config = AcceptanceConfig(min_gain=0.0, generated_tolerance=0.2, max_reliable_loss=0.1)
-    after = decide(before, config, generates)
+    after = decide(before, generates)
     assert after.accepted is accepted
     assert f"{photographs:+.3f} dB" in after.reason
     assert after.photographs_round == before.photographs_round
@@ -123,13 +126,13 @@ def test_the_rule(photographs: float, reliable: float | None, generates: bool, a
     ],
 )
 def test_a_native_round_must_gain_at_its_own_scale(photographs: float, native: float, accepted: bool) -> None:
-    after = decide(verdict(photographs, None, native), AcceptanceConfig(), generates=False)
+    after = decide(verdict(photographs, None, native), generates=False)
     assert after.accepted is accepted and f"{native:+.3f} dB" in after.reason
 
 
-def test_a_gain_that_is_asked_for_is_needed() -> None:
-    assert not decide(verdict(0.1, 0.0), AcceptanceConfig(min_gain=0.2), False).accepted
-    assert decide(verdict(0.3, 0.0), AcceptanceConfig(min_gain=0.2), False).accepted
+def test_a_gain_within_the_noise_is_not_enough() -> None:
+    assert not decide(verdict(0.04, 0.0), False).accepted
+    assert decide(verdict(0.06, 0.0), False).accepted
 
 
 class Recorder:
@@ -172,9 +175,9 @@ def test_a_trial_leaves_the_model_as_it_was(prepared: CloseupTrainer, monkeypatc
     assert found.trial_steps == 20
     assert found.photographs_control is not None and found.photographs_round != found.photographs_control
     assert found.known_share == 1.0
-    # The judges were not trained on, and neither were the pixels set aside.
-    judges = evidence_photographs(data.train_views(), target, AcceptanceConfig().photographs)
-    assert not set(judges) & set(recorder.photographs) and len(recorder.photographs) > 10
+    # The held-out photographs were not trained on, and neither were the pixels set aside.
+    held_out = evidence_photographs(data.train_views(), target)
+    assert not set(held_out) & set(recorder.photographs) and len(recorder.photographs) > 10
     held_back = [injected for injected in recorder.injected if injected is not earlier[0].target]
     assert held_back
     for injected in held_back:

@@ -1,4 +1,4 @@
-"""What a stored view teaches, and what a round may densify."""
+"""What a stored view trained_on, and what a round may densify."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from closeup_ns.rounds.store.view import PassRecord, StoredView
 from tests.stored import a_view
 from tests.trainers import MakeTrainer
 
-CONFIG = FineTuneConfig(real_weight=0.9, generated_weight=0.3, sparse_weight=0.4, ssim_weight=0.2)
+CONFIG = FineTuneConfig(generated_weight=0.3, sparse_weight=0.4)
 FAR = torch.tensor([0.0, 0.0, 50.0])
 
 
@@ -37,10 +37,10 @@ def test_each_pixel_weighs_what_its_origin_is_worth(generates: bool) -> None:
     target = injected_view(2, "update_00", stored, FAR, 1.0, CONFIG, generates, "cpu").target
     for row in range(14):
         for column in range(20):
-            worth = 0.9 if stored.real[row, column] or not generates else 0.3
+            worth = 1.0 if stored.real[row, column] or not generates else 0.3
             expected, color = worth * float(stored.weight[row, column]), stored.image[row, column]
             if stored.reliable.sparse[row, column]:  # I_c = M real + (1 - M) refined
-                expected, color = 0.9 if generates else expected, stored.reliable.color[:, row, column]
+                expected, color = 1.0 if generates else expected, stored.reliable.color[:, row, column]
             assert float(target.weight[row, column]) == pytest.approx(expected)
             assert torch.allclose(target.image[row, column], color, atol=1e-6)
     assert torch.equal(target.sparse_color, stored.reliable.color.permute(1, 2, 0))
@@ -51,9 +51,9 @@ def test_each_pixel_weighs_what_its_origin_is_worth(generates: bool) -> None:
 def test_up_close_a_reliable_pixel_is_as_real_as_its_share_of_the_photographs_pixel() -> None:
     stored = unrecorded()
     target = injected_view(1, "a", stored, FAR, 1.0, CONFIG, True, "cpu").target
-    real = torch.where(stored.real, 0.9, 0.3) * stored.weight
+    real = torch.where(stored.real, 1.0, 0.3) * stored.weight
     share = torch.where(stored.reliable.sparse, stored.reliable.footprint**-2, 0.0)
-    assert torch.allclose(target.weight, real + share * (0.9 - real))
+    assert torch.allclose(target.weight, real + share * (1.0 - real))
     known = stored.reliable
 
     def off(image: torch.Tensor) -> float:
@@ -65,14 +65,14 @@ def test_up_close_a_reliable_pixel_is_as_real_as_its_share_of_the_photographs_pi
     assert torch.equal(target.footprint, stored.reliable.footprint)
 
 
-def test_what_the_gate_refused_teaches_the_photographs_colours_on_the_render() -> None:
+def test_what_the_gate_refused_trained_on_the_photographs_colours_on_the_render() -> None:
     stored = nearby(unrecorded(verdict="reliable_only"))
     image, sparse = with_real_colors(stored), stored.reliable.sparse
     assert torch.allclose(image[~sparse], stored.render[~sparse])
     assert torch.allclose(image[sparse], stored.reliable.color.permute(1, 2, 0)[sparse], atol=1e-6)
 
 
-def test_a_view_that_the_gate_mistrusts_teaches_only_reliable_pixels() -> None:
+def test_a_view_that_the_gate_mistrusts_trained_on_only_reliable_pixels() -> None:
     stored = unrecorded(verdict="reliable_only")
     target = injected_view(1, "update_00", stored, FAR, 1.0, CONFIG, True, "cpu").target
     assert not target.weight.any() and target.sparse.any()

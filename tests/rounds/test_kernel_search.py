@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.rounds import kernel_search
-from closeup_ns.rounds.kernel_search import climb, judges, nearest, search_kernel
-from closeup_ns.rounds.settings import KernelSearchConfig
+from closeup_ns.rounds.kernel_search import climb, held_out_indices, nearest, search_kernel
 from closeup_ns.studio.trainer import CloseupTrainer
 from tests.rounds.test_trial import state_of
 from tests.tiny import run_in
@@ -60,20 +59,16 @@ def test_of_equals_the_one_nearest_to_the_start_is_taken(
     assert chosen in on_the_way and all(abs(position - start) >= abs(chosen - start) for position in on_the_way)
 
 
-@given(st.integers(0, 100), st.integers(1, 12), st.integers(0, 12))
-def test_judges_are_a_minority_or_none(count: int, every: int, least: int) -> None:
-    chosen = judges(count, KernelSearchConfig(held_out_every=every, min_photographs=least))
+@given(st.integers(8, 100))
+def test_one_photograph_in_eight_is_held_out(count: int) -> None:
+    chosen = held_out_indices(count)
     assert set(chosen) <= set(range(count))
-    if count < max(least, 2):
-        assert chosen == []
-    if every > 1:
-        assert len(chosen) < max(count, 1)
-    assert judges(count, KernelSearchConfig(enabled=False)) == []
+    assert count // 8 <= len(chosen) <= count // 8 + 1
 
 
-def test_the_default_spares_none_of_seven_photographs() -> None:
-    assert judges(7, KernelSearchConfig()) == []
-    assert judges(24, KernelSearchConfig()) == [4, 12, 20]
+def test_none_of_seven_photographs_is_spared() -> None:
+    assert held_out_indices(7) == []
+    assert held_out_indices(24) == [4, 12, 20]
 
 
 def test_the_search_sets_the_best_kernel_and_nothing_else(
@@ -90,8 +85,10 @@ def test_the_search_sets_the_best_kernel_and_nothing_else(
 
     monkeypatch.setattr(kernel_search, "photograph_psnr", score)
     before = state_of(trainer)
-    config = KernelSearchConfig(candidates=(0.1, 0.3, 0.45, 0.6), min_gain=1e-6, tolerance=1e-6)
-    scores = search_kernel(run_in(trainer), 20, config, trial_steps=2)
+    monkeypatch.setattr(kernel_search, "CANDIDATES", (0.1, 0.3, 0.45, 0.6))
+    monkeypatch.setattr(kernel_search, "MIN_GAIN", 1e-6)
+    monkeypatch.setattr(kernel_search, "TOLERANCE", 1e-6)
+    scores = search_kernel(run_in(trainer), 20, trial_steps=2)
     assert model.kernel.variance == pytest.approx(0.45) and model.kernel.supersample == start.supersample
     assert max(scores, key=lambda variance: scores[variance]) == 0.45
     assert len(tried) == len(set(tried)) == len(scores)  # each kernel is tried once
@@ -100,11 +97,14 @@ def test_the_search_sets_the_best_kernel_and_nothing_else(
     assert data.held_out == {4}
 
 
-def test_the_held_out_photographs_judge(trainer: CloseupTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernels_are_scored_on_the_held_out_photographs(
+    trainer: CloseupTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     judged: list[list[int]] = []
     monkeypatch.setattr(kernel_search, "photograph_psnr", lambda _, indices: judged.append(list(indices)) or 1.0)
     trainer.pipeline.datamanager.hold_out([6, 2])
     trainer.pipeline.model.kernel = PixelKernel.of(0.1)
-    search_kernel(run_in(trainer), 20, KernelSearchConfig(candidates=(0.1, 0.3)), trial_steps=1)
+    monkeypatch.setattr(kernel_search, "CANDIDATES", (0.1, 0.3))
+    search_kernel(run_in(trainer), 20, trial_steps=1)
     assert judged == [[2, 6], [2, 6]]
     assert torch.isfinite(trainer.pipeline.model.screen_kernel).all()

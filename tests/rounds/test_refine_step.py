@@ -165,9 +165,9 @@ def test_a_view_that_fails_falls_back_and_is_no_reference(tmp_path: Path, capsys
     assert "Round 1: 2 of 4 refined views are not used as refined" in said and "one view [/of] them" in said
 
 
-def test_a_failed_view_without_reliable_pixels_is_rejected(tmp_path: Path) -> None:
+def test_a_failed_view_without_reliable_pixels_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = a_run()
-    run.settings.gate.min_reliable_pixels = 10**6
+    monkeypatch.setattr("closeup_ns.refine.gate.MIN_RELIABLE_PIXELS", 10**6)
     store = refined(tmp_path, JointRefiner(t0_update_00=failing), run=run)
     assert store.load_view(1, "t0_update_00").decision.verdict == "rejected"
 

@@ -17,8 +17,9 @@ SCHEDULE = ScheduleConfig(base_steps=1000, rounds=3, round_steps=200)
 schedules = st.builds(ScheduleConfig, st.integers(0, 50), st.integers(0, 5), st.integers(0, 20))
 
 
-def rate(step: int, restart: float = 10.0, schedule: ScheduleConfig = SCHEDULE) -> float:
-    config = RestartingDecaySchedulerConfig(lr_final=FINAL, restart=restart, schedule=schedule)
+def rate(step: int, schedule: ScheduleConfig = SCHEDULE) -> float:
+    config = RestartingDecaySchedulerConfig(lr_final=FINAL)
+    config.schedule = schedule
     return INITIAL * config.setup().factor(step, INITIAL)
 
 
@@ -61,14 +62,18 @@ def test_each_round_starts_higher_and_comes_back_to_the_decay(number: int, passe
 def test_without_a_restart_rounds_change_nothing(schedule: ScheduleConfig, step: int) -> None:
     total = schedule.total_steps
     if 0 < step <= total:
-        assert rate(step, restart=0.0, schedule=schedule) == pytest.approx(decayed(step, total), rel=1e-9)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("closeup_ns.rounds.schedule.RESTART", 0.0)
+            found = rate(step, schedule)
+        assert found == pytest.approx(decayed(step, total), rel=1e-9)
 
 
-def test_the_ends() -> None:
+def test_the_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rate(0) == pytest.approx(INITIAL)
     assert rate(1600) == rate(10_000) == pytest.approx(FINAL)
-    assert rate(1000, restart=1e9) == pytest.approx(INITIAL)  # never above the first rate
-    assert rate(1000, schedule=ScheduleConfig(1000, 0, 0)) == pytest.approx(FINAL)
+    assert rate(1000, ScheduleConfig(1000, 0, 0)) == pytest.approx(FINAL)
+    monkeypatch.setattr("closeup_ns.rounds.schedule.RESTART", 1e9)
+    assert rate(1000) == pytest.approx(INITIAL)  # never above the first rate
     assert RestartingDecaySchedulerConfig().setup().factor(77, INITIAL) == 1.0
 
 

@@ -8,23 +8,22 @@ import pytest
 import torch
 
 from closeup_ns.errors import PlanningError
-from closeup_ns.studio.close_metrics import CloseMetricsConfig, turned_views
+from closeup_ns.studio.close_metrics import turned_views
 from closeup_ns.views.warp import project
 from tests.scenes import facing_views
 
 TARGET = torch.tensor([0.1, -0.1, 4.0], dtype=torch.float64)
 
 
-def made(seed: int = 0, **settings: float) -> list:
-    config = CloseMetricsConfig(**settings)  # type: ignore[arg-type]
-    return turned_views(facing_views(9), TARGET, 9.0, config, torch.Generator().manual_seed(seed))
+def made(seed: int = 0) -> list:
+    return turned_views(facing_views(9), TARGET, 9.0, torch.Generator().manual_seed(seed))
 
 
 def test_close_ups_look_at_the_target_from_the_right_distance_within_the_angle():
     views = facing_views(9)
     directions = torch.stack([(view.position - TARGET) / (view.position - TARGET).norm() for view in views])
     distances = torch.stack([(view.position - TARGET).norm() for view in views]) / 9.0
-    found = made(turn=8.0)
+    found = made()
     assert len(found) == 5
     for view in found:
         offset = view.position - TARGET
@@ -44,4 +43,4 @@ def test_the_same_seed_gives_the_same_cameras_and_another_seed_others():
 
 def test_a_target_that_nobody_sees_is_an_error():
     with pytest.raises(PlanningError, match="another target"):
-        turned_views(facing_views(3), -TARGET, 3.0, CloseMetricsConfig(), torch.Generator().manual_seed(0))
+        turned_views(facing_views(3), -TARGET, 3.0, torch.Generator().manual_seed(0))

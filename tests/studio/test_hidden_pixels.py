@@ -13,7 +13,6 @@ from PIL import Image
 
 from closeup_ns.rounds.acceptance import RoundVerdict, decide
 from closeup_ns.rounds.known import observations
-from closeup_ns.rounds.settings import AcceptanceConfig
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.trial import eval_psnr, photograph_psnr
 from closeup_ns.studio.datamanager import CloseupDatamanager
@@ -30,7 +29,6 @@ SHORT: dict[str, Any] = {
     "pipeline__schedule__base_steps": 20,
     "pipeline__schedule__rounds": 1,
     "pipeline__schedule__round_steps": 6,
-    "pipeline__acceptance__trial_share": 0.4,
 }
 
 
@@ -118,4 +116,4 @@ def test_transparent_pixels_show_the_models_background(tmp_path: Path, make_trai
 
 def test_judges_of_which_nothing_counts_prove_nothing() -> None:
     nothing = RoundVerdict(False, "", photographs_round=float("nan"), photographs_control=float("nan"))
-    assert not decide(nothing, AcceptanceConfig(), generates=False).accepted
+    assert not decide(nothing, generates=False).accepted

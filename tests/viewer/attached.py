@@ -16,16 +16,13 @@ import viser
 from closeup_ns.planning.target import Target
 from closeup_ns.rendering.types import Rendered, Renderer
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.control import CloseupViewerControl
-from closeup_ns.views.reliability import ReliabilityConfig
 from closeup_ns.views.view import View
 from tests.integration.browserless import Browser
 from tests.integration.serving import free_port
 from tests.scenes import facing_views
 
 VIEWS = facing_views(4, dtype=torch.float32)
-CONFIG = ViewerPanelConfig(path_seconds=1.0, path_fps=6.0)
 
 
 @dataclass
@@ -55,7 +52,7 @@ def attached(
         assert may_render.wait(60)
         return render(view)
 
-    control = CloseupViewerControl(cast(Any, _pipeline(patient, rounds)), CONFIG)
+    control = CloseupViewerControl(cast(Any, _pipeline(patient, rounds)))
     port = free_port()
     server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
     viewer = _viewer(server, folder, lock, trainer)
@@ -78,7 +75,7 @@ def attached(
 def _pipeline(render: Renderer, rounds: Any) -> SimpleNamespace:
     data = SimpleNamespace(photograph_names=lambda: ["a.png", "b.png", "c.png", "d.png"], train_views=lambda: VIEWS)
     schedule = rounds.schedule if rounds else SimpleNamespace(round_steps=1, base_steps=10)
-    config = SimpleNamespace(schedule=schedule, reliability=ReliabilityConfig(), target=SimpleNamespace())
+    config = SimpleNamespace(schedule=schedule, target=SimpleNamespace())
     model = SimpleNamespace(render_view=render, step=0)
     return SimpleNamespace(datamanager=data, config=config, model=model, device="cpu", rounds=rounds)
 

@@ -17,13 +17,12 @@ from closeup_ns.viewer.overlays import (
     draw_target,
     side_by_side,
 )
-from closeup_ns.views.reliability import Observation, ReliabilityConfig
+from closeup_ns.views.reliability import Observation
 from closeup_ns.views.view import View, look_at
 from closeup_ns.views.warp import project
 from tests.scenes import analytic_renderer, intrinsics
 
 RENDER = analytic_renderer(boxes=())
-CONFIG = ReliabilityConfig()
 
 
 def looking(x: float, z: float = 0.0, at: float | None = None, size: tuple[int, int] = (64, 48)) -> View:
@@ -42,7 +41,7 @@ def generated(view: View, real: bool) -> GeneratedView:
 
 def test_what_photographs_see_is_real_and_the_rest_is_nothing() -> None:
     wide = looking(0.0, z=-3.0)
-    found = backing(wide, RENDER(wide), [photograph(looking(0.0)), photograph(looking(0.1))], [], CONFIG)
+    found = backing(wide, RENDER(wide), [photograph(looking(0.0)), photograph(looking(0.1))], [])
     inside = found.reliable[20:28, 27:37]
     assert bool(inside.all()) and not bool(found.reliable[:4].any())
     assert bool((found.provenance == torch.where(found.reliable, REAL, NOTHING)).all())
@@ -51,9 +50,9 @@ def test_what_photographs_see_is_real_and_the_rest_is_nothing() -> None:
 def test_a_generated_view_takes_over_where_it_shows_the_surface() -> None:
     view, photographs = looking(0.0), [photograph(looking(0.0)), photograph(looking(0.1))]
     close = looking(0.0, z=3.0)
-    found = backing(view, RENDER(view), photographs, [generated(close, real=False)], CONFIG)
+    found = backing(view, RENDER(view), photographs, [generated(close, real=False)])
     assert int(found.provenance[24, 32]) == GENERATED and int(found.provenance[24, 4]) == REAL
-    real = backing(view, RENDER(view), photographs, [generated(close, real=False), generated(close, real=True)], CONFIG)
+    real = backing(view, RENDER(view), photographs, [generated(close, real=False), generated(close, real=True)])
     assert int(real.provenance[24, 32]) == REAL
 
 
@@ -61,7 +60,7 @@ def test_a_generated_view_that_sees_another_surface_says_nothing() -> None:
     view = looking(0.0)
     other = generated(looking(0.0, z=3.0), real=False)
     wrong = GeneratedView(other.view, other.depth * 0.5, other.real)
-    assert not bool((backing(view, RENDER(view), [], [wrong], CONFIG).provenance == GENERATED).any())
+    assert not bool((backing(view, RENDER(view), [], [wrong]).provenance == GENERATED).any())
 
 
 def test_overlays_are_drawn_at_the_frames_own_size() -> None:

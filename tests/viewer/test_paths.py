@@ -11,7 +11,7 @@ import torch
 from closeup_ns.errors import CloseupError, PlanningError
 from closeup_ns.paths.options import Kind
 from closeup_ns.planning.target import Target
-from closeup_ns.viewer.config import ViewerPanelConfig
+from closeup_ns.viewer import paths
 from closeup_ns.viewer.paths import path_from, write_path
 from closeup_ns.views.view import aim_at
 from tests.scenes import analytic_renderer, facing_views
@@ -19,16 +19,21 @@ from tests.scenes import analytic_renderer, facing_views
 VIEWS = facing_views(4)
 NAMES = ["a.png", "b.png", "c.png", "d.png"]
 TARGET = Target(torch.tensor([0.0, 0.0, 4.0], dtype=torch.float64), 4.0, 0.4, "made up", ["it may float"])
-CONFIG = ViewerPanelConfig(path_zoom=9.0, path_seconds=1.0, path_fps=6.0)
 RENDER = analytic_renderer(boxes=())
+
+
+@pytest.fixture(autouse=True)
+def six_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "SECONDS", 1.0)
+    monkeypatch.setattr(paths, "FPS", 6.0)
 
 
 def test_a_dive_from_a_photograph_and_from_the_viewport() -> None:
     starts = []
     for viewport in (None, VIEWS[2]):
-        content = path_from("dive", viewport, TARGET, NAMES, VIEWS, RENDER, CONFIG)
+        content = path_from("dive", viewport, TARGET, NAMES, VIEWS, RENDER)
         assert len(content["camera_path"]) == 6 and content["fps"] == 6.0
-        assert content["closeup"]["zoom"] == pytest.approx(9.0)
+        assert content["closeup"]["zoom"] == pytest.approx(27.0)
         assert "it may float" in content["closeup"]["warnings"]
         matrix = torch.tensor(content["camera_path"][0]["camera_to_world"]).reshape(4, 4)
         starts.append(matrix[:3, 3].double())
@@ -39,7 +44,7 @@ def test_a_dive_from_a_photograph_and_from_the_viewport() -> None:
 def test_a_target_behind_the_viewport_is_said() -> None:
     away = aim_at(VIEWS[0], torch.tensor([0.0, 0.0, -4.0], dtype=torch.float64))
     with pytest.raises(PlanningError, match="behind the camera"):
-        path_from("dive", away, TARGET, NAMES, VIEWS, RENDER, CONFIG)
+        path_from("dive", away, TARGET, NAMES, VIEWS, RENDER)
 
 
 def test_it_lies_where_the_render_tab_looks(tmp_path: Path) -> None:
@@ -68,4 +73,4 @@ def test_names_stay_names(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["dive", "orbit", "pull-back"])
 def test_every_kind_of_path_can_be_saved(kind: Kind) -> None:
-    assert len(path_from(kind, None, TARGET, NAMES, VIEWS, RENDER, CONFIG)["camera_path"]) == 6
+    assert len(path_from(kind, None, TARGET, NAMES, VIEWS, RENDER)["camera_path"]) == 6

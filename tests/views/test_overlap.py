@@ -145,11 +145,6 @@ def test_distance_discount_peaks_in_the_middle_and_never_vanishes() -> None:
     assert int(paper.argmax()) == 100
     assert float(paper.max()) == pytest.approx(0.5)
     assert float(paper.min()) > 0
-    log = distance_discount(distances, 1.0, 3.0, "log")
-    assert float(distances[log.argmax()]) == pytest.approx(3**0.5, abs=0.01)
-    areas = (distances / 3.0) ** 2 + (1.0 / distances) ** 2
-    torch.testing.assert_close(areas * log, torch.full_like(areas, 1 / 3))
-    assert distance_discount(distances, 1.0, 3.0, "none").unique().tolist() == [0.5]
 
 
 def test_misuse_is_refused() -> None:
@@ -160,6 +155,4 @@ def test_misuse_is_refused() -> None:
         stack_depths(views[:1], [depths[1]])
     with pytest.raises(CloseupError, match="frontier's distance"):
         distance_discount(torch.ones(1), 3.0, 1.0)
-    with pytest.raises(CloseupError, match="discount"):
-        discount_factor(torch.ones(1), "cubic")  # type: ignore[arg-type]
     assert isinstance(stack_depths(views, depths)[torch.tensor([0])], DepthViews)

@@ -48,7 +48,7 @@ class See3DOutput:
     images: Float[Tensor, "N 3 H W"]
     """RGB in [0, 1], float32, where the renders were. NaN where the network said NaN."""
     evaluations: int
-    """How often the network was asked; both branches of the guidance are one question."""
+    """How often the network was steps_wanted; both branches of the guidance are one question."""
 
 
 class See3DPipeline(DiffusionPipeline):
@@ -178,10 +178,10 @@ class See3DPipeline(DiffusionPipeline):
         return See3DOutput(images, len(options.timesteps))
 
     def _options(self, steps: int | None) -> SamplingOptions:
-        asked = self.stage.steps if steps is None else steps
+        steps_wanted = self.stage.steps if steps is None else steps
         return SamplingOptions(
-            timesteps=timesteps(asked, spacing=self.scheduler.config["timestep_spacing"]),
-            steps=asked,
+            timesteps=timesteps(steps_wanted, spacing=self.scheduler.config["timestep_spacing"]),
+            steps=steps_wanted,
             guidance=self.stage.guidance,
             mixes_noise=self.stage.mixes_noise,
         )
