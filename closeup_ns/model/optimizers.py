@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import tyro
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 
 
@@ -11,5 +12,5 @@ from nerfstudio.engine.optimizers import AdamOptimizerConfig
 class FusedAdamConfig(AdamOptimizerConfig):
     """nerfstudio's Adam with torch's fused implementation."""
 
-    fused: bool = field(init=False, default=True)
+    fused: tyro.conf.Suppress[bool] = True
     """One kernel per parameter instead of many."""

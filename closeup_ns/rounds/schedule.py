@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import tyro
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig, Scheduler, SchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -70,7 +71,7 @@ class RestartingDecaySchedulerConfig(SchedulerConfig):
     _target: type = field(default_factory=lambda: RestartingDecayScheduler)
     lr_final: float | None = None
     """Learning rate at the end of the run; None keeps the rate constant."""
-    schedule: ScheduleConfig = field(init=False, default_factory=ScheduleConfig)
+    schedule: tyro.conf.Suppress[ScheduleConfig] = field(default_factory=ScheduleConfig)
     """The run's schedule. The trainer sets it from ``pipeline.schedule``."""
 
 
