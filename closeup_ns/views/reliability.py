@@ -246,7 +246,8 @@ def _agreement(
     tolerance = 0.5 / magnification + 1.0
     worth = torch.exp(-0.5 * (error / tolerance).clamp_max(4.0).square()) * magnification.square()
     passed = ((back[2] > NEAR) & (error <= tolerance)).nonzero()[:, 0]
-    return _pick(passed, kept, uv, worth)
+    kept, uv, worth = _pick(passed, kept, uv, worth)
+    return kept, uv, worth
 
 
 def _pick(index: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -20,14 +20,13 @@ FINER = 3
 OPTIONS = {
     "pipeline__refiner__kind": "auto",
     "pipeline__schedule__rounds": 3,
-    "pipeline__acceptance__enabled": False,
 }
-"""As a user would start it; only that a round is kept whatever so few steps do to it."""
+"""As a user would start it; ``keeping-train`` keeps a round whatever so few steps do to it."""
 
 
 def train(capture: Path, output: Path, timestamp: str, **changes: object) -> Finished:
     arguments = train_arguments(capture, output, timestamp, **{**OPTIONS, **changes})
-    return fork("ns-train", *arguments, "closeup-data", "--max-image-size", str(SIZE[0]), cwd=output)
+    return fork("keeping-train", *arguments, "closeup-data", "--max-image-size", str(SIZE[0]), cwd=output)
 
 
 @pytest.fixture(scope="module")

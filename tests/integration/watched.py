@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from closeup_ns.refine import gate
 from closeup_ns.refine.see3d import stage, unet
+from closeup_ns.rounds import acceptance
 from tests.refine.see3d.tiny import TINY_CONFIG
 
 IMPORTED = "A diffusion model's code is imported"
@@ -38,6 +39,12 @@ def train_small() -> None:
     """`ns-train`. Random towers refine nothing: the gate lets them through, so that rounds train on generated views."""
     _with_small_networks()
     _with_an_open_gate()
+    importlib.import_module("nerfstudio.scripts.train").entrypoint()
+
+
+def train_keeping() -> None:
+    """`ns-train` whose trials are run and scored, and whose rounds with native views are kept whatever they cost."""
+    acceptance.MIN_GAIN, acceptance.NATIVE_TOLERANCE = -99.0, 99.0
     importlib.import_module("nerfstudio.scripts.train").entrypoint()
 
 
