@@ -77,7 +77,7 @@ def decode_mask(path: Path) -> npt.NDArray[np.uint8]:
     Bright pixels count (JPEG leaves faint ones beside a mask's edge); where there are none, all that are not 0.
     """
     mask = cv2.cvtColor(decode_image(path)[..., :3], cv2.COLOR_RGB2GRAY)
-    return (mask > (127 if mask.max() > 127 else 0)).astype(np.uint8) * 255
+    return np.where(mask > (127 if mask.max() > 127 else 0), np.uint8(255), np.uint8(0))
 
 
 def decode_image(path: Path) -> npt.NDArray[np.uint8]:

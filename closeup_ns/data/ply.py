@@ -57,17 +57,18 @@ def read_ply(path: Path) -> PointCloud:
             raise ValueError("it has no vertex element")
         before, vertex = elements[: names.index("vertex")], elements[names.index("vertex")]
         dtype = vertex.dtype(BYTE_ORDERS[encoding])
-        if not {"x", "y", "z"} <= set(dtype.names or ()):
-            raise ValueError(f"its vertices have no x, y, z (only {', '.join(dtype.names or ())})")
+        names = dtype.names or ()
+        if not {"x", "y", "z"} <= set(names):
+            raise ValueError(f"its vertices have no x, y, z (only {', '.join(names)})")
         if encoding == "ascii":
             skipped = sum(element.count for element in before)
             rows = [line.split() for line in data[start:].split(b"\n") if line.strip()][skipped:][: vertex.count]
             table = np.zeros(len(rows), dtype)
             for index, row in enumerate(rows):
-                if len(row) != len(dtype):
-                    raise ValueError(f"point {index} has {len(row)} values instead of {len(dtype)}")
-            values = np.array(rows, np.float64).reshape(-1, len(dtype))
-            for column, name in enumerate(dtype.names or ()):
+                if len(row) != len(names):
+                    raise ValueError(f"point {index} has {len(row)} values instead of {len(names)}")
+            values = np.array(rows, np.float64).reshape(-1, len(names))
+            for column, name in enumerate(names):
                 table[name] = values[:, column]
         else:
             start += sum(element.count * element.dtype(BYTE_ORDERS[encoding]).itemsize for element in before)

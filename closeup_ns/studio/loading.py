@@ -51,12 +51,12 @@ def load_run(config_path: Path, step: int | None = None, data: Path | None = Non
         raise CheckpointError(
             f"{config_path} is a run of {type(pipeline).__name__}: this command needs a closeup-gs run"
         )
-    data, render = pipeline.datamanager, pipeline.model.render_view
-    views = data.train_views()
+    photographs, render = pipeline.datamanager, pipeline.model.render_view
+    views = photographs.train_views()
     store = RoundStore(config_path.parent / "rounds")
     targets = store.load_targets()
     target = Target.from_dict(targets[0]) if targets else target_automatic(views, render)
-    return LoadedRun(pipeline, render, views, data.photograph_names(), target, config_path.parent)
+    return LoadedRun(pipeline, render, views, photographs.photograph_names(), target, config_path.parent)
 
 
 def open_pipeline(
