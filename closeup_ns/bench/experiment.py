@@ -13,13 +13,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from closeup_ns.atomic import write_json
 from closeup_ns.bench.methods import Budget, Method
 from closeup_ns.errors import DataError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
-from closeup_ns.schema import checked, read_plain
+from closeup_ns.reading import checked, read_json
 
 State = Literal["waiting", "running", "done", "failed"]
 STATUS = "status.json"
@@ -116,9 +116,8 @@ class ExperimentResult:
 def read_experiment(folder: Path) -> ExperimentResult:
     """The experiment in ``folder``. DataError where it has no readable status.json."""
     remedy = f"Remove {folder}, and the bench runs it again"
-    content = read_plain(folder / STATUS, remedy)
-    content = {**content, "folder": folder} if isinstance(content, dict) else content
-    return checked(ExperimentResult, content, folder / STATUS, remedy)
+    content = read_json(folder / STATUS, dict[str, Any], remedy)
+    return checked(ExperimentResult, {**content, "folder": folder}, folder / STATUS, remedy)
 
 
 def read_experiments(out: Path) -> list[ExperimentResult]:

@@ -17,9 +17,9 @@ from nerfstudio.cameras.cameras import CameraType
 from closeup_ns.atomic import write_json
 from closeup_ns.data.capture import LARGEST_NUMBER, safe_path
 from closeup_ns.data.names import picture_names
-from closeup_ns.data.reading import read_frames, reading
-from closeup_ns.data.transforms import read_intrinsics, read_pose
+from closeup_ns.data.transforms import read_frames, read_intrinsics, read_pose
 from closeup_ns.errors import DataError
+from closeup_ns.reading import reading
 from closeup_ns.views.view import View
 
 _OPENGL = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
