@@ -10,7 +10,7 @@ import torch
 
 from closeup_ns.planning.plan import KnownView, RoundPlan
 from closeup_ns.refine.gate import GateConfig
-from closeup_ns.refine.refiner import RefinedView, RefineRequest
+from closeup_ns.refine.protocol import RefinedView, RefineRequest
 from closeup_ns.rounds.settings import FineTuneConfig
 from closeup_ns.views.reliability import ReliabilityConfig
 from closeup_ns.views.view import View, move_closer

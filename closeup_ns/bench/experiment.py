@@ -10,7 +10,9 @@ Layout of an experiment's folder, OUT/experiments/PROTOCOL/SCENE/METHOD-seedN::
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -131,3 +133,19 @@ def read_experiments(out: Path) -> list[ExperimentResult]:
     return sorted(
         found, key=lambda experiment: (experiment.protocol, experiment.scene, experiment.method, experiment.seed)
     )
+
+
+def record_failure(result: ExperimentResult) -> ExperimentResult:
+    """Write the failure, unless a finished experiment is there or the folder cannot be written."""
+    try:
+        if read_experiment(result.folder).state == "done":
+            return result
+    except DataError:
+        pass
+    with contextlib.suppress(OSError):
+        result.write()
+    return result
+
+
+Watch = Callable[[Experiment, float], None]
+"""Told of a running experiment how far it is, 0 to 1."""

@@ -36,8 +36,8 @@ from closeup_ns.data.eval_cameras import photographs_of
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation.evaluate import References, evaluate, references_by_point
 from closeup_ns.evaluation.pictures import find_renders, render_cameras
-from closeup_ns.evaluation.provenance import provenance
 from closeup_ns.metrics.scores import read_scores, write_scores
+from closeup_ns.provenance import provenance
 from closeup_ns.reading import read_json
 from closeup_ns.rounds.store.rounds import RoundStore
 

@@ -15,14 +15,14 @@ from torch.nn import Parameter
 from closeup_ns.model.cameras import cameras_of, view_of
 from closeup_ns.model.exposure import ExposureCompensation
 from closeup_ns.model.kernel import PixelKernel
+from closeup_ns.model.lazy_lpips import lazy_lpips
 from closeup_ns.model.losses import injected_view_loss
 from closeup_ns.model.regularize import anisotropy_penalty, finest_footprint, smooth_3d
 from closeup_ns.model.strategy import NEVER, CloseupStrategy
 from closeup_ns.rendering.rasterize import rasterization
 from closeup_ns.rendering.request import RenderMode
 from closeup_ns.rendering.ssim import ssim
-from closeup_ns.rendering.types import Rendered
-from closeup_ns.studio.compatibility import lazy_lpips
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 
 GAUSSIAN_PARAMETERS = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")

@@ -14,8 +14,8 @@ from closeup_ns.errors import PlanningError
 from closeup_ns.planning.config import PlannerConfig
 from closeup_ns.planning.survey import near_share, sight, survey
 from closeup_ns.planning.target import Target
-from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.overlap import DepthViews
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View, aim_at
 
 _RING_ANGLES = (5.0, 10.0, 20.0, 30.0, 45.0)

@@ -27,8 +27,8 @@ from closeup_ns.planning.selection import select_views
 from closeup_ns.planning.survey import survey
 from closeup_ns.planning.target import Target
 from closeup_ns.reading import build
-from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.overlap import DepthViews, coverage, distance_discount, shared_fraction, similarity
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
 __all__ = ["KnownView", "PlannerConfig", "RoundPlan", "plan_round"]

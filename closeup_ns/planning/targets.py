@@ -12,7 +12,7 @@ from rich.markup import escape
 from closeup_ns.data.names import find_photograph
 from closeup_ns.errors import PlanningError
 from closeup_ns.planning.target import Target, require_in_frame, target_automatic, target_from_pixel, target_from_xyz
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
 

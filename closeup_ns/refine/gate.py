@@ -18,9 +18,9 @@ from torch import Tensor
 
 from closeup_ns.reading import build
 from closeup_ns.refine.footprint import as_photographed
-from closeup_ns.refine.refiner import RefinedView
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.refine.protocol import RefinedView
 from closeup_ns.views.reliability import ReliablePixels
+from closeup_ns.views.rendered import Rendered
 
 Verdict = Literal["accepted", "reliable_only", "rejected"]
 IDENTICAL_PSNR = 100.0

@@ -18,10 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.rendering.backend import choose_backend
-from closeup_ns.rendering.checks import debugging, memory_errors, watch_gradients
+from closeup_ns.rendering.checks import check_request, debugging, memory_errors, watch_gradients
 from closeup_ns.rendering.gsplat_backend import rasterize_gsplat
 from closeup_ns.rendering.reference import rasterize_reference
-from closeup_ns.rendering.request import RasterizeMode, RasterRequest, RenderMode, check_request
+from closeup_ns.rendering.request import RasterizeMode, RasterRequest, RenderMode
 
 
 def rasterization(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,8 @@ from closeup_ns.planning.plan import RoundPlan, plan_round
 from closeup_ns.planning.target import Target
 from closeup_ns.planning.targets import resolve_targets
 from closeup_ns.progress import StepLines, bar, stage_over, watching
-from closeup_ns.refine.refiner import Refiner, build_refiner
+from closeup_ns.refine.protocol import Refiner
+from closeup_ns.refine.refiner import build_refiner
 from closeup_ns.rounds.acceptance import Candidate, RoundVerdict, try_round
 from closeup_ns.rounds.injection import fine_tuning_strategy, stored_views
 from closeup_ns.rounds.kernel_search import judges, search_kernel
@@ -56,9 +57,14 @@ poses are worse or the wind blows, one round gains 0.9 dB at 9x with three again
 class Rounds:
     """Runs between the trainer's steps. Everything that must survive a kill is in the store, not in here."""
 
-    def __init__(self, run: Run, folder: Path) -> None:
-        """``folder``: the run's ``rounds`` folder."""
+    def __init__(self, run: Run, folder: Path, round_over: Callable[[], None] = lambda: None) -> None:
+        """
+        Args:
+            folder: the run's ``rounds`` folder.
+            round_over: called when a round's report is written.
+        """
         assert run.trainer is not None
+        self._round_over = round_over
         self.run, self.trainer, self.settings, self.schedule = run, run.trainer, run.settings, run.settings.schedule
         self.store, self.native_store = RoundStore(folder), NativeStore(folder)
         self.targets: list[Target] = []
@@ -115,6 +121,7 @@ class Rounds:
             yield  # 4.3.4: the trainer's own steps
         result.psnr_after = eval_psnr(run)
         write_round_report(run, self.store, result)
+        self._round_over()
 
     def _plan(self, number: int, native: list[NativeView], refiner: Refiner) -> list[RoundPlan]:
         """4.3.1 and 4.3.2: anchors, frontier and to-be-updated views for each target."""

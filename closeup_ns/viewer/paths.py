@@ -15,10 +15,10 @@ from closeup_ns.paths.options import Kind, PathOptions
 from closeup_ns.paths.save import plan_path
 from closeup_ns.paths.start import choose_start
 from closeup_ns.planning.target import Target
-from closeup_ns.rendering.types import Renderer
 from closeup_ns.viewer.config import ViewerPanelConfig
 from closeup_ns.viewer.viewport import is_behind
 from closeup_ns.viewer.words import plain
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")

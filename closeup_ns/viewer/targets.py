@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from closeup_ns.errors import PlanningError
 from closeup_ns.planning.target import Target, TargetConfig, target_from_pixel
-from closeup_ns.rendering.types import Rendered, Renderer
 from closeup_ns.viewer.words import plain
+from closeup_ns.views.rendered import Rendered, Renderer
 from closeup_ns.views.view import View
 
 

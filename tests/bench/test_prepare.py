@@ -20,7 +20,7 @@ from closeup_ns.data.demo_write import write_points
 from closeup_ns.data.eval_cameras import read_cameras
 from closeup_ns.errors import DataError
 from closeup_ns.evaluation.pictures import quantise
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View, look_at
 from tests.conftest import shared_data
 from tests.scenes import analytic_renderer, intrinsics

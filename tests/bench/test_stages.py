@@ -24,7 +24,7 @@ from closeup_ns.bench.stages import experiment_identity, finished_experiment, ru
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
 from closeup_ns.metrics.scores import read_scores
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.rendered import Rendered
 from tests.bench.stand_in import HEIGHT, PLAIN, WIDTH, a_spec, given_renders, option, render_grey, write_scene
 
 Trainer = Callable[..., Callable[[], list[list[str]]]]

@@ -22,9 +22,9 @@ from closeup_ns.refine.gate import (
     low_frequency_difference,
     masked_psnr,
 )
-from closeup_ns.refine.refiner import RefinedView
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.refine.protocol import RefinedView
 from closeup_ns.views.reliability import ReliablePixels
+from closeup_ns.views.rendered import Rendered
 from tests.refine.scene import close_up, faulty, known, photographs
 
 

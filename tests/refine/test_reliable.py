@@ -13,10 +13,10 @@ from torch import Tensor
 
 from closeup_ns.refine.filters import gaussian_blur
 from closeup_ns.refine.gate import masked_psnr
-from closeup_ns.refine.refiner import RefinedView, RefineRequest
+from closeup_ns.refine.protocol import RefinedView, RefineRequest
 from closeup_ns.refine.reliable import ReliableRefiner, knowledge, photograph_sigma, source_footprint
-from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.reliability import Observation, ReliablePixels
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 from tests.refine.scene import camera, close_up, faulty, known, photographs
 

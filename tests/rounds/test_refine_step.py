@@ -14,7 +14,7 @@ import torch
 
 from closeup_ns.errors import PlanningError, RefinerError, RefinerOutOfMemory
 from closeup_ns.planning.plan import RoundPlan
-from closeup_ns.refine.refiner import RefinedView, RefineRequest
+from closeup_ns.refine.protocol import RefinedView, RefineRequest
 from closeup_ns.rounds.injection import with_real_colors
 from closeup_ns.rounds.known import believed_views, observations
 from closeup_ns.rounds.refine_step import Refinement, refine_round

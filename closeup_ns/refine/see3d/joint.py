@@ -16,12 +16,12 @@ from closeup_ns.refine.color import match_wavelet
 from closeup_ns.refine.filters import opened
 from closeup_ns.refine.masks import mask_picture
 from closeup_ns.refine.options import See3DRefinerConfig
-from closeup_ns.refine.refiner import GuideImage
+from closeup_ns.refine.protocol import GuideImage
 from closeup_ns.refine.see3d.references import reference_crops, surface_points
 from closeup_ns.refine.see3d.stage import Stage
 from closeup_ns.refine.seeds import seeded
 from closeup_ns.refine.sizes import CELL, Tile, blend, cut, resized, tiles
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 
 LATENT_CHANNELS = 4

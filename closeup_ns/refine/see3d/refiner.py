@@ -22,7 +22,7 @@ from closeup_ns.refine import progress
 from closeup_ns.refine.chunking import covering
 from closeup_ns.refine.libraries import out_of_memory, precision_name, torch_dtype
 from closeup_ns.refine.options import See3DRefinerConfig
-from closeup_ns.refine.refiner import GuideImage, RefinedView, RefineRequest
+from closeup_ns.refine.protocol import GuideImage, RefinedView, RefineRequest
 from closeup_ns.refine.results import failed, generated
 from closeup_ns.refine.see3d.joint import Joint, JointModel, Target, refine_jointly
 from closeup_ns.refine.see3d.references import shown_share, surface_points
