@@ -26,9 +26,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
-from closeup_ns.data.demo_layout import still_life
-from closeup_ns.data.demo_render import World
-from closeup_ns.data.demo_scene import DemoNote, photographed
+from closeup_ns.data.demo.layout import still_life
+from closeup_ns.data.demo.render import World
+from closeup_ns.data.demo.scene import DemoNote, photographed
 from closeup_ns.reading import read_json
 from closeup_ns.views.view import View
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from closeup_ns.planning.plan import KnownView, RoundPlan
-from closeup_ns.refine.gate import GateConfig
+from closeup_ns.refine.judging.gate import GateConfig
 from closeup_ns.refine.protocol import RefinedView, RefineRequest
 from closeup_ns.rounds.settings import FineTuneConfig
 from closeup_ns.views.reliability import ReliabilityConfig

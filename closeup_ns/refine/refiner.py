@@ -105,7 +105,7 @@ def _refiner(kind: str, config: RefinerConfig, device: torch.device) -> Refiner:
         from closeup_ns.refine.see3d.stage import BASE
 
         return See3DRefiner(config.see3d, device, BASE)
-    from closeup_ns.refine.command import CommandRefiner
+    from closeup_ns.refine.programs.command import CommandRefiner
 
     return CommandRefiner(config.command, COMMAND_OPTION)
 
@@ -122,7 +122,7 @@ def _enhancer(config: RefinerConfig, device: torch.device) -> Refiner | None:
         from closeup_ns.refine.see3d.stage import SR
 
         return See3DRefiner(config.see3d, device, SR)
-    from closeup_ns.refine.command import CommandRefiner
+    from closeup_ns.refine.programs.command import CommandRefiner
 
     command = CommandRefinerConfig(config.enhance.run, config.enhance.timeout, frames=config.command.frames)
     return CommandRefiner(command, ENHANCE_OPTION)
@@ -135,7 +135,7 @@ def _why_not(kind: str, config: RefinerConfig) -> str | None:
 
         return why_not(config.see3d.weights, "sparse")
     if kind == "command":
-        from closeup_ns.refine.external import Program
+        from closeup_ns.refine.programs.external import Program
 
         return Program(config.command.run, config.command.timeout, COMMAND_OPTION).why_not()
     return None
@@ -148,7 +148,7 @@ def _why_not_enhance(config: RefinerConfig) -> str | None:
 
         return why_not(config.see3d.weights, "SR")
     if config.enhance.kind == "command":
-        from closeup_ns.refine.external import Program
+        from closeup_ns.refine.programs.external import Program
 
         return Program(config.enhance.run, config.enhance.timeout, ENHANCE_OPTION).why_not()
     return None

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from closeup_ns.refine.filters import edge_distance, gaussian_blur, masked_blur, opened
+from closeup_ns.refine.imaging.filters import edge_distance, gaussian_blur, masked_blur, opened
 from closeup_ns.refine.protocol import RefinedView, RefineRequest
 from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.rendered import Rendered

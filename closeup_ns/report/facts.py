@@ -18,7 +18,7 @@ from torch import Tensor, as_tensor
 
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.reading import OPEN, checked, reading
-from closeup_ns.refine.footprint import as_photographed
+from closeup_ns.refine.judging.footprint import as_photographed
 from closeup_ns.report.config_file import option, read_config
 from closeup_ns.rounds.store.rounds import RoundStore
 

@@ -22,19 +22,19 @@ from closeup_ns.planning.targets import resolve_targets
 from closeup_ns.progress import StepLines, bar, stage_over, watching
 from closeup_ns.refine.protocol import Refiner
 from closeup_ns.refine.refiner import build_refiner
-from closeup_ns.rounds.acceptance import Candidate, RoundVerdict, try_round
 from closeup_ns.rounds.injection import fine_tuning_strategy, stored_views
-from closeup_ns.rounds.kernel_search import judges, search_kernel
 from closeup_ns.rounds.known import believed_views, known_views, native_observations, observations
 from closeup_ns.rounds.native import cut_native_views, native_variance
 from closeup_ns.rounds.next_round import NextRound
 from closeup_ns.rounds.poses import refine_poses
 from closeup_ns.rounds.refine_step import Refinement, refine_round, refines
-from closeup_ns.rounds.round_report import RoundResult, write_round_report
+from closeup_ns.rounds.reporting.round_report import RoundResult, write_round_report
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.native import NativeStore
 from closeup_ns.rounds.store.rounds import RoundStore, run_identity
-from closeup_ns.rounds.trial import eval_psnr
+from closeup_ns.rounds.trials.acceptance import Candidate, RoundVerdict, try_round
+from closeup_ns.rounds.trials.kernel_search import judges, search_kernel
+from closeup_ns.rounds.trials.trial import eval_psnr
 from closeup_ns.rounds.views import InjectedView, NativeView
 from closeup_ns.views.view import View
 

@@ -15,7 +15,7 @@ from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.peak_memory import Peak, measured
 from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.progress import bar, in_words
-from closeup_ns.refine.gate import judge, refined_is_finite
+from closeup_ns.refine.judging.gate import judge, refined_is_finite
 from closeup_ns.refine.protocol import RefinedView, Refiner, RefineRequest
 from closeup_ns.refine.refiner import chosen_kind
 from closeup_ns.refine.results import failed

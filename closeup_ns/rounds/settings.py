@@ -7,7 +7,7 @@ from pathlib import Path
 
 from closeup_ns.planning.plan import PlannerConfig
 from closeup_ns.planning.targets import TargetConfig
-from closeup_ns.refine.gate import GateConfig
+from closeup_ns.refine.judging.gate import GateConfig
 from closeup_ns.refine.refiner import RefinerConfig
 from closeup_ns.rounds.schedule import ScheduleConfig
 from closeup_ns.views.reliability import ReliabilityConfig

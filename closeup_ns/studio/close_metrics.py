@@ -23,7 +23,7 @@ from closeup_ns.metrics.shot import scale_label
 from closeup_ns.metrics.suite import build_metrics
 from closeup_ns.planning.targets import resolve_targets
 from closeup_ns.progress import track
-from closeup_ns.refine.gate import reliable_psnr
+from closeup_ns.refine.judging.gate import reliable_psnr
 from closeup_ns.rounds.known import observations
 from closeup_ns.rounds.run import Run
 from closeup_ns.studio.close_photographs import close_photographs

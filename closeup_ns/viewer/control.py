@@ -27,11 +27,11 @@ from closeup_ns.rounds.loop import Rounds
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.config import ViewerPanelConfig
-from closeup_ns.viewer.frames import Frames
 from closeup_ns.viewer.frustums import CameraMark, known_marks, round_marks, state_of, thumbnail
 from closeup_ns.viewer.next_round import asked_round, progress, waits, why_no_rounds, wish
 from closeup_ns.viewer.panel import ALL_ROUNDS, REFINED, VIEWPORT, Panel, markdown_image, say
 from closeup_ns.viewer.paths import path_from, write_path
+from closeup_ns.viewer.picture.frames import Frames
 from closeup_ns.viewer.scene import Scene, jump
 from closeup_ns.viewer.targets import describe, target_from_click
 from closeup_ns.viewer.viewport import (

@@ -11,7 +11,7 @@ from closeup_ns.model.kernel import PixelKernel, box_average
 from closeup_ns.model.model import CloseupModel
 from closeup_ns.model.regularize import finest_footprint
 from closeup_ns.rendering.rasterize import rasterization
-from closeup_ns.rounds.trial import run_steps
+from closeup_ns.rounds.trials.trial import run_steps
 from closeup_ns.studio.trainer import CloseupTrainer
 from tests.rounds.test_trial import assert_parameters_are_optimized, bits
 from tests.tiny import an_injected_view, run_in

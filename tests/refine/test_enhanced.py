@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from closeup_ns.errors import RefinerError
-from closeup_ns.refine.color import low_frequencies
 from closeup_ns.refine.enhanced import EnhancedRefiner
+from closeup_ns.refine.imaging.color import low_frequencies
 from closeup_ns.refine.options import EnhanceConfig, RefinerConfig
 from closeup_ns.refine.protocol import GuideImage, RefinedView, Refiner, RefineRequest
 from closeup_ns.refine.refiner import build_refiner

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from closeup_ns.refine.filters import gaussian_blur
-from closeup_ns.refine.gate import (
+from closeup_ns.refine.imaging.filters import gaussian_blur
+from closeup_ns.refine.judging.gate import (
     IDENTICAL_PSNR,
     GateConfig,
     GateDecision,

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from closeup_ns.refine.filters import gaussian_blur
-from closeup_ns.refine.gate import masked_psnr
+from closeup_ns.refine.imaging.filters import gaussian_blur
+from closeup_ns.refine.judging.gate import masked_psnr
 from closeup_ns.refine.protocol import RefinedView, RefineRequest
 from closeup_ns.refine.reliable import ReliableRefiner, knowledge, photograph_sigma, source_footprint
 from closeup_ns.views.reliability import Observation, ReliablePixels

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closeup_ns.rounds import acceptance
-from closeup_ns.rounds.acceptance import (
+from closeup_ns.rounds.settings import AcceptanceConfig
+from closeup_ns.rounds.trials import acceptance
+from closeup_ns.rounds.trials.acceptance import (
     SET_ASIDE_BLOCK,
     Candidate,
     RoundVerdict,
@@ -19,7 +20,6 @@ from closeup_ns.rounds.acceptance import (
     set_aside_mask,
     try_round,
 )
-from closeup_ns.rounds.settings import AcceptanceConfig
 from closeup_ns.studio.trainer import CloseupTrainer
 from closeup_ns.views.view import View
 from tests.rounds.test_trial import state_of

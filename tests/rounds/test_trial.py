@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from closeup_ns.model.kernel import PixelKernel
-from closeup_ns.rounds.trial import eval_psnr, photograph_psnr, restore_snapshot, run_steps, take_snapshot
+from closeup_ns.rounds.trials.trial import eval_psnr, photograph_psnr, restore_snapshot, run_steps, take_snapshot
 from closeup_ns.studio.trainer import CloseupTrainer
 from closeup_ns.views.psnr import psnr
 from tests.tiny import an_injected_view, run_in

@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from closeup_ns.rounds.acceptance import RoundVerdict, decide
 from closeup_ns.rounds.known import observations
 from closeup_ns.rounds.settings import AcceptanceConfig
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.rounds.trial import eval_psnr, photograph_psnr
+from closeup_ns.rounds.trials.acceptance import RoundVerdict, decide
+from closeup_ns.rounds.trials.trial import eval_psnr, photograph_psnr
 from closeup_ns.studio.datamanager import CloseupDatamanager
 from closeup_ns.studio.trainer import CloseupTrainer
-from closeup_ns.viewer.evidence import gather_evidence
+from closeup_ns.viewer.picture.evidence import gather_evidence
 from tests.data.folders import save_image
 from tests.integration.captures import write_transforms
 from tests.trainers import MakeTrainer

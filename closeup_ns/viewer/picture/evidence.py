@@ -12,7 +12,7 @@ from torch import Tensor
 
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.viewer.overlays import GeneratedView
+from closeup_ns.viewer.picture.overlays import GeneratedView
 from closeup_ns.views.reliability import Observation
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View

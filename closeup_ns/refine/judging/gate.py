@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from closeup_ns.reading import build
-from closeup_ns.refine.footprint import as_photographed
+from closeup_ns.refine.judging.footprint import as_photographed
 from closeup_ns.refine.protocol import RefinedView
 from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.rendered import Rendered

@@ -13,7 +13,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.settings import KernelSearchConfig
-from closeup_ns.rounds.trial import photograph_psnr, restore_snapshot, run_steps, take_snapshot
+from closeup_ns.rounds.trials.trial import photograph_psnr, restore_snapshot, run_steps, take_snapshot
 
 
 def judges(num_photographs: int, config: KernelSearchConfig) -> list[int]:

@@ -20,12 +20,12 @@ from closeup_ns.planning.target import Target
 from closeup_ns.provenance import provenance
 from closeup_ns.refine.refiner import build_refiner
 from closeup_ns.rendering.backend import describe_backend
-from closeup_ns.rounds.acceptance import RoundVerdict
-from closeup_ns.rounds.contact_sheet import SheetRow, save_contact_sheet
-from closeup_ns.rounds.held_out import HeldOut, held_out_crops, mean_psnr, save_sheet
+from closeup_ns.rounds.reporting.contact_sheet import SheetRow, save_contact_sheet
+from closeup_ns.rounds.reporting.held_out import HeldOut, held_out_crops, mean_psnr, save_sheet
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.store.view import in_figures
+from closeup_ns.rounds.trials.acceptance import RoundVerdict
 
 
 @dataclass

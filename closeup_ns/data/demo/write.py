@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from closeup_ns.atomic import atomic_path, write_json
-from closeup_ns.data.demo_layout import Points
+from closeup_ns.data.demo.layout import Points
 from closeup_ns.views.view import View
 
 _OPENGL = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)

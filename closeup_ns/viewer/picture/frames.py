@@ -19,11 +19,11 @@ from torch import Tensor
 from closeup_ns.model.cameras import view_of
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.viewer.base_model import BaseModel, base_checkpoint
 from closeup_ns.viewer.config import ViewerPanelConfig
-from closeup_ns.viewer.evidence import Evidence, gather_evidence
-from closeup_ns.viewer.overlays import Backing, backing, draw, draw_target, side_by_side
 from closeup_ns.viewer.panel import BASE, REFINED
+from closeup_ns.viewer.picture.base_model import BaseModel, base_checkpoint
+from closeup_ns.viewer.picture.evidence import Evidence, gather_evidence
+from closeup_ns.viewer.picture.overlays import Backing, backing, draw, draw_target, side_by_side
 from closeup_ns.viewer.worker import Worker
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
