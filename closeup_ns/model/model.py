@@ -22,6 +22,7 @@ from closeup_ns.model.strategy import NEVER, CloseupStrategy
 from closeup_ns.rendering.rasterize import rasterization
 from closeup_ns.rendering.request import RenderMode
 from closeup_ns.rendering.ssim import ssim
+from closeup_ns.views.opengl import flipped
 from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 
@@ -391,6 +392,6 @@ class CloseupModel(SplatfactoModel):
 
 def _viewmat_of(c2w: Float[Tensor, "1 3 4"]) -> Float[Tensor, "1 4 4"]:
     """World-to-camera in OpenCV axes of an OpenGL camera; differentiable, for the camera optimizer."""
-    rotation = (c2w[0, :, :3] * c2w.new_tensor([1.0, -1.0, -1.0])).T
+    rotation = flipped(c2w[0, :, :3]).T
     upper = torch.cat([rotation, -rotation @ c2w[0, :, 3:]], dim=1)
     return torch.cat([upper, upper.new_tensor([[0.0, 0.0, 0.0, 1.0]])])[None]

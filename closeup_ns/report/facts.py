@@ -21,9 +21,9 @@ from closeup_ns.reading import OPEN, checked, reading
 from closeup_ns.refine.judging.footprint import as_photographed
 from closeup_ns.report.config_file import option, read_config
 from closeup_ns.rounds.store.rounds import RoundStore
+from closeup_ns.views.psnr import psnr
 
 T = TypeVar("T")
-IDENTICAL_PSNR = 100.0
 _REMEDY = "Restore it from a copy of the run"
 Point = tuple[float, float, float]
 Row = tuple[float, float, float, float]
@@ -348,8 +348,7 @@ def _reliable_psnr(store: RoundStore, number: int, name: str, picture: Path) -> 
         return None
     shown: Float[Tensor, "3 H W"] = as_tensor(_picture(picture, "RGB").transpose(2, 0, 1) / 255.0)
     seen = as_photographed(shown, known.footprint.double())
-    error = float((seen - known.color.double())[:, known.sparse].square().mean())
-    return min(IDENTICAL_PSNR, -10 * float(np.log10(max(error, 1e-30))))
+    return psnr(seen.permute(1, 2, 0), known.color.permute(1, 2, 0), known.sparse)
 
 
 def _picture(path: Path, mode: str) -> np.ndarray:

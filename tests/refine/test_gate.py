@@ -15,14 +15,13 @@ from torch import Tensor
 
 from closeup_ns.refine.imaging.filters import gaussian_blur
 from closeup_ns.refine.judging.gate import (
-    IDENTICAL_PSNR,
     GateConfig,
     GateDecision,
     judge,
     low_frequency_difference,
-    masked_psnr,
 )
 from closeup_ns.refine.protocol import RefinedView
+from closeup_ns.views.psnr import IDENTICAL_PSNR, psnr
 from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.rendered import Rendered
 from tests.refine.scene import close_up, faulty, known, photographs
@@ -164,7 +163,7 @@ def printed(zoom: int) -> tuple[Tensor, Rendered, ReliablePixels]:
 def test_a_perfect_close_up_is_accepted_although_no_photograph_holds_its_detail(zoom: int) -> None:
     """Pixel by pixel it agrees less with the photographs than the mush does, and was refused for that."""
     truth, render, mask = printed(zoom)
-    plain = [masked_psnr(image, mask.color.permute(1, 2, 0), mask.sparse) for image in (render.color, truth)]
+    plain = [psnr(image, mask.color.permute(1, 2, 0), mask.sparse) for image in (render.color, truth)]
     assert plain[1] < plain[0] - GateConfig().max_psnr_drop
     decision = judge(candidate(truth), render, mask, GateConfig(), generates=True)
     assert decision.accepted, decision.reason
@@ -183,8 +182,8 @@ def test_psnr_in_closed_form() -> None:
     mask = torch.zeros(8, 9, dtype=torch.bool)
     mask[2:5] = True
     wrong_elsewhere = torch.where(mask[..., None], truth + 0.1, truth - 5.0)
-    assert masked_psnr(wrong_elsewhere, truth, mask) == pytest.approx(20.0, abs=1e-4)
-    assert masked_psnr(truth, truth, mask) == IDENTICAL_PSNR
+    assert psnr(wrong_elsewhere, truth, mask) == pytest.approx(20.0, abs=1e-4)
+    assert psnr(truth, truth, mask) == IDENTICAL_PSNR
 
 
 @settings(max_examples=25, deadline=None)

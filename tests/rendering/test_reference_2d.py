@@ -10,8 +10,8 @@ import torch
 from gsplat.cuda import _torch_impl_2dgs as gsplat_torch
 from torch import Tensor
 
+from closeup_ns.rendering.reference import surfels as reference_2d
 from closeup_ns.rendering.reference.gaussians import rotation_matrices
-from closeup_ns.rendering.reference.gaussians import surfels as reference_2d
 from closeup_ns.rendering.reference.surfels import rasterize_reference_2d
 from closeup_ns.rendering.request_2d import SurfelRequest
 
