@@ -268,7 +268,7 @@ def test_half_a_folder_of_renders_fails_and_names_what_lacks(tmp_path: Path) -> 
 def test_a_case_that_is_gone_is_a_failed_cell(tmp_path: Path, trainer: Trainer) -> None:
     trainer()
     shutil.rmtree(write_scene(tmp_path))
-    assert "scene.json: No such file" in run_experiment(a_spec(), tmp_path).error
+    assert "scene.json does not exist" in run_experiment(a_spec(), tmp_path).error
 
 
 def test_identity_holds_what_matters(tmp_path: Path) -> None:
