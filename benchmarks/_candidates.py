@@ -19,10 +19,10 @@ from torch import Tensor
 
 from benchmarks._scene import surface_scene
 from closeup_ns.errors import CloseupError
-from closeup_ns.rendering.cpu import rasterize_cpu
+from closeup_ns.rendering.cpu.gaussians import rasterize_cpu
 from closeup_ns.rendering.gsplat_backend import gsplat_arguments
 from closeup_ns.rendering.kernels import load_kernels
-from closeup_ns.rendering.reference import rasterize_reference
+from closeup_ns.rendering.reference.gaussians import rasterize_reference
 from closeup_ns.rendering.request import RasterRequest
 
 ENTRY_POINTS = "closeup_ns.rasterizers"

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks._native import compile_and_load
-from closeup_ns.rendering.cpu import rasterize_cpu
+from closeup_ns.rendering.cpu.gaussians import rasterize_cpu
 from closeup_ns.rendering.request import RasterRequest
 
 LANES = 16

@@ -26,10 +26,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
-from closeup_ns.data.demo_layout import still_life
-from closeup_ns.data.demo_render import World
-from closeup_ns.data.demo_scene import DemoNote, photographed
-from closeup_ns.schema import read_as
+from closeup_ns.data.demo.layout import still_life
+from closeup_ns.data.demo.render import World
+from closeup_ns.data.demo.scene import DemoNote, photographed
+from closeup_ns.reading import read_json
 from closeup_ns.views.view import View
 
 Kind = Literal["truth", "generator", "elsewhere"]
@@ -77,7 +77,7 @@ class Oracle:
     """The demo scene, at cameras in the world frame of a nerfstudio run on its capture."""
 
     def __init__(self, demo: Path) -> None:
-        about: DemoNote = read_as(DemoNote, demo / "demo.json", "Name a folder that closeup-gs demo made")
+        about: DemoNote = read_json(demo / "demo.json", DemoNote, "Name a folder that closeup-gs demo made")
         self.target, self.d0 = np.array(about.target), about.d0
         self.world = World(still_life(about.seed), LIGHT_SAMPLES)
         parsed = CloseupDataParserConfig(data=demo / "capture").setup().get_dataparser_outputs("train")

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from closeup_ns.planning.plan import KnownView, PlannerConfig, plan_round
 from closeup_ns.planning.selection import brute_force, objective_value, select_views
 from closeup_ns.planning.target import target_automatic
-from closeup_ns.rendering.types import Rendered, Renderer
 from closeup_ns.views.reliability import Observation, reliable_pixels
+from closeup_ns.views.rendered import Rendered, Renderer
 from closeup_ns.views.view import View
 from tests.scenes import analytic_renderer, facing_views
 

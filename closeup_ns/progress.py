@@ -10,7 +10,7 @@ from typing import TypeVar
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from closeup_ns.rendering.types import Rendered, Renderer
+from closeup_ns.views.rendered import Rendered, Renderer
 from closeup_ns.views.view import View
 
 Item = TypeVar("Item")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from closeup_ns.planning.plan import KnownView, RoundPlan
-from closeup_ns.refine.refiner import RefinedView, RefineRequest
+from closeup_ns.refine.protocol import RefinedView, RefineRequest
 from closeup_ns.rounds.settings import FineTuneConfig
 from closeup_ns.views.view import View, move_closer
 from tests.scenes import analytic_renderer, facing_views

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from closeup_ns.rendering.types import Rendered, Renderer
+from closeup_ns.views.rendered import Rendered, Renderer
 from closeup_ns.views.view import View, look_at
 from closeup_ns.views.warp import camera_rays, pixel_grid
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from closeup_ns.refine.gate import GateDecision, Verdict
+from closeup_ns.refine.judging.gate import GateDecision, Verdict
 from closeup_ns.rounds.store.view import PassRecord, StoredView
 from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.view import View

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from closeup_ns import progress
 from closeup_ns.progress import StepLines, bar, in_words, stage_over, track, watching
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.rendered import Rendered
 from tests.report.made_up import camera
 from tests.scenes import analytic_renderer
 

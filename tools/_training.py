@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from closeup_ns.data.demo_scene import write_demo_scene
+from closeup_ns.data.demo.scene import write_demo_scene
 from tools._process import run_logged
 from tools._report import CheckFailed, Figures, Skipped
 

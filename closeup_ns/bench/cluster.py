@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from closeup_ns.bench.executor import Watch, record_failure
-from closeup_ns.bench.experiment import Experiment, ExperimentResult, read_experiment
+from closeup_ns.bench.experiment import Experiment, ExperimentResult, Watch, read_experiment, record_failure
 from closeup_ns.bench.stages import run_experiment
 from closeup_ns.errors import CloseupError
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Protocol
 import torch
 
 from closeup_ns.atomic import atomic_path
-from closeup_ns.bench.experiment import Experiment, ExperimentResult, read_experiment
+from closeup_ns.bench.cluster import RayExecutor, import_ray
+from closeup_ns.bench.experiment import Experiment, ExperimentResult, Watch, read_experiment, record_failure
 from closeup_ns.bench.process import percentage, tail
 from closeup_ns.bench.stages import TRAIN_LOG
 from closeup_ns.errors import CloseupError, DataError
@@ -28,9 +28,6 @@ _SPEC = "spec.json"
 _POLL_SECONDS = 0.5
 _TRAINING_SHARE = 0.95
 """How far a progress bar is when an experiment's training is over."""
-
-Watch = Callable[[Experiment, float], None]
-"""Told of a running experiment how far it is, 0 to 1."""
 
 
 class Executor(Protocol):
@@ -130,24 +127,10 @@ def _outcome(spec: Experiment, out: Path, code: int) -> ExperimentResult:
     return record_failure(replace(found, state="failed", error=why))
 
 
-def record_failure(result: ExperimentResult) -> ExperimentResult:
-    """Write the failure, unless a finished experiment is there or the folder cannot be written."""
-    try:
-        if read_experiment(result.folder).state == "done":
-            return result
-    except DataError:
-        pass
-    with contextlib.suppress(OSError):
-        result.write()
-    return result
-
-
 def make_executor(kind: str, workers: int = 0, ray_address: str = "") -> Executor:
     """The executor called ``kind``: "local" or "ray". CloseupError for another, or where Ray is not installed."""
     if kind == "local":
         return LocalExecutor(workers)
     if kind == "ray":
-        from closeup_ns.bench.cluster import RayExecutor, import_ray
-
         return RayExecutor(import_ray(), ray_address, workers)
     raise CloseupError(f"there is no executor {kind!r}; there are local and ray")

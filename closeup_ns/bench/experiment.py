@@ -10,16 +10,18 @@ Layout of an experiment's folder, OUT/experiments/PROTOCOL/SCENE/METHOD-seedN::
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from closeup_ns.atomic import write_json
 from closeup_ns.bench.methods import Budget, Method
 from closeup_ns.errors import DataError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
-from closeup_ns.schema import checked, read_plain
+from closeup_ns.reading import checked, read_json
 
 State = Literal["waiting", "running", "done", "failed"]
 STATUS = "status.json"
@@ -116,9 +118,8 @@ class ExperimentResult:
 def read_experiment(folder: Path) -> ExperimentResult:
     """The experiment in ``folder``. DataError where it has no readable status.json."""
     remedy = f"Remove {folder}, and the bench runs it again"
-    content = read_plain(folder / STATUS, remedy)
-    content = {**content, "folder": folder} if isinstance(content, dict) else content
-    return checked(ExperimentResult, content, folder / STATUS, remedy)
+    content = read_json(folder / STATUS, dict[str, Any], remedy)
+    return checked(ExperimentResult, {**content, "folder": folder}, folder / STATUS, remedy)
 
 
 def read_experiments(out: Path) -> list[ExperimentResult]:
@@ -132,3 +133,19 @@ def read_experiments(out: Path) -> list[ExperimentResult]:
     return sorted(
         found, key=lambda experiment: (experiment.protocol, experiment.scene, experiment.method, experiment.seed)
     )
+
+
+def record_failure(result: ExperimentResult) -> ExperimentResult:
+    """Write the failure, unless a finished experiment is there or the folder cannot be written."""
+    try:
+        if read_experiment(result.folder).state == "done":
+            return result
+    except DataError:
+        pass
+    with contextlib.suppress(OSError):
+        result.write()
+    return result
+
+
+Watch = Callable[[Experiment, float], None]
+"""Told of a running experiment how far it is, 0 to 1."""

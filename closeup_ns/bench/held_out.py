@@ -23,7 +23,8 @@ def held_out_scores(config: Path, image_side: int, about: dict[str, Any]) -> Sco
     """
     from nerfstudio.utils.eval_utils import eval_setup
 
-    from closeup_ns.studio.compatibility import allow_nerfstudio_checkpoints, lazy_lpips
+    from closeup_ns.model.lazy_lpips import lazy_lpips
+    from closeup_ns.studio.compatibility import allow_nerfstudio_checkpoints
 
     def sized(found: Any) -> Any:
         if image_side:

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from closeup_ns.bench.scenes.protocol import NAME
 from closeup_ns.errors import CloseupError, DataError
-from closeup_ns.schema import CLOSED, read_as
+from closeup_ns.reading import CLOSED, read_json
 
 FILE = Path(__file__).parent / "methods.yaml"
 ZOOM = 3.0
@@ -234,4 +234,4 @@ class _File:
 
 @cache
 def _content() -> _File:
-    return read_as(_File, FILE, "It comes with closeup-ns: install that again")
+    return read_json(FILE, _File, "It comes with closeup-ns: install that again")

@@ -36,10 +36,10 @@ from closeup_ns.data.eval_cameras import photographs_of
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation.evaluate import References, evaluate, references_by_point
 from closeup_ns.evaluation.pictures import find_renders, render_cameras
-from closeup_ns.evaluation.provenance import provenance
 from closeup_ns.metrics.scores import read_scores, write_scores
+from closeup_ns.provenance import provenance
+from closeup_ns.reading import read_json
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.schema import read_as
 
 TRAIN_LOG = "train.log"
 CLOSE_ENOUGH = 0.15
@@ -145,7 +145,7 @@ def _train(spec: Experiment, scene: PreparedScene, out: Path, threads: int) -> T
     _drop_other(folder, _train_identity(spec, scene))
     done = folder / _TRAINED
     if done.is_file():
-        return read_as(Trained, done, _AGAIN)
+        return read_json(done, Trained, _AGAIN)
     if not method.cpu_time_of:
         trained = _train_once(spec, scene, out, threads, 0)
     else:
@@ -243,7 +243,7 @@ def _drop_other(folder: Path, identity: str) -> None:
     """Remove what was trained with other settings, and note with which it is trained now."""
     note = folder / _IDENTITY
     try:
-        same = read_as(dict[str, str], note, _AGAIN).get("train") == identity
+        same = read_json(note, dict[str, str], _AGAIN).get("train") == identity
     except DataError:
         same = False
     if not same:

@@ -6,7 +6,7 @@ when they are asked for, so that the methods of nerfstudio can be benched offlin
 
 from __future__ import annotations
 
-from closeup_ns.studio.compatibility import lazy_lpips
+from closeup_ns.model.lazy_lpips import lazy_lpips
 
 if __name__ == "__main__":
     from nerfstudio.scripts.train import entrypoint

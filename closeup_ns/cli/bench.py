@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from closeup_ns.bench.executor import make_executor, record_failure
-from closeup_ns.bench.experiment import Experiment, ExperimentResult, read_experiments, scene_folder
+from closeup_ns.bench.executor import make_executor
+from closeup_ns.bench.experiment import Experiment, ExperimentResult, read_experiments, record_failure, scene_folder
 from closeup_ns.bench.methods import Budget, Method, load_methods, pick_methods, table_methods
 from closeup_ns.bench.scenes.prepare import prepare_scene
 from closeup_ns.bench.scenes.protocol import Protocol, Scene, load_protocol

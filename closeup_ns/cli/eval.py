@@ -24,9 +24,9 @@ from closeup_ns.evaluation.evaluate import (
     references_by_point,
 )
 from closeup_ns.evaluation.pictures import clear_stale, render_cameras
-from closeup_ns.evaluation.provenance import provenance
 from closeup_ns.evaluation.run import EvaluatedRun, open_run
 from closeup_ns.metrics.scores import Scores, write_scores
+from closeup_ns.provenance import provenance
 
 NEARER = 1.2
 """A held-out photograph at least this many times nearer to the target than usual counts as a close-up."""

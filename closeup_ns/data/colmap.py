@@ -22,8 +22,8 @@ from nerfstudio.process_data.colmap_utils import parse_colmap_camera_params
 from closeup_ns.data.capture import COLMAP_TO_NERFSTUDIO, Capture, Frame, Intrinsics, PointCloud, check_pose, safe_path
 from closeup_ns.data.images import image_folders, list_images, match_by_name, match_by_order
 from closeup_ns.data.names import FileLookup, did_you_mean
-from closeup_ns.data.reading import reading
 from closeup_ns.errors import DataError
+from closeup_ns.reading import reading
 
 MODEL_FOLDERS = ("sparse", "colmap/sparse")
 """Where reconstructions are looked for below the data folder: in these, and in the folders 0, 1, ... in them."""

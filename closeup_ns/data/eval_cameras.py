@@ -17,12 +17,11 @@ from nerfstudio.cameras.cameras import CameraType
 from closeup_ns.atomic import write_json
 from closeup_ns.data.capture import LARGEST_NUMBER, safe_path
 from closeup_ns.data.names import picture_names
-from closeup_ns.data.reading import read_frames, reading
-from closeup_ns.data.transforms import read_intrinsics, read_pose
+from closeup_ns.data.transforms import read_frames, read_intrinsics, read_pose
 from closeup_ns.errors import DataError
+from closeup_ns.reading import reading
+from closeup_ns.views.opengl import flipped
 from closeup_ns.views.view import View
-
-_OPENGL = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +48,7 @@ def write_cameras(path: Path, cameras: Sequence[EvalCamera]) -> None:
         view, ((fx, _, cx), (_, fy, cy), _) = camera.view, camera.view.K.double().tolist()
         frame: dict[str, Any] = {"name": camera.name, "scale": float(camera.scale), "w": view.width, "h": view.height}
         frame |= {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy}
-        frame["transform_matrix"] = (view.c2w.double() * _OPENGL).tolist()
+        frame["transform_matrix"] = flipped(view.c2w.double()).tolist()
         for key, path_of in (("file_path", camera.truth), ("mask_path", camera.mask)):
             if path_of is not None:
                 frame[key] = str(path_of.resolve().relative_to(root))
@@ -98,7 +97,7 @@ def _camera(name: str, frame: dict[str, Any], content: dict[str, Any], path: Pat
     if lens.camera_type is not CameraType.PERSPECTIVE or any(lens.distortion):
         raise DataError(f"{where}: renders are made by pinhole cameras without distortion. Undistort the photographs.")
     K = torch.tensor([[lens.fx, 0, lens.cx], [0, lens.fy, lens.cy], [0, 0, 1]], dtype=torch.float64)
-    view = View(K, torch.from_numpy(read_pose(frame, where)) * _OPENGL, lens.width, lens.height)
+    view = View(K, torch.from_numpy(flipped(read_pose(frame, where))), lens.width, lens.height)
     scale = float(frame.get("scale", 1.0))
     if not 1 / LARGEST_NUMBER < scale < LARGEST_NUMBER:
         raise DataError(f"{where}: scale is {scale}; it says how many times nearer the camera is, 1 for a far view.")

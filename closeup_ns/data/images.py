@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from closeup_ns.data.names import IMAGE_SUFFIXES, FileLookup
-from closeup_ns.data.reading import reading
 from closeup_ns.errors import DataError
+from closeup_ns.reading import reading
 
 ORIENTATION_TAG = 0x112
 """EXIF's."""

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from closeup_ns.data.capture import COLMAP_TO_NERFSTUDIO, LARGEST_NUMBER, Capture, Frame, Intrinsics, check_pose
 from closeup_ns.data.colmap import find_masks, find_models, largest_model, read_cameras, read_points
 from closeup_ns.data.images import image_folders, list_images, match_by_name, match_by_order
-from closeup_ns.data.reading import reading
 from closeup_ns.errors import DataError
+from closeup_ns.reading import reading
 
 POSES_FILE = "poses_bounds.npy"
 FOCAL_TOLERANCE = 0.01

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from closeup_ns.data.capture import PointCloud
-from closeup_ns.data.reading import reading
+from closeup_ns.reading import reading
 
 SCALAR_TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
 import re
@@ -28,8 +29,8 @@ from closeup_ns.data.colmap import read_points
 from closeup_ns.data.images import image_folders, image_size, list_images, match_by_name
 from closeup_ns.data.names import FileLookup, did_you_mean
 from closeup_ns.data.ply import read_ply
-from closeup_ns.data.reading import read_frames, reading
 from closeup_ns.errors import DataError
+from closeup_ns.reading import reading
 
 SPLITS = ("train", "val", "test")
 DISTORTION_KEYS = ("k1", "k2", "k3", "k4", "p1", "p2")
@@ -299,3 +300,19 @@ def _points(
     if cloud is None:
         return None
     return cloud.transformed(COLMAP_TO_NERFSTUDIO if applied is None else applied)
+
+
+def read_frames(path: Path) -> dict[str, Any]:
+    """What a JSON file with a list of "frames" holds, as transforms.json and lists of cameras are.
+
+    Raises:
+        DataError: it is missing, no JSON, or has no such list or an empty one.
+    """
+    with reading(path, "It may be cut off: copy it again, or run ns-process-data."):
+        meta = json.loads(path.read_bytes())  # from bytes: byte order marks are obeyed
+    frames = meta.get("frames") if isinstance(meta, dict) else None
+    if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
+        raise DataError(f"{path} has no list of 'frames'. Run ns-process-data to make one.")
+    if not frames:
+        raise DataError(f"{path} has no frames: there are no images to train on or to render. Export it again.")
+    return meta

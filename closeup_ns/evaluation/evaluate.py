@@ -19,7 +19,7 @@ from closeup_ns.metrics.reference import Reference, choose_reference, plane_dept
 from closeup_ns.metrics.scores import Scores
 from closeup_ns.metrics.shot import Shot
 from closeup_ns.metrics.suite import DEFAULT_METRICS, build_metrics, score
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
 DEPTH_SIDE = 96

@@ -16,7 +16,7 @@ from closeup_ns.atomic import atomic_path
 from closeup_ns.data.eval_cameras import EvalCamera
 from closeup_ns.data.images import image_size, open_image
 from closeup_ns.errors import DataError
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.rendered import Renderer
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 """Of pictures that other systems may have rendered, best first."""

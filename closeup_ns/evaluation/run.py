@@ -16,9 +16,9 @@ from closeup_ns.data.eval_cameras import EvalCamera
 from closeup_ns.data.names import picture_names
 from closeup_ns.evaluation.pictures import quantise, write_picture
 from closeup_ns.model.cameras import cameras_of, from_model_frame, to_model_frame
-from closeup_ns.rendering.types import Rendered
 from closeup_ns.studio.compatibility import allow_nerfstudio_checkpoints
 from closeup_ns.studio.datamanager import CloseupDatamanager, CloseupDatamanagerConfig
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 
 

@@ -6,15 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.metrics.metric import MetricOptions, MetricSpec, Needs, Provenance
 from closeup_ns.rendering.ssim import ssim as windowed_ssim
-
-IDENTICAL_PSNR = 100.0
-"""What equal images score, dB: infinity cannot be written to JSON."""
+from closeup_ns.views.psnr import psnr
 
 
 @dataclass(frozen=True)
@@ -32,12 +29,6 @@ class FunctionMetric:
             other = None if against is None else tuple(against.shape)
             raise ValueError(f"{self.name}: images of one shape expected, got {tuple(image.shape)} and {other}")
         return self.function(image, against)
-
-
-def psnr(image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"]) -> float:
-    """Peak signal-to-noise ratio in dB over all pixels and channels, peak 1; 100 where the two are identical."""
-    error = (image.double() - truth.double()).square().mean()
-    return IDENTICAL_PSNR if error == 0 else min(IDENTICAL_PSNR, float(-10 * torch.log10(error)))
 
 
 def ssim(image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"]) -> float:
@@ -69,9 +60,7 @@ def color_corrected_psnr(image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H 
 
 def psnr_metric(spec: MetricSpec, options: MetricOptions) -> FunctionMetric:
     """`psnr` for the suite."""
-    return _metric(
-        spec, psnr, Provenance("closeup_ns.metrics.full_reference.psnr", notes="8 bits, RGB, mean per image")
-    )
+    return _metric(spec, psnr, Provenance("closeup_ns.views.psnr", notes="8 bits, RGB, mean per image"))
 
 
 def ssim_metric(spec: MetricSpec, options: MetricOptions) -> FunctionMetric:

@@ -7,9 +7,8 @@ from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from torch import Tensor
 
+from closeup_ns.views.opengl import flipped
 from closeup_ns.views.view import View
-
-_FLIP_Y_AND_Z = (1.0, -1.0, -1.0)
 
 
 def view_of(cameras: Cameras, index: int) -> View:
@@ -17,7 +16,7 @@ def view_of(cameras: Cameras, index: int) -> View:
     camera = cameras[index : index + 1]
     opengl = camera.camera_to_worlds[0]
     c2w = torch.eye(4, dtype=opengl.dtype, device=opengl.device)
-    c2w[:3, :3] = opengl[:, :3] * opengl.new_tensor(_FLIP_Y_AND_Z)
+    c2w[:3, :3] = flipped(opengl[:, :3])
     c2w[:3, 3] = opengl[:, 3]
     return View(
         K=camera.get_intrinsics_matrices()[0],
@@ -38,8 +37,7 @@ def cameras_of(view: View) -> Cameras:
     It carries no ``cam_idx``, which is what keeps per-image parameters (camera optimizer, bilateral grid, exposure)
     away from generated views (DESIGN, "Injected views").
     """
-    c2w = view.c2w[:3].clone()
-    c2w[:, :3] = c2w[:, :3] * c2w.new_tensor(_FLIP_Y_AND_Z)
+    c2w = flipped(view.c2w[:3])
     K = view.K
     return Cameras(
         camera_to_worlds=c2w[None],

@@ -15,14 +15,15 @@ from torch.nn import Parameter
 from closeup_ns.model.cameras import cameras_of, view_of
 from closeup_ns.model.exposure import ExposureCompensation
 from closeup_ns.model.kernel import PixelKernel
+from closeup_ns.model.lazy_lpips import lazy_lpips
 from closeup_ns.model.losses import injected_view_loss
 from closeup_ns.model.regularize import finest_footprint, smooth_3d
 from closeup_ns.model.strategy import NEVER, CloseupStrategy
 from closeup_ns.rendering.rasterize import rasterization
 from closeup_ns.rendering.request import RenderMode
 from closeup_ns.rendering.ssim import ssim
-from closeup_ns.rendering.types import Rendered
-from closeup_ns.studio.compatibility import lazy_lpips
+from closeup_ns.views.opengl import flipped
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 
 GAUSSIAN_PARAMETERS = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
@@ -381,6 +382,6 @@ class CloseupModel(SplatfactoModel):
 
 def _viewmat_of(c2w: Float[Tensor, "1 3 4"]) -> Float[Tensor, "1 4 4"]:
     """World-to-camera in OpenCV axes of an OpenGL camera; differentiable, for the camera optimizer."""
-    rotation = (c2w[0, :, :3] * c2w.new_tensor([1.0, -1.0, -1.0])).T
+    rotation = flipped(c2w[0, :, :3]).T
     upper = torch.cat([rotation, -rotation @ c2w[0, :, 3:]], dim=1)
     return torch.cat([upper, upper.new_tensor([[0.0, 0.0, 0.0, 1.0]])])[None]

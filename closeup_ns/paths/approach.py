@@ -19,7 +19,7 @@ from closeup_ns.errors import PlanningError
 from closeup_ns.paths.clearance import free_steps, rounded
 from closeup_ns.paths.geometry import between, closest_distance, eased, narrowed, progress, zoom_at
 from closeup_ns.paths.options import Kind, PathOptions
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View, aim_at
 
 _AIM_PART = 0.4

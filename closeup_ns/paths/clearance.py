@@ -11,7 +11,7 @@ from torch import Tensor
 
 from closeup_ns.errors import PlanningError
 from closeup_ns.paths.options import PathOptions
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View, aim_at
 
 _WIDEST_FOCAL = 0.6

@@ -11,7 +11,7 @@ from closeup_ns.paths.approach import Approach, find_approach
 from closeup_ns.paths.clearance import free_steps, placed, target_notes
 from closeup_ns.paths.geometry import progress, zoom_at
 from closeup_ns.paths.options import PathOptions, PlannedPath
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
 

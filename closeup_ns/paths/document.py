@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.paths.options import PlannedPath
+from closeup_ns.views.opengl import flipped
 from closeup_ns.views.view import View
 
 _DEGREES = 15.0
@@ -111,7 +112,7 @@ def _angle(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _frame(view: View) -> dict[str, Any]:
-    opengl = view.c2w.double() * view.c2w.new_tensor([1.0, -1.0, -1.0, 1.0]).double()
+    opengl = flipped(view.c2w.double())
     fov = 2.0 * math.degrees(math.atan(view.height / (2.0 * float(view.K[1, 1]))))
     return {"camera_to_world": opengl.flatten().tolist(), "fov": fov}
 

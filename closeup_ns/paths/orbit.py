@@ -16,7 +16,7 @@ from closeup_ns.paths.clearance import free_steps, hides_target, is_blocked, pla
 from closeup_ns.paths.geometry import closest_distance, narrowed, progress, zoom_at
 from closeup_ns.paths.options import PathOptions, PlannedPath
 from closeup_ns.paths.ring import Ring, directions_covered
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View, aim_at
 
 _GROWTHS = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0)

@@ -15,7 +15,7 @@ from closeup_ns.paths.dive import plan_dive, plan_pull_back
 from closeup_ns.paths.document import camera_path
 from closeup_ns.paths.options import Kind, PathOptions, PlannedPath
 from closeup_ns.paths.orbit import plan_orbit
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
 

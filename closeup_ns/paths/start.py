@@ -12,7 +12,7 @@ from closeup_ns.data.names import find_photograph
 from closeup_ns.errors import CloseupError, PlanningError
 from closeup_ns.paths.clearance import hides_target
 from closeup_ns.paths.geometry import has_in_image
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
 _CANDIDATES = 12

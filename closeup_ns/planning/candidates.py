@@ -15,8 +15,8 @@ from closeup_ns.planning.config import PlannerConfig
 from closeup_ns.planning.frontier import directions_from, frontier_view, perpendicular_pair, view_faults
 from closeup_ns.planning.survey import survey
 from closeup_ns.planning.target import Target
-from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.overlap import DepthViews
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View, aim_at
 
 DIRECTION_JITTER = 5.0

@@ -13,8 +13,8 @@ from torch import Tensor
 from closeup_ns.errors import PlanningError
 from closeup_ns.planning.survey import near_share, point_visibility, survey
 from closeup_ns.planning.target import Target
-from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.overlap import DepthViews
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View, aim_at
 
 SEED_SEPARATION = 2.0

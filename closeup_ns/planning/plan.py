@@ -28,8 +28,8 @@ from closeup_ns.planning.selection import ELIGIBLE_FRACTION, select_views
 from closeup_ns.planning.survey import survey
 from closeup_ns.planning.target import Target
 from closeup_ns.reading import build
-from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.overlap import DepthViews, coverage, distance_discount, shared_fraction, similarity
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
 __all__ = ["KnownView", "PlannerConfig", "RoundPlan", "plan_round"]
@@ -152,8 +152,7 @@ def plan_round(
     radius, previous_radius = (target.distance / zoom**power for power in (round_index, round_index - 1))
     views, names = [item.view for item in known], [item.name for item in known]
     warnings, seconds = list(target.warnings), {}
-    started = time.perf_counter()
-    with torch.no_grad():
+    with torch.no_grad(), _timed(seconds, "total"):
         with _timed(seconds, "known depths"):
             known_depths = survey(views, render)
         with _timed(seconds, "frontier"):
@@ -172,7 +171,6 @@ def plan_round(
         with _timed(seconds, "updates"):
             shell = (radius, previous_radius)
             updates, weights = _choose_updates(known_depths[anchors], frontier, candidates, shell, config.updates)
-    seconds["total"] = time.perf_counter() - started
     return RoundPlan(
         round_index=round_index, zoom_total=zoom**round_index, radius=radius, previous_radius=previous_radius,
         target=target.point.tolist(),

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.overlap import DepthViews, stack_depths
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
 DEPTH_SIZE = 128

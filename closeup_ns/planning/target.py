@@ -13,8 +13,8 @@ from torch import Tensor
 from closeup_ns.errors import CloseupError, PlanningError
 from closeup_ns.planning.survey import ALPHA, point_visibility, survey
 from closeup_ns.reading import build
-from closeup_ns.rendering.types import Renderer
 from closeup_ns.views.overlap import DepthViews, center_weights
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import inside, project, unproject
 

@@ -19,7 +19,7 @@ from closeup_ns.planning.target import (
     target_from_pixel,
     target_from_xyz,
 )
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from closeup_ns.errors import RefinerError
-from closeup_ns.refine.color import match_wavelet
+from closeup_ns.refine.imaging.color import match_wavelet
 from closeup_ns.refine.progress import say
-from closeup_ns.refine.refiner import RefinedView, Refiner, RefineRequest
+from closeup_ns.refine.protocol import RefinedView, Refiner, RefineRequest
 from closeup_ns.refine.results import trust
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from closeup_ns.refine.refiner import RefinedView, RefineRequest
+from closeup_ns.refine.protocol import RefinedView, RefineRequest
 
 
 class NoRefiner:

@@ -1,4 +1,4 @@
-"""What makes a rendered close-up better: the interface that every refiner shares, and how one is chosen.
+"""What makes a rendered close-up better: how a refiner is chosen.
 
 Refiners are built at the first round that needs one, never at import and never when a pipeline is constructed:
 ns-viewer, ns-eval and ns-render build the same pipeline and must not load a diffusion model.
@@ -6,107 +6,13 @@ ns-viewer, ns-eval and ns-render build the same pipeline and must not load a dif
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, get_args, get_type_hints, runtime_checkable
+from typing import get_args, get_type_hints
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
 from closeup_ns.errors import CloseupError, RefinerError
 from closeup_ns.refine.options import CommandRefinerConfig, EnhanceConfig, RefinerConfig
-from closeup_ns.rendering.types import Rendered
-from closeup_ns.views.reliability import Observation, ReliablePixels
-from closeup_ns.views.view import View
-
-
-@dataclass(frozen=True, eq=False)
-class GuideImage:
-    """A finished picture that a generator may look at: an anchor, or a view of this round that is refined already."""
-
-    name: str
-    """As in the plan or the store: "train/frame_00012", "round1/t0_update_03", "t0_update_03"."""
-    view: View
-    """Camera, at the size of ``image``."""
-    image: Float[Tensor, "H W 3"]
-    """RGB in [0, 1]."""
-    is_real: bool
-    """True for a photograph."""
-
-
-@dataclass(frozen=True, eq=False)
-class RefineRequest:
-    """Everything that a refiner may look at (paper, Sec. 4.2: render I', mask M', references I^ref)."""
-
-    views: Sequence[View]
-    """Where the close-ups are seen from."""
-    renders: Sequence[Rendered]
-    """The current model from each view, at the view's size."""
-    masks: Sequence[ReliablePixels]
-    """What is known about each view from real photographs."""
-    references: Sequence[Observation]
-    """Real photographs (or accepted earlier views) with the model's z-depth: the anchors of this round."""
-    seed: int
-    """The only source of randomness: the same request gives the same images."""
-    names: Sequence[str] = ()
-    """Names of the views, for messages and files; empty where they have none."""
-    anchors: Sequence[GuideImage] = ()
-    """The round's anchors (I^ref): what a generator takes detail and colour from. Sizes may differ."""
-    neighbours: Sequence[GuideImage] = ()
-    """Views of this round that are refined already and overlap with these: further references."""
-
-    def __post_init__(self) -> None:
-        if not len(self.views) == len(self.renders) == len(self.masks):
-            raise ValueError(
-                f"a RefineRequest needs one render and one mask per view, but has {len(self.views)} views, "
-                f"{len(self.renders)} renders and {len(self.masks)} masks"
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class RefinedView:
-    """One close-up after refinement, with the provenance and the worth of each pixel."""
-
-    image: Float[Tensor, "H W 3"]
-    """RGB in [0, 1]."""
-    real: Bool[Tensor, "H W"]
-    """True where real photographs set the colour, at the scale that they resolve. Never true for a generated colour."""
-    weight: Float[Tensor, "H W"]
-    """Trust for the loss, in [0, 1]; 0 where the refiner knows nothing beyond the render."""
-    notes: dict[str, float | str] = field(default_factory=dict)
-    """What the refiner has to say about this view, for the report. JSON-able, finite."""
-    failure: str | None = None
-    """Why there is no refined image, in one sentence; ``image`` is then the render and ``weight`` 0."""
-    generated: bool | None = None
-    """Whether anything in this very picture may be invented; None: as the refiner says of itself."""
-
-
-@runtime_checkable
-class Refiner(Protocol):
-    """Turns rendered close-ups into better ones."""
-
-    name: str
-    """As it is called on the command line and in the report."""
-    generates: bool
-    """Whether it invents detail. Generated pixels get less weight in the loss and are marked as generated."""
-    frames: int
-    """Most pictures of one ``refine``, anchors and neighbours included; 1 where each view stands alone."""
-
-    def refine(self, request: RefineRequest) -> list[RefinedView]:
-        """One refined view for each requested one, in the same order, size, device and dtype. Deterministic.
-
-        What goes wrong with one view is said in its ``failure``; the others are kept.
-
-        Raises:
-            RefinerError: nothing can be refined at all (weights, packages, options).
-        """
-        ...
-
-    def close(self) -> None:
-        """Frees what was loaded. The refiner may be used again; it then loads again."""
-        ...
-
+from closeup_ns.refine.protocol import Refiner
 
 KINDS: tuple[str, ...] = get_args(get_type_hints(RefinerConfig)["kind"])
 ENHANCERS: tuple[str, ...] = get_args(get_type_hints(EnhanceConfig)["kind"])
@@ -199,7 +105,7 @@ def _refiner(kind: str, config: RefinerConfig, device: torch.device) -> Refiner:
         from closeup_ns.refine.see3d.stage import BASE
 
         return See3DRefiner(config.see3d, device, BASE)
-    from closeup_ns.refine.command import CommandRefiner
+    from closeup_ns.refine.programs.command import CommandRefiner
 
     return CommandRefiner(config.command, COMMAND_OPTION)
 
@@ -216,7 +122,7 @@ def _enhancer(config: RefinerConfig, device: torch.device) -> Refiner | None:
         from closeup_ns.refine.see3d.stage import SR
 
         return See3DRefiner(config.see3d, device, SR)
-    from closeup_ns.refine.command import CommandRefiner
+    from closeup_ns.refine.programs.command import CommandRefiner
 
     command = CommandRefinerConfig(config.enhance.run, config.enhance.timeout, frames=config.command.frames)
     return CommandRefiner(command, ENHANCE_OPTION)
@@ -229,7 +135,7 @@ def _why_not(kind: str, config: RefinerConfig) -> str | None:
 
         return why_not(config.see3d.weights, "sparse")
     if kind == "command":
-        from closeup_ns.refine.external import Program
+        from closeup_ns.refine.programs.external import Program
 
         return Program(config.command.run, config.command.timeout, COMMAND_OPTION).why_not()
     return None
@@ -242,7 +148,7 @@ def _why_not_enhance(config: RefinerConfig) -> str | None:
 
         return why_not(config.see3d.weights, "SR")
     if config.enhance.kind == "command":
-        from closeup_ns.refine.external import Program
+        from closeup_ns.refine.programs.external import Program
 
         return Program(config.enhance.run, config.enhance.timeout, ENHANCE_OPTION).why_not()
     return None

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from closeup_ns.refine.filters import edge_distance, gaussian_blur, masked_blur, opened
-from closeup_ns.refine.refiner import RefinedView, RefineRequest
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.refine.imaging.filters import edge_distance, gaussian_blur, masked_blur, opened
+from closeup_ns.refine.protocol import RefinedView, RefineRequest
 from closeup_ns.views.reliability import ReliablePixels
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import backproject
 

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from closeup_ns.refine.refiner import RefinedView
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.refine.protocol import RefinedView
+from closeup_ns.views.rendered import Rendered
 
 SOLID_ALPHA = 0.5
 """Pixels with less opacity have no surface that a colour could sit on (0.99 in G4Splat, where half-transparent edges

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from closeup_ns.rendering.request import RenderRequest
+from closeup_ns.rendering.request import MAX_CHANNELS, RasterizeMode, RasterRequest, RenderMode, RenderRequest
 
 DEBUG_VARIABLE = "CLOSEUP_DEBUG"
 """Environment variable that turns the checks of every value on, unless it is empty or 0."""
@@ -31,6 +31,63 @@ ORTHONORMAL_TOLERANCE = 1e-3
 def debugging() -> bool:
     """Whether the environment asks for every value to be checked."""
     return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def check_request(request: RasterRequest) -> None:
+    """Raise ValueError, naming the argument, where shapes, modes or sizes do not fit together."""
+    check_common(request, "rasterization", MAX_CHANNELS)
+    if not 0 <= request.eps2d < math.inf:
+        raise ValueError(f"rasterization: eps2d is {request.eps2d}, expected 0 or more square pixels")
+    if request.rasterize_mode not in get_args(RasterizeMode):
+        raise ValueError(
+            f"rasterization: rasterize_mode {request.rasterize_mode!r} is none of {get_args(RasterizeMode)}"
+        )
+
+
+def check_common(request: RenderRequest, caller: str, max_channels: int) -> None:
+    """The checks that hold for every request: ValueError that names ``caller`` and its argument."""
+    count, cameras = len(request.means), len(request.viewmats)
+    if request.render_mode not in get_args(RenderMode):
+        raise ValueError(f"{caller}: render_mode {request.render_mode!r} is none of {get_args(RenderMode)}")
+    shapes: dict[str, tuple[Tensor, tuple[int, ...]]] = {
+        "means": (request.means, (count, 3)),
+        "quats": (request.quats, (count, 4)),
+        "scales": (request.scales, (count, 3)),
+        "opacities": (request.opacities, (count,)),
+        "viewmats": (request.viewmats, (cameras, 4, 4)),
+        "Ks": (request.Ks, (cameras, 3, 3)),
+    }
+    if request.backgrounds is not None:
+        shapes["backgrounds"] = (request.backgrounds, (cameras, request.channels))
+    for name, (tensor, shape) in shapes.items():
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{caller}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
+    _check_colors(request, caller, max_channels)
+    check_sizes(request, caller)
+    if debugging():
+        check_values(request, caller)
+    elif request.means.device.type == "cpu":  # on a GPU the look at the values would wait for all work before it
+        check_cameras(request, caller)
+
+
+def _check_colors(request: RenderRequest, caller: str, max_channels: int) -> None:
+    count, cameras = len(request.means), len(request.viewmats)
+    shape, degree = tuple(request.colors.shape), request.sh_degree
+    if degree is not None:
+        if not 0 <= degree <= 3:
+            raise ValueError(f"{caller}: sh_degree is {degree}, supported are 0 to 3")
+        fits = len(shape) == 3 and shape[0] == count and shape[1] >= (degree + 1) ** 2 and shape[2] == 3
+        if not fits:
+            needed = (count, f">={(degree + 1) ** 2}", 3)
+            raise ValueError(f"{caller}: colors has shape {shape}, expected {needed} for sh_degree {degree}")
+    elif shape[:-1] not in ((count,), (cameras, count)):
+        raise ValueError(f"{caller}: colors has shape {shape}, expected ({count}, D) or ({cameras}, {count}, D)")
+    if request.channels < 1:
+        raise ValueError(f"{caller}: colors has shape {shape}, which leaves no channel to render")
+    if request.channels > max_channels:
+        raise ValueError(
+            f"{caller}: {request.channels} channels in one call, at most {max_channels} with depth; split the colours"
+        )
 
 
 def check_sizes(request: RenderRequest, caller: str) -> None:

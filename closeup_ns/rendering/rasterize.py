@@ -18,10 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.rendering.backend import choose_backend
-from closeup_ns.rendering.checks import debugging, memory_errors, watch_gradients
+from closeup_ns.rendering.checks import check_request, debugging, memory_errors, watch_gradients
 from closeup_ns.rendering.gsplat_backend import rasterize_gsplat
-from closeup_ns.rendering.reference import rasterize_reference
-from closeup_ns.rendering.request import RasterizeMode, RasterRequest, RenderMode, check_request
+from closeup_ns.rendering.reference.gaussians import rasterize_reference
+from closeup_ns.rendering.request import RasterizeMode, RasterRequest, RenderMode
 
 
 def rasterization(
@@ -104,7 +104,7 @@ def _checked_render(
 def _without_gsplat(request: RasterRequest, backend: str) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Our kernels or the PyTorch reference, with gsplat's remaining keys in the information."""
     if backend == "cpu":
-        from closeup_ns.rendering.cpu import rasterize_cpu
+        from closeup_ns.rendering.cpu.gaussians import rasterize_cpu
 
         channels, alphas, info = rasterize_cpu(request)
     else:

@@ -23,7 +23,7 @@ from closeup_ns.rendering.backend import Backend, choose_backend
 from closeup_ns.rendering.checks import debugging, memory_errors, watch_gradients
 from closeup_ns.rendering.gsplat_backend import rasterize_gsplat_2d
 from closeup_ns.rendering.normals import normals_from_depth
-from closeup_ns.rendering.reference_2d import rasterize_reference_2d
+from closeup_ns.rendering.reference.surfels import rasterize_reference_2d
 from closeup_ns.rendering.request import RenderMode
 from closeup_ns.rendering.request_2d import SurfelImages, SurfelRequest, check_surfel_request
 
@@ -135,7 +135,7 @@ def _with_depth(backgrounds: Tensor | None, colors: int, render_mode: str) -> Te
 def _without_gsplat(request: SurfelRequest, backend: Backend) -> SurfelImages:
     """Our kernels or the PyTorch reference."""
     if backend == "cpu":
-        from closeup_ns.rendering.cpu_2d import rasterize_cpu_2d
+        from closeup_ns.rendering.cpu.surfels import rasterize_cpu_2d
 
         return rasterize_cpu_2d(request)
     return rasterize_reference_2d(request)

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from closeup_ns.rendering.request import RenderRequest, check_common
+from closeup_ns.rendering.checks import check_common
+from closeup_ns.rendering.request import RenderRequest
 
 MAX_SURFEL_CHANNELS = 4
 """Most channels that one pass blends beside the normals (a surfel's record in the kernels is two cache lines)."""

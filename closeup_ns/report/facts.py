@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
@@ -16,13 +17,13 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, as_tensor
 
 from closeup_ns.errors import CloseupError, DataError
-from closeup_ns.refine.footprint import as_photographed
+from closeup_ns.reading import OPEN, checked, reading
+from closeup_ns.refine.judging.footprint import as_photographed
 from closeup_ns.report.config_file import option, read_config
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.schema import OPEN, checked, read_as
+from closeup_ns.views.psnr import psnr
 
 T = TypeVar("T")
-IDENTICAL_PSNR = 100.0
 _REMEDY = "Restore it from a copy of the run"
 Point = tuple[float, float, float]
 Row = tuple[float, float, float, float]
@@ -287,7 +288,8 @@ def read_run(config_path: Path) -> Run:
 def read_scores(path: Path) -> dict[str, Any]:
     """What ns-eval wrote. DataError where it is missing or something else."""
     remedy = "Write it anew with ns-eval --output-path, or leave --scores out"
-    content: dict[str, Any] = read_as(dict[str, Any], path, remedy)
+    with reading(path, remedy):
+        content = checked(dict[str, Any], json.loads(path.read_bytes()), path, remedy)  # may hold NaN: no LPIPS
     return checked(dict[str, Any], content.get("results"), f"{path}: results", remedy)
 
 
@@ -346,8 +348,7 @@ def _reliable_psnr(store: RoundStore, number: int, name: str, picture: Path) -> 
         return None
     shown: Float[Tensor, "3 H W"] = as_tensor(_picture(picture, "RGB").transpose(2, 0, 1) / 255.0)
     seen = as_photographed(shown, known.footprint.double())
-    error = float((seen - known.color.double())[:, known.sparse].square().mean())
-    return min(IDENTICAL_PSNR, -10 * float(np.log10(max(error, 1e-30))))
+    return psnr(seen.permute(1, 2, 0), known.color.permute(1, 2, 0), known.sparse)
 
 
 def _picture(path: Path, mode: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from closeup_ns.model.losses import InjectedTarget, real_share
 from closeup_ns.model.model import CloseupModel
 from closeup_ns.model.strategy import NEVER, CloseupStrategy
 from closeup_ns.planning.plan import RoundPlan
-from closeup_ns.refine.footprint import consistent
+from closeup_ns.refine.judging.footprint import consistent
 from closeup_ns.rounds.passes import planned_views
 from closeup_ns.rounds.settings import FineTuneConfig
 from closeup_ns.rounds.store.rounds import RoundStore

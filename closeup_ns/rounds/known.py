@@ -9,7 +9,7 @@ import torch
 from closeup_ns.errors import PlanningError
 from closeup_ns.planning.plan import KnownView
 from closeup_ns.progress import track
-from closeup_ns.refine.refiner import GuideImage, Refiner
+from closeup_ns.refine.protocol import GuideImage, Refiner
 from closeup_ns.rounds.injection import with_real_colors
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.rounds import RoundStore

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,20 +21,21 @@ from closeup_ns.planning.plan import RoundPlan, plan_round
 from closeup_ns.planning.target import Target
 from closeup_ns.planning.targets import resolve_targets
 from closeup_ns.progress import StepLines, bar, stage_over, watching
-from closeup_ns.refine.refiner import Refiner, build_refiner
-from closeup_ns.rounds.acceptance import Candidate, RoundVerdict, try_round
+from closeup_ns.refine.protocol import Refiner
+from closeup_ns.refine.refiner import build_refiner
 from closeup_ns.rounds.injection import fine_tuning_strategy, stored_views
-from closeup_ns.rounds.kernel_search import SEARCH_AT, TRIAL_STEPS, held_out_indices, search_kernel
 from closeup_ns.rounds.known import believed_views, known_views, native_observations, observations
 from closeup_ns.rounds.native import cut_native_views, native_variance
 from closeup_ns.rounds.next_round import NextRound
 from closeup_ns.rounds.poses import refine_poses
 from closeup_ns.rounds.refine_step import Refinement, refine_round, refines
-from closeup_ns.rounds.round_report import RoundResult, write_round_report
+from closeup_ns.rounds.reporting.round_report import RoundResult, write_round_report
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.native import NativeStore
 from closeup_ns.rounds.store.rounds import RoundStore, run_identity
-from closeup_ns.rounds.trial import eval_psnr
+from closeup_ns.rounds.trials.acceptance import Candidate, RoundVerdict, try_round
+from closeup_ns.rounds.trials.kernel_search import SEARCH_AT, TRIAL_STEPS, held_out_indices, search_kernel
+from closeup_ns.rounds.trials.trial import eval_psnr
 from closeup_ns.rounds.views import InjectedView, NativeView
 from closeup_ns.views.view import View
 
@@ -65,9 +66,14 @@ poses are worse or the wind blows, one round gains 0.9 dB at 9x with three again
 class Rounds:
     """Runs between the trainer's steps. Everything that must survive a kill is in the store, not in here."""
 
-    def __init__(self, run: Run, folder: Path) -> None:
-        """``folder``: the run's ``rounds`` folder."""
+    def __init__(self, run: Run, folder: Path, round_over: Callable[[], None] = lambda: None) -> None:
+        """
+        Args:
+            folder: the run's ``rounds`` folder.
+            round_over: called when a round's report is written.
+        """
         assert run.trainer is not None
+        self._round_over = round_over
         self.run, self.trainer, self.settings, self.schedule = run, run.trainer, run.settings, run.settings.schedule
         self.store, self.native_store = RoundStore(folder), NativeStore(folder)
         self.targets: list[Target] = []
@@ -124,6 +130,7 @@ class Rounds:
             yield  # 4.3.4: the trainer's own steps
         result.psnr_after = eval_psnr(run)
         write_round_report(run, self.store, result)
+        self._round_over()
 
     def _plan(self, number: int, native: list[NativeView], refiner: Refiner) -> list[RoundPlan]:
         """4.3.1 and 4.3.2: anchors, frontier and to-be-updated views for each target."""

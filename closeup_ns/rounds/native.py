@@ -23,10 +23,10 @@ from closeup_ns.data.originals import Original
 from closeup_ns.errors import DataError
 from closeup_ns.planning.target import Target
 from closeup_ns.progress import bar
-from closeup_ns.rendering.types import Renderer
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.native import CutView, NativeStore
 from closeup_ns.rounds.views import NativeView
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import inside, pixel_grid, project
 

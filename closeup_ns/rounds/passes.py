@@ -13,9 +13,9 @@ import torch
 
 from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.planning.survey import survey
-from closeup_ns.refine.refiner import Refiner
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.refine.protocol import Refiner
 from closeup_ns.rounds.store.rounds import RoundStore
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
 

@@ -15,10 +15,10 @@ from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.peak_memory import Peak, measured
 from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.progress import bar, in_words
-from closeup_ns.refine.gate import judge, refined_is_finite
-from closeup_ns.refine.refiner import RefinedView, Refiner, RefineRequest, chosen_kind
+from closeup_ns.refine.judging.gate import judge, refined_is_finite
+from closeup_ns.refine.protocol import RefinedView, Refiner, RefineRequest
+from closeup_ns.refine.refiner import chosen_kind
 from closeup_ns.refine.results import failed
-from closeup_ns.rendering.types import Rendered
 from closeup_ns.rounds.known import anchor_images, stored_guide
 from closeup_ns.rounds.passes import RoundPass, planned_views, round_passes
 from closeup_ns.rounds.run import Run
@@ -26,6 +26,7 @@ from closeup_ns.rounds.settings import RoundSettings
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.store.view import PassRecord, StoredView
 from closeup_ns.views.reliability import Observation, ReliablePixels, reliable_pixels
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from closeup_ns.data.originals import Original
 from closeup_ns.model.model import CloseupModel
-from closeup_ns.rendering.types import Rendered
 from closeup_ns.rounds.settings import RoundSettings
 from closeup_ns.rounds.views import InjectedView, NativeView
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 
 _FRAME_SECONDS = 5.0

@@ -15,11 +15,11 @@ from closeup_ns.peak_memory import process_peak_mb
 from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.refine.refiner import RefinerConfig, build_refiner, check_refiner, chosen_kind
 from closeup_ns.report.config_file import option, read_config
-from closeup_ns.rounds.contact_sheet import SheetRow, save_contact_sheet
 from closeup_ns.rounds.known import believed_views, native_observations, observations
 from closeup_ns.rounds.next_round import adopt_schedule
 from closeup_ns.rounds.refine_step import Refinement, refine_round
-from closeup_ns.rounds.round_report import made_with
+from closeup_ns.rounds.reporting.contact_sheet import SheetRow, save_contact_sheet
+from closeup_ns.rounds.reporting.round_report import made_with
 from closeup_ns.rounds.schedule import ScheduleConfig
 from closeup_ns.rounds.store.native import NativeStore
 from closeup_ns.rounds.store.rounds import RoundStore

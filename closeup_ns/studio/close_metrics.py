@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,16 +22,14 @@ from closeup_ns.metrics.shot import scale_label
 from closeup_ns.metrics.suite import build_metrics
 from closeup_ns.planning.targets import resolve_targets
 from closeup_ns.progress import track
-from closeup_ns.refine.gate import reliable_psnr
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.refine.judging.gate import reliable_psnr
 from closeup_ns.rounds.known import observations
+from closeup_ns.rounds.run import Run
 from closeup_ns.studio.close_photographs import close_photographs
 from closeup_ns.views.reliability import Observation, reliable_pixels
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View, aim_at, move_closer
 from closeup_ns.views.warp import inside, project
-
-if TYPE_CHECKING:
-    from closeup_ns.studio.pipeline import CloseupPipeline
 
 _FEWEST_PIXELS = 32
 """Reliable pixels that a PSNR needs."""
@@ -44,28 +42,28 @@ METRICS = ("dino", "metaiqa")
 
 
 @torch.no_grad()
-def close_metrics(pipeline: CloseupPipeline) -> tuple[dict[str, float], dict[str, str]]:
+def close_metrics(run: Run) -> tuple[dict[str, float], dict[str, str]]:
     """Means per scale and over all close-ups, and what is missing -> why.
 
     ``close_reliable_psnr``: the render, seen as the photographs see it, against their colours, on pixels where they
     agree on geometry and colour.
     ``close_reliable_share``: the share of such pixels. Then `METRICS`.
     """
-    schedule = pipeline.config.schedule
+    schedule = run.settings.schedule
     scales = [schedule.zoom**number for number in range(1, schedule.rounds + 1)]
-    photographs = list(observations(pipeline.as_run()).values())
+    photographs = list(observations(run).values())
     views = [photograph.view for photograph in photographs]
-    names, render = pipeline.datamanager.photograph_names(), pipeline.model.render_view
-    targets = resolve_targets(pipeline.config.target, names, views, render)
+    names, render = run.photographs.photograph_names(), run.model.render_view
+    targets = resolve_targets(run.settings.target, names, views, render)
     target = targets[0]
-    real, absent = close_photographs(pipeline.as_run(), targets)
+    real, absent = close_photographs(run, targets)
     metrics, missing = build_metrics(METRICS, MetricOptions())
-    generator = torch.Generator().manual_seed(pipeline.config.seed)
+    generator = torch.Generator().manual_seed(run.settings.seed)
     values: dict[str, list[float]] = {}
     close_ups = [(scale, view) for scale in scales for view in turned_views(views, target.point, scale, generator)]
     for scale, view in track(close_ups, "close-ups"):
-        rendered = pipeline.model.render_view(view.to(pipeline.device, torch.float32))
-        for name, value in _score(pipeline, view, rendered, photographs, metrics).items():
+        rendered = run.model.render_view(view.to(run.device, torch.float32))
+        for name, value in _score(run, view, rendered, photographs, metrics).items():
             for suffix in ("", f"_{scale_label(scale)}"):
                 values.setdefault(f"close_{name}{suffix}", []).append(value)
     used = {name for metric in metrics for name in values if name == f"close_{metric.name}"}
@@ -106,7 +104,7 @@ def turned_views(
 
 
 def _score(
-    pipeline: CloseupPipeline,
+    run: Run,
     view: View,
     rendered: Rendered,
     photographs: Sequence[Observation],

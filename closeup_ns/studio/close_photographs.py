@@ -11,8 +11,8 @@ from closeup_ns.metrics.shot import scale_label
 from closeup_ns.metrics.suite import build_metrics
 from closeup_ns.planning.target import Target
 from closeup_ns.progress import track
-from closeup_ns.rounds.held_out import HeldOut, held_out_crops
 from closeup_ns.rounds.native import native_rounds
+from closeup_ns.rounds.reporting.held_out import HeldOut, held_out_crops
 from closeup_ns.rounds.run import Run
 from closeup_ns.views.psnr import psnr
 

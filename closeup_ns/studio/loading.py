@@ -10,13 +10,13 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.eval_utils import eval_setup
 
 from closeup_ns.errors import CheckpointError, CloseupError
+from closeup_ns.model.lazy_lpips import lazy_lpips
 from closeup_ns.planning.target import Target, target_automatic
-from closeup_ns.rendering.types import Renderer
 from closeup_ns.report.config_file import option, read_config
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.studio.checkpoints import locate
-from closeup_ns.studio.compatibility import lazy_lpips
 from closeup_ns.studio.pipeline import CloseupPipeline
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
 

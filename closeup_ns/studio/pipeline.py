@@ -12,10 +12,12 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttrib
 from nerfstudio.engine.trainer import Trainer
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 from torch import Tensor
 
 from closeup_ns.model.model import CloseupModel, CloseupModelConfig
 from closeup_ns.model.seeding import frustum_points
+from closeup_ns.report.write import write_report
 from closeup_ns.rounds.loop import Rounds
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.settings import RoundSettings
@@ -52,7 +54,7 @@ class CloseupPipeline(VanillaPipeline):
         self.datamanager.background = self.model.evaluation_background()
         self.rounds: Rounds | None = None
         # nerfstudio's viewer looks for attributes of this type; without a viewer it does nothing.
-        self.viewer_control = CloseupViewerControl(self)
+        self.viewer_control = CloseupViewerControl(self.as_run())
 
     def as_run(self, trainer: Trainer | None = None) -> Run:
         """What the rounds see of this pipeline."""
@@ -82,7 +84,9 @@ class CloseupPipeline(VanillaPipeline):
         """The rounds' work comes before a step's own callbacks, so that it sees the model between two steps."""
         trainer = training_callback_attributes.trainer
         assert trainer is not None
-        self.rounds = Rounds(self.as_run(trainer), trainer.base_dir / "rounds")
+        folder = trainer.base_dir
+        self.rounds = Rounds(self.as_run(trainer), folder / "rounds", lambda: write_page(folder / "config.yml"))
+        self.viewer_control.rounds = self.rounds
         self.model.footprint_views = self.datamanager.train_views()
         before = TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self.rounds.before_step)
         after = TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.rounds.after_step)
@@ -113,7 +117,15 @@ class CloseupPipeline(VanillaPipeline):
         metrics |= {f"kernel_{name}": float(value) for name, value in asdict(self.model.kernel).items()}
         training = self.rounds is not None  # where it would cost seconds at every evaluation
         if not training:
-            close, missing = close_metrics(self)
+            close, missing = close_metrics(self.as_run())
             say_missing(missing)
             metrics |= {**close, "missing": missing}
         return metrics if training else finite(metrics)
+
+
+def write_page(config: Path) -> None:
+    """``report.html`` of a run, from its files alone. Hours of training do not end for want of a page: it says why."""
+    try:
+        CONSOLE.print(f"Report: {write_report(config)}", soft_wrap=True)
+    except Exception as error:
+        CONSOLE.print(f"[yellow]The report is not written: {escape(str(error))}. Later: closeup-gs report")

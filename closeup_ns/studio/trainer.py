@@ -28,7 +28,7 @@ from closeup_ns.rounds.next_round import adopt_schedule
 from closeup_ns.rounds.refine_step import refines
 from closeup_ns.rounds.schedule import bind_schedule
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.rounds.trial import photograph_psnr
+from closeup_ns.rounds.trials.trial import photograph_psnr
 from closeup_ns.studio.checkpoints import find_checkpoint, locate, read_checkpoint
 from closeup_ns.studio.compatibility import config_being_loaded, forgive_event_writers
 from closeup_ns.studio.memory import keep_freed_memory

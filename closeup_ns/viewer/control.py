@@ -23,13 +23,14 @@ from nerfstudio.viewer.viewer_elements import ViewerControl
 from closeup_ns.errors import CloseupError
 from closeup_ns.paths.options import Kind
 from closeup_ns.planning.target import Target
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.rounds.loop import Rounds
+from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.viewer.frames import Frames
 from closeup_ns.viewer.frustums import CameraMark, known_marks, round_marks, state_of, thumbnail
 from closeup_ns.viewer.next_round import asked_round, progress, waits, why_no_rounds, wish
 from closeup_ns.viewer.panel import ALL_ROUNDS, REFINED, VIEWPORT, Panel, markdown_image, say
 from closeup_ns.viewer.paths import path_from, write_path
+from closeup_ns.viewer.picture.frames import Frames
 from closeup_ns.viewer.scene import Scene, jump
 from closeup_ns.viewer.targets import describe, target_from_click
 from closeup_ns.viewer.viewport import (
@@ -44,12 +45,11 @@ from closeup_ns.viewer.viewport import (
 )
 from closeup_ns.viewer.words import plain
 from closeup_ns.viewer.worker import Worker
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
-
-    from closeup_ns.studio.pipeline import CloseupPipeline
 
 _PICK_SIZE, _WAY_SIZE, _VIDEO_SIZE, _SHOWN_SIZE = 512, 96, 960, 220
 _MARKER_STEP = 1.3
@@ -59,8 +59,10 @@ _MARKER_STEP = 1.3
 class CloseupViewerControl(ViewerControl):
     """The close-up panel of one viewer. Does nothing until a viewer attaches itself."""
 
-    def __init__(self, pipeline: CloseupPipeline) -> None:
-        self._pipeline = pipeline
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.rounds: Rounds | None = None
+        """Set where the run trains, before its first step."""
         self.target: Target | None = None
         self._chosen = False
         self._asked: int | None = None
@@ -79,10 +81,13 @@ class CloseupViewerControl(ViewerControl):
         self.worker = Worker(self._failed, self._refresh)
         self.scene = Scene(self.viser_server, self._show_camera)
         self.panel = Panel(
-            self.viser_server, self, viewer.stats_markdown.order + 1e-3, why_no_rounds(self._pipeline, viewer.trainer)
+            self.viser_server,
+            self,
+            viewer.stats_markdown.order + 1e-3,
+            why_no_rounds(self._run.settings.schedule, viewer.trainer),
         )
         self.frames = Frames(
-            self._pipeline, self.store, self.worker, self.render, self._lock,
+            self._run, self.store, self.worker, self.render, self._lock,
             self._rerender, lambda words: say(self.panel.overlay, plain(words)),
         )  # fmt: skip
         self.viser_server.on_client_connect(self._attach)
@@ -96,7 +101,7 @@ class CloseupViewerControl(ViewerControl):
     def render(self, view: View) -> Rendered:
         """Render the current model with training and other renders kept away meanwhile."""
         with self._lock():
-            return self._pipeline.model.render_view(view.to(self._pipeline.device))
+            return self._run.model.render_view(view.to(self._run.device))
 
     def _rerender(self) -> None:
         """Have every client's frame rendered anew. nerfstudio's own way fails where a client leaves meanwhile."""
@@ -144,16 +149,16 @@ class CloseupViewerControl(ViewerControl):
     def _viewport(self, client: viser.ClientHandle, long_side: int) -> View:
         camera = client.camera
         view = viewport_view(camera.wxyz, camera.position, camera.fov, camera.aspect, long_side)
-        return view.to(self._pipeline.device)
+        return view.to(self._run.device)
 
     # ---- what is there to see
 
     def _refresh(self) -> None:
         """Between jobs: draw what is new, say how the run gets on."""
-        if not self.viewer.ready or (self.viewer.trainer is not None and self._pipeline.rounds is None):
+        if not self.viewer.ready or (self.viewer.trainer is not None and self.rounds is None):
             return
         if not self._views:
-            data = self._pipeline.datamanager
+            data = self._run.photographs
             self._names, self._views = data.photograph_names(), data.train_views()
             self.scene.draw(known_marks(self._names, self._views, self._away))
         if self.target is None:
@@ -170,10 +175,10 @@ class CloseupViewerControl(ViewerControl):
         self._say_progress()
 
     def _say_progress(self) -> None:
-        rounds, trainer = self._pipeline.rounds, self.viewer.trainer
+        rounds, trainer = self.rounds, self.viewer.trainer
         if rounds is None:
             return
-        words = (progress(rounds), waits(rounds, trainer), why_no_rounds(self._pipeline, trainer))
+        words = (progress(rounds), waits(rounds, trainer), why_no_rounds(self._run.settings.schedule, trainer))
         say(self.panel.progress, "  \n".join(filter(None, words)))
         if self._asked is not None and rounds.next_step >= rounds.schedule.round_start(self._asked + 1):
             self._asked = None
@@ -335,10 +340,10 @@ class CloseupViewerControl(ViewerControl):
     # ---- rounds and paths
 
     def run_round(self) -> None:
-        target, rounds = self.target if self._chosen else None, self._pipeline.rounds
+        target, rounds = self.target if self._chosen else None, self.rounds
         if rounds is not None:
             self._asked = asked_round(rounds.schedule, rounds.next_step)
-        say(self.panel.wished, wish(self._pipeline, self.viewer.trainer, self.store, target))
+        say(self.panel.wished, wish(self._run, rounds, self.viewer.trainer, self.store, target))
 
     def save_path(self, client: viser.ClientHandle | None) -> None:
         client, name = self._client(client), self.panel.path_name.value.strip()

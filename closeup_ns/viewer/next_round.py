@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from nerfstudio.engine.trainer import Trainer
 
 from closeup_ns.planning.target import Target
+from closeup_ns.rounds.loop import Rounds
 from closeup_ns.rounds.next_round import next_round_step
+from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.schedule import ScheduleConfig
 from closeup_ns.rounds.store.rounds import RoundStore
 
-if TYPE_CHECKING:
-    from nerfstudio.engine.trainer import Trainer
 
-    from closeup_ns.rounds.loop import Rounds
-    from closeup_ns.studio.pipeline import CloseupPipeline
-
-
-def why_no_rounds(pipeline: CloseupPipeline, trainer: Trainer | None) -> str | None:
+def why_no_rounds(schedule: ScheduleConfig, trainer: Trainer | None) -> str | None:
     """Why the next round cannot be asked for, in words; None where it can."""
     if trainer is None:
         return "Only while training: go on with `ns-train ... --load-dir RUN/nerfstudio_models` and more rounds."
-    if pipeline.config.schedule.round_steps <= 0:
+    if schedule.round_steps <= 0:
         return "This method trains without rounds (`--pipeline.schedule.round-steps` is 0)."
     return None
 
 
-def wish(pipeline: CloseupPipeline, trainer: Trainer | None, store: RoundStore, target: Target | None) -> str:
+def wish(run: Run, rounds: Rounds | None, trainer: Trainer | None, store: RoundStore, target: Target | None) -> str:
     """Ask for the next round, at ``target`` where a person chose one, and say what will become of it."""
-    reason = why_no_rounds(pipeline, trainer)
-    rounds = pipeline.rounds
+    reason = why_no_rounds(run.settings.schedule, trainer)
     if reason is not None or rounds is None or trainer is None:
         return reason or "Training has not begun yet: try again in a moment."
     words = [_when(rounds)]
     if target is not None and store.load_targets() is None and not rounds.targets:
         x, y, z = (float(value) for value in target.point)
-        pipeline.config.target.xyz, pipeline.config.target.pixel = ((x, y, z),), ()
+        run.settings.target.xyz, run.settings.target.pixel = ((x, y, z),), ()
     elif target is not None:
         words.append("⚠ The rounds go on with the target they were begun with; another one needs a new run.")
     rounds.next_round.ask()

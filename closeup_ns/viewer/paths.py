@@ -15,9 +15,9 @@ from closeup_ns.paths.options import Kind, PathOptions
 from closeup_ns.paths.save import plan_path
 from closeup_ns.paths.start import choose_start
 from closeup_ns.planning.target import Target
-from closeup_ns.rendering.types import Renderer
 from closeup_ns.viewer.viewport import is_behind
 from closeup_ns.viewer.words import plain
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
 SECONDS = 8.0

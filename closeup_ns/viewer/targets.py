@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from closeup_ns.errors import PlanningError
 from closeup_ns.planning.survey import ALPHA
 from closeup_ns.planning.target import WINDOW, Target, target_from_pixel
-from closeup_ns.rendering.types import Rendered, Renderer
 from closeup_ns.viewer.words import plain
+from closeup_ns.views.rendered import Rendered, Renderer
 from closeup_ns.views.view import View
 
 

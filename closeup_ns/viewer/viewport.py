@@ -20,7 +20,7 @@ from torch import Tensor
 from closeup_ns.errors import PlanningError
 from closeup_ns.paths.start import choose_start
 from closeup_ns.planning.target import Target
-from closeup_ns.rendering.types import Rendered, Renderer
+from closeup_ns.views.rendered import Rendered, Renderer
 from closeup_ns.views.view import View, aim_at
 from closeup_ns.views.warp import inside, project
 

@@ -8,15 +8,23 @@ from collections.abc import Iterable
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+IDENTICAL_PSNR = 100.0
+"""What equal images score, dB: infinity cannot be written to JSON."""
+
 
 def psnr(
     image: Float[Tensor, "H W 3"], reference: Float[Tensor, "H W 3"], mask: Bool[Tensor, "H W"] | None = None
 ) -> float:
-    """PSNR in dB of images in [0, 1], over ``mask`` where it is given; NaN where that is empty."""
-    error = (image - reference).square().mean(-1)
+    """PSNR in dB of images in [0, 1], over ``mask`` where it is given; NaN where that is empty.
+
+    `IDENTICAL_PSNR` at most, in float64.
+    """
+    error = (image.double() - reference.double()).square().mean(-1)
     if mask is not None:
         error = error[mask]
-    return -10 * math.log10(max(float(error.mean()), 1e-12)) if error.numel() else math.nan
+    if not error.numel():
+        return math.nan
+    return min(-10 * math.log10(max(float(error.mean()), 1e-30)), IDENTICAL_PSNR)  # in this order NaN stays NaN
 
 
 def mean_of_numbers(scores: Iterable[float]) -> float:

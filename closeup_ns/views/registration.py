@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import pixel_grid
 

@@ -17,10 +17,10 @@ from PIL import Image
 from closeup_ns.bench.experiment import Experiment, scene_folder
 from closeup_ns.bench.methods import Budget, Method
 from closeup_ns.bench.scenes.prepared import SceneRecord
-from closeup_ns.data.demo_write import write_photograph
+from closeup_ns.data.demo.write import write_photograph
 from closeup_ns.data.eval_cameras import EvalCamera, write_cameras
 from closeup_ns.evaluation.evaluate import EvaluationConfig
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View, look_at
 
 WIDTH, HEIGHT = 24, 18

@@ -16,8 +16,8 @@ import pytest
 
 from closeup_ns.bench import cluster, executor
 from closeup_ns.bench.cluster import RayExecutor, experiment_task, import_ray
-from closeup_ns.bench.executor import LocalExecutor, cuda_devices, make_executor, record_failure
-from closeup_ns.bench.experiment import Experiment, ExperimentResult, read_experiment
+from closeup_ns.bench.executor import LocalExecutor, cuda_devices, make_executor
+from closeup_ns.bench.experiment import Experiment, ExperimentResult, read_experiment, record_failure
 from closeup_ns.errors import CloseupError
 from tests.bench.stand_in import REAL_PYTHON, a_spec, write_scene
 from tests.bench.test_stages import given_folder

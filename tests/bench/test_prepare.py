@@ -16,11 +16,11 @@ from closeup_ns.bench.scenes.photographs import load_photographs
 from closeup_ns.bench.scenes.prepare import prepare_scene
 from closeup_ns.bench.scenes.protocol import Scene, load_protocol
 from closeup_ns.data.dataparser import CloseupDataParserConfig
-from closeup_ns.data.demo_write import write_points
+from closeup_ns.data.demo.write import write_points
 from closeup_ns.data.eval_cameras import read_cameras
 from closeup_ns.errors import DataError
 from closeup_ns.evaluation.pictures import quantise
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View, look_at
 from tests.conftest import shared_data
 from tests.scenes import analytic_renderer, intrinsics

@@ -24,7 +24,7 @@ from closeup_ns.bench.stages import experiment_identity, finished_experiment, ru
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
 from closeup_ns.metrics.scores import read_scores
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.rendered import Rendered
 from tests.bench.stand_in import HEIGHT, PLAIN, WIDTH, a_spec, given_renders, option, render_grey, write_scene
 
 Trainer = Callable[..., Callable[[], list[list[str]]]]
@@ -268,7 +268,7 @@ def test_half_a_folder_of_renders_fails_and_names_what_lacks(tmp_path: Path) -> 
 def test_a_case_that_is_gone_is_a_failed_cell(tmp_path: Path, trainer: Trainer) -> None:
     trainer()
     shutil.rmtree(write_scene(tmp_path))
-    assert "scene.json: No such file" in run_experiment(a_spec(), tmp_path).error
+    assert "scene.json does not exist" in run_experiment(a_spec(), tmp_path).error
 
 
 def test_identity_holds_what_matters(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from benchmarks._scene import Case
 from benchmarks._work import Work, backward_flops, count_work, forward_flops
 from benchmarks.raster import Candidate, OurKernels, Results, Timing, TorchLoop, markdown, ratios, summary
-from closeup_ns.rendering.reference import rasterize_reference
+from closeup_ns.rendering.reference.gaussians import rasterize_reference
 from closeup_ns.rendering.request import RasterRequest
 from tests.rendering.scenes import make_request
 

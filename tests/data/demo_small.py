@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
-from closeup_ns.data.demo_layout import still_life
-from closeup_ns.data.demo_render import World
-from closeup_ns.data.demo_scene import DemoScene, write_demo_scene
+from closeup_ns.data.demo.layout import still_life
+from closeup_ns.data.demo.render import World
+from closeup_ns.data.demo.scene import DemoScene, write_demo_scene
 
 SIZE, FINER = (96, 72), 2
 FAR, CLOSE = 16, 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from closeup_ns.data.demo_camera import Caster, Walk, closeup_views, far_views, has_clear_sight, rays_through
+from closeup_ns.data.demo.camera import Caster, Walk, closeup_views, far_views, has_clear_sight, rays_through
 from closeup_ns.errors import PlanningError
 from closeup_ns.views.view import View
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from closeup_ns.data.demo_photo import PhotoModel
-from closeup_ns.data.demo_render import linear_to_srgb, srgb_to_linear
+from closeup_ns.data.demo.photo import PhotoModel
+from closeup_ns.data.demo.render import linear_to_srgb, srgb_to_linear
 
 
 def test_the_lens_keeps_the_mean_and_spreads_a_point_by_its_sigma() -> None:

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
-from closeup_ns.data.demo_camera import SCALES, rays_through
-from closeup_ns.data.demo_layout import on_sheet, still_life
-from closeup_ns.data.demo_scene import DemoScene
+from closeup_ns.data.demo.camera import SCALES, rays_through
+from closeup_ns.data.demo.layout import on_sheet, still_life
+from closeup_ns.data.demo.scene import DemoScene
 from closeup_ns.data.eval_cameras import EvalCamera, read_cameras
 from closeup_ns.data.ply import read_ply
 from tests.data.demo_small import CLOSE, FAR, FINER, SIZE, small_demo, small_world, write_small_demo

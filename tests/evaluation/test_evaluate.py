@@ -16,7 +16,7 @@ from closeup_ns.evaluation.pictures import find_renders, quantise, read_picture,
 from closeup_ns.metrics.dino import DinoScore
 from closeup_ns.metrics.metric import Provenance
 from closeup_ns.metrics.suite import METRICS
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View, move_closer
 from tests.scenes import analytic_renderer, facing_views
 

@@ -21,8 +21,8 @@ from closeup_ns.evaluation.evaluate import EvaluationConfig, evaluate
 from closeup_ns.evaluation.pictures import quantise, read_picture, render_cameras
 from closeup_ns.evaluation.run import EvaluatedRun, open_run
 from closeup_ns.model.cameras import from_model_frame, to_model_frame
-from closeup_ns.rendering.types import Rendered
 from closeup_ns.studio.datamanager import CloseupDatamanagerConfig
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.warp import project
 from tests.data import folders
 from tests.scenes import facing_views

@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 
 from closeup_ns.errors import RefinerError
-from closeup_ns.refine.command import CommandRefiner
 from closeup_ns.refine.options import CommandRefinerConfig
-from closeup_ns.refine.refiner import COMMAND_OPTION, GuideImage, RefineRequest
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.refine.programs.command import CommandRefiner
+from closeup_ns.refine.protocol import GuideImage, RefineRequest
+from closeup_ns.refine.refiner import COMMAND_OPTION
 from closeup_ns.views.reliability import ReliablePixels
+from closeup_ns.views.rendered import Rendered
 from tests.refine.scene import camera, seen
 
 FOLDER = Path(__file__).parents[2] / "examples" / "refiners"

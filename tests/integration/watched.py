@@ -12,9 +12,9 @@ import signal
 import sys
 from dataclasses import replace
 
-from closeup_ns.refine import gate
+from closeup_ns.refine.judging import gate
 from closeup_ns.refine.see3d import stage, unet
-from closeup_ns.rounds import acceptance
+from closeup_ns.rounds.trials import acceptance
 from tests.refine.see3d.tiny import TINY_CONFIG
 
 IMPORTED = "A diffusion model's code is imported"

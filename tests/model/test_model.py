@@ -11,7 +11,7 @@ from closeup_ns.model.kernel import PixelKernel, box_average
 from closeup_ns.model.model import CloseupModel
 from closeup_ns.model.regularize import finest_footprint
 from closeup_ns.rendering.rasterize import rasterization
-from closeup_ns.rounds.trial import run_steps
+from closeup_ns.rounds.trials.trial import run_steps
 from closeup_ns.studio.trainer import CloseupTrainer
 from tests.rounds.test_trial import assert_parameters_are_optimized, bits
 from tests.tiny import an_injected_view, run_in
@@ -185,12 +185,12 @@ def test_the_evaluation_metrics_leave_out_what_cannot_be_computed(
     trainer: CloseupTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """LPIPS without weights is absent, and not zero."""
-    from closeup_ns.studio import compatibility as compat
+    from closeup_ns.model import lazy_lpips
 
     def offline(**_: Any) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr(compat, "_real_lpips", offline)
+    monkeypatch.setattr(lazy_lpips, "_real_lpips", offline)
     metrics = trainer.pipeline.get_average_eval_image_metrics()
     assert "lpips" not in metrics and metrics["psnr"] > 5 and metrics["ssim"] > 0
     assert metrics["kernel_supersample"] == trainer.pipeline.model.kernel.supersample

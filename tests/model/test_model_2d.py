@@ -15,9 +15,9 @@ from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.model.model_2d import THICKNESS, Closeup2dgsModel, shortest_axis_last
 from closeup_ns.model.strategy import CloseupStrategy
 from closeup_ns.rounds.injection import fine_tuning_strategy
-from closeup_ns.rounds.kernel_search import search_kernel
 from closeup_ns.rounds.settings import FineTuneConfig
-from closeup_ns.rounds.trial import run_steps
+from closeup_ns.rounds.trials.kernel_search import search_kernel
+from closeup_ns.rounds.trials.trial import run_steps
 from closeup_ns.studio.trainer import CloseupTrainer
 from tests.model.test_model import copy_of_state
 from tests.tiny import an_injected_view, run_in
@@ -133,9 +133,9 @@ def test_no_disc_is_widened_and_the_search_is_for_the_blur(
         tried.append(pipeline.model.kernel)
         return -abs(pipeline.model.kernel.lens_blur - 0.4)
 
-    monkeypatch.setattr("closeup_ns.rounds.kernel_search.photograph_psnr", psnr)
+    monkeypatch.setattr("closeup_ns.rounds.trials.kernel_search.photograph_psnr", psnr)
     data.hold_out([0])
-    monkeypatch.setattr("closeup_ns.rounds.kernel_search.TOLERANCE", 0.0)
+    monkeypatch.setattr("closeup_ns.rounds.trials.kernel_search.TOLERANCE", 0.0)
     search_kernel(run_in(trainer), 0, trial_steps=1)
     assert all(kernel.eps2d == 0 for kernel in tried) and len({kernel.lens_blur for kernel in tried}) == len(tried)
     assert model.kernel.lens_blur == pytest.approx(0.4)

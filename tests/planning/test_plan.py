@@ -16,8 +16,8 @@ from closeup_ns.planning.candidates import _draw_pairs, _slerp, _tilt, draw_cand
 from closeup_ns.planning.frontier import SEED_SEPARATION, directions_from, place_frontier, seed_views
 from closeup_ns.planning.plan import KnownView, PlannerConfig, RoundPlan, plan_round
 from closeup_ns.planning.target import Target, target_from_xyz
-from closeup_ns.rendering.types import Rendered, Renderer
 from closeup_ns.rounds.schedule import ScheduleConfig
+from closeup_ns.views.rendered import Rendered, Renderer
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import project
 from tests.scenes import BOX, analytic_renderer, facing_views, intrinsics, orbit_views

@@ -7,7 +7,7 @@ import torch
 
 from closeup_ns.errors import PlanningError
 from closeup_ns.planning.target import target_automatic, target_from_pixel, target_from_xyz
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import project
 from tests.scenes import BOX, analytic_renderer, facing_views, intrinsics, orbit_views

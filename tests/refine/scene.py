@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.reliability import Observation, ReliablePixels, reliable_pixels
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import pixel_grid
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closeup_ns.refine.color import low_frequencies, match_wavelet
+from closeup_ns.refine.imaging.color import low_frequencies, match_wavelet
 
 SIDES = st.integers(1, 70)
 LEVELS = st.integers(0, 6)

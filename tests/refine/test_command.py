@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from closeup_ns.errors import RefinerError
-from closeup_ns.refine.command import CommandRefiner
 from closeup_ns.refine.options import CommandRefinerConfig
-from closeup_ns.refine.refiner import COMMAND_OPTION, GuideImage, Refiner, RefineRequest
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.refine.programs.command import CommandRefiner
+from closeup_ns.refine.protocol import GuideImage, Refiner, RefineRequest
+from closeup_ns.refine.refiner import COMMAND_OPTION
 from closeup_ns.views.reliability import ReliablePixels
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 from tests.refine.scene import camera
 

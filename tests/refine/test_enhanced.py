@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from closeup_ns.errors import RefinerError
-from closeup_ns.refine.color import low_frequencies
 from closeup_ns.refine.enhanced import EnhancedRefiner
+from closeup_ns.refine.imaging.color import low_frequencies
 from closeup_ns.refine.options import EnhanceConfig, RefinerConfig
-from closeup_ns.refine.refiner import GuideImage, RefinedView, Refiner, RefineRequest, build_refiner
+from closeup_ns.refine.protocol import GuideImage, RefinedView, Refiner, RefineRequest
+from closeup_ns.refine.refiner import build_refiner
 from closeup_ns.refine.results import failed, generated
-from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.reliability import ReliablePixels
+from closeup_ns.views.rendered import Rendered
 from tests.refine.scene import camera
 
 HEIGHT, WIDTH = 50, 72

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from closeup_ns.errors import RefinerError
-from closeup_ns.refine.external import Program, file_names
+from closeup_ns.refine.programs.external import Program, file_names
 
 OPTION = "--run"
 COPY = "import sys, shutil; shutil.copy(sys.argv[1] + '/a.png', sys.argv[2] + '/a.png')"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from closeup_ns.refine.filters import edge_distance, gaussian_blur, masked_blur, opened
+from closeup_ns.refine.imaging.filters import edge_distance, gaussian_blur, masked_blur, opened
 
 
 def random_mask(seed: int, height: int, width: int, share: float) -> Tensor:

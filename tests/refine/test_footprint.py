@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from closeup_ns.refine.footprint import PHOTOGRAPH_VARIANCE, as_photographed, blur_variance, consistent, spread
+from closeup_ns.refine.judging.footprint import PHOTOGRAPH_VARIANCE, as_photographed, blur_variance, consistent, spread
 
 SIZE = (60, 72)
 

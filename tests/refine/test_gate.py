@@ -13,18 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from closeup_ns.refine.filters import gaussian_blur
-from closeup_ns.refine.gate import (
-    IDENTICAL_PSNR,
+from closeup_ns.refine.imaging.filters import gaussian_blur
+from closeup_ns.refine.judging.gate import (
     MAX_PSNR_DROP,
     GateDecision,
     judge,
     low_frequency_difference,
-    masked_psnr,
 )
-from closeup_ns.refine.refiner import RefinedView
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.refine.protocol import RefinedView
+from closeup_ns.views.psnr import IDENTICAL_PSNR, psnr
 from closeup_ns.views.reliability import ReliablePixels
+from closeup_ns.views.rendered import Rendered
 from tests.refine.scene import close_up, faulty, known, photographs
 
 
@@ -66,7 +65,7 @@ def test_a_view_that_was_not_refined_falls_back_and_says_why(
     decision = judge(failed, render, mask, generates=True)
     assert decision.verdict == "reliable_only" and decision.reason == "out of GPU memory with one view"
     assert decision.psnr_before is not None and decision.psnr_after is None
-    monkeypatch.setattr("closeup_ns.refine.gate.MIN_RELIABLE_PIXELS", 10**6)
+    monkeypatch.setattr("closeup_ns.refine.judging.gate.MIN_RELIABLE_PIXELS", 10**6)
     decision = judge(failed, render, mask, generates=True)
     assert decision.verdict == "rejected" and decision.reason.startswith("out of GPU memory")
 
@@ -165,7 +164,7 @@ def printed(zoom: int) -> tuple[Tensor, Rendered, ReliablePixels]:
 def test_a_perfect_close_up_is_accepted_although_no_photograph_holds_its_detail(zoom: int) -> None:
     """Pixel by pixel it agrees less with the photographs than the mush does, and was refused for that."""
     truth, render, mask = printed(zoom)
-    plain = [masked_psnr(image, mask.color.permute(1, 2, 0), mask.sparse) for image in (render.color, truth)]
+    plain = [psnr(image, mask.color.permute(1, 2, 0), mask.sparse) for image in (render.color, truth)]
     assert plain[1] < plain[0] - MAX_PSNR_DROP
     decision = judge(candidate(truth), render, mask, generates=True)
     assert decision.accepted, decision.reason
@@ -184,8 +183,8 @@ def test_psnr_in_closed_form() -> None:
     mask = torch.zeros(8, 9, dtype=torch.bool)
     mask[2:5] = True
     wrong_elsewhere = torch.where(mask[..., None], truth + 0.1, truth - 5.0)
-    assert masked_psnr(wrong_elsewhere, truth, mask) == pytest.approx(20.0, abs=1e-4)
-    assert masked_psnr(truth, truth, mask) == IDENTICAL_PSNR
+    assert psnr(wrong_elsewhere, truth, mask) == pytest.approx(20.0, abs=1e-4)
+    assert psnr(truth, truth, mask) == IDENTICAL_PSNR
 
 
 @settings(max_examples=25, deadline=None)

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closeup_ns.refine.filters import opened
-from closeup_ns.refine.masks import known_cells, mask_picture
+from closeup_ns.refine.imaging.filters import opened
+from closeup_ns.refine.judging.masks import known_cells, mask_picture
 
 
 def patches(seed: int, rows: int, columns: int, side: int = 8) -> torch.Tensor:

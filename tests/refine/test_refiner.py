@@ -13,10 +13,11 @@ import yaml
 
 from closeup_ns.errors import CloseupError, RefinerError
 from closeup_ns.refine.options import CommandRefinerConfig, EnhanceConfig, RefinerConfig, See3DRefinerConfig
-from closeup_ns.refine.refiner import Refiner, RefineRequest, build_refiner, check_refiner
+from closeup_ns.refine.protocol import Refiner, RefineRequest
+from closeup_ns.refine.refiner import build_refiner, check_refiner
 from closeup_ns.refine.see3d import weights
-from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.reliability import ReliablePixels
+from closeup_ns.views.rendered import Rendered
 from tests.refine.scene import camera
 
 
@@ -101,7 +102,7 @@ def test_no_refiner_imports_anything_heavy_before_it_refines() -> None:
 import sys
 from closeup_ns.refine.refiner import ENHANCERS, KINDS, build_refiner
 from closeup_ns.refine.options import EnhanceConfig, RefinerConfig
-assert not [name for name in sys.modules if name.startswith("closeup_ns.refine.") and name.count(".") > 2]
+assert not [name for name in sys.modules if name.startswith("closeup_ns.refine.see3d.")]
 for kind in KINDS:
     for enhancer in ENHANCERS:
         refiner, _ = build_refiner(RefinerConfig(kind=kind, enhance=EnhanceConfig(enhancer)), "cpu")

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from closeup_ns.refine.filters import gaussian_blur
-from closeup_ns.refine.gate import masked_psnr
-from closeup_ns.refine.refiner import RefinedView, RefineRequest
+from closeup_ns.refine.imaging.filters import gaussian_blur
+from closeup_ns.refine.protocol import RefinedView, RefineRequest
 from closeup_ns.refine.reliable import ReliableRefiner, knowledge, photograph_sigma, source_footprint
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.psnr import psnr
 from closeup_ns.views.reliability import Observation, ReliablePixels
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 from tests.refine.scene import camera, close_up, faulty, known, photographs
 
@@ -180,10 +180,10 @@ def test_closer_to_the_truth_than_the_render_and_than_pasting(
     refined = refine(view, render, mask, references)
     used = refined.real
     pasted = torch.where(mask.dense[..., None], mask.blended.permute(1, 2, 0), render.color)
-    score = masked_psnr(refined.image, truth.color, used)
+    score = psnr(refined.image, truth.color, used)
     assert used.float().mean() > 0.9
-    assert score > masked_psnr(render.color, truth.color, used) + gain
-    assert score > masked_psnr(pasted, truth.color, used) + 1.0
+    assert score > psnr(render.color, truth.color, used) + gain
+    assert score > psnr(pasted, truth.color, used) + 1.0
     assert refined.notes["footprint_px"] == pytest.approx(zoom, rel=0.02)
 
 
@@ -191,7 +191,7 @@ def test_a_perfect_render_is_hardly_changed() -> None:
     references = photographs()
     view, truth = close_up(9.0)
     refined = refine(view, truth, known(view, truth, references), references)
-    assert masked_psnr(refined.image, truth.color, torch.ones_like(refined.real)) > 36
+    assert psnr(refined.image, truth.color, torch.ones_like(refined.real)) > 36
 
 
 def test_same_request_same_bits(generator: torch.Generator) -> None:

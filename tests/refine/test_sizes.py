@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from closeup_ns.refine.sizes import Tile, blend, cut, resized, tiles
+from closeup_ns.refine.imaging.sizes import Tile, blend, cut, resized, tiles
 
 SIDES = st.integers(64, 1500)
 TILINGS = st.tuples(SIDES, SIDES, st.sampled_from([64, 128, 512]), st.integers(0, 511)).filter(

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from closeup_ns.rendering.cpu import rasterize_cpu
+from closeup_ns.rendering.cpu.gaussians import rasterize_cpu
 from closeup_ns.rendering.kernels import Kernels
-from closeup_ns.rendering.reference import rasterize_reference
+from closeup_ns.rendering.reference.gaussians import rasterize_reference
 from closeup_ns.rendering.request import RasterRequest
 
 Render = Callable[[RasterRequest], tuple[Tensor, Tensor, dict[str, Any]]]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from closeup_ns.rendering.backend import kernels_available
-from closeup_ns.rendering.cpu_2d_blend import BlendSurfels, SurfelBlendInput
+from closeup_ns.rendering.cpu.surfel_blend import BlendSurfels, SurfelBlendInput
 from closeup_ns.rendering.kernels import load_kernels
-from closeup_ns.rendering.reference_2d import rasterize_reference_2d
+from closeup_ns.rendering.reference.surfels import rasterize_reference_2d
 
 from .scenes_2d import in_dtype, make_surfel_request
 

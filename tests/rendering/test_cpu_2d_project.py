@@ -13,10 +13,10 @@ from torch import Tensor
 
 from closeup_ns.rendering.backend import kernels_available
 from closeup_ns.rendering.build import runnable_variants
-from closeup_ns.rendering.cpu import camera_floats
-from closeup_ns.rendering.cpu_2d_project import ProjectSurfels
+from closeup_ns.rendering.cpu.gaussians import camera_floats
+from closeup_ns.rendering.cpu.surfel_projection import ProjectSurfels
 from closeup_ns.rendering.kernels import load_kernels
-from closeup_ns.rendering.reference import rotation_matrices
+from closeup_ns.rendering.reference.gaussians import rotation_matrices
 from closeup_ns.rendering.request import RasterRequest
 
 from .scenes import make_request

@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from closeup_ns.rendering.backend import kernels_available
-from closeup_ns.rendering.reference import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, rasterize_reference
+from closeup_ns.rendering.reference.gaussians import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, rasterize_reference
 from closeup_ns.rendering.request import RasterRequest
 
 from .scenes import LEAVES, Render, on_kernels

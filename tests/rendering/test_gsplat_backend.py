@@ -13,7 +13,7 @@ from gsplat.strategy import DefaultStrategy
 from closeup_ns.rendering.backend import kernels_available
 from closeup_ns.rendering.gsplat_backend import gsplat_arguments
 from closeup_ns.rendering.rasterize import rasterization
-from closeup_ns.rendering.reference import _project_camera, spherical_harmonics
+from closeup_ns.rendering.reference.gaussians import _project_camera, spherical_harmonics
 
 from .scenes import make_request
 

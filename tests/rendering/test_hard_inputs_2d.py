@@ -10,7 +10,7 @@ import torch
 
 from closeup_ns.rendering.backend import kernels_available
 from closeup_ns.rendering.checks import DEBUG_VARIABLE, MAX_SIDE
-from closeup_ns.rendering.cpu_2d import rasterize_cpu_2d
+from closeup_ns.rendering.cpu.surfels import rasterize_cpu_2d
 from closeup_ns.rendering.rasterize_2d import SurfelRender, rasterization_2dgs
 from closeup_ns.rendering.request_2d import SurfelImages, SurfelRequest
 

@@ -10,9 +10,9 @@ import torch
 from gsplat.cuda import _torch_impl_2dgs as gsplat_torch
 from torch import Tensor
 
-from closeup_ns.rendering import reference_2d
-from closeup_ns.rendering.reference import rotation_matrices
-from closeup_ns.rendering.reference_2d import rasterize_reference_2d
+from closeup_ns.rendering.reference import surfels as reference_2d
+from closeup_ns.rendering.reference.gaussians import rotation_matrices
+from closeup_ns.rendering.reference.surfels import rasterize_reference_2d
 from closeup_ns.rendering.request_2d import SurfelRequest
 
 from .scenes_2d import OUTPUTS, in_dtype, make_surfel_request, one_disc, pixel_rays, quaternion, random_loss

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from closeup_ns.planning.plan import KnownView, RoundPlan
-from closeup_ns.rounds.contact_sheet import SheetRow, save_contact_sheet
+from closeup_ns.rounds.reporting.contact_sheet import SheetRow, save_contact_sheet
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.views.view import View, look_at
 from tests.stored import a_view

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from closeup_ns.refine.footprint import as_photographed
+from closeup_ns.refine.judging.footprint import as_photographed
 from closeup_ns.report.facts import read_run
 from closeup_ns.report.images import Embedded, embed, embed_mark, embed_sheet
 from tests.report.made_up import write_run

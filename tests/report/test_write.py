@@ -176,16 +176,24 @@ def in_plan(change):
 
 
 BAD_FILES = {
-    "seconds that are no mapping": ("report.json", changed(seconds=["no"]), "report.json: seconds is"),
+    "seconds that are no mapping": ("report.json", changed(seconds=["no"]), "report.json cannot be read .seconds is"),
     "infinite seconds": ("report.json", changed(seconds={"plan": float("inf")}), "report.json"),
-    "a kernel that is a number": ("report.json", changed(kernel=3), "report.json: kernel is 3"),
+    "a kernel that is a number": ("report.json", changed(kernel=3), "report.json cannot be read .kernel is 3"),
     "no object as report": ("report.json", lambda content: [], "report.json"),
-    "an empty plan": ("plan.json", lambda content: {"plans": [{}]}, "plan.json: plans.0.target is|plan.json"),
+    "an empty plan": (
+        "plan.json",
+        lambda content: {"plans": [{}]},
+        "plan.json cannot be read .plans.0.target is|plan.json",
+    ),
     "targets that are a number": ("../targets.json", lambda content: {"targets": 1}, "targets.json"),
     "a target of NaN": ("../targets.json", lambda c: {"targets": [{"point": [0, 1, float("nan")]}]}, "targets.json"),
     "a schedule of words": ("../schedule.json", lambda content: {"rounds": "many"}, "schedule.json"),
     "an anchor without camera": ("plan.json", in_plan(changed(anchors=[{"name": "x"}])), "plan.json"),
-    "a radius of nought": ("plan.json", in_plan(changed(radius=0)), "plan.json: plans.0.radius is 0|plan.json"),
+    "a radius of nought": (
+        "plan.json",
+        in_plan(changed(radius=0)),
+        "plan.json cannot be read .plans.0.radius is 0|plan.json",
+    ),
     "a pose of two rows": ("plan.json", in_plan(changed(updates=[{"c2w": [[0] * 4] * 2}])), "plan.json"),
     "a verdict without word": ("verdict.json", lambda content: {}, "verdict.json"),
     "a verdict of words": ("verdict.json", changed(photographs_round="x"), "verdict.json"),

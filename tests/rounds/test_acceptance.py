@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closeup_ns.rounds import acceptance
-from closeup_ns.rounds.acceptance import (
+from closeup_ns.rounds.trials import acceptance
+from closeup_ns.rounds.trials.acceptance import (
     HELD_OUT_SHARE,
     SET_ASIDE_BLOCK,
     Candidate,

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from closeup_ns.errors import DiskError
-from closeup_ns.rounds.contact_sheet import (
+from closeup_ns.rounds.reporting.contact_sheet import (
     BACKGROUND,
     CAPTION,
     COLORS,

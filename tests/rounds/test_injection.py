@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from closeup_ns.model.strategy import NEVER
-from closeup_ns.refine.footprint import as_photographed
+from closeup_ns.refine.judging.footprint import as_photographed
 from closeup_ns.rounds.injection import fine_tuning_strategy, injected_view, with_real_colors
 from closeup_ns.rounds.settings import FineTuneConfig
 from closeup_ns.rounds.store.view import PassRecord, StoredView

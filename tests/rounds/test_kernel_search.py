@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from closeup_ns.model.kernel import PixelKernel
-from closeup_ns.rounds import kernel_search
-from closeup_ns.rounds.kernel_search import climb, held_out_indices, nearest, search_kernel
+from closeup_ns.rounds.trials import kernel_search
+from closeup_ns.rounds.trials.kernel_search import climb, held_out_indices, nearest, search_kernel
 from closeup_ns.studio.trainer import CloseupTrainer
 from tests.rounds.test_trial import state_of
 from tests.tiny import run_in

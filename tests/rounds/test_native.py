@@ -11,9 +11,9 @@ import torch
 from nerfstudio.cameras.camera_utils import fisheye624_unproject_helper
 
 from closeup_ns.data.originals import Original
-from closeup_ns.rendering.types import Rendered
 from closeup_ns.rounds.native import crop_view, cut, cut_mask, native_rounds, plan_crops
 from closeup_ns.views.lens import Lens
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 
 WIDTH, HEIGHT = 640, 480

@@ -14,7 +14,7 @@ import torch
 
 from closeup_ns.errors import PlanningError, RefinerError, RefinerOutOfMemory
 from closeup_ns.planning.plan import RoundPlan
-from closeup_ns.refine.refiner import RefinedView, RefineRequest
+from closeup_ns.refine.protocol import RefinedView, RefineRequest
 from closeup_ns.rounds.injection import with_real_colors
 from closeup_ns.rounds.known import believed_views, observations
 from closeup_ns.rounds.refine_step import Refinement, refine_round
@@ -167,7 +167,7 @@ def test_a_view_that_fails_falls_back_and_is_no_reference(tmp_path: Path, capsys
 
 def test_a_failed_view_without_reliable_pixels_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = a_run()
-    monkeypatch.setattr("closeup_ns.refine.gate.MIN_RELIABLE_PIXELS", 10**6)
+    monkeypatch.setattr("closeup_ns.refine.judging.gate.MIN_RELIABLE_PIXELS", 10**6)
     store = refined(tmp_path, JointRefiner(t0_update_00=failing), run=run)
     assert store.load_view(1, "t0_update_00").decision.verdict == "rejected"
 

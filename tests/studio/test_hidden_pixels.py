@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from closeup_ns.rounds.acceptance import RoundVerdict, decide
 from closeup_ns.rounds.known import observations
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.rounds.trial import eval_psnr, photograph_psnr
+from closeup_ns.rounds.trials.acceptance import RoundVerdict, decide
+from closeup_ns.rounds.trials.trial import eval_psnr, photograph_psnr
 from closeup_ns.studio.datamanager import CloseupDatamanager
 from closeup_ns.studio.trainer import CloseupTrainer
-from closeup_ns.viewer.evidence import gather_evidence
+from closeup_ns.viewer.picture.evidence import gather_evidence
 from tests.data.folders import save_image
 from tests.integration.captures import write_transforms
 from tests.trainers import MakeTrainer
@@ -94,7 +94,7 @@ def test_hidden_pixels_and_those_beside_them_back_nothing(way: str, tmp_path: Pa
         shown = pipeline.datamanager.shown(index)
         assert shown is not None and torch.equal(shown, ~wide)
     store = RoundStore(tmp_path / "none")
-    evidence = gather_evidence(pipeline, store, pipeline.model.render_view, long_side=32, limit=2)
+    evidence = gather_evidence(pipeline.as_run(), store, pipeline.model.render_view, long_side=32, limit=2)
     for photograph in evidence.photographs:
         assert (photograph.depth[4:17, 10:23] == 0).all() and (photograph.depth[:3] > 0).any()
 

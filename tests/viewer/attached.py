@@ -14,7 +14,6 @@ import torch
 import viser
 
 from closeup_ns.planning.target import Target
-from closeup_ns.rendering.types import Rendered, Renderer
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.control import CloseupViewerControl
 from closeup_ns.views.view import View
@@ -52,7 +51,8 @@ def attached(
         assert may_render.wait(60)
         return render(view)
 
-    control = CloseupViewerControl(cast(Any, _pipeline(patient, rounds)))
+    control = CloseupViewerControl(cast(Any, _run(patient, rounds)))
+    control.rounds = rounds
     port = free_port()
     server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
     viewer = _viewer(server, folder, lock, trainer)
@@ -72,12 +72,12 @@ def attached(
         server.stop()
 
 
-def _pipeline(render: Renderer, rounds: Any) -> SimpleNamespace:
+def _run(render: Renderer, rounds: Any) -> SimpleNamespace:
     data = SimpleNamespace(photograph_names=lambda: ["a.png", "b.png", "c.png", "d.png"], train_views=lambda: VIEWS)
     schedule = rounds.schedule if rounds else SimpleNamespace(round_steps=1, base_steps=10)
-    config = SimpleNamespace(schedule=schedule, target=SimpleNamespace())
+    settings = SimpleNamespace(schedule=schedule, target=SimpleNamespace())
     model = SimpleNamespace(render_view=render, step=0)
-    return SimpleNamespace(datamanager=data, config=config, model=model, device="cpu", rounds=rounds)
+    return SimpleNamespace(photographs=data, settings=settings, model=model, device="cpu")
 
 
 def _viewer(server: viser.ViserServer, folder: Path, lock: threading.Lock, trainer: Any) -> SimpleNamespace:

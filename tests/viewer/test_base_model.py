@@ -9,7 +9,7 @@ import torch
 
 from closeup_ns.errors import CheckpointError
 from closeup_ns.studio.trainer import CloseupTrainer
-from closeup_ns.viewer.base_model import BaseModel, base_checkpoint
+from closeup_ns.viewer.picture.base_model import BaseModel, base_checkpoint
 
 
 def test_the_base_model_is_shown_and_then_forgotten(trainer: CloseupTrainer) -> None:

@@ -18,9 +18,9 @@ from closeup_ns.planning.target import Target
 from closeup_ns.rounds.next_round import NextRound
 from closeup_ns.rounds.schedule import ScheduleConfig
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.viewer.evidence import Evidence
 from closeup_ns.viewer.frustums import known_marks
 from closeup_ns.viewer.panel import BASE, REFINED, VIEWPORT, Actions
+from closeup_ns.viewer.picture.evidence import Evidence
 from closeup_ns.views.view import aim_at
 from tests.integration.browserless import pick
 from tests.scenes import analytic_renderer

@@ -20,42 +20,42 @@ TARGET = Target(torch.tensor([0.5, -1.0, 4.0]), 4.0, 0.9, "a click")
 TRAINING = cast(Any, SimpleNamespace(training_state="training"))
 
 
-def a_pipeline(each: int = 10, step: int = 0) -> Any:
+def a_run(each: int = 10, step: int = 0) -> Any:
     schedule = ScheduleConfig(100, 2, each)
     rounds = SimpleNamespace(next_round=NextRound(), targets=[], stage="", schedule=schedule, next_step=step)
     config = SimpleNamespace(schedule=schedule, target=TargetConfig(pixel=("a.png:1:2",)))
-    return SimpleNamespace(config=config, rounds=rounds)
+    return SimpleNamespace(settings=config, rounds=rounds)
 
 
 def test_a_finished_run_says_why_not_and_what_to_do() -> None:
-    assert "--load-dir" in str(why_no_rounds(a_pipeline(), None))
-    assert "without rounds" in str(why_no_rounds(a_pipeline(each=0), TRAINING))
-    assert why_no_rounds(a_pipeline(), TRAINING) is None
+    assert "--load-dir" in str(why_no_rounds(a_run().settings.schedule, None))
+    assert "without rounds" in str(why_no_rounds(a_run(each=0).settings.schedule, TRAINING))
+    assert why_no_rounds(a_run().settings.schedule, TRAINING) is None
 
 
 def test_the_wish_takes_the_target_that_was_clicked(tmp_path: Path) -> None:
-    pipeline = a_pipeline()
-    words = wish(pipeline, TRAINING, RoundStore(tmp_path), TARGET)
-    assert pipeline.rounds.next_round.wanted and words == "Asked for at step 0: it starts before the next step."
-    assert pipeline.config.target.xyz == ((0.5, -1.0, 4.0),) and pipeline.config.target.pixel == ()
+    run = a_run()
+    words = wish(run, run.rounds, TRAINING, RoundStore(tmp_path), TARGET)
+    assert run.rounds.next_round.wanted and words == "Asked for at step 0: it starts before the next step."
+    assert run.settings.target.xyz == ((0.5, -1.0, 4.0),) and run.settings.target.pixel == ()
 
 
 def test_rounds_that_have_begun_keep_their_target_and_say_so(tmp_path: Path) -> None:
-    pipeline, store = a_pipeline(), RoundStore(tmp_path)
+    run, store = a_run(), RoundStore(tmp_path)
     store.save_targets([TARGET.to_dict()])
-    words = wish(pipeline, TRAINING, store, TARGET)
-    assert "another one needs a new run" in words and pipeline.config.target.xyz == ()
-    assert pipeline.rounds.next_round.wanted
+    words = wish(run, run.rounds, TRAINING, store, TARGET)
+    assert "another one needs a new run" in words and run.settings.target.xyz == ()
+    assert run.rounds.next_round.wanted
 
 
 def test_without_training_nothing_is_wished_for(tmp_path: Path) -> None:
-    pipeline = a_pipeline()
-    assert "Only while training" in wish(pipeline, None, RoundStore(tmp_path), TARGET)
-    assert not pipeline.rounds.next_round.wanted
+    run = a_run()
+    assert "Only while training" in wish(run, run.rounds, None, RoundStore(tmp_path), TARGET)
+    assert not run.rounds.next_round.wanted
 
 
 def test_a_pause_is_said_for_as_long_as_a_round_waits_for_its_end() -> None:
-    rounds, trainer = a_pipeline().rounds, cast(Any, SimpleNamespace(training_state="paused"))
+    rounds, trainer = a_run().rounds, cast(Any, SimpleNamespace(training_state="paused"))
     assert waits(rounds, trainer) is None
     rounds.next_round.ask()
     assert "paused: resume it" in str(waits(rounds, trainer))
@@ -74,10 +74,10 @@ def test_a_pause_is_said_for_as_long_as_a_round_waits_for_its_end() -> None:
 )
 def test_when_a_round_starts_that_is_asked_for(tmp_path: Path, step: int, words: str, number: int) -> None:
     """In the base phase, in round 1 of 2, in the last, and when all are over; as it is granted then."""
-    pipeline = a_pipeline(step=step)
-    schedule, store = pipeline.rounds.schedule, RoundStore(tmp_path)
-    assert wish(pipeline, TRAINING, store, None) == words and asked_round(schedule, step) == number
-    pipeline.rounds.next_round.grant(schedule, store, step, lambda step: None)
+    run = a_run(step=step)
+    schedule, store = run.rounds.schedule, RoundStore(tmp_path)
+    assert wish(run, run.rounds, TRAINING, store, None) == words and asked_round(schedule, step) == number
+    run.rounds.next_round.grant(schedule, store, step, lambda at: None)
     start = schedule.round_start(number)
     assert schedule.round_at(start) == number and (start == step) == ("next step" in words)
 
@@ -91,7 +91,7 @@ def test_when_a_round_starts_that_is_asked_for(tmp_path: Path, step: int, words:
     ],
 )
 def test_progress_in_words(step: int, words: str) -> None:
-    rounds = a_pipeline(step=step).rounds
+    rounds = a_run(step=step).rounds
     assert progress(rounds) == words
     rounds.next_round.ask()
     assert progress(rounds).startswith("Asked for")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from closeup_ns.viewer.overlays import (
+from closeup_ns.viewer.picture.overlays import (
     GENERATED,
     NOTHING,
     REAL,

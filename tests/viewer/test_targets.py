@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from closeup_ns.errors import PlanningError
-from closeup_ns.rendering.types import Rendered
 from closeup_ns.viewer.targets import describe, target_from_click
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View, aim_at
 from closeup_ns.views.warp import project
 from tests.scenes import analytic_renderer, facing_views

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.registration import compose, displacement, moved, register
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 from tests.scenes import analytic_renderer, facing_views
 

@@ -13,9 +13,8 @@ from PIL import Image
 from closeup_ns.data.capture import Frame, Intrinsics, PointCloud
 from closeup_ns.data.dataparser import CloseupDataParserConfig, load_capture, split_indices
 from closeup_ns.errors import DataError
+from closeup_ns.views.opengl import flipped
 from closeup_ns.views.view import View
-
-_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +76,7 @@ def _photograph(frame: Frame, path: Path, image_side: int) -> Photograph:
         factor = image_side / max(height, width)
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-    view = View(torch.from_numpy(K), torch.from_numpy(frame.c2w @ _OPENGL), width, height)
+    view = View(torch.from_numpy(K), torch.from_numpy(flipped(frame.c2w)), width, height)
     return Photograph(path.stem, view.scaled_to(image.shape[1], image.shape[0]), image)
 
 

@@ -19,10 +19,10 @@ from closeup_ns.bench.scenes.protocol import Scene
 from closeup_ns.bench.scenes.splits import Split, closer_views, looked_at, point_at_pixel, split_by_distance
 from closeup_ns.data.capture import PointCloud
 from closeup_ns.data.dataparser import CloseupDataParserConfig
-from closeup_ns.data.demo_write import write_photograph, write_points, write_transforms
+from closeup_ns.data.demo.write import write_photograph, write_points, write_transforms
 from closeup_ns.data.eval_cameras import EvalCamera, read_cameras, write_cameras
 from closeup_ns.errors import DataError
-from closeup_ns.schema import read_as
+from closeup_ns.reading import read_json
 from closeup_ns.views.view import View
 
 FRONTIER = "frontier.json"
@@ -59,12 +59,12 @@ def prepare_scene(protocol: str, scene: Scene, data: Path, folder: Path) -> Prep
 
 def _render(protocol: str, scene: Scene, folder: Path) -> SceneRecord:
     """The demo scene: photographs and truth are rendered."""
-    from closeup_ns.data.demo_scene import DemoNote, write_demo_scene  # it needs Mitsuba, which others do not
+    from closeup_ns.data.demo.scene import DemoNote, write_demo_scene  # it needs Mitsuba, which others do not
 
     made = scene.rendered
     write_demo_scene(folder, made.seed, made.far_photos, made.size, made.closeups, made.finer)
     capture = folder / "capture"
-    note = read_as(DemoNote, folder / "demo.json", f"Remove {folder}")
+    note = read_json(folder / "demo.json", DemoNote, f"Remove {folder}")
     cameras = []
     for camera in read_cameras(capture / "transforms.json"):
         if camera.truth is not None and camera.truth.name in note.held_out:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from closeup_ns.atomic import write_json
 from closeup_ns.data.eval_cameras import EvalCamera, read_cameras
-from closeup_ns.schema import read_as
+from closeup_ns.reading import read_json
 
 
 @dataclass(frozen=True)
@@ -73,4 +73,4 @@ class PreparedScene:
 def read_scene(folder: Path) -> PreparedScene:
     """Read a prepared scene. DataError where it is missing, unfinished or damaged."""
     remedy = f"Remove {folder}, and the bench prepares it again"
-    return PreparedScene(read_as(SceneRecord, folder / "scene.json", remedy), folder)
+    return PreparedScene(read_json(folder / "scene.json", SceneRecord, remedy), folder)

@@ -14,7 +14,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from closeup_ns.errors import DataError
-from closeup_ns.schema import CLOSED, checked, read_plain
+from closeup_ns.reading import CLOSED, checked, read_json
 
 FOLDER = Path(__file__).parents[1] / "protocols"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
@@ -127,7 +127,7 @@ def load_protocol(name: str, **changes: Any) -> Protocol:
             f"there is no protocol {name!r}; there are {', '.join(protocol_names())}, or the path of a .yaml file"
         )
     path = Path(name) if own else FOLDER / f"{name}.yaml"
-    content = checked(dict[str, Any], read_plain(path, _REMEDY), path, _REMEDY)
+    content = read_json(path, dict[str, Any], _REMEDY)
     entries = checked(list[dict[str, Any]], content.get("scenes"), f"{path}: scenes", _REMEDY)
     common = {key: value for key, value in content.items() if key not in ("name", "summary", "scenes")}
     given = {key: value for key, value in changes.items() if value is not None}

@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from closeup_ns.refine.color import match_wavelet
-from closeup_ns.refine.filters import opened
-from closeup_ns.refine.masks import mask_picture
+from closeup_ns.refine.imaging.color import match_wavelet
+from closeup_ns.refine.imaging.filters import opened
+from closeup_ns.refine.imaging.sizes import CELL, Tile, blend, cut, resized, tiles
+from closeup_ns.refine.judging.masks import mask_picture
 from closeup_ns.refine.options import See3DRefinerConfig
-from closeup_ns.refine.refiner import GuideImage
+from closeup_ns.refine.protocol import GuideImage
 from closeup_ns.refine.see3d.references import reference_crops, surface_points
 from closeup_ns.refine.see3d.stage import Stage
 from closeup_ns.refine.seeds import seeded
-from closeup_ns.refine.sizes import CELL, Tile, blend, cut, resized, tiles
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 
 LATENT_CHANNELS = 4
@@ -201,6 +201,6 @@ def _start_noise(name: str, windows: Sequence[Tile], seed: int) -> Float[Tensor,
 
 
 def _of_tile(noise: Float[Tensor, "4 h w"], tile: Tile) -> Float[Tensor, "4 y x"]:
-    """Tiles start at whole cells (`closeup_ns.refine.sizes.tiles`)."""
+    """Tiles start at whole cells (`closeup_ns.refine.imaging.sizes.tiles`)."""
     top, left = tile.top // CELL, tile.left // CELL
     return noise[:, top : top + tile.height // CELL, left : left + tile.width // CELL]

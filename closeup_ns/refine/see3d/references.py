@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from closeup_ns.refine.refiner import GuideImage
+from closeup_ns.refine.imaging.sizes import Tile, cut, resized
+from closeup_ns.refine.protocol import GuideImage
 from closeup_ns.refine.results import SOLID_ALPHA
-from closeup_ns.refine.sizes import Tile, cut, resized
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import inside, pixel_grid, project, sample, unproject
 

@@ -20,16 +20,16 @@ from torch import Tensor
 from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.refine import progress
 from closeup_ns.refine.chunking import covering
+from closeup_ns.refine.imaging.sizes import Tile
 from closeup_ns.refine.libraries import out_of_memory, precision_name, torch_dtype
 from closeup_ns.refine.options import See3DRefinerConfig
-from closeup_ns.refine.refiner import GuideImage, RefinedView, RefineRequest
+from closeup_ns.refine.protocol import GuideImage, RefinedView, RefineRequest
 from closeup_ns.refine.results import failed, generated
 from closeup_ns.refine.see3d.joint import Joint, JointModel, Target, refine_jointly
 from closeup_ns.refine.see3d.references import shown_share, surface_points
 from closeup_ns.refine.see3d.schedule import TRAIN_STEPS
 from closeup_ns.refine.see3d.stage import BASE, SR, Stage
 from closeup_ns.refine.see3d.weights import UNetName, faults, require_packages, weights_folder
-from closeup_ns.refine.sizes import Tile
 
 Load = Callable[[See3DRefinerConfig, UNetName, torch.device], JointModel]
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
+from typing_extensions import TypedDict
 
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.planning.plan import KnownView, RoundPlan
 from closeup_ns.planning.target import Target
 from closeup_ns.reading import read_json, reading
 from closeup_ns.rounds.store.view import from_header
+from closeup_ns.views.opengl import flipped
 from closeup_ns.views.view import View
 
 BEGIN_ANEW = "Restore it from a copy of the run, or delete rounds/ and resume from a checkpoint before round 1"
 REPEAT_ROUND = "Restore it from a copy of the run, or delete the round's folder and resume from a checkpoint before it"
 
-FLIP = (1.0, -1.0, -1.0, 1.0)
-"""OpenCV's camera axes to OpenGL's, and back."""
 MOST_STEPS = 10**9
 """More than any training takes."""
 
@@ -97,7 +97,7 @@ class _Native(TypedDict):
 def view_of_frame(frame: Mapping[str, Any]) -> View:
     """The camera of a nerfstudio frame with intrinsics of its own. CloseupError where it is none."""
     K = [[frame["fl_x"], 0, frame["cx"]], [0, frame["fl_y"], frame["cy"]], [0, 0, 1]]
-    c2w = (torch.tensor(frame["transform_matrix"]) * torch.tensor(FLIP)).tolist()
+    c2w = flipped(torch.tensor(frame["transform_matrix"])).tolist()
     return View.from_dict({"K": K, "c2w": c2w, "width": frame["w"], "height": frame["h"]})
 
 

@@ -30,7 +30,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from closeup_ns.atomic import atomic_path, write_json
@@ -39,6 +38,7 @@ from closeup_ns.reading import reading
 from closeup_ns.rounds.store import layout
 from closeup_ns.rounds.store.layout import load
 from closeup_ns.rounds.store.view import StoredView, quantised, read_exact, view_header, write_exact, write_png
+from closeup_ns.views.opengl import flipped
 from closeup_ns.views.view import View
 
 VIEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -316,10 +316,9 @@ def _same(found: Any, wanted: Any) -> bool:
 def _frame(name: str, header: dict[str, Any]) -> dict[str, Any]:
     """A nerfstudio frame: OpenGL camera-to-world in the model's world frame, intrinsics of its own."""
     view, files = View.from_dict(header["view"]), _files(name)
-    flip = torch.tensor(layout.FLIP, dtype=view.c2w.dtype)
     return {
         "file_path": files["image"],
-        "transform_matrix": (view.c2w * flip).tolist(),
+        "transform_matrix": flipped(view.c2w).tolist(),
         "fl_x": float(view.K[0, 0]),
         "fl_y": float(view.K[1, 1]),
         "cx": float(view.K[0, 2]),

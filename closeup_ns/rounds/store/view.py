@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from closeup_ns.reading import build
-from closeup_ns.refine.gate import GateDecision
+from closeup_ns.refine.judging.gate import GateDecision
 from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.view import View
 

@@ -14,11 +14,11 @@ from rich.console import Console
 from torch import Tensor
 
 from closeup_ns.refine.options import See3DRefinerConfig
-from closeup_ns.refine.refiner import GuideImage, RefineRequest
+from closeup_ns.refine.protocol import GuideImage, RefineRequest
 from closeup_ns.refine.see3d.refiner import See3DRefiner
 from closeup_ns.refine.see3d.stage import BASE, Stage
-from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.reliability import ReliablePixels
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 from tests.refine.scene import WALL, camera, seen
 

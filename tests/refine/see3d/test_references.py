@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from closeup_ns.refine.refiner import GuideImage
+from closeup_ns.refine.imaging.sizes import Tile, cut, tiles
+from closeup_ns.refine.protocol import GuideImage
 from closeup_ns.refine.see3d.references import (
     Window,
     reference_crop,
@@ -17,8 +18,7 @@ from closeup_ns.refine.see3d.references import (
     shown_share,
     surface_points,
 )
-from closeup_ns.refine.sizes import Tile, cut, tiles
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import project, unproject
 from tests.refine.scene import BOX, WALL, camera, close_up, seen

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from closeup_ns.errors import RefinerError
-from closeup_ns.refine.refiner import GuideImage, Refiner, RefineRequest
+from closeup_ns.refine.protocol import GuideImage, Refiner, RefineRequest
 from closeup_ns.refine.see3d.stage import SR
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 from tests.refine.scene import camera
 from tests.refine.see3d.stub_model import Call, Stub, close, guides, known, refiner, request, with_masks

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.refine.options import See3DRefinerConfig
-from closeup_ns.refine.refiner import GuideImage, RefinerConfig, check_refiner
+from closeup_ns.refine.protocol import GuideImage
+from closeup_ns.refine.refiner import RefinerConfig, check_refiner
 from closeup_ns.refine.see3d.refiner import See3DRefiner
 from tests.refine.scene import camera
 from tests.refine.see3d.stub_model import CPU, SMALL, Call, Stub, refiner, request, with_masks

@@ -10,24 +10,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from nerfstudio.viewer.utils import CameraState, get_camera
 from torch import Tensor
 
 from closeup_ns.model.cameras import view_of
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.viewer.base_model import BaseModel, base_checkpoint
-from closeup_ns.viewer.evidence import Evidence, gather_evidence
-from closeup_ns.viewer.overlays import Backing, backing, draw, draw_target, side_by_side
 from closeup_ns.viewer.panel import BASE, REFINED
+from closeup_ns.viewer.picture.base_model import BaseModel, base_checkpoint
+from closeup_ns.viewer.picture.evidence import Evidence, gather_evidence
+from closeup_ns.viewer.picture.overlays import Backing, backing, draw, draw_target, side_by_side
 from closeup_ns.viewer.worker import Worker
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
-
-if TYPE_CHECKING:
-    from closeup_ns.studio.pipeline import CloseupPipeline
 
 MASK_SIZE = 160
 """Long side, in pixels, at which reliable pixels and provenance are measured. Larger is finer and slower."""
@@ -43,7 +41,7 @@ class Frames:
 
     def __init__(
         self,
-        pipeline: CloseupPipeline,
+        run: Run,
         store: RoundStore,
         worker: Worker,
         render: Renderer,
@@ -58,7 +56,7 @@ class Frames:
             changed: called from the worker when the next frame would look different.
             say: tells the person who looks.
         """
-        self.pipeline, self.store, self.worker = pipeline, store, worker
+        self.run, self.store, self.worker = run, store, worker
         self.render, self.lock, self.changed, self.say = render, lock, changed, say
         self.model, self.reliable, self.provenance = REFINED, False, False
         self.target: Tensor | None = None
@@ -76,10 +74,10 @@ class Frames:
         """
         if self.base is None:
             saved = self.store.load_schedule() or {}
-            steps = saved.get("base_steps", self.pipeline.config.schedule.base_steps)
+            steps = saved.get("base_steps", self.run.settings.schedule.base_steps)
             path = base_checkpoint(self.store.root.parent / "nerfstudio_models", steps)
             self.say("loading the base model")
-            self.base = BaseModel.load(path, self.pipeline.device)
+            self.base = BaseModel.load(path, self.run.device)
         self.say("")
         self.changed()
 
@@ -102,7 +100,7 @@ class Frames:
 
     @torch.no_grad()
     def _render_base(self, base: BaseModel, state: CameraState, like: Tensor, crop: Any) -> Tensor:
-        model = self.pipeline.model
+        model = self.run.model
         camera = get_camera(state, like.shape[0], like.shape[1]).to(model.device)
         with self.lock():
             was_training = model.training
@@ -122,10 +120,10 @@ class Frames:
         return found
 
     def _measure(self, key: tuple[float, ...], state: CameraState) -> None:
-        pipeline, size = self.pipeline, MASK_SIZE
-        if self.evidence is None or abs(pipeline.model.step - self._evidence_step) > _STALE_STEPS:
-            self._evidence_step = pipeline.model.step
-            self.evidence = gather_evidence(pipeline, self.store, self.render, size, PHOTOGRAPHS, self.say)
+        run, size = self.run, MASK_SIZE
+        if self.evidence is None or abs(run.model.step - self._evidence_step) > _STALE_STEPS:
+            self._evidence_step = run.model.step
+            self.evidence = gather_evidence(run, self.store, self.render, size, PHOTOGRAPHS, self.say)
             self._found.clear()
         view = self._small_view(state, size)
         self._found[key] = backing(view, self.render(view), self.evidence.photographs, self.evidence.generated)
@@ -138,7 +136,7 @@ class Frames:
     def _small_view(self, state: CameraState, long_side: int) -> View:
         width = max(2, round(long_side * min(1.0, state.aspect)))
         height = max(2, round(long_side / max(1.0, state.aspect)))
-        return view_of(get_camera(state, height, width).reshape((1,)), 0).to(self.pipeline.device)
+        return view_of(get_camera(state, height, width).reshape((1,)), 0).to(self.run.device)
 
     def forget(self) -> None:
         """A round changed what there is to ask."""

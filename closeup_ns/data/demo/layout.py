@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from closeup_ns.data import demo_textures as textures
-from closeup_ns.data.demo_textures import LABEL_MM, SHEET_MM, Texture
+from closeup_ns.data.demo import textures
+from closeup_ns.data.demo.textures import LABEL_MM, SHEET_MM, Texture
 
 Points = NDArray[np.float64]
 

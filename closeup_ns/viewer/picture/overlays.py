@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from closeup_ns.rendering.types import Rendered
 from closeup_ns.views.reliability import ALPHA, DEPTH_REL, NEAR, Observation, reliable_pixels
+from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import backproject, inside, project, sample
 

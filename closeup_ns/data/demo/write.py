@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from closeup_ns.atomic import atomic_path, write_json
-from closeup_ns.data.demo_layout import Points
+from closeup_ns.data.demo.layout import Points
+from closeup_ns.views.opengl import flipped
 from closeup_ns.views.view import View
-
-_OPENGL = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
 
 
 def write_photograph(path: Path, image: NDArray[np.uint8], jpeg_quality: int = 92) -> None:
@@ -48,7 +46,7 @@ def write_transforms(folder: Path, frames: Sequence[tuple[str, View]], extra: Ma
             "file_path": path, "w": view.width, "h": view.height,
             "fl_x": float(view.K[0, 0]), "fl_y": float(view.K[1, 1]),
             "cx": float(view.K[0, 2]), "cy": float(view.K[1, 2]),
-            "transform_matrix": (view.c2w.double() * _OPENGL).tolist(),
+            "transform_matrix": flipped(view.c2w.double()).tolist(),
         }
         for path, view in frames
     ]  # fmt: skip

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from closeup_ns.refine.filters import opened
-from closeup_ns.refine.sizes import CELL
+from closeup_ns.refine.imaging.filters import opened
+from closeup_ns.refine.imaging.sizes import CELL
 
 
 @dataclass(frozen=True, eq=False)

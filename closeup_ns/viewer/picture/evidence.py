@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from closeup_ns.rendering.types import Renderer
+from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.viewer.overlays import GeneratedView
+from closeup_ns.viewer.picture.overlays import GeneratedView
 from closeup_ns.views.reliability import Observation
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
-
-if TYPE_CHECKING:
-    from closeup_ns.studio.pipeline import CloseupPipeline
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +28,7 @@ class Evidence:
 
 @torch.no_grad()
 def gather_evidence(
-    pipeline: CloseupPipeline,
+    run: Run,
     store: RoundStore,
     render: Renderer,
     long_side: int,
@@ -42,8 +39,8 @@ def gather_evidence(
 
     ``render`` takes the viewer's lock for one small image at a time, so that nobody waits for longer than a frame.
     """
-    data, model = pipeline.datamanager, pipeline.model
-    count = len(data.train_dataset)
+    data, model = run.photographs, run.model
+    count = len(data.photograph_names())
     chosen = torch.linspace(0, count - 1, min(limit, count)).round().long().unique().tolist()
     photographs = []
     for done, index in enumerate(chosen):
@@ -66,8 +63,8 @@ def gather_evidence(
                 continue
             say(f"looking at round {number}, {name}")
             stored = store.load_view(number, name)
-            view = stored.view.to(pipeline.device).resized(long_side)
-            real = shrunk(stored.real.float()[..., None].to(pipeline.device), view)[..., 0] > 0.5
+            view = stored.view.to(run.device).resized(long_side)
+            real = shrunk(stored.real.float()[..., None].to(run.device), view)[..., 0] > 0.5
             generated.append(GeneratedView(view, render(view).depth, real))
     return Evidence(photographs, generated)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from closeup_ns.refine.external import Picture, Program, file_names
 from closeup_ns.refine.options import CommandRefinerConfig
-from closeup_ns.refine.refiner import GuideImage, RefinedView, RefineRequest
+from closeup_ns.refine.programs.external import Picture, Program, file_names
+from closeup_ns.refine.protocol import GuideImage, RefinedView, RefineRequest
 from closeup_ns.refine.results import failed, generated
 from closeup_ns.views.view import View
 

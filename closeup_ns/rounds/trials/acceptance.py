@@ -18,9 +18,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from closeup_ns.reading import build
-from closeup_ns.refine.footprint import as_photographed
+from closeup_ns.refine.judging.footprint import as_photographed
 from closeup_ns.rounds.run import Run
-from closeup_ns.rounds.trial import native_psnr, photograph_psnr, restore_snapshot, run_steps, take_snapshot
+from closeup_ns.rounds.trials.trial import native_psnr, photograph_psnr, restore_snapshot, run_steps, take_snapshot
 from closeup_ns.rounds.views import InjectedView, NativeView
 from closeup_ns.views.psnr import mean_of_numbers, psnr
 from closeup_ns.views.view import View

@@ -12,21 +12,20 @@ import torch
 from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image
-from rich.markup import escape
 from torch import Tensor
 
-from closeup_ns.evaluation.provenance import provenance
 from closeup_ns.peak_memory import gpu_peak_mb, process_peak_mb
 from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.planning.target import Target
+from closeup_ns.provenance import provenance
 from closeup_ns.refine.refiner import build_refiner
 from closeup_ns.rendering.backend import describe_backend
-from closeup_ns.rounds.acceptance import RoundVerdict
-from closeup_ns.rounds.contact_sheet import SheetRow, save_contact_sheet
-from closeup_ns.rounds.held_out import HeldOut, held_out_crops, mean_psnr, save_sheet
+from closeup_ns.rounds.reporting.contact_sheet import SheetRow, save_contact_sheet
+from closeup_ns.rounds.reporting.held_out import HeldOut, held_out_crops, mean_psnr, save_sheet
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.store.view import in_figures
+from closeup_ns.rounds.trials.acceptance import RoundVerdict
 
 
 @dataclass
@@ -154,14 +153,3 @@ def show_round(run: Run, store: RoundStore, report: dict[str, Any], rows: Sequen
             f"{store.close_photographs(number)}",
             soft_wrap=True,
         )
-    write_page(store)
-
-
-def write_page(store: RoundStore) -> None:
-    """``rounds/report.html``, from the files alone. Hours of training do not end for want of a page: it says why."""
-    from closeup_ns.report.write import write_report
-
-    try:
-        CONSOLE.print(f"Report: {write_report(store.root.parent / 'config.yml')}", soft_wrap=True)
-    except Exception as error:
-        CONSOLE.print(f"[yellow]The report is not written: {escape(str(error))}. Later: closeup-gs report")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from closeup_ns.data.demo_layout import Points
+from closeup_ns.data.demo.layout import Points
 from closeup_ns.errors import PlanningError
 from closeup_ns.views.view import View, look_at
 

@@ -7,7 +7,6 @@ pixels alone, and what has no evidence at all is dropped. The decision is writte
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,14 +16,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from closeup_ns.reading import build
-from closeup_ns.refine.footprint import as_photographed
-from closeup_ns.refine.refiner import RefinedView
-from closeup_ns.rendering.types import Rendered
+from closeup_ns.refine.judging.footprint import as_photographed
+from closeup_ns.refine.protocol import RefinedView
+from closeup_ns.views.psnr import psnr
 from closeup_ns.views.reliability import ReliablePixels
+from closeup_ns.views.rendered import Rendered
 
 Verdict = Literal["accepted", "reliable_only", "rejected"]
-IDENTICAL_PSNR = 100.0
-"""What equal images score, dB: infinity cannot be written to JSON."""
 
 MAX_PSNR_DROP = 3.0
 """How much worse than the render, in dB, the refined view may match the sparse reliable pixels: 3 dB is as much
@@ -77,12 +75,6 @@ class GateDecision:
         return build(GateDecision, {name: value for name, value in content.items() if name != "accepted"})
 
 
-def masked_psnr(image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"], mask: Bool[Tensor, "H W"]) -> float:
-    """PSNR in dB over the masked pixels, for a peak of 1; ``IDENTICAL_PSNR`` at most. The mask must not be empty."""
-    error = float((image[mask].double() - truth[mask].double()).square().mean())
-    return min(IDENTICAL_PSNR, -10.0 * math.log10(max(error, 1e-30)))
-
-
 def reliable_psnr(image: Float[Tensor, "H W 3"], mask: ReliablePixels) -> float:
     """PSNR in dB between what photographs would see of ``image`` and what they do see, on the sparse reliable pixels.
 
@@ -90,7 +82,7 @@ def reliable_psnr(image: Float[Tensor, "H W 3"], mask: ReliablePixels) -> float:
     detail (the demo's truth, 3x closer: 22 dB where the render has 25). The mask must have sparse pixels.
     """
     seen = as_photographed(image.permute(2, 0, 1), mask.footprint.to(image))
-    return masked_psnr(seen.permute(1, 2, 0), mask.color.permute(1, 2, 0).to(image), mask.sparse)
+    return psnr(seen.permute(1, 2, 0), mask.color.permute(1, 2, 0).to(image), mask.sparse)
 
 
 def low_frequency_difference(

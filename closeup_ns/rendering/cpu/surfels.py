@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from closeup_ns.rendering.cpu import blended_features, camera_floats
-from closeup_ns.rendering.cpu_2d_blend import BlendSurfels, SurfelBlendInput
-from closeup_ns.rendering.cpu_2d_project import ProjectSurfels
+from closeup_ns.rendering.cpu.gaussians import blended_features, camera_floats
+from closeup_ns.rendering.cpu.surfel_blend import BlendSurfels, SurfelBlendInput
+from closeup_ns.rendering.cpu.surfel_projection import ProjectSurfels
 from closeup_ns.rendering.kernels import Kernels, load_kernels
 from closeup_ns.rendering.request_2d import SurfelImages, SurfelRequest
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from closeup_ns.data.demo_render import FloatImage, linear_to_srgb
+from closeup_ns.data.demo.render import FloatImage, linear_to_srgb
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
 from closeup_ns.atomic import write_json
-from closeup_ns.data.demo_camera import SCALES, Walk, closeup_views, far_views, rays_through
-from closeup_ns.data.demo_layout import Points, still_life, target_point
-from closeup_ns.data.demo_photo import PhotoModel, reduced
-from closeup_ns.data.demo_render import World
-from closeup_ns.data.demo_write import write_photograph, write_points, write_transforms
+from closeup_ns.data.demo.camera import SCALES, Walk, closeup_views, far_views, rays_through
+from closeup_ns.data.demo.layout import Points, still_life, target_point
+from closeup_ns.data.demo.photo import PhotoModel, reduced
+from closeup_ns.data.demo.render import World
+from closeup_ns.data.demo.write import write_photograph, write_points, write_transforms
 from closeup_ns.data.eval_cameras import EvalCamera, write_cameras
 from closeup_ns.errors import PlanningError
 from closeup_ns.views.view import View

@@ -12,7 +12,7 @@ def provenance() -> dict[str, Any]:
     """What made these figures: the command, our version, and the commit where the source is a checkout."""
     from importlib.metadata import version
 
-    source = Path(__file__).resolve().parents[2]
+    source = Path(__file__).resolve().parents[1]
     git = ["git", "-C", str(source), "describe", "--always", "--dirty"]
     try:
         found = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False)

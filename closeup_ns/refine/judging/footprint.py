@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from closeup_ns.refine.filters import gaussian_blur
+from closeup_ns.refine.imaging.filters import gaussian_blur
 
 PHOTOGRAPH_VARIANCE = 0.2
 """Blur of a photograph, px^2 of its own: lens, sensor and resize of a usual camera (docs/quality.md)."""

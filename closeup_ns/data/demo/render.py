@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from closeup_ns.data.demo_layout import Points, Surface
+from closeup_ns.data.demo.layout import Points, Surface
 from closeup_ns.errors import CloseupError
 from closeup_ns.views.view import View
 

@@ -12,7 +12,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.rounds.run import Run
-from closeup_ns.rounds.trial import photograph_psnr, restore_snapshot, run_steps, take_snapshot
+from closeup_ns.rounds.trials.trial import photograph_psnr, restore_snapshot, run_steps, take_snapshot
 
 CANDIDATES = (0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 """Variances in px^2. The search climbs from the model's own and stops where it gets worse."""

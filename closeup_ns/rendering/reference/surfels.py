@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from closeup_ns.rendering.reference import (
+from closeup_ns.rendering.reference.gaussians import (
     MAX_ALPHA,
     MIN_ALPHA,
     blend_weights,

@@ -1,0 +1,1 @@
+"""The demo's scene: a still life, its camera and its photographs."""

@@ -1,0 +1,1 @@
+"""Image operations that refiners share: colour, filters, sizes."""

@@ -1,0 +1,1 @@
+"""What a refined view is worth: the gate, the photographs' footprint, masks."""

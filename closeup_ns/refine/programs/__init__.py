@@ -1,0 +1,1 @@
+"""Refiners that are programs of their own."""

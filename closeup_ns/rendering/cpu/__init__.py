@@ -1,0 +1,1 @@
+"""Our CPU kernels behind the same interface as gsplat."""

@@ -1,0 +1,1 @@
+"""Both renderers in plain PyTorch: slow, and the oracle of the kernels."""

@@ -1,0 +1,1 @@
+"""What a round did: report.json, contact sheets, held-out photographs."""
