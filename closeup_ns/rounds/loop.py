@@ -92,8 +92,7 @@ class Rounds:
 
         A stage whose result the store holds is skipped: that is all that resuming is.
         """
-        run, data, start = self.run, self.run.photographs, self.schedule.round_start(number)
-        zoom, given = self.schedule.zoom**number, data.pose_motion.clone()
+        run, start, zoom = self.run, self.schedule.round_start(number), self.schedule.zoom**number
         CONSOLE.rule(f"Round {number} of {self.schedule.rounds}: {zoom:g}x closer")
         result = RoundResult(number, zoom, psnr_before=eval_psnr(run))
         if step == start:
@@ -119,12 +118,10 @@ class Rounds:
                 number, views, native, targets[0].point, refiner.generates, start, self.schedule.round_steps
             )
             result.verdict = verdict = self._judge(candidate)
-        if verdict.accepted:
-            self._join(views, native)
-            if views and step == start:
-                self._forget_moments()
-        elif step == start:
-            data.pose_motion.copy_(given)
+        views = views if verdict.accepted else []
+        self._join(views, native)
+        if views and step == start:
+            self._forget_moments()
         CONSOLE.print(f"Round {number} is {'kept' if verdict.accepted else 'not kept'}: {verdict.reason}")
         with self._stage(result, "fine_tune"):
             yield  # 4.3.4: the trainer's own steps
@@ -299,15 +296,14 @@ class Rounds:
                 "its views cannot be trained on any more. Restore the folder, or resume from an earlier checkpoint "
                 "with --load-step"
             )
-        if not RoundVerdict.from_dict(saved).accepted:
-            return
         self.find_targets()
-        refiner, _ = build_refiner(self.settings.refiner, self.run.device)
-        loaded = [RoundPlan.from_dict(plan) for plan in (plans or {"plans": []})["plans"]]
-        views = stored_views(self.store, number, loaded, self.settings.fine_tune, refiner.generates, self.run.device)
+        views: list[InjectedView] = []
+        if plans is not None and RoundVerdict.from_dict(saved).accepted:
+            refiner, _ = build_refiner(self.settings.refiner, self.run.device)
+            loaded, tuning = [RoundPlan.from_dict(plan) for plan in plans["plans"]], self.settings.fine_tune
+            views = stored_views(self.store, number, loaded, tuning, refiner.generates, self.run.device)
         names = self.run.photographs.photograph_names()
-        native = self.native_store.load(number, names) if self.native_store.has(number) else []
-        self._join(views, native)
+        self._join(views, self.native_store.load(number, names) if self.native_store.has(number) else [])
 
     # ---- base phase
 

@@ -145,9 +145,10 @@ class CloseupTrainer(Trainer):
         useful = max(useful, (store.load_schedule() or {"rounds": 0})["rounds"])
         if useful >= self.schedule.rounds:
             return
+        said = f"The originals are {reach:.1f}x finer than" if reach else "No originals are finer than"
         CONSOLE.print(
-            f"Rounds: {useful} of {self.schedule.rounds} are planned. The originals are {reach:.1f}x finer than what "
-            "is trained on, and there is no refiner (--pipeline.refiner.kind) for what lies beyond them.",
+            f"Rounds: {useful} of {self.schedule.rounds} are planned. {said} what is trained on, and there is no "
+            "refiner (--pipeline.refiner.kind) for what lies beyond.",
             soft_wrap=True,
         )
         whole = self.config.max_num_iterations == self.schedule.total_steps

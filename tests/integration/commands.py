@@ -24,7 +24,6 @@ ENTRY_POINTS = {
     "ns-render": "nerfstudio.scripts.render:entrypoint",
     "ns-viewer": "nerfstudio.scripts.viewer.run_viewer:entrypoint",
     "closeup-gs": "closeup_ns.cli.main:main",
-    "keeping-train": "tests.integration.watched:train_keeping",
     "small-train": "tests.integration.watched:train_small",
     "small-refine": "tests.integration.watched:refine_small",
     "watched-train": "tests.integration.watched:train",

@@ -20,7 +20,7 @@ scales: [3, 9, 27]
 rounds: 1
 scenes: [{name: small, seed: 3, size: [96, 72], far_photos: 10, closeups: 1}]
 """
-PLANNER = {"anchors": 2, "updates": 2, "candidates": 12, "depth-size": 48}
+PLANNER = {"anchors": 2, "updates": 2, "candidates": 12}
 
 
 def bench(folder: Path, *methods: str) -> Finished:

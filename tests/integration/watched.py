@@ -42,12 +42,6 @@ def train_small() -> None:
     importlib.import_module("nerfstudio.scripts.train").entrypoint()
 
 
-def train_keeping() -> None:
-    """`ns-train` whose trials are run and scored, and whose rounds with native views are kept whatever they cost."""
-    acceptance.MIN_GAIN, acceptance.NATIVE_TOLERANCE = -99.0, 99.0
-    importlib.import_module("nerfstudio.scripts.train").entrypoint()
-
-
 def refine_small() -> None:
     """`closeup-gs`."""
     _with_small_networks()

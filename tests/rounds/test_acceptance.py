@@ -20,6 +20,7 @@ from closeup_ns.rounds.trials.acceptance import (
     set_aside_mask,
     try_round,
 )
+from closeup_ns.rounds.views import NativeView
 from closeup_ns.studio.trainer import CloseupTrainer
 from closeup_ns.views.view import View
 from tests.rounds.test_trial import state_of
@@ -37,6 +38,7 @@ def views_at(distances: list[float]) -> list[View]:
 
 
 ORIGIN = torch.zeros(3)
+NATIVE = NativeView("a", 2, 0, views_at([1.0])[0], 1.0, lambda: (torch.zeros(6, 8, 3, dtype=torch.uint8), None))
 distinct = st.lists(st.floats(0.01, 100.0), max_size=40, unique=True)
 
 
@@ -117,16 +119,19 @@ def test_the_rule(
 
 
 @pytest.mark.parametrize(
-    ("photographs", "native", "accepted"),
+    ("photographs", "native", "generates", "accepted"),
     [
-        (-0.2, 1.0, True),  # what the crops bring may cost the far views a little
-        (-0.6, 1.0, False),
-        (0.3, 0.0, False),  # photographs that gain nothing at their own scale are not the right ones
-        (0.3, -0.1, False),
+        (0.3, 0.1, False, True),
+        (0.3, 0.0, False, False),  # what refines without inventing must gain at its own scale, too
+        (-0.2, 1.0, False, False),
+        (-1.0, -0.05, True, True),  # far photographs cannot show invented detail; native crops can
+        (0.3, -0.2, True, False),
     ],
 )
-def test_a_native_round_must_gain_at_its_own_scale(photographs: float, native: float, accepted: bool) -> None:
-    after = decide(verdict(photographs, None, native), generates=False)
+def test_native_crops_judge_refined_views_at_their_own_scale(
+    photographs: float, native: float, generates: bool, accepted: bool
+) -> None:
+    after = decide(verdict(photographs, None, native), generates)
     assert after.accepted is accepted and f"{native:+.3f} dB" in after.reason
 
 
@@ -208,6 +213,8 @@ def test_nothing_to_train_on_and_nothing_to_judge_by(prepared: CloseupTrainer, m
     target = data.train_view(0).position
     refused = try_round(run_in(prepared), Candidate(2, [], [], target, False, 60, 40))
     assert not refused.accepted and "no view" in refused.reason
+    photographs = try_round(run_in(prepared), Candidate(2, [], [NATIVE], target, False, 60, 40))
+    assert photographs.accepted and "are photographs" in photographs.reason
     prepared.pipeline.config.acceptance.enabled = False
     view = an_injected_view(data.train_view(0), round_index=2)
     kept = try_round(run_in(prepared), Candidate(2, [view], [], target, False, 60, 40))
