@@ -14,7 +14,6 @@ from dataclasses import replace
 
 from closeup_ns.refine.judging import gate
 from closeup_ns.refine.see3d import stage, unet
-from closeup_ns.rounds.trials import acceptance
 from tests.refine.see3d.tiny import TINY_CONFIG
 
 IMPORTED = "A diffusion model's code is imported"
