@@ -27,8 +27,8 @@ from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.native import CutView, NativeStore
 from closeup_ns.rounds.views import NativeView
 from closeup_ns.views.rendered import Renderer
-from closeup_ns.views.view import View
-from closeup_ns.views.warp import inside, pixel_grid, project
+from closeup_ns.views.view import View, aim_at, move_closer
+from closeup_ns.views.warp import backproject, inside, pixel_grid, project, sample
 
 NEW_DETAIL = 1.2
 """A round has native views where the originals are at least so many times finer than what the round before it cut."""
@@ -40,6 +40,13 @@ REMAP_ROWS = 256
 """Rows of a crop that are resampled at a time, so that memory does not grow with the crop."""
 
 
+WINDOWS = 4
+"""Most crops of one photograph in a round."""
+WINDOW_DETAIL = 2.0
+"""A further window is cut where a camera that went so near draws it with this many times the photograph's pixels along
+each axis: of what lies farther behind the target the photograph itself shows enough."""
+NEAR_SIZE = 64
+"""Longer side, pixels, at which that camera is rendered."""
 NATIVE_BLUR = 0.6
 """Variance in squared native pixels of what a camera blurs beside its pixel's area: lens, demosaicing, JPEG."""
 SAME_PICTURE = 0.7
@@ -75,8 +82,9 @@ def plan_crops(
     target: Float[Tensor, "3"],
     zoom: float,
     render: Renderer,
+    windows: int = 1,
 ) -> list[Crop]:
-    """The crops of a round, one for each photograph that sees the target and has an original.
+    """The crops of a round, of each photograph that sees the target and has an original.
 
     Args:
         views: the photographs' cameras as they are trained on.
@@ -84,16 +92,45 @@ def plan_crops(
         target: world coordinates.
         zoom: how many times narrower than a photograph the crop is.
         render: the model, whose depth tells whether something hides the target.
+        windows: most crops of a photograph: the one around the target, then those that `further_windows` finds.
     """
     crops = []
     for index, (view, original) in enumerate(zip(views, originals, strict=True)):
         if original is None or not sees(view, target, render):
             continue
-        uv, _ = project(view, target.to(view.c2w))
-        crop = crop_view(view, uv, zoom, original)
-        if min(crop.width, crop.height) >= FEWEST_PIXELS:
-            crops.append(Crop(index, crop))
+        center, _ = project(view, target.to(view.c2w))
+        centers = [center, *further_windows(view, target, zoom, render)][:windows]
+        found = [crop_view(view, place, zoom, original) for place in centers]
+        crops += [Crop(index, crop) for crop in found if min(crop.width, crop.height) >= FEWEST_PIXELS]
     return crops
+
+
+@torch.no_grad()
+def further_windows(view: View, target: Float[Tensor, "3"], zoom: float, render: Renderer) -> list[Float[Tensor, "2"]]:
+    """Where beside the window around ``target`` a camera that came ``zoom`` times nearer looks, most seen first.
+
+    A camera that comes nearer sees more of what lies behind the target than a crop does. Its pixels are carried to the
+    photograph by the model's depth, those that something hides there are left out, and the others are counted in
+    windows of a crop's size beside the first.
+
+    Returns:
+        Centres (column, row) in the photograph.
+    """
+    near = aim_at(move_closer(view, target, zoom), target).resized(NEAR_SIZE)
+    rendered = render(near)
+    points = backproject(near, rendered.depth)[rendered.depth > 0]
+    uv, z = project(view, points)
+    small = view.resized(NEAR_SIZE)
+    depth = sample(render(small).depth[None], uv * (small.width / view.width), "nearest")[0]
+    shown = inside(view, uv, z) & (z <= (1 + HIDDEN) * depth)
+    center, _ = project(view, target.to(view.c2w))
+    size = uv.new_tensor([view.width, view.height]) / zoom
+    half = size / 2
+    center = torch.minimum(torch.maximum(center, half), uv.new_tensor([view.width, view.height]) - half)
+    windows, counts = ((uv[shown] - center) / size).round().long().unique(dim=0, return_counts=True)
+    order = counts.argsort(descending=True, stable=True).tolist()
+    enough = (WINDOW_DETAIL / zoom) ** 2 * near.width * near.height
+    return [center + windows[i] * size for i in order if windows[i].any() and int(counts[i]) >= enough]
 
 
 def sees(view: View, target: Float[Tensor, "3"], render: Renderer) -> bool:
@@ -180,7 +217,9 @@ def cut_native_views(run: Run, store: NativeStore, number: int, targets: Sequenc
         ]
         views = data.train_views()
         crops = [
-            crop for target in targets for crop in plan_crops(views, useful, target.point, zoom**number, run.render)
+            crop
+            for target in targets
+            for crop in plan_crops(views, useful, target.point, zoom**number, run.render, WINDOWS)
         ]
         if not crops:
             return []

@@ -1,11 +1,11 @@
 """Poses good to a native pixel: photographs are registered by their native views, the gauge held (issue 11.4).
 
-COLMAP's poses are good to about a pixel of what COLMAP saw; a crop of the original shows the rest. Each native view is
-registered against the model's render (`closeup_ns.views.registration`), and what is common to all views, which is no
-property of any photograph, is taken out. Training on the moved crops sharpens the model, and the next registration is
-finer. Only native views are moved: a photograph as a whole fits its pose as given best, since what a narrow view needs
-also makes up for the lens model's error at that place (flower, 1000 steps: far 28.35 dB where the photographs moved
-along, 28.82 where they did not, the same at 9x).
+COLMAP's poses are good to about a pixel of what COLMAP saw; a crop of the original shows the rest. Each native view
+is registered against the model's render (`closeup_ns.views.registration`); a photograph moves by the mean of what its
+views say, and what is common to all photographs, which is no property of any, is taken out. Training on the moved
+crops sharpens the model, and the next registration is finer. Only native views are moved: a photograph as a whole
+fits its pose as given best, since what a narrow view needs also makes up for the lens model's error at that place
+(flower, 1000 steps: far 28.35 dB where the photographs moved along, 28.82 where they did not, the same at 9x).
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def refine_poses(run: Run, number: int, views: Sequence[NativeView], distance: f
     Returns:
         The median distance in native pixels that the views moved.
     """
-    data, motion, shifts = run.photographs, run.photographs.pose_motion.clone(), []
+    data, shifts = run.photographs, []
+    found: dict[int, list[Tensor]] = {}  # photograph -> what its views say
     for native in track([view for view in views if view.round_index == number], "registering native views"):
         image, counted = data.native_image(native)
         image = run.model.unexposed(image, native.photograph)
@@ -42,16 +43,18 @@ def refine_poses(run: Run, number: int, views: Sequence[NativeView], distance: f
         fit = register(
             lambda view: run.model.render_view(view, stream=number), data.native_view(native), image, counted
         )
-        motion[native.photograph] = compose(motion[native.photograph], fit.motion.to(motion))
+        found.setdefault(native.photograph, []).append(fit.motion)
         shifts.append(fit.shift)
     if not shifts:
         return 0.0
-    moved = [native.photograph for native in views if native.round_index == number]
+    moved, motion = sorted(found), data.pose_motion.clone()
+    for index in moved:
+        motion[index] = compose(motion[index], torch.stack(found[index]).mean(0).to(motion))
     motion[moved] = without_gauge(motion[moved], [data.train_view(index) for index in moved], distance)
     data.pose_motion.copy_(motion)
     shift = float(torch.tensor(shifts).median())
     CONSOLE.print(
-        f"Round {number}: poses of {len(shifts)} photographs registered to their originals, "
+        f"Round {number}: poses of {len(moved)} photographs registered to their originals, "
         f"{shift:.2f} native pixels (median), at most {max(shifts):.2f}",
         highlight=False,
     )

@@ -11,10 +11,11 @@ import torch
 from nerfstudio.cameras.camera_utils import fisheye624_unproject_helper
 
 from closeup_ns.data.originals import Original
-from closeup_ns.rounds.native import crop_view, cut, cut_mask, native_rounds, plan_crops
+from closeup_ns.rounds.native import crop_view, cut, cut_mask, further_windows, native_rounds, plan_crops
 from closeup_ns.views.lens import Lens
-from closeup_ns.views.rendered import Rendered
+from closeup_ns.views.rendered import Rendered, Renderer
 from closeup_ns.views.view import View
+from closeup_ns.views.warp import camera_rays, pixel_grid, project
 
 WIDTH, HEIGHT = 640, 480
 LENSES = {
@@ -167,3 +168,37 @@ def test_photographs_that_do_not_see_the_target_give_no_crop() -> None:
     assert len(plan_crops([view], [original], ahead, 3, renderer(0.5))) == 0  # something stands in front of it
     assert len(plan_crops([view], [original], behind, 3, renderer(2.0))) == 0
     assert len(plan_crops([view], [None], ahead, 3, renderer(2.0))) == 0
+
+
+def a_board_before_a_wall(behind: float) -> Renderer:
+    """A board of 0.04 x 0.04 at z = 2 around the z axis, and a wall at z = 2 + ``behind``."""
+
+    def render(view: View) -> Rendered:
+        rays = camera_rays(view, pixel_grid(view.height, view.width)) @ view.c2w[:3, :3].T
+        to_board = (2.0 - view.position[2]) / rays[..., 2]
+        at = view.position + to_board[..., None] * rays
+        board = at[..., :2].abs().amax(-1) <= 0.02
+        depth = torch.where(board, to_board, (2.0 + behind - view.position[2]) / rays[..., 2])
+        return Rendered(torch.zeros(view.height, view.width, 3), depth, torch.ones(view.height, view.width))
+
+    return render
+
+
+@pytest.mark.parametrize(
+    ("behind", "windows"),
+    [
+        (0.01, 0),  # the crop shows what a near camera sees of the target's own depth
+        (1.0, 8),  # it sees 3.7 windows' width of this wall, 2.5 times as large as the photograph does
+        (40.0, 0),  # and this one as large as the photograph, which is enough
+    ],
+)
+def test_further_windows_are_where_a_camera_that_came_nearer_looks(behind: float, windows: int) -> None:
+    view, target, render = photograph_view(), torch.tensor([0.0, 0.0, 2.0]), a_board_before_a_wall(behind)
+    centers = further_windows(view, target, 9, render)
+    middle, _ = project(view, target)
+    steps = [(center - middle) / torch.tensor([view.width / 9, view.height / 9]) for center in centers]
+    found = {(round(float(step[0]), 3), round(float(step[1]), 3)) for step in steps}
+    assert found == ({(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)} - {(0, 0)} if windows else set())
+    original = an_original(Lens())
+    for most in (1, 4):
+        assert len(plan_crops([view], [original], target, 9, render, most)) == min(1 + windows, most)
