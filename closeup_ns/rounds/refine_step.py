@@ -15,7 +15,7 @@ from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.peak_memory import Peak, measured
 from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.progress import bar, in_words
-from closeup_ns.refine.judging.gate import judge, refined_is_finite
+from closeup_ns.refine.judging.gate import judge, keep_detail, refined_is_finite
 from closeup_ns.refine.protocol import RefinedView, Refiner, RefineRequest
 from closeup_ns.refine.refiner import chosen_kind
 from closeup_ns.refine.results import failed
@@ -110,7 +110,8 @@ def _refine_pass(
     for name, view, rendered, mask, refined in zip(todo, request.views, request.renders, real, results, strict=True):
         began = time.perf_counter()
         generated = refinement.refiner.generates if refined.generated is None else refined.generated
-        decision = judge(refined, rendered, mask, generated)
+        refined, lost = keep_detail(refined, rendered, mask) if generated else (refined, 0.0)
+        decision = judge(refined, rendered, mask, generated, lost)
         refined = _presentable(refined, rendered, mask)
         stored = StoredView(
             view=view,

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from closeup_ns.reading import build
+from closeup_ns.refine.judging.detail import lost_detail
 from closeup_ns.refine.judging.footprint import as_photographed
 from closeup_ns.refine.protocol import RefinedView
 from closeup_ns.views.psnr import psnr
@@ -59,6 +60,8 @@ class GateDecision:
     """Share of the view's pixels that are geometrically consistent with a known view (dense)."""
     reliable_share: float
     """Share of the view's pixels with an agreed real colour (sparse)."""
+    lost_share: float = 0.0
+    """Share of the view's pixels that are not trained on because they lost what an original resolves there."""
 
     @property
     def accepted(self) -> bool:
@@ -103,7 +106,9 @@ def low_frequency_difference(
     return float(((worst.square() * share).sum() / share.sum()).sqrt())
 
 
-def judge(refined: RefinedView, render: Rendered, mask: ReliablePixels, generates: bool) -> GateDecision:
+def judge(
+    refined: RefinedView, render: Rendered, mask: ReliablePixels, generates: bool, lost_share: float = 0.0
+) -> GateDecision:
     """Decides whether a refined view may be trained on. Never raises on bad pixels: they are what it is here to find.
 
     A view with a ``failure`` was not refined: what is known of it for certain is used, and the failure is the reason.
@@ -113,6 +118,7 @@ def judge(refined: RefinedView, render: Rendered, mask: ReliablePixels, generate
         render: the model's view that it came from.
         mask: what real photographs say about the view.
         generates: whether the refiner invents detail, which then needs evidence to be believed.
+        lost_share: what `keep_detail` took from the view.
     """
     known, reliable = float(mask.dense.float().mean()), float(mask.sparse.float().mean())
     enough = int(mask.sparse.sum()) >= MIN_RELIABLE_PIXELS
@@ -126,7 +132,7 @@ def judge(refined: RefinedView, render: Rendered, mask: ReliablePixels, generate
         after = reliable_psnr(refined.image, mask) if enough else None
 
     def decision(verdict: Verdict, reason: str) -> GateDecision:
-        return GateDecision(verdict, reason, before, after, difference, known, reliable)
+        return GateDecision(verdict, reason, before, after, difference, known, reliable, lost_share)
 
     if not bool(render.color.isfinite().all()):
         return decision("rejected", "the render itself has NaN or infinite pixels")
@@ -136,11 +142,21 @@ def judge(refined: RefinedView, render: Rendered, mask: ReliablePixels, generate
         fault = refined.failure or "the refined view has NaN or infinite pixels"
     else:
         fault = _fault(before, after, difference, generates)
+        if lost_share > 0 and float((refined.weight > 0).float().mean()) < MIN_KNOWN_SHARE:
+            fault = f"it lost what originals resolve on {lost_share:.0%} of the view, and no other pixel is left"
     if fault is None:
         return decision("accepted", "agrees with the reliable pixels")
     if not enough:
         return decision("rejected", f"{fault}; too few reliable pixels to fall back on")
     return decision("reliable_only", fault)
+
+
+def keep_detail(refined: RefinedView, render: Rendered, mask: ReliablePixels) -> tuple[RefinedView, float]:
+    """``refined`` with weight 0 where it lost what an original resolves (`lost_detail`), and those pixels' share."""
+    if refined.failure or not refined_is_finite(refined):
+        return refined, 0.0
+    _, lost = lost_detail(refined.image, render.color, mask)
+    return dataclasses.replace(refined, weight=refined.weight * ~lost), float(lost.float().mean())
 
 
 def refined_is_finite(refined: RefinedView) -> bool:

@@ -116,7 +116,8 @@ def _caption(row: SheetRow, characters: int) -> str:
     verdict = f"{row.name}: {decision.verdict.replace('_', ' ')} ({decision.reason})"
     evidence = (
         f"reliable pixels {before} -> {after} dB | colours moved {moved} | "
-        f"known {decision.known_share:.0%}, reliable {decision.reliable_share:.0%}"
+        f"known {decision.known_share:.0%}, reliable {decision.reliable_share:.0%}, "
+        f"lost {decision.lost_share:.0%}"
     )
     lines = (verdict, evidence, _how(row.stored))
     return "\n".join(line if len(line) <= characters else line[: characters - 3] + "..." for line in lines)

@@ -1,0 +1,107 @@
+"""What an original resolves must survive refinement (issue 15.2).
+
+Where native crops show a surface as finely as the view does, a refined view is compared with them block by block: as a
+picture and in its detail alone, moved by up to two pixels, at any gain and offset. A block that looks less like the
+photographs than the render did has lost what they resolve, and is not trained on.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from closeup_ns.refine.imaging.filters import gaussian_blur
+from closeup_ns.views.reliability import ReliablePixels
+
+RESOLVED = 1.5
+"""A photograph resolves the view where its pixel covers at most this many of the view's in each direction."""
+BLOCK = 16
+"""Side of a block, pixels: large enough for a letter, and for a correlation."""
+BLOCK_SHARE = 0.25
+"""Share of a block's pixels on which a pixel of such a photograph must land."""
+SHIFT = 2
+"""Pixels that a block may be moved by to fit: poses and depths are good to about as much."""
+DETAIL_SIGMA = 2.0
+"""Detail is what is left of a picture when it is blurred by this many pixels and subtracted."""
+NOISE = 0.01
+"""Detail of a smaller standard deviation (of 1) is grain: such a block shows nothing that could be lost."""
+MARGIN = 0.1
+"""How much lower than the render's a block's correlation with the photographs may be."""
+
+
+def lost_detail(
+    image: Float[Tensor, "H W 3"], render: Float[Tensor, "H W 3"], mask: ReliablePixels
+) -> tuple[Bool[Tensor, "H W"], Bool[Tensor, "H W"]]:
+    """Where photographs resolve the view, and where of that a refined view has lost what they show.
+
+    Args:
+        image: the refined view.
+        render: the view that it was made from.
+        mask: what photographs, native crops among them, say about the view.
+
+    Returns:
+        Two masks [H, W], constant over blocks: resolved, and lost.
+    """
+    height, width = mask.sparse.shape
+    fine = mask.sparse & (mask.footprint <= RESOLVED)
+    share = F.avg_pool2d(fine.float()[None, None], BLOCK, ceil_mode=True, count_include_pad=False)[0, 0]
+    resolved = share >= BLOCK_SHARE
+    lost = torch.zeros_like(resolved)
+    photographed = mask.blended.mean(0)
+    inside = mask.dense.to(photographed)
+    for sigma in (0.0, DETAIL_SIGMA):
+        wanted, refined, before = (
+            _detail(picture, sigma) for picture in (photographed, image.mean(-1), torch.nan_to_num(render).mean(-1))
+        )
+        shown = _spread(wanted, inside) > NOISE
+        worse = _likeness(refined, wanted, inside) < _likeness(before, wanted, inside) - MARGIN
+        lost |= resolved & shown & worse
+    return _pixels(resolved, height, width), _pixels(lost, height, width)
+
+
+def _detail(picture: Float[Tensor, "H W"], sigma: float) -> Float[Tensor, "H W"]:
+    """The picture, or what a blur of ``sigma`` takes from it."""
+    return picture if sigma == 0 else picture - gaussian_blur(picture[None], sigma)[0]
+
+
+def _likeness(
+    picture: Float[Tensor, "H W"], wanted: Float[Tensor, "H W"], inside: Float[Tensor, "H W"]
+) -> Float[Tensor, "h w"]:
+    """Correlation of each block with ``wanted`` at the shift that fits it best, -1 to 1."""
+    best = torch.full_like(_blocks(wanted), -1.0)
+    padded = F.pad(picture[None, None], [SHIFT] * 4, mode="replicate")[0, 0]
+    for row in range(2 * SHIFT + 1):
+        for column in range(2 * SHIFT + 1):
+            moved = padded[row : row + picture.shape[0], column : column + picture.shape[1]]
+            best = torch.maximum(best, _correlation(moved, wanted, inside))
+    return best
+
+
+def _correlation(
+    one: Float[Tensor, "H W"], other: Float[Tensor, "H W"], inside: Float[Tensor, "H W"]
+) -> Float[Tensor, "h w"]:
+    """Correlation of two pictures on the pixels ``inside`` each block; 0 where one of them is flat."""
+    count = _blocks(inside).clamp_min(1e-6)
+    mean_one, mean_other = _blocks(one * inside) / count, _blocks(other * inside) / count
+    both = _blocks(one * other * inside) / count - mean_one * mean_other
+    spread = _spread(one, inside) * _spread(other, inside)
+    return torch.where(spread > 1e-8, both / spread.clamp_min(1e-8), 0.0)
+
+
+def _spread(picture: Float[Tensor, "H W"], inside: Float[Tensor, "H W"]) -> Float[Tensor, "h w"]:
+    """Standard deviation of each block on the pixels ``inside``."""
+    count = _blocks(inside).clamp_min(1e-6)
+    mean = _blocks(picture * inside) / count
+    return (_blocks(picture.square() * inside) / count - mean.square()).clamp_min(0).sqrt()
+
+
+def _blocks(picture: Float[Tensor, "H W"]) -> Float[Tensor, "h w"]:
+    """Mean of each block; those at the right and lower border may be smaller."""
+    return F.avg_pool2d(picture[None, None], BLOCK, ceil_mode=True, count_include_pad=False)[0, 0]
+
+
+def _pixels(blocks: Bool[Tensor, "h w"], height: int, width: int) -> Bool[Tensor, "H W"]:
+    """Each block's value at its pixels."""
+    return blocks.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)[:height, :width]
