@@ -29,6 +29,7 @@ COMMANDS: dict[str, Command] = {
     "path": Command(
         "closeup_ns.cli.path:WritePath", "write a camera path for ns-render: dive at the target, orbit, or pull-back"
     ),
+    "export": Command("closeup_ns.cli.export:Export", "a splat file that looks right in other people's viewers"),
     "eval": Command("closeup_ns.cli.eval:Evaluate", "score a run of any method, or a folder of renders"),
     "report": Command("closeup_ns.cli.report:Report", "one HTML page about a run: plans, pictures, quality, cost"),
     "refine": Command("closeup_ns.cli.refine:RefineAgain", "refine a stored round again with any refiner, to compare"),

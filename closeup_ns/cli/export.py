@@ -1,0 +1,75 @@
+"""`closeup-gs export`: a finished run as a splat file that looks right in other people's viewers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from closeup_ns.metrics.shot import scale_label
+from closeup_ns.rounds.reporting.held_out import held_out_crops, mean_psnr
+from closeup_ns.studio.export import Splats, Viewer, fit, likeness, views_to_learn, write_ply
+from closeup_ns.studio.loading import load_run
+from closeup_ns.views.psnr import mean_of_numbers, psnr
+
+
+@dataclass
+class Export:
+    """Write a run as a .ply, fitted to how the viewer draws, and say what that costs far and at each zoom.
+
+    `ns-export gaussian-splat` writes the Gaussians as they are, which only this package draws as they were trained.
+    """
+
+    load_config: Path
+    """config.yml of a finished run."""
+    data: Path | None = None
+    """The capture, where it was moved since the run was trained and does not lie beside it."""
+    viewer: Annotated[Viewer, tyro.conf.arg(name="for")] = "antialiased"
+    """How the viewer draws: antialiased (it must know the file's `SplatRenderMode: mip`, or be told) or classic."""
+    output: Path | None = None
+    """Where to write; default: splat-antialiased.ply or splat-classic.ply beside config.yml."""
+
+    def main(self) -> Path:
+        """Fit, write, and print a table.
+
+        Raises:
+            CheckpointError: the run or its photographs cannot be read.
+            DiskError: there is no room for the file.
+        """
+        run = load_run(self.load_config, data=self.data)
+        seen, model = run.pipeline.as_run(), run.pipeline.model
+        schedule, targets = run.pipeline.config.schedule, [run.target.point]
+        zooms = [schedule.zoom**number for number in range(1, schedule.rounds + 1)]
+        crops = {zoom: held_out_crops(seen, number, targets[0]) for number, zoom in enumerate(zooms, start=1)}
+        truth = {"far": list(run.pipeline.datamanager.eval_photographs())}
+        truth |= {scale_label(zoom): [(c.view, c.image, c.counted) for c in found] for zoom, found in crops.items()}
+        own = {"far": mean_of_numbers(psnr(model.render_view(v).color, image, m) for v, image, m in truth["far"])}
+        own |= {scale_label(zoom): mean_psnr(seen, found) for zoom, found in crops.items()}
+        splats, background = Splats.of(model), model.evaluation_background().to(seen.device)
+        fitted = fit(
+            splats, model, views_to_learn(run.train_views, targets, zooms), self.viewer,
+            torch.Generator().manual_seed(run.pipeline.config.seed),
+        )  # fmt: skip
+        rows = {"the run's own pixel": own}
+        for name, some in (("exported as it was", splats), ("exported, fitted", fitted)):
+            rows[name] = {scale: likeness(some, background, self.viewer, pairs) for scale, pairs in truth.items()}
+        output = self.output or self.load_config.parent / f"splat-{self.viewer}.ply"
+        count = write_ply(fitted, output, self.viewer)
+        _print(rows, f"PSNR in dB on held-out photographs, drawn as {self.viewer} viewers do")
+        print(f"{output}: {count} Gaussians")
+        return output
+
+
+def _print(rows: Mapping[str, Mapping[str, float | None]], title: str) -> None:
+    scales = list(next(iter(rows.values())))
+    table = Table("", *scales, title=title)
+    for name, scores in rows.items():
+        found = [scores[scale] for scale in scales]
+        table.add_row(name, *("-" if value is None or value != value else f"{value:.2f}" for value in found))
+    Console().print(table)
