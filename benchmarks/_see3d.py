@@ -89,9 +89,7 @@ def random_pipeline(
         nn.Module.to(tower, torch.float32 if name == "image_encoder" else dtype)
         fill(tower.eval(), generator)
     rest: dict[str, Any] = {"tokenizer": _EmptyPrompt(), "feature_extractor": CLIPImageProcessor()}
-    pipeline = See3DPipeline(**towers, **rest, scheduler=make_scheduler(_SCHEDULER), stage=stage)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return See3DPipeline(**towers, **rest, scheduler=make_scheduler(_SCHEDULER), stage=stage)
 
 
 @dataclass(frozen=True)
@@ -123,18 +121,19 @@ def measure(pipeline: See3DPipeline, frames: int, side: int, steps: int, device:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     moments = [_now(device)]
-    output = pipeline(
-        pictures[:references], pictures[references:], masks, generator=generator, steps=steps,
-        progress=lambda _done, _total: moments.append(_now(device)),
+    images = pipeline(
+        pictures[:references], pictures[references:], masks,
+        latents=torch.randn((frames - references, 4, side // 8, side // 8), generator=generator),
+        generators=[generator] * frames, steps=steps, progress=lambda _done, _total: moments.append(_now(device)),
     )  # fmt: skip
     total = _now(device) - moments[0]
     lengths = [after - before for before, after in itertools.pairwise(moments[1:])]
     step = statistics.median(lengths) if lengths else moments[1] - moments[0]
     return Measured(
         step_seconds=step,
-        around_seconds=max(0.0, total - output.evaluations * step),
+        around_seconds=max(0.0, total - (len(moments) - 1) * step),
         peak_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else 0,
-        is_finite=bool(output.images.isfinite().all()),
+        is_finite=bool(images.isfinite().all()),
     )
 
 

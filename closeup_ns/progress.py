@@ -24,10 +24,11 @@ def shows_bars() -> bool:
 
 
 @contextmanager
-def bar(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar that vanishes when the block ends; yields what says that another of ``total`` pieces is done.
+def bar(label: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """A bar that vanishes when the block ends; in a pipe nothing is printed.
 
-    ``total`` may be an estimate: with more pieces the bar stays full. In a pipe nothing is printed.
+    Yields a function: called without arguments, another of ``total`` pieces is done; called with (done, total), so many
+    of so many are. ``total`` may be an estimate: with more pieces the bar stays full.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -40,7 +41,19 @@ def bar(label: str, total: int) -> Iterator[Callable[[], None]]:
     # Without a terminal rich would still print an empty line per bar.
     with Progress(*columns, console=CONSOLE, transient=True, disable=not shows_bars()) as progress:
         task = progress.add_task(label, total=total)
-        yield lambda: progress.advance(task)
+
+        def advance(done: int | None = None, total: int | None = None) -> None:
+            if done is None:
+                progress.advance(task)
+            else:
+                progress.update(task, completed=done, total=total)
+
+        yield advance
+
+
+def say(line: str) -> None:
+    """One plain line, not wrapped, without markup."""
+    CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def track(items: Collection[Item], label: str) -> Iterator[Item]:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from closeup_ns import progress
-from closeup_ns.progress import StepLines, bar, in_words, stage_over, track, watching
+from closeup_ns.progress import StepLines, bar, in_words, say, stage_over, track, watching
 from closeup_ns.views.rendered import Rendered
 from tests.report.made_up import camera
 from tests.scenes import analytic_renderer
@@ -37,6 +37,21 @@ def test_on_a_terminal_a_bar_counts_and_says_what_is_left(monkeypatch: pytest.Mo
     output = console(monkeypatch, terminal=True)
     assert list(track(range(3), "counting")) == [0, 1, 2]
     assert "counting" in output.getvalue() and "3/3" in output.getvalue() and "left:" in output.getvalue()
+
+
+def test_a_bar_takes_what_is_done_of_what_may_change_also_within_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = console(monkeypatch, terminal=True)
+    with bar("outer", 7) as outer, bar("inner") as inner:
+        inner(1, 5)
+        inner(3, 4)
+        outer()
+    assert "1/7" in output.getvalue() and "3/4" in output.getvalue()
+
+
+def test_a_line_is_neither_wrapped_nor_marked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = console(monkeypatch, terminal=False)
+    say("[1] " + 50 * "pictures ")
+    assert output.getvalue() == "[1] " + 50 * "pictures " + "\n"
 
 
 def test_an_error_in_the_work_comes_through_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

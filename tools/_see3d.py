@@ -92,7 +92,7 @@ def _copy(unet: UNet2DConditionModel, device: torch.device, dtype: torch.dtype) 
 
 def _predict(unet: UNet2DConditionModel, frames: int, side: int) -> Tensor:
     """The guided prediction for random latents, the same wherever the network is."""
-    from closeup_ns.refine.see3d.sampling import SamplingOptions, SceneLatents, predict
+    from closeup_ns.refine.see3d.sampling import SceneLatents, predict
 
     generator = torch.Generator().manual_seed(0)
     latents, references = (torch.randn((frames // 2, 4, side, side), generator=generator) for _ in range(2))
@@ -104,4 +104,4 @@ def _predict(unet: UNet2DConditionModel, frames: int, side: int) -> Tensor:
     )
     scene = SceneLatents(references, visual, masks, context)
     with torch.no_grad():
-        return predict(unet, scene, latents, visual, _TIMESTEP, SamplingOptions([_TIMESTEP], 1, 2.0, True))
+        return predict(unet, scene, latents, visual, _TIMESTEP, guidance=2.0)

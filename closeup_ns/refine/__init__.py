@@ -1,1 +1,1 @@
-"""What makes a rendered view better, and what keeps a worse one out."""
+"""Refiners of rendered close-ups, and the checks of what they return."""

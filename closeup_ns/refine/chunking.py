@@ -18,7 +18,7 @@ from closeup_ns.views.overlap import DepthViews, shared_fraction
 
 MAX_NEIGHBOURS = 4
 """Finished views that a pass is shown: enough to surround its targets, few enough to leave room for them."""
-_WORTH = 0.01
+_MIN_GAIN = 0.01
 """A reference that shows less than this share of the targets' pixels anew is not worth its cost."""
 _POINT_TESTS = 4_000_000
 """Pixels times pairs of views that are tested: 300 targets take a quarter of a second on one core."""
@@ -42,13 +42,7 @@ class RefinePass:
         return len(self.targets) + len(self.neighbours) + len(self.anchors)
 
 
-def plan_passes(
-    targets: DepthViews,
-    anchors: DepthViews,
-    frames: int,
-    max_neighbours: int = MAX_NEIGHBOURS,
-    depth_rel: float = 0.05,
-) -> list[RefinePass]:
+def plan_passes(targets: DepthViews, anchors: DepthViews, frames: int) -> list[RefinePass]:
     """Cut ``targets`` into passes of at most ``frames`` pictures, in the order in which they are to be done.
 
     Where all fit, there is one pass. Otherwise the first starts at the target that the anchors see best, each later one
@@ -59,39 +53,25 @@ def plan_passes(
 
     Args:
         targets, anchors: views with small depth maps (`closeup_ns.views.overlap.stack_depths`), on one device.
-            ``anchors`` may have no rows: then nothing but neighbours is shown.
-        frames: pictures in one pass, references included.
-        max_neighbours: most finished views in a pass.
-        depth_rel: tolerance of the visibility test.
+            There is at least one target; without anchors nothing but neighbours is shown.
+        frames: pictures in one pass, references included; at least 2.
 
     Returns:
         Every target in exactly one pass, at least one of them and, if there are any, one anchor in each pass.
-
-    Raises:
-        ValueError: fewer than two frames leave no room for a target beside a reference.
     """
-    if frames < 2:
-        raise ValueError(f"a joint pass needs at least 2 frames, a reference and a target; got {frames}")
-    if max_neighbours < 0:
-        raise ValueError(f"max_neighbours must not be negative, got {max_neighbours}")
-    if len(targets) == 0:
-        return []
     if len(targets) + len(anchors) <= frames:
         return [RefinePass(tuple(range(len(targets))), (), tuple(range(len(anchors))))]
-    return _Planner(targets, anchors, frames, max_neighbours, depth_rel).passes()
+    return _Planner(targets, anchors, frames).passes()
 
 
 class _Planner:
     """The shares between views, and which targets are finished."""
 
-    def __init__(
-        self, targets: DepthViews, anchors: DepthViews, frames: int, max_neighbours: int, depth_rel: float
-    ) -> None:
+    def __init__(self, targets: DepthViews, anchors: DepthViews, frames: int) -> None:
         self.frames = frames
-        self.max_neighbours = max_neighbours
         # Fractions of the targets' pixels: [target, other target] and [target, anchor].
-        self.shared = _shares(targets, targets, depth_rel).fill_diagonal_(1.0)
-        self.anchored = _shares(targets, anchors, depth_rel)
+        self.shared = _shares(targets, targets).fill_diagonal_(1.0)
+        self.anchored = _shares(targets, anchors)
         self.alike = 0.5 * (self.shared + self.shared.T)
         self.waiting = torch.ones(len(targets), dtype=torch.bool)
         # Anchors give way to targets beyond a third of the pass.
@@ -107,7 +87,7 @@ class _Planner:
     def _next(self) -> RefinePass:
         room = self.frames - min(self.anchored.shape[1], self.anchor_room)
         finished = (~self.waiting).nonzero()[:, 0]
-        wanted = min(self.max_neighbours, len(finished), room - 1)
+        wanted = min(MAX_NEIGHBOURS, len(finished), room - 1)
         chosen = self._grow(self._seed(finished), room - wanted)
         rows = torch.tensor(chosen)
         neighbours = covering(self.shared[rows][:, finished], wanted, fill=False)
@@ -139,14 +119,14 @@ class _Planner:
         return chosen
 
 
-def _shares(sources: DepthViews, destinations: DepthViews, depth_rel: float) -> Float[Tensor, "n_src n_dst"]:
+def _shares(sources: DepthViews, destinations: DepthViews) -> Float[Tensor, "n_src n_dst"]:
     """Shared fractions on the CPU in float64, from as many pixels as there is time for."""
     if len(destinations) == 0:
         return torch.zeros(len(sources), 0, dtype=torch.float64)
     height, width = sources.depth.shape[1:]
     pixels = max(_LEAST_PIXELS, _POINT_TESTS // (len(sources) * len(destinations)))
     stride = max(1, math.floor(math.sqrt(height * width / pixels)))
-    return shared_fraction(sources, destinations, depth_rel=depth_rel, stride=stride).cpu().double()
+    return shared_fraction(sources, destinations, stride=stride).cpu().double()
 
 
 def _best(score: Float[Tensor, "n"], allowed: Tensor) -> int:
@@ -158,7 +138,7 @@ def _best(score: Float[Tensor, "n"], allowed: Tensor) -> int:
 def covering(shares: Float[Tensor, "n_target n"], count: int, fill: bool) -> list[int]:
     """At most ``count`` columns that together show most of the rows; greedy, each by what it adds.
 
-    What adds nothing worth its cost is left out, or with ``fill`` chosen last, by what it shows.
+    What adds less than `_MIN_GAIN` is left out, or with ``fill`` chosen last, by what it shows.
     """
     covered = torch.zeros(shares.shape[0], 1, dtype=shares.dtype)
     allowed = torch.ones(shares.shape[1], dtype=torch.bool)
@@ -167,7 +147,7 @@ def covering(shares: Float[Tensor, "n_target n"], count: int, fill: bool) -> lis
     while len(chosen) < count and bool(allowed.any()):
         gain = (shares - covered).clamp_min(0).mean(0)
         index = _best(gain + 1e-3 * shown, allowed)
-        if float(gain[index]) < _WORTH and not fill:
+        if float(gain[index]) < _MIN_GAIN and not fill:
             break
         chosen.append(index)
         allowed[index] = False

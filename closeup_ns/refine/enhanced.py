@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from closeup_ns.errors import RefinerError
+from closeup_ns.progress import say
 from closeup_ns.refine.imaging.color import match_wavelet
-from closeup_ns.refine.progress import say
 from closeup_ns.refine.protocol import RefinedView, Refiner, RefineRequest
 from closeup_ns.refine.results import trust
 
@@ -69,13 +69,13 @@ class EnhancedRefiner:
             return replace(view, notes=notes, generated=self.refiner.generates)
         before = _planes(view.image)
         after = match_wavelet(_planes(sharpened.image.to(view.image)), before).clamp(0, 1)
-        # A refiner that invents nothing says 0 where it knows nothing beyond the render; now there is something.
-        known = trust(request.renders[index], request.masks[index].dense)
+        # A refiner that invents nothing has weight 0 where it only shows the render; the enhancer added detail there.
+        weight = trust(request.renders[index], request.masks[index].dense)
         return replace(
             view,
             image=after.permute(1, 2, 0).contiguous(),
             real=torch.zeros_like(view.real),
-            weight=view.weight if self.refiner.generates else known,
+            weight=view.weight if self.refiner.generates else weight,
             notes={
                 **view.notes,
                 "enhance": self.enhancer.name,

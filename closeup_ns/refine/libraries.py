@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 
 from closeup_ns.errors import RefinerOutOfMemory
+from closeup_ns.refine.options import Precision
 
-Precision = Literal["auto", "fp16", "bf16", "fp32"]
 _OUT_OF_MEMORY = (
     "can't allocate memory",
     "out of memory",
@@ -42,13 +42,14 @@ def torch_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that something did not fit into memory, whoever raised it: with less it might go on."""
-    known = isinstance(error, (torch.cuda.OutOfMemoryError, RefinerOutOfMemory, MemoryError))
-    return known or (isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY))
+    if isinstance(error, (torch.cuda.OutOfMemoryError, RefinerOutOfMemory, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _OUT_OF_MEMORY)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the libraries' progress bars and reports: what matters in them is raised as an error."""
+    """Without progress bars, reports and warnings of diffusers and transformers; their errors are raised."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

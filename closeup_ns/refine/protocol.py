@@ -49,13 +49,6 @@ class RefineRequest:
     neighbours: Sequence[GuideImage] = ()
     """Views of this round that are refined already and overlap with these: further references."""
 
-    def __post_init__(self) -> None:
-        if not len(self.views) == len(self.renders) == len(self.masks):
-            raise ValueError(
-                f"a RefineRequest needs one render and one mask per view, but has {len(self.views)} views, "
-                f"{len(self.renders)} renders and {len(self.masks)} masks"
-            )
-
 
 @dataclass(frozen=True, eq=False)
 class RefinedView:

@@ -1,4 +1,4 @@
-"""What makes a rendered close-up better: how a refiner is chosen.
+"""Choosing and building the configured refiner.
 
 Refiners are built at the first round that needs one, never at import and never when a pipeline is constructed:
 ns-viewer, ns-eval and ns-render build the same pipeline and must not load a diffusion model.
@@ -23,7 +23,7 @@ ENHANCE_OPTION = "--pipeline.refiner.enhance.run"
 def build_refiner(config: RefinerConfig, device: torch.device | str) -> tuple[Refiner, str]:
     """Builds the configured refiner, with its enhancer; call it when a round needs it. Nothing is loaded yet.
 
-    Whether it can run is not asked here (`check_refiner` does): the views that it made can be looked at all the same.
+    `check_refiner` checks whether it can run; a run whose weights are gone can still be looked at.
 
     Returns:
         The refiner, and one line for the user that says which one is used and why.
@@ -64,8 +64,11 @@ def check_refiner(config: RefinerConfig, device: torch.device | str) -> None:
             "reliable, see3d or command"
         )
     for what, reason in (
-        (f"the refiner {kind}", _why_not(kind, config)),
-        (f"the enhancer {config.enhance.kind}", _why_not_enhance(config)),
+        (f"the refiner {kind}", _why_not(kind, config, config.command, COMMAND_OPTION)),
+        (
+            f"the enhancer {config.enhance.kind}",
+            _why_not(config.enhance.kind, config, _enhance_command(config), ENHANCE_OPTION),
+        ),
     ):
         if reason is not None:
             raise RefinerError(f"{what} cannot run here: {reason}")
@@ -84,7 +87,7 @@ def _chosen(config: RefinerConfig, device: torch.device) -> tuple[str, str]:
         return config.kind, "as configured"
     if device.type != "cuda":
         return "none", "auto: see3d is for a GPU, and takes hours without one unless asked for"
-    reason = _why_not("see3d", config)
+    reason = _why_not("see3d", config, config.command, COMMAND_OPTION)
     if reason is None:
         return "see3d", "auto: a GPU and the weights are here"
     return "none", f"auto: not see3d, since {reason}"
@@ -124,31 +127,24 @@ def _enhancer(config: RefinerConfig, device: torch.device) -> Refiner | None:
         return See3DRefiner(config.see3d, device, SR)
     from closeup_ns.refine.programs.command import CommandRefiner
 
-    command = CommandRefinerConfig(config.enhance.run, config.enhance.timeout, frames=config.command.frames)
-    return CommandRefiner(command, ENHANCE_OPTION)
+    return CommandRefiner(_enhance_command(config), ENHANCE_OPTION)
 
 
-def _why_not(kind: str, config: RefinerConfig) -> str | None:
-    """Why a refiner cannot run, and what to do, in one line; None where it can. Looks at packages and files only."""
-    if kind == "see3d":
+def _enhance_command(config: RefinerConfig) -> CommandRefinerConfig:
+    return CommandRefinerConfig(config.enhance.run, config.enhance.timeout, frames=config.command.frames)
+
+
+def _why_not(kind: str, config: RefinerConfig, command: CommandRefinerConfig, option: str) -> str | None:
+    """Why a refiner or an enhancer cannot run, and what to do, in one line; None where it can.
+
+    Looks at packages and files only.
+    """
+    if kind in ("see3d", "see3d-sr"):
         from closeup_ns.refine.see3d.weights import why_not
 
-        return why_not(config.see3d.weights, "sparse")
+        return why_not(config.see3d.weights, "sparse" if kind == "see3d" else "SR")
     if kind == "command":
         from closeup_ns.refine.programs.external import Program
 
-        return Program(config.command.run, config.command.timeout, COMMAND_OPTION).why_not()
-    return None
-
-
-def _why_not_enhance(config: RefinerConfig) -> str | None:
-    """The same for what sharpens refined views."""
-    if config.enhance.kind == "see3d-sr":
-        from closeup_ns.refine.see3d.weights import why_not
-
-        return why_not(config.see3d.weights, "SR")
-    if config.enhance.kind == "command":
-        from closeup_ns.refine.programs.external import Program
-
-        return Program(config.enhance.run, config.enhance.timeout, ENHANCE_OPTION).why_not()
+        return Program(command.run, command.timeout, option).why_not()
     return None

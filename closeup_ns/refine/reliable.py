@@ -91,11 +91,11 @@ def photograph_sigma(footprint: float) -> float:
     return 0.5 * math.sqrt(max(footprint**2 - 1.0, 0.0))
 
 
-def knowledge(support: Tensor, footprint: float) -> Float[Tensor, "H W"]:
+def hit_probability(support: Tensor, footprint: float) -> Float[Tensor, "H W"]:
     """Chance that a pixel was met by at least one real sample: 1 - (1 - 1/s^2)^n (papers.md, 1.4).
 
     ``support`` photographs each put one sample into s x s pixels of the view. Near one in the first round, a few
-    percent at 27x: a later round knows how little it has to say (research/quality.md, point 3).
+    percent at 27x (research/quality.md, point 3).
     """
     missed = 1.0 - 1.0 / max(footprint, 1.0) ** 2
     return 1.0 - torch.pow(torch.as_tensor(missed, device=support.device), support.float())
@@ -140,7 +140,7 @@ class ReliableRefiner:
         return RefinedView(
             image=image.permute(1, 2, 0).contiguous(),
             real=trusted & (fade >= 0.5),
-            weight=fade * knowledge(mask.support, footprint).to(fade),
+            weight=fade * hit_probability(mask.support, footprint).to(fade),
             notes={
                 "known_share": float(known.float().mean()),
                 "corrected_share": float(trusted.float().mean()),

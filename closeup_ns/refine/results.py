@@ -20,9 +20,9 @@ def render_image(render: Rendered) -> Float[Tensor, "H W 3"]:
 
 
 def trust(render: Rendered, known: Bool[Tensor, "H W"]) -> Float[Tensor, "H W"]:
-    """What a generated picture is worth: 1 where photographs back the pixel or the render is solid, and less with
-    alpha, down to 0 where nothing is rendered. A colour there has no surface to sit on, and training on it would hang
-    one into the empty space.
+    """Weight of a generated picture: 1 where photographs back the pixel or the render is solid, less with alpha.
+
+    0 where nothing is rendered: a colour there has no surface, and training on it would put one into the empty space.
     """
     solid = torch.nan_to_num(render.alpha / SOLID_ALPHA).clamp(0, 1)
     return torch.where(known, torch.ones_like(solid), solid)
@@ -34,7 +34,7 @@ def generated(
     image: Float[Tensor, "H W 3"],
     notes: dict[str, float | str] | None = None,
 ) -> RefinedView:
-    """A picture that replaces the render everywhere: none of it is a photograph's colour."""
+    """A picture that replaces the render everywhere; none of its pixels is called real."""
     return RefinedView(
         image=image.to(render.color).contiguous(),
         real=torch.zeros_like(render.alpha, dtype=torch.bool),
@@ -44,7 +44,7 @@ def generated(
 
 
 def failed(render: Rendered, why: str, notes: dict[str, float | str] | None = None) -> RefinedView:
-    """The render, of which nothing is to be learnt."""
+    """The render with weight 0, so that the view is not trained on; ``why`` is one sentence."""
     return RefinedView(
         image=render_image(render),
         real=torch.zeros_like(render.alpha, dtype=torch.bool),

@@ -1,4 +1,4 @@
-"""Seeds that depend on what they are for, not on what came before: a view refined again gets the same noise."""
+"""Seeds derived from names, so that a view that is refined once more gets the same noise."""
 
 from __future__ import annotations
 

@@ -107,13 +107,3 @@ def test_half_precision_comes_back_in_half_precision(generator: torch.Generator)
     matched = match_wavelet(image, image.float() + 0.25)
     assert matched.dtype == torch.float16
     torch.testing.assert_close(matched.float(), image.float() + 0.25, atol=1e-3, rtol=0)
-
-
-def test_other_sizes_are_refused() -> None:
-    image = torch.zeros(3, 4, 5)
-    with pytest.raises(ValueError, match="different sizes"):
-        match_wavelet(image, torch.zeros(3, 5, 4))
-    with pytest.raises(ValueError, match="different sizes"):
-        match_wavelet(image, image, trusted=torch.ones(5, 4, dtype=torch.bool))
-    with pytest.raises(ValueError, match="levels"):
-        match_wavelet(image, image, levels=-1)

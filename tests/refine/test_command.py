@@ -37,7 +37,7 @@ for number, view in enumerate(request["views"]):
 """
 
 
-def request(count: int = 3, names: tuple[str, ...] = tuple(NAMES)) -> RefineRequest:
+def make_request(count: int = 3, names: tuple[str, ...] = tuple(NAMES)) -> RefineRequest:
     generator = torch.Generator().manual_seed(5)
     views = [camera(0.1 * index, 0, 1, 12 + index, 8) for index in range(count)]
     renders = [
@@ -76,9 +76,9 @@ def refiner(tmp_path: Path, body: str = FIX, **options: object) -> tuple[Command
 
 def test_a_program_sees_everything_and_its_pictures_come_back_in_order(tmp_path: Path) -> None:
     made, log = refiner(tmp_path)
-    asked = request()
-    refined = made.refine(asked)
-    for result, render in zip(refined, asked.renders, strict=True):
+    request = make_request()
+    refined = made.refine(request)
+    for result, render in zip(refined, request.renders, strict=True):
         assert result.failure is None
         assert torch.allclose(result.image, 1 - render.color, atol=1e-6)
         assert not result.real.any()
@@ -88,7 +88,7 @@ def test_a_program_sees_everything_and_its_pictures_come_back_in_order(tmp_path:
     assert (told["seed"], told["format"]) == (7, 1)
     assert [view["name"] for view in told["views"]] == NAMES
     assert len({view["output"] for view in told["views"]}) == 3
-    for view, entry in zip(asked.views, told["views"], strict=True):
+    for view, entry in zip(request.views, told["views"], strict=True):
         back = View.from_dict(entry["camera"])
         assert torch.equal(back.K, view.K) and torch.equal(back.c2w, view.c2w)
     assert [(entry["name"], entry["photograph"]) for entry in told["references"]] == [
@@ -100,8 +100,8 @@ def test_a_program_sees_everything_and_its_pictures_come_back_in_order(tmp_path:
 
 def test_the_mask_is_white_where_photographs_know(tmp_path: Path) -> None:
     body = FIX.replace("ImageChops.invert(render)", 'mask.convert("RGB")')
-    asked = request()
-    for result, mask in zip(refiner(tmp_path, body)[0].refine(asked), asked.masks, strict=True):
+    request = make_request()
+    for result, mask in zip(refiner(tmp_path, body)[0].refine(request), request.masks, strict=True):
         assert torch.equal(result.image, mask.dense[..., None].float().expand(-1, -1, 3))
 
 
@@ -110,40 +110,40 @@ def test_each_view_alone_where_the_user_says_so(tmp_path: Path) -> None:
     assert (made.frames, made.generates) == (1, False)
     together, _ = refiner(tmp_path)
     assert (together.frames, together.generates) == (18, True)
-    asked = request()
-    alone = made.refine(asked)
+    request = make_request()
+    alone = made.refine(request)
     assert len(log.read_text().splitlines()) == 3
-    for one, other in zip(alone, together.refine(asked), strict=True):
+    for one, other in zip(alone, together.refine(request), strict=True):
         assert torch.equal(one.image, other.image)
 
 
 def test_a_view_that_fails_keeps_its_render_and_the_others_are_kept(tmp_path: Path) -> None:
     body = FIX.replace("    ImageChops", "    if number != 1: ImageChops")
-    asked = request()
-    asked.renders[1].color[0, 0, 0] = float("nan")
-    first, second, third = refiner(tmp_path, body)[0].refine(asked)
+    request = make_request()
+    request.renders[1].color[0, 0, 0] = float("nan")
+    first, second, third = refiner(tmp_path, body)[0].refine(request)
     assert first.failure is None and third.failure is None
     assert second.failure is not None and "wrote no" in second.failure
     assert second.image.isfinite().all() and not second.weight.any() and not second.real.any()
-    assert torch.equal(second.image, torch.nan_to_num(asked.renders[1].color))
+    assert torch.equal(second.image, torch.nan_to_num(request.renders[1].color))
 
 
 def test_no_names_no_references_another_type(tmp_path: Path) -> None:
-    full = request()
-    asked = RefineRequest(
+    full = make_request()
+    request = RefineRequest(
         full.views[:1],
         [Rendered(full.renders[0].color.double(), full.renders[0].depth.double(), full.renders[0].alpha.double())],
         full.masks[:1],
         [],
         0,
     )
-    (result,) = refiner(tmp_path)[0].refine(asked)
+    (result,) = refiner(tmp_path)[0].refine(request)
     assert result.image.dtype == result.weight.dtype == torch.float64
-    assert torch.allclose(result.image, 1 - asked.renders[0].color, atol=1e-6)
+    assert torch.allclose(result.image, 1 - request.renders[0].color, atol=1e-6)
 
 
 def test_a_program_that_fails_is_an_error(tmp_path: Path) -> None:
     made, _ = refiner(tmp_path, "raise SystemExit('no model here')")
     with pytest.raises(RefinerError, match="--pipeline.refiner.command.run.*exit code 1.*\nno model here"):
-        made.refine(request())
+        made.refine(make_request())
     made.close()

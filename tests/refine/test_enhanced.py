@@ -25,7 +25,7 @@ from tests.refine.scene import camera
 HEIGHT, WIDTH = 50, 72
 
 
-def request(count: int) -> RefineRequest:
+def make_request(count: int) -> RefineRequest:
     """``count`` smooth views side by side, with an anchor each; everything is known."""
     generator = torch.Generator().manual_seed(11)
 
@@ -58,9 +58,9 @@ class Refined:
         self.frames, self.generates, self.fails = frames, generates, fails
         self.closed = 0
 
-    def refine(self, asked: RefineRequest) -> list[RefinedView]:
+    def refine(self, request: RefineRequest) -> list[RefinedView]:
         results = []
-        for index, render in enumerate(asked.renders):
+        for index, render in enumerate(request.renders):
             real = torch.zeros_like(render.alpha, dtype=torch.bool)
             real[:5] = True
             why = "no luck" if index in self.fails else None
@@ -79,15 +79,15 @@ class Sharpener:
 
     def __init__(self, frames: int = 8, paint: Callable[[int, Tensor], Tensor | str] | None = None) -> None:
         self.frames, self.paint = frames, paint
-        self.asked: list[RefineRequest] = []
+        self.request: list[RefineRequest] = []
         self.closed = 0
 
-    def refine(self, asked: RefineRequest) -> list[RefinedView]:
-        self.asked.append(asked)
-        made = [self._painted(index, render.color) for index, render in enumerate(asked.renders)]
+    def refine(self, request: RefineRequest) -> list[RefinedView]:
+        self.request.append(request)
+        made = [self._painted(index, render.color) for index, render in enumerate(request.renders)]
         return [
             failed(render, picture) if isinstance(picture, str) else generated(render, mask.dense, picture)
-            for render, mask, picture in zip(asked.renders, asked.masks, made, strict=True)
+            for render, mask, picture in zip(request.renders, request.masks, made, strict=True)
         ]
 
     def _painted(self, index: int, image: Tensor) -> Tensor | str:
@@ -101,13 +101,13 @@ class Sharpener:
 
 
 def test_detail_is_added_colours_are_kept_and_nothing_counts_as_real() -> None:
-    asked = request(3)
+    request = make_request(3)
     sharpener = Sharpener()
     made = EnhancedRefiner(Refined(fails=[1]), sharpener)
     assert isinstance(made, Refiner)
     assert (made.name, made.generates, made.frames) == ("see3d+see3d-sr", True, 18)
-    plain = Refined(fails=[1]).refine(asked)
-    results = made.refine(asked)
+    plain = Refined(fails=[1]).refine(request)
+    results = made.refine(request)
     for index in (0, 2):
         view, before = results[index], plain[index]
         assert not view.real.any()
@@ -119,18 +119,18 @@ def test_detail_is_added_colours_are_kept_and_nothing_counts_as_real() -> None:
         assert view.notes["seconds"] == 1.0 and view.notes["enhance"] == "see3d-sr"
         assert view.notes["enhance_change"] == pytest.approx(float(difference.abs().mean()))
     assert results[1].failure == "no luck" and results[1].notes == {"seconds": 1.0}
-    (second,) = sharpener.asked
-    assert list(second.names) == ["t0_update_00", "t0_update_02"] and second.anchors is asked.anchors
-    assert torch.equal(second.renders[1].color, plain[2].image) and second.masks == [asked.masks[0], asked.masks[2]]
+    (second,) = sharpener.request
+    assert list(second.names) == ["t0_update_00", "t0_update_02"] and second.anchors is request.anchors
+    assert torch.equal(second.renders[1].color, plain[2].image) and second.masks == [request.masks[0], request.masks[2]]
 
 
 def test_what_a_refiner_without_invention_did_not_know_is_now_worth_something() -> None:
-    asked = request(1)
-    asked.renders[0].alpha[10:] = 0.25
-    asked.renders[0].alpha[20:] = 0.0
-    asked.masks[0].dense[:] = False
-    asked.masks[0].dense[:, :3] = True
-    (view,) = EnhancedRefiner(Refined(generates=False), Sharpener()).refine(asked)
+    request = make_request(1)
+    request.renders[0].alpha[10:] = 0.25
+    request.renders[0].alpha[20:] = 0.0
+    request.masks[0].dense[:] = False
+    request.masks[0].dense[:, :3] = True
+    (view,) = EnhancedRefiner(Refined(generates=False), Sharpener()).refine(request)
     assert (view.weight[:, :3] == 1).all() and (view.weight[:10] == 1).all()
     assert (view.weight[10:20, 3:] == 0.5).all() and not view.weight[20:, 3:].any()
     assert not view.real.any()
@@ -146,10 +146,10 @@ def test_a_picture_that_fails_leaves_the_refined_view_with_a_note(
     generates: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nor does it count as generated: real colours would weigh as invented ones."""
-    asked = request(2)
+    request = make_request(2)
     sharpener = Sharpener(paint=lambda index, image: image if index else "wrote no picture")
-    plain = Refined().refine(asked)
-    first, second = EnhancedRefiner(Refined(generates=generates), sharpener).refine(asked)
+    plain = Refined().refine(request)
+    first, second = EnhancedRefiner(Refined(generates=generates), sharpener).refine(request)
     assert first.notes["enhance_failure"] == "wrote no picture" and "enhance" not in first.notes
     assert first.failure is None and first.generated is generates
     assert torch.equal(first.image, plain[0].image) and torch.equal(first.real, plain[0].real)
@@ -162,10 +162,10 @@ def test_an_enhancer_that_cannot_work_costs_no_view() -> None:
     def broken(index: int, image: Tensor) -> Tensor:
         raise RefinerError("its weights are gone")
 
-    asked = request(3)
-    results = EnhancedRefiner(Refined(fails=[0]), Sharpener(paint=broken)).refine(asked)
+    request = make_request(3)
+    results = EnhancedRefiner(Refined(fails=[0]), Sharpener(paint=broken)).refine(request)
     assert "enhance_failure" not in results[0].notes
-    for view, before in zip(results[1:], Refined().refine(asked)[1:], strict=True):
+    for view, before in zip(results[1:], Refined().refine(request)[1:], strict=True):
         assert view.notes["enhance_failure"] == "its weights are gone"
         assert torch.equal(view.image, before.image) and torch.equal(view.real, before.real)
 
@@ -173,10 +173,10 @@ def test_an_enhancer_that_cannot_work_costs_no_view() -> None:
 def test_only_one_of_the_two_is_in_memory() -> None:
     refiner, sharpener = Refined(), Sharpener()
     made = EnhancedRefiner(refiner, sharpener)
-    made.refine(request(1))
+    made.refine(make_request(1))
     assert (refiner.closed, sharpener.closed) == (1, 1)
-    assert EnhancedRefiner(Refined(fails=[0]), sharpener).refine(request(1))[0].failure == "no luck"
-    assert len(sharpener.asked) == 1, "it is not called where no view is left"
+    assert EnhancedRefiner(Refined(fails=[0]), sharpener).refine(make_request(1))[0].failure == "no luck"
+    assert len(sharpener.request) == 1, "it is not called where no view is left"
 
 
 def test_a_program_sharpens_by_the_same_protocol_as_it_refines(tmp_path: Path) -> None:
@@ -191,8 +191,8 @@ for view in json.loads((source / "request.json").read_text())["views"]:
 """)
     run = f"{sys.executable} {program} {{input}} {{output}}"
     refiner, line = build_refiner(RefinerConfig("none", enhance=EnhanceConfig("command", run)), "cpu")
-    asked = request(2)
-    for view, render in zip(refiner.refine(asked), asked.renders, strict=True):
+    request = make_request(2)
+    for view, render in zip(refiner.refine(request), request.renders, strict=True):
         assert view.notes["enhance"] == "command" and float(view.notes["enhance_change"]) > 0
         assert float(view.image.diff(dim=1).abs().max()) > float(render.color.diff(dim=1).abs().max())
     assert line.endswith("enhanced by command")

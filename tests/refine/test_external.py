@@ -8,12 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from closeup_ns.errors import RefinerError
 from closeup_ns.refine.programs.external import Program, file_names
@@ -208,12 +206,3 @@ def test_names_stay_readable() -> None:
     assert file_names(["round1/t0_update_03", "train/frame_00012", "../..", "a/b", "a_b", "A b"]) == [
         "round1_t0_update_03", "train_frame_00012", "view", "a_b", "a_b_2", "A_b_3"
     ]  # fmt: skip
-
-
-def test_png_is_eight_bit_rgb(tmp_path: Path) -> None:
-    kept = tmp_path / "kept.png"
-    program = script(tmp_path, f"import shutil; shutil.copy(source / 'a.png', {str(kept)!r})")
-    program.treat({"a.png": torch.full((6, 8, 3), 0.5, dtype=torch.float64)}, {})
-    with Image.open(kept) as image:
-        assert (image.format, image.mode) == ("PNG", "RGB")
-        assert (np.array(image) == 128).all()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from closeup_ns.refine.imaging.filters import gaussian_blur
 from closeup_ns.refine.protocol import RefinedView, RefineRequest
-from closeup_ns.refine.reliable import ReliableRefiner, knowledge, photograph_sigma, source_footprint
+from closeup_ns.refine.reliable import ReliableRefiner, hit_probability, photograph_sigma, source_footprint
 from closeup_ns.views.psnr import psnr
 from closeup_ns.views.reliability import Observation, ReliablePixels
 from closeup_ns.views.rendered import Rendered
@@ -162,11 +162,11 @@ def test_footprint_in_closed_form() -> None:
     ("zoom", "views", "share"), [(3, 1, 0.12), (3, 5, 0.45), (3, 20, 0.90), (9, 20, 0.22), (27, 50, 0.067)]
 )
 def test_knowledge_is_the_hit_rate_of_papers_md(zoom: float, views: int, share: float) -> None:
-    assert float(knowledge(torch.tensor([views]), zoom)) == pytest.approx(share, abs=0.012)
+    assert float(hit_probability(torch.tensor([views]), zoom)) == pytest.approx(share, abs=0.012)
 
 
 def test_knowledge_of_nobody_and_of_an_equal() -> None:
-    assert knowledge(torch.tensor([0, 1]), 1.0).tolist() == [0.0, 1.0]
+    assert hit_probability(torch.tensor([0, 1]), 1.0).tolist() == [0.0, 1.0]
 
 
 @pytest.mark.parametrize(("zoom", "gain"), [(3.0, 6.0), (9.0, 5.0)])

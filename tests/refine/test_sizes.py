@@ -13,7 +13,7 @@ from closeup_ns.refine.imaging.sizes import Tile, blend, cut, resized, tiles
 
 SIDES = st.integers(64, 1500)
 TILINGS = st.tuples(SIDES, SIDES, st.sampled_from([64, 128, 512]), st.integers(0, 511)).filter(
-    lambda case: case[3] <= case[2] - 8 and min(case[0], case[1]) >= case[2]
+    lambda tiling: tiling[3] <= tiling[2] - 8 and min(tiling[0], tiling[1]) >= tiling[2]
 )
 """Height, width, side of a square, overlap."""
 
@@ -35,14 +35,12 @@ def test_a_line_that_is_shorter_than_what_is_cut_is_mirrored_back_and_forth() ->
     line, tile = torch.tensor([[[1, 2, 3]]]), Tile(0, 0, 1, 8)
     assert cut(line, tile)[0, 0].tolist() == [1, 2, 3, 2, 1, 2, 3, 2]
     assert cut(line, tile, "replicate")[0, 0].tolist() == [1, 2, 3, 3, 3, 3, 3, 3]
-    with pytest.raises(ValueError, match="unknown padding"):
-        cut(line, tile, "zeros")  # type: ignore[arg-type]
 
 
 @settings(max_examples=150, deadline=None)
 @given(TILINGS)
-def test_tiles_cover_the_picture_and_overlap_as_asked(case: tuple[int, int, int, int]) -> None:
-    height, width, size, overlap = case
+def test_tiles_cover_the_picture_and_overlap_as_asked(tiling: tuple[int, int, int, int]) -> None:
+    height, width, size, overlap = tiling
     assume((height / (size - overlap - 7)) * (width / (size - overlap - 7)) < 10_000)
     windows = tiles(height, width, size, overlap)
     assert windows == sorted(windows, key=lambda tile: (tile.top, tile.left)) and len(set(windows)) == len(windows)
@@ -58,11 +56,9 @@ def test_tiles_cover_the_picture_and_overlap_as_asked(case: tuple[int, int, int,
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 9999), TILINGS, st.none() | st.integers(0, 600))
-def test_tiles_of_a_picture_give_the_picture_back(
-    seed: int, case: tuple[int, int, int, int], feather: int | None
-) -> None:
-    height, width, size, overlap = case
+@given(st.integers(0, 9999), TILINGS, st.integers(0, 600))
+def test_tiles_of_a_picture_give_the_picture_back(seed: int, tiling: tuple[int, int, int, int], feather: int) -> None:
+    height, width, size, overlap = tiling
     assume((height / (size - overlap - 7)) * (width / (size - overlap - 7)) < 100)
     image = picture(seed, height, width)
     windows = tiles(height, width, size, overlap)
@@ -79,23 +75,16 @@ def test_the_change_from_tile_to_tile_is_smooth_and_within_the_feather() -> None
     assert (line[: middle - 10] == 0).all() and (line[middle + 10 :] == 1).all()
     assert (line.diff() >= 0).all() and float(line.diff().max()) < 1.6 / 20
     torch.testing.assert_close(line[middle - 10 : middle + 10], 1 - line[middle - 10 : middle + 10].flip(0))
-    whole = blend(windows, shades, 128, 200)[0, 10]
+    whole = blend(windows, shades, 128, 200, feather=128)[0, 10]
     assert float(whole.diff().max()) < 1.6 / 56 and 0 < float(whole[73]) < 0.01
 
 
 def test_order_of_the_tiles_does_not_matter(generator: torch.Generator) -> None:
     windows = tiles(150, 170, 64, 16)
     images = [torch.rand(3, 64, 64, generator=generator) for _ in windows]
-    forth = blend(windows, images, 150, 170)
-    back = blend(windows[::-1], images[::-1], 150, 170)
+    forth = blend(windows, images, 150, 170, 16)
+    back = blend(windows[::-1], images[::-1], 150, 170, 16)
     torch.testing.assert_close(forth, back)
-
-
-def test_what_cannot_be_tiled_is_refused() -> None:
-    with pytest.raises(ValueError, match="63 pixels is less than that of a tile, 64"):
-        tiles(100, 63, 64, 0)
-    with pytest.raises(ValueError, match="gap"):
-        blend([Tile(0, 0, 64, 64), Tile(0, 70, 64, 64)], [torch.zeros(1, 64, 64)] * 2, 64, 134)
 
 
 def test_shrinking_averages_instead_of_leaving_out() -> None:

@@ -21,8 +21,6 @@ def low_frequencies(image: Float[Tensor, "C H W"], levels: int = LEVELS) -> Floa
     wave of 2^levels pixels, or of a whole fraction of them, is gone from the result, and constants come back. Taps
     outside the image are left out and the rest is weighed anew, so that no border is darkened.
     """
-    if levels < 0:
-        raise ValueError(f"a wavelet split needs zero or more levels, not {levels}")
     for level in range(levels):
         image = _level(image, level)
     return image
@@ -71,15 +69,7 @@ def match_wavelet(
 
     Returns:
         In the image's type, not clamped: the sum may leave [0, 1].
-
-    Raises:
-        ValueError: the sizes differ, or ``levels`` is negative.
     """
-    if image.shape != reference.shape or (trusted is not None and trusted.shape != image.shape[-2:]):
-        mask = "" if trusted is None else f" and {list(trusted.shape)}"
-        raise ValueError(
-            f"cannot match pictures of different sizes: {list(image.shape)}, {list(reference.shape)}{mask}"
-        )
     working = torch.float64 if image.dtype == torch.float64 else torch.float32
     difference = reference.to(image.device, working) - image.to(working)
     if trusted is not None and not bool(trusted.all()):

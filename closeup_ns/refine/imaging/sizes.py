@@ -39,8 +39,6 @@ def _indices(start: int, count: int, length: int, mode: Padding) -> Int[Tensor, 
 
     Mirrored about the outermost pixel's centre, as often as needed: a line of one pixel is repeated.
     """
-    if mode not in ("reflect", "replicate"):
-        raise ValueError(f"unknown padding {mode!r}: choose reflect or replicate")
     position = torch.arange(start, start + count)
     if mode == "replicate" or length == 1:
         return position.clamp(0, length - 1)
@@ -74,8 +72,6 @@ def tiles(height: int, width: int, size: int, overlap: int) -> list[Tile]:
 
 def _starts(length: int, size: int, overlap: int) -> list[int]:
     """Where the squares begin along one side."""
-    if length < size:
-        raise ValueError(f"a side of {length} pixels is less than that of a tile, {size}")
     cells = -((size - length) // CELL)
     longest = (size - overlap) // CELL
     steps = -(-cells // longest)
@@ -88,7 +84,7 @@ def blend(
     images: Sequence[Float[Tensor, "C h w"]],
     height: int,
     width: int,
-    feather: int | None = None,
+    feather: int,
 ) -> Float[Tensor, "C height width"]:
     """The picture that ``tiles`` make together: a smooth change from each to the next in the middle of their overlap.
 
@@ -98,8 +94,8 @@ def blend(
         tiles: all that ``tiles`` gave, in any order.
         images: what each of them shows, at its size.
         height, width: the picture's; what reaches beyond is cut off.
-        feather: pixels over which the change happens; the whole overlap where None or where that is shorter. Two
-            inventions that differ look blurred where they are mixed, so wide overlaps should not be mixed throughout.
+        feather: pixels over which the change happens; the whole overlap where that is shorter. Generated pictures that
+            differ look blurred where they are mixed, so wide overlaps should not be mixed throughout.
     """
     down = _windows({(tile.top, tile.height) for tile in tiles}, height, feather)
     across = _windows({(tile.left, tile.width) for tile in tiles}, width, feather)
@@ -111,9 +107,7 @@ def blend(
     return result
 
 
-def _windows(
-    spans: set[tuple[int, int]], length: int, feather: int | None
-) -> dict[tuple[int, int], Float[Tensor, "n"]]:
+def _windows(spans: set[tuple[int, int]], length: int, feather: int) -> dict[tuple[int, int], Float[Tensor, "n"]]:
     """The weight of each span's pixels along one side of ``length`` pixels; they sum to one."""
     ordered = sorted(spans)
     position = torch.arange(length, dtype=torch.float64) + 0.5
@@ -121,9 +115,7 @@ def _windows(
     changes = []
     for (start, count), (following, _) in itertools.pairwise(ordered):
         shared = start + count - following
-        if shared < 0:
-            raise ValueError(f"these tiles leave a gap before pixel {following}")
-        ramp = max(1, shared if feather is None else min(feather, shared))
+        ramp = max(1, min(feather, shared))
         reached = ((position - (following + 0.5 * shared)) / ramp + 0.5).clamp(0, 1)
         changes.append(reached * reached * (3.0 - 2.0 * reached))
     weights = torch.ones(len(ordered), length, dtype=torch.float64)

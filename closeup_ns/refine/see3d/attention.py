@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from diffusers.models.attention_processor import Attention
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 
 class JoinedAttention:
@@ -29,23 +28,13 @@ class JoinedAttention:
         self,
         attn: Attention,
         hidden_states: Float[Tensor, "branches*frames tokens channels"],
-        encoder_hidden_states: Float[Tensor, "branches*frames words context"] | None = None,
+        encoder_hidden_states: Float[Tensor, "branches*frames text context"] | None = None,
         attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
         num_frames: int = 1,
     ) -> Float[Tensor, "branches*frames tokens channels"]:
-        """One attention layer with its output projection.
-
-        Raises:
-            ValueError: the rows are no whole number of branches, or there is a mask, which nothing here needs.
-        """
-        del temb
-        if attention_mask is not None:
-            raise ValueError("JoinedAttention takes no attention mask")
+        """One attention layer with its output projection. Stable Diffusion's UNet never passes a mask."""
         rows, tokens, _ = hidden_states.shape
         if encoder_hidden_states is None:
-            if num_frames < 1 or rows % num_frames:
-                raise ValueError(f"{rows} rows are no whole number of branches of {num_frames} frames")
             hidden_states = hidden_states.reshape(rows // num_frames, num_frames * tokens, -1)
             encoder_hidden_states = hidden_states
         to_key, to_value = cast(nn.Module, attn.to_k), cast(nn.Module, attn.to_v)
@@ -60,20 +49,3 @@ class JoinedAttention:
 
 def _split_heads(tokens: Float[Tensor, "b n heads*d"], heads: int) -> Float[Tensor, "b heads n d"]:
     return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def join_frames(unet: UNet2DConditionModel) -> None:
-    """Installs ``JoinedAttention`` in every attention layer of ``unet``.
-
-    Raises:
-        ValueError: a layer normalises or scales in a way that Stable Diffusion's transformer blocks do not, which
-            this processor would pass over in silence.
-    """
-    for name, module in unet.named_modules():
-        if not hasattr(module, "set_processor"):
-            continue
-        extras = [part for part in ("group_norm", "spatial_norm", "norm_q", "norm_k", "norm_cross") if
-                  getattr(module, part, None) is not None]  # fmt: skip
-        if extras or module.residual_connection or module.rescale_output_factor != 1:
-            raise ValueError(f"{name} is no attention of Stable Diffusion's: it has {extras or 'a scaled residual'}")
-    unet.set_attn_processor(JoinedAttention())  # pyright: ignore[reportArgumentType]

@@ -27,22 +27,8 @@ from closeup_ns.views.view import View
 LATENT_CHANNELS = 4
 
 
-class JointOutput(Protocol):
-    """What a ``JointModel`` gives."""
-
-    @property
-    def images(self) -> Float[Tensor, "N 3 H W"]:
-        """RGB in [0, 1]; NaN is not hidden."""
-        ...
-
-    @property
-    def evaluations(self) -> int:
-        """How often the network was asked."""
-        ...
-
-
 class JointModel(Protocol):
-    """See3D's pipeline as it is called here; tests give others."""
+    """See3D's pipeline as it is called here."""
 
     def __call__(
         self,
@@ -50,12 +36,12 @@ class JointModel(Protocol):
         renders: Float[Tensor, "N 3 H W"],
         masks: Bool[Tensor, "N H W"],
         *,
-        generator: Sequence[torch.Generator],
-        steps: int | None = None,
-        latents: Float[Tensor, "N 4 h w"] | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> JointOutput:
-        """Refines ``renders`` together; ``closeup_ns.refine.see3d.pipeline.See3DPipeline`` says how."""
+        latents: Float[Tensor, "N 4 h w"],
+        generators: Sequence[torch.Generator],
+        steps: int,
+        progress: Callable[[int, int], None],
+    ) -> Float[Tensor, "N 3 H W"]:
+        """Refines ``renders`` together (``closeup_ns.refine.see3d.pipeline.See3DPipeline``); NaN is not hidden."""
         ...
 
 
@@ -94,18 +80,6 @@ def _nearest(plane: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(plane[None, None].float(), (height, width), mode="nearest-exact")[0, 0].to(plane.dtype)
 
 
-@dataclass(frozen=True, eq=False)
-class Joint:
-    """What one pass made of its targets."""
-
-    images: list[Float[Tensor, "3 H W"] | None]
-    """In [0, 1], at the views' size; None where the network said NaN or infinity."""
-    evaluations: int
-    """How often the network was asked, over all tiles."""
-    tiles: int
-    """Tiles of each view."""
-
-
 def refine_jointly(
     model: JointModel,
     targets: Sequence[Target],
@@ -114,7 +88,7 @@ def refine_jointly(
     config: See3DRefinerConfig,
     seed: int,
     progress: Callable[[int, int], None],
-) -> Joint:
+) -> tuple[list[Float[Tensor, "3 H W"] | None], int]:
     """Refine ``targets``, all of one size, with ``guides`` as references.
 
     The network is shown squares of the size that it was trained at: smaller views are enlarged, what is longer than a
@@ -123,7 +97,10 @@ def refine_jointly(
     its name, so that it does not depend on the company.
 
     Args:
-        progress: called with evaluations done and expected.
+        progress: called with the denoising steps done and expected.
+
+    Returns:
+        The refined views in [0, 1], None where the network returned NaN or infinity; and the number of tiles of each.
     """
     size = targets[0].image.shape[1:]
     large = [target.enlarged(stage.side) for target in targets]
@@ -131,28 +108,25 @@ def refine_jointly(
     windows = tiles(height, width, stage.side, stage.overlap)
     # The SR stage's condition is a whole picture; its mask says which of it photographs back (dossier, 2.8).
     unknown = config.unknown if stage.mixes_noise else "render"
+    names = [guide.name for guide in guides] + [target.name for target in large]
     pieces: list[list[Tensor]] = [[] for _ in large]
     starts = [_start_noise(target.name, windows, seed) for target in large]
-    evaluations = 0
     for index, tile in enumerate(windows):
         points = torch.cat([surface_points(target.view, target.render, tile) for target in large])
         shown = [mask_picture(cut(target.image, tile), cut(target.known, tile), unknown) for target in large]
-        names = [guide.name for guide in guides] + [target.name for target in large]
-        output = model(
+        images = model(
             reference_crops(guides, points, tile.height, tile.width),
             torch.stack([one.render for one in shown]),
             torch.stack([one.mask for one in shown]),
-            steps=stage.steps if config.steps is None else config.steps,
-            generator=[seeded(seed, name, f"tile {index}") for name in names],
             latents=torch.stack([_of_tile(start, tile) for start in starts]).to(points.device),
+            generators=[seeded(seed, name, f"tile {index}") for name in names],
+            steps=stage.steps if config.steps is None else config.steps,
             progress=lambda done, total, before=index: progress(before * total + done, len(windows) * total),
         )
-        evaluations += output.evaluations
-        for piece, target, image in zip(pieces, large, output.images.float(), strict=True):
+        for piece, target, image in zip(pieces, large, images.float(), strict=True):
             piece.append(image.to(target.image.device))
     whole = [_joined(piece, target, windows, stage.overlap) for piece, target in zip(pieces, large, strict=True)]
-    images = [None if image is None else resized(image, *size) for image in whole]
-    return Joint(images, evaluations, len(windows))
+    return [None if image is None else resized(image, *size) for image in whole], len(windows)
 
 
 def _joined(

@@ -9,25 +9,25 @@ from typing import Any
 
 import torch
 
-from closeup_ns.errors import CloseupError, RefinerError, RefinerOutOfMemory
+from closeup_ns.errors import RefinerError
 from closeup_ns.refine.libraries import out_of_memory, quiet
-from closeup_ns.refine.see3d.schedule import make_scheduler
-from closeup_ns.refine.see3d.unet import load_unet
-from closeup_ns.refine.see3d.weights import IMAGE_ENCODER, SCHEDULER_FILE, UNetName, read_json, unet_folder
+from closeup_ns.refine.see3d.pipeline import See3DPipeline
+from closeup_ns.refine.see3d.stage import BASE, SR
+from closeup_ns.refine.see3d.unet import WEIGHTS_FILE, load_unet
+from closeup_ns.refine.see3d.weights import IMAGE_ENCODER, UNetName, read_scheduler, unet_folder
 
 
-def load_parts(folder: Path, unet: UNetName, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """The arguments of ``See3DPipeline``. Nothing is downloaded, no pickle is read, no code of the weights' is run.
+def load_pipeline(folder: Path, unet: UNetName, dtype: torch.dtype, device: torch.device) -> See3DPipeline:
+    """See3D from the published files. Nothing is downloaded, no pickle is read, no code of the weights' is run.
 
     Args:
         folder: MVD_weights.
-        unet: Which of the published networks.
+        unet: Which of the published networks; ``SR`` makes a pipeline of the SR stage.
         dtype: Of every part but CLIP's vision tower, which is float32 as in the authors' program.
-        device: Where they go.
+        device: Where the parts are put; the CPU where ``enable_model_cpu_offload`` follows.
 
     Raises:
         RefinerError: files or tensors are missing, broken or of another model. It names the folder.
-        RefinerOutOfMemory: the memory does not suffice.
     """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from transformers import (
@@ -39,10 +39,10 @@ def load_parts(folder: Path, unet: UNetName, dtype: torch.dtype, device: torch.d
         CLIPVisionModelWithProjection,
     )
 
-    parts: dict[str, Any] = {"scheduler": make_scheduler(read_json(folder / SCHEDULER_FILE))}
+    parts: dict[str, Any] = {"scheduler": read_scheduler(folder)}
     # Some releases of the libraries draw random values before they load: the caller's stay as they were.
     with quiet(), torch.random.fork_rng(devices=[]):
-        with _named(folder / unet_folder(unet)) as place:
+        with _named(folder / unet_folder(unet) / WEIGHTS_FILE) as place:
             parts["unet"] = load_unet(place, dtype, device)
         with _named(folder / "vae") as place:
             parts["vae"] = _complete(AutoencoderKL, place, dtype, device, low_cpu_mem_usage=False)
@@ -57,7 +57,7 @@ def load_parts(folder: Path, unet: UNetName, dtype: torch.dtype, device: torch.d
             tower = _complete(CLIPVisionModelWithProjection, place, torch.float32, device, config=config)
             parts["image_encoder"] = tower
             parts["feature_extractor"] = CLIPImageProcessor.from_pretrained(place, local_files_only=True)
-    return parts
+    return See3DPipeline(**parts, stage=SR if unet == "SR" else BASE)
 
 
 def _complete(kind: Any, folder: Path, dtype: torch.dtype, device: torch.device, **more: Any) -> Any:
@@ -77,17 +77,15 @@ def _complete(kind: Any, folder: Path, dtype: torch.dtype, device: torch.device,
 
 @contextmanager
 def _named(folder: Path) -> Iterator[Path]:
-    """Says which folder it was where a loader fails.
+    """Says which folder or file it was where a loader fails, in one line.
 
     Raises:
-        RefinerError: whatever went wrong, in one line; RefinerOutOfMemory where the memory did not suffice.
+        RefinerError: whatever went wrong, except that the memory did not suffice.
     """
     try:
         yield folder
     except Exception as problem:  # the libraries raise whatever the broken file made their readers raise
-        reason = " ".join(str(problem).split()) or type(problem).__name__
         if out_of_memory(problem):
-            raise RefinerOutOfMemory(f"{folder} does not fit into memory: {reason}") from problem
-        if isinstance(problem, CloseupError) and str(folder) in reason:
             raise
+        reason = " ".join(str(problem).split())[:600] or type(problem).__name__
         raise RefinerError(f"{folder} cannot be loaded: {reason}") from problem

@@ -1,31 +1,28 @@
-"""The paper's refiner: a multi-view diffusion model that is told what is known (paper, 4.2 and 4.3.3).
+"""The paper's refiner: a multi-view diffusion model with a mask of what photographs show (paper, 4.2 and 4.3.3).
 
-Every colour that it gives is generated, also where the render was right: the network draws all pixels anew. So nothing
-in its views is called real. What holds them to the photographs are the mask, the colour match and the gate.
+The network draws all pixels anew, also where the render was right, so nothing in its views is called real. The mask,
+the colour match and the gate hold them to the photographs.
 """
 
 from __future__ import annotations
 
 import gc
 import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from rich.console import Console
 from torch import Tensor
 
 from closeup_ns.errors import RefinerError, RefinerOutOfMemory
-from closeup_ns.refine import progress
+from closeup_ns.progress import bar, say
 from closeup_ns.refine.chunking import covering
 from closeup_ns.refine.imaging.sizes import Tile
 from closeup_ns.refine.libraries import out_of_memory, precision_name, torch_dtype
 from closeup_ns.refine.options import See3DRefinerConfig
 from closeup_ns.refine.protocol import GuideImage, RefinedView, RefineRequest
 from closeup_ns.refine.results import failed, generated
-from closeup_ns.refine.see3d.joint import Joint, JointModel, Target, refine_jointly
+from closeup_ns.refine.see3d.joint import JointModel, Target, refine_jointly
 from closeup_ns.refine.see3d.references import shown_share, surface_points
 from closeup_ns.refine.see3d.schedule import TRAIN_STEPS
 from closeup_ns.refine.see3d.stage import BASE, SR, Stage
@@ -35,7 +32,7 @@ Load = Callable[[See3DRefinerConfig, UNetName, torch.device], JointModel]
 
 
 def load_network(config: See3DRefinerConfig, unet: UNetName, device: torch.device) -> JointModel:
-    """See3D's pipeline with one of its networks, silent, on ``device`` or brought there tower by tower.
+    """See3D's pipeline with one of its networks, on ``device`` or brought there tower by tower.
 
     Where ``single`` is not there, ``sparse`` takes its place.
 
@@ -43,27 +40,17 @@ def load_network(config: See3DRefinerConfig, unet: UNetName, device: torch.devic
         RefinerError: packages, files or tensors are missing, broken or of another model.
     """
     require_packages()
-    from closeup_ns.refine.see3d.pipeline import See3DPipeline
+    from closeup_ns.refine.see3d.loading import load_pipeline
 
     folder = weights_folder(config.weights)
     if unet == "single" and faults(folder, ["single"]):
         unet = "sparse"
     offload = config.cpu_offload and device.type != "cpu"
     dtype = torch_dtype(config.dtype, device)
-    pipeline = See3DPipeline.from_folder(folder, unet, dtype, torch.device("cpu") if offload else device)
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = load_pipeline(folder, unet, dtype, torch.device("cpu") if offload else device)
     if offload:
         pipeline.enable_model_cpu_offload(device=device)
     return pipeline
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A joint pass that came to its end."""
-
-    joint: Joint
-    seconds: float
-    peak_memory_mb: float | None
 
 
 class See3DRefiner:
@@ -74,7 +61,6 @@ class See3DRefiner:
         device: Where the network works.
         stage: Which of See3D's two stages: the refiner, or what sharpens refined views.
         load: Brings a network into memory.
-        console: Where lines and the bar go; the program's own where None.
 
     Raises:
         RefinerError: options that contradict each other.
@@ -88,7 +74,6 @@ class See3DRefiner:
         device: torch.device,
         stage: Stage = BASE,
         load: Load = load_network,
-        console: Console | None = None,
     ) -> None:
         if config.frames < 2:
             raise RefinerError(f"See3D: frames is {config.frames}, but a pass needs 2, a reference and a view")
@@ -98,7 +83,6 @@ class See3DRefiner:
         self.device = torch.device(device)
         self.stage = stage
         self.name = stage.name
-        self.console = console
         self.frames = min(config.frames, stage.frames)
         self._load = load
         self._model: JointModel | None = None
@@ -108,10 +92,8 @@ class See3DRefiner:
     def refine(self, request: RefineRequest) -> list[RefinedView]:
         """One generated view per requested one, with nothing called real.
 
-        The weight is 1 where there is something to paint: photographs back the pixel, or the render is solid (alpha of
-        a half or more). It falls with alpha to 0 where nothing is rendered: a colour there has no surface to sit on,
-        and training on it would hang one into the empty space. How much less generated pixels count is not decided
-        here (``FineTuneConfig.generated_weight``).
+        The weight is that of `closeup_ns.refine.results.trust`; ``FineTuneConfig.generated_weight`` says how much less
+        generated pixels count.
 
         A view for which the network says NaN, or for which alone the memory does not suffice, has a ``failure``.
 
@@ -119,8 +101,6 @@ class See3DRefiner:
             RefinerError: there is no reference, or the network cannot be loaded.
             RefinerOutOfMemory: the network itself does not fit.
         """
-        if not request.views:
-            return []
         guides = [*request.anchors, *request.neighbours]
         if not guides:
             raise RefinerError(
@@ -146,7 +126,7 @@ class See3DRefiner:
         self._free()
 
     def _forget_limits(self) -> None:
-        """What did not fit once will not fit later in the round; a network that is loaded anew is tried anew."""
+        """Try full passes. Limits found by running out of memory hold until the network is loaded anew."""
         self._most_targets = self.frames
         self._most_references = self.frames - 1
 
@@ -172,13 +152,13 @@ class See3DRefiner:
     ) -> list[RefinedView]:
         """Views of one size, in as many passes as frames and memory ask for."""
         waiting, results = list(targets), []
-        with progress.bar(self.name, self.console) as advance:
+        with bar(self.name) as advance:
             while waiting:
                 shown = self._references(guides, targets)
                 chosen = waiting[: _even_share(len(waiting), min(self._most_targets, self.frames - len(shown)))]
-                run = self._attempt(model, chosen, shown, seed, advance)
-                if run is not None:
-                    results.extend(self._views(chosen, len(shown), run))
+                made = self._attempt(model, chosen, shown, seed, advance)
+                if made is not None:
+                    results.extend(self._views(chosen, len(shown), *made))
                 else:
                     self._free()
                     if self._with_less(len(chosen), len(shown)):
@@ -216,10 +196,9 @@ class See3DRefiner:
         else:
             self._most_references = references // 2
             less = f"{self._most_references} of the references"
-        progress.say(
+        say(
             f"See3D: {targets + references} pictures in one pass do not fit into the memory of {self.device}; "
-            f"going on with at most {less}",
-            self.console,
+            f"going on with at most {less}"
         )
         return True
 
@@ -229,38 +208,30 @@ class See3DRefiner:
         targets: Sequence[Target],
         guides: Sequence[GuideImage],
         seed: int,
-        advance: progress.Advance,
-    ) -> _Run | None:
-        """One joint pass; None where the memory does not suffice.
+        advance: Callable[[int, int], None],
+    ) -> tuple[list[Float[Tensor, "3 H W"] | None], int] | None:
+        """One joint pass, as `refine_jointly` returns it; None where the memory does not suffice.
 
         Nothing of the error is kept: its traceback would hold on to the tensors that fill the memory.
         """
-        began = time.perf_counter()
-        measured = self.device.type == "cuda"
-        if measured:
-            torch.cuda.reset_peak_memory_stats(self.device)
         try:
-            joint = refine_jointly(model, targets, guides, self.stage, self.config, seed, advance)
+            return refine_jointly(model, targets, guides, self.stage, self.config, seed, advance)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
             return None
-        peak = torch.cuda.max_memory_allocated(self.device) / 2**20 if measured else None
-        return _Run(joint, time.perf_counter() - began, peak)
 
-    def _views(self, targets: Sequence[Target], references: int, run: _Run) -> list[RefinedView]:
-        """The pass's views with what there is to say about them."""
+    def _views(
+        self, targets: Sequence[Target], references: int, images: Sequence[Tensor | None], tiles: int
+    ) -> list[RefinedView]:
+        """The pass's views with notes for the report."""
         notes: dict[str, float | str] = {
-            "seconds": run.seconds / len(targets),
-            "tiles": run.joint.tiles,
+            "tiles": tiles,
             "frames": len(targets) + references,
-            "evaluations": run.joint.evaluations,
             "network": self._network or "",
             "dtype": precision_name(self.config.dtype, self.device),
         }
-        if run.peak_memory_mb is not None:
-            notes["peak_memory_mb"] = run.peak_memory_mb
-        return [_view(target, image, notes) for target, image in zip(targets, run.joint.images, strict=True)]
+        return [_view(target, image, notes) for target, image in zip(targets, images, strict=True)]
 
     def _free(self) -> None:
         gc.collect()

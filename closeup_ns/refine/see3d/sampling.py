@@ -13,7 +13,7 @@ float32 at least, whatever the network computes in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,14 +21,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from closeup_ns.refine.see3d.schedule import visual_level, visual_weight
+from closeup_ns.refine.see3d.schedule import timesteps, visual_level, visual_weight
+from closeup_ns.refine.see3d.stage import Stage
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-
-LATENT_CHANNELS = 4
-INPUT_CHANNELS = 2 * LATENT_CHANNELS + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +39,7 @@ class SceneLatents:
     """Scaled VAE latents of what is known of the targets: their renders."""
     masks: Float[Tensor, "N 1 h w"]
     """1 where a target is known, 0 where the network invents."""
-    context: Float[Tensor, "1 words channels"]
+    context: Float[Tensor, "1 tokens channels"]
     """What every frame of both branches attends to."""
 
     @property
@@ -50,42 +48,16 @@ class SceneLatents:
         return len(self.references) + len(self.warped)
 
 
-@dataclass(frozen=True)
-class SamplingOptions:
-    """How a scene is denoised."""
+def drawn(generators: Sequence[torch.Generator], like: Float[Tensor, "P ..."]) -> Float[Tensor, "P ..."]:
+    """Normal noise of the shape, type and device of ``like``, each picture's from its own generator.
 
-    timesteps: Sequence[int]
-    """Falling; the network is asked once at each."""
-    steps: int
-    """What ``timesteps`` was made for. A step of the scheduler spans 1000 // steps, which need not be the distance of
-    two timesteps: the published sampling has it so (19 and 20 for 50)."""
-    guidance: float
-    """g of prediction = (1 + g) conditional - g unconditional; 0 leaves the unconditional branch out."""
-    mixes_noise: bool
-    """True: V_t is the noised warp mixed with the noisy latent (base stage). False: the clean warp (SR stage)."""
-
-
-class PictureNoise:
-    """Normal noise in which each picture has its own place in the stream of its generator.
-
-    Args:
-        generators: One per picture; the same one again and again draws picture by picture.
-        device: Where the noise is wanted. It is drawn where its generator lives, in float32, so that a CPU generator
-            gives the same noise for a network on any device and of any precision.
-        dtype: Of what is returned.
+    It is drawn where its generator lives, in float32, so that a CPU generator gives the same noise for a network on
+    any device and of any precision.
     """
-
-    def __init__(self, generators: Sequence[torch.Generator], device: torch.device, dtype: torch.dtype) -> None:
-        self.generators, self.device, self.dtype = generators, device, dtype
-
-    def draw(self, pictures: Iterable[int], shape: Sequence[int]) -> Float[Tensor, "P ..."]:
-        """Fresh noise of ``shape`` for each of ``pictures``, in their order."""
-        drawn = []
-        for picture in pictures:
-            generator = self.generators[picture]
-            noise = torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=torch.float32)
-            drawn.append(noise.to(self.device, self.dtype))
-        return torch.stack(drawn)
+    shape = like.shape[1:]
+    return torch.stack(
+        [torch.randn(shape, generator=each, device=each.device, dtype=torch.float32).to(like) for each in generators]
+    )
 
 
 def visual_condition(
@@ -120,31 +92,29 @@ def predict(
     latents: Float[Tensor, "N 4 h w"],
     visual: Float[Tensor, "N 4 h w"],
     timestep: int,
-    options: SamplingOptions,
+    guidance: float,
 ) -> Float[Tensor, "N 4 h w"]:
-    """The network's guided prediction for the targets, of the dtype of ``latents``.
+    """(1 + g) conditional - g unconditional prediction for the targets, in the type of ``latents``; g is ``guidance``.
 
     The two branches are two calls: together they would take as long and hold twice the activations.
     """
-    conditional = _ask(unet, scene, network_input(scene, latents, visual), timestep).to(latents.dtype)
-    if options.guidance == 0:
-        return conditional
-    unconditional = _ask(unet, scene, network_input(scene, latents, None), timestep).to(latents.dtype)
-    return (1 + options.guidance) * conditional - options.guidance * unconditional
+    conditional = _target_rows(unet, scene, network_input(scene, latents, visual), timestep).to(latents.dtype)
+    unconditional = _target_rows(unet, scene, network_input(scene, latents, None), timestep).to(latents.dtype)
+    return (1 + guidance) * conditional - guidance * unconditional
 
 
-def _ask(
+def _target_rows(
     unet: UNet2DConditionModel, scene: SceneLatents, rows: Float[Tensor, "F 9 h w"], timestep: int
 ) -> Float[Tensor, "N 4 h w"]:
-    """One call of the network; its answer about the targets."""
-    answer = unet(
+    """One call of the network; its output for the targets."""
+    output = unet(
         rows.to(unet.dtype),
         timestep,
         encoder_hidden_states=scene.context.to(unet.dtype).expand(len(rows), -1, -1),
         cross_attention_kwargs={"num_frames": scene.frames},
         return_dict=False,
     )[0]
-    return answer[len(scene.references) :]
+    return output[len(scene.references) :]
 
 
 def denoise(
@@ -152,25 +122,30 @@ def denoise(
     scheduler: DDIMScheduler,
     scene: SceneLatents,
     latents: Float[Tensor, "N 4 h w"],
-    options: SamplingOptions,
-    noise: PictureNoise,
+    stage: Stage,
+    steps: int,
+    generators: Sequence[torch.Generator],
     progress: Callable[[int, int], None],
 ) -> Float[Tensor, "N 4 h w"]:
     """The targets' latents after all steps.
 
+    A step of the scheduler spans 1000 // steps, which need not be the distance of two timesteps: the published sampling
+    has it so (19 and 20 for 50).
+
     Args:
         latents: Where the targets start: noise of unit variance.
-        noise: Its pictures are the frames, references first; drawn from at each step where ``mixes_noise``.
+        steps: Steps asked for (``schedule.timesteps``).
+        generators: One per target; drawn from at each step where the stage mixes noise.
         progress: Called after each step with the number of steps done and the number of all.
     """
-    targets = range(len(scene.references), scene.frames)
-    scheduler.set_timesteps(options.steps)
-    for index, timestep in enumerate(options.timesteps):
+    moments = timesteps(steps, scheduler.config["timestep_spacing"])
+    scheduler.set_timesteps(steps)
+    for index, timestep in enumerate(moments):
         visual = scene.warped
-        if options.mixes_noise:
-            fresh = noise.draw(targets, latents.shape[1:])
+        if stage.mixes_noise:
+            fresh = drawn(generators, latents)
             visual = visual_condition(scene.warped, latents, fresh, timestep, scheduler.alphas_cumprod)
-        prediction = predict(unet, scene, latents, visual, timestep, options)
+        prediction = predict(unet, scene, latents, visual, timestep, stage.guidance)
         latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
-        progress(index + 1, len(options.timesteps))
+        progress(index + 1, len(moments))
     return latents

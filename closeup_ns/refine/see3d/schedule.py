@@ -1,4 +1,4 @@
-"""When the network is asked and how much it sees of the warp then (research dossier on See3D, 2.4 and 2.6)."""
+"""Timesteps of the denoising and the weight of the warp at each (research dossier on See3D, 2.4 and 2.6)."""
 
 from __future__ import annotations
 
@@ -19,23 +19,15 @@ _KNEE = 60
 """The level of the visual condition (timestep 300) below which its weight falls to nothing."""
 
 
-def timesteps(steps: int, train: int = TRAIN_STEPS, spacing: str = "trailing") -> list[int]:
-    """Timesteps of the denoising, falling, for ``steps`` asked for.
+def timesteps(steps: int, spacing: str = "trailing") -> list[int]:
+    """Timesteps of the denoising, falling, for ``steps`` (1 to 999) asked for.
 
     ``trailing`` is the published list, range(999, 0, -(999 // steps)): 53 of them for 50 and 31 for 30. ``leading`` is
-    Stable Diffusion's own, ``steps`` multiples of train // steps plus one.
-
-    Raises:
-        ValueError: ``steps`` outside 1 to train - 1, or an unknown spacing.
+    Stable Diffusion's own, ``steps`` multiples of 1000 // steps plus one.
     """
-    if not 1 <= steps < train:
-        raise ValueError(f"steps must be from 1 to {train - 1}, not {steps}")
     if spacing == "trailing":
-        return list(range(train - 1, 0, -((train - 1) // steps)))
-    if spacing == "leading":
-        stride = train // steps
-        return [index * stride + 1 for index in reversed(range(steps))]
-    raise ValueError(f"spacing must be one of {', '.join(SPACINGS)}, not {spacing!r}")
+        return list(range(TRAIN_STEPS - 1, 0, -((TRAIN_STEPS - 1) // steps)))
+    return [index * (TRAIN_STEPS // steps) + 1 for index in reversed(range(steps))]
 
 
 def visual_level(timestep: int) -> int:
@@ -67,7 +59,7 @@ def make_scheduler(config: Mapping[str, Any]) -> DDIMScheduler:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     # With epsilon and zero terminal SNR the first step divides by zero.
-    known: dict[str, tuple[Any, ...]] = {
+    allowed: dict[str, tuple[Any, ...]] = {
         "prediction_type": ("v_prediction", "sample"),
         "num_train_timesteps": (TRAIN_STEPS,),
         "timestep_scaling": SPACINGS,
@@ -78,7 +70,7 @@ def make_scheduler(config: Mapping[str, Any]) -> DDIMScheduler:
         "timestep_scaling": "trailing",
         **config,
     }
-    for key, values in known.items():
+    for key, values in allowed.items():
         if filled[key] not in values:
             expected = " or ".join(repr(value) for value in values)
             raise RefinerError(

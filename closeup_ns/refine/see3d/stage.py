@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stage:
-    """What differs between the two."""
+    """The settings of one stage."""
 
     name: str
     """As it is called on the command line and in the report."""

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from closeup_ns.errors import RefinerError
-
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -78,36 +76,29 @@ def _published(name: str) -> str:
     return f"{block}.{0 if part == 'resnets' else 1}.{rest}"
 
 
-def load_unet(folder: Path, dtype: torch.dtype, device: torch.device) -> UNet2DConditionModel:
-    """The network in ``folder``, in evaluation mode, without gradients.
+def load_unet(path: Path, dtype: torch.dtype, device: torch.device) -> UNet2DConditionModel:
+    """The network in the file ``path``, in evaluation mode, without gradients.
 
     A tensor that the network has no place for is passed over with a warning, as by the authors' program: exports of an
     averaged network carry some.
 
     Raises:
-        RefinerError: the file is broken, or a tensor is missing or of another shape. It names the file and the tensor.
+        RuntimeError: a tensor is missing or of another shape.
+        SafetensorError, OSError: the file is broken.
     """
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = folder / WEIGHTS_FILE
     with torch.device("meta"):
         unet = UNet2DConditionModel(**CONFIG)
     names = key_map(unet)
-    try:
-        stored = load_file(path)
-        surplus = sorted(name for name in stored if name not in names and not name.startswith("camera_embed."))
-        if surplus:
-            more = f" and {len(surplus) - 1} more" if len(surplus) > 1 else ""
-            warnings.warn(f"{path}: {surplus[0]}{more}: no such tensor in See3D's network; not loaded", stacklevel=2)
-        state = {names[name]: value.to(device, dtype) for name, value in stored.items() if name in names}
-        for name in ("conv_out.weight", "conv_out.bias"):
-            if name in state:
-                state[name] = state[name][:4]  # a network that also tells its variance has more
-        unet.load_state_dict(state, assign=True)
-    except (SafetensorError, OSError, RuntimeError) as problem:
-        if isinstance(problem, torch.cuda.OutOfMemoryError):
-            raise
-        raise RefinerError(f"{path} is not See3D's network: {' '.join(str(problem).split())[:600]}") from problem
+    stored = load_file(path)
+    surplus = sorted(name for name in stored if name not in names and not name.startswith("camera_embed."))
+    if surplus:
+        warnings.warn(f"{path}: See3D's network has no {', '.join(surplus[:3])}: not loaded", stacklevel=2)
+    state = {names[name]: value.to(device, dtype) for name, value in stored.items() if name in names}
+    for name in ("conv_out.weight", "conv_out.bias"):
+        if name in state:
+            state[name] = state[name][:4]  # a network that also tells its variance has more
+    unet.load_state_dict(state, assign=True)
     return unet.eval().requires_grad_(False)

@@ -7,15 +7,18 @@ parts beside three UNets.
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from closeup_ns.errors import RefinerError
+from closeup_ns.reading import read_json
 from closeup_ns.refine.options import SEE3D_HUB
 from closeup_ns.refine.see3d.schedule import make_scheduler
+
+if TYPE_CHECKING:
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 UNetName = Literal["sparse", "single", "SR"]
 UNETS: tuple[UNetName, ...] = get_args(UNetName)
@@ -90,7 +93,7 @@ def weights_folder(source: str | Path) -> Path:
         ) from problem
 
 
-def fetch(unets: Sequence[UNetName], repository: str = SEE3D_HUB) -> Path:
+def fetch(unets: Sequence[UNetName]) -> Path:
     """Brings what ``unets`` need into the local Hugging Face cache; what is there already stays.
 
     Returns:
@@ -102,10 +105,10 @@ def fetch(unets: Sequence[UNetName], repository: str = SEE3D_HUB) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        return _snapshot(repository, unets, local_files_only=False)
+        return _snapshot(SEE3D_HUB, unets, local_files_only=False)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as problem:
         raise RefinerError(
-            f"{repository} cannot be fetched: {' '.join(str(problem).split())}. What is complete is kept; the same "
+            f"{SEE3D_HUB} cannot be fetched: {' '.join(str(problem).split())}. What is complete is kept; the same "
             "command goes on from there"
         ) from problem
 
@@ -155,30 +158,20 @@ def why_not(source: str, unet: UNetName) -> str | None:
                 f"See3D's weights in {folder} are not complete: {'; '.join(found)}. "
                 f"`closeup-gs weights see3d --unets {unet}` fetches them"
             )
-        make_scheduler(read_json(folder / SCHEDULER_FILE))
+        read_scheduler(folder)
     except RefinerError as problem:
         return str(problem)
     return None
 
 
-def read_json(path: Path) -> dict[str, object]:
-    """A part's JSON table.
-
-    Raises:
-        RefinerError: the file cannot be read or holds something else.
-    """
-    try:
-        config = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as problem:
-        raise RefinerError(f"{path} cannot be read: {problem}") from problem
-    if not isinstance(config, dict):
-        raise RefinerError(f"{path} holds no table of settings")
-    return config
+def read_scheduler(folder: Path) -> DDIMScheduler:
+    """The scheduler of MVD_weights. RefinerError where its file cannot be read or is another model's."""
+    return make_scheduler(read_json(folder / SCHEDULER_FILE, dict[str, Any], "Copy it again.", RefinerError))
 
 
 def licence(folder: Path) -> str:
     """What the model card beside the files says of the licence."""
     card = folder.parents[1] / CARD
     text = card.read_text(encoding="utf8", errors="replace") if card.is_file() else ""
-    said = re.findall(r"^license(?:_name)?:[ \t]*(\S.*?)[ \t]*$", text, flags=re.MULTILINE)
-    return f"the card here says: {', '.join(said)}" if said else "no card here names one"
+    named = re.findall(r"^license(?:_name)?:[ \t]*(\S.*?)[ \t]*$", text, flags=re.MULTILINE)
+    return f"the card here says: {', '.join(named)}" if named else "no card here names one"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from closeup_ns.refine.options import See3DRefinerConfig
@@ -39,12 +37,6 @@ class Call:
 
 
 @dataclass
-class Answer:
-    images: Tensor
-    evaluations: int
-
-
-@dataclass
 class Stub:
     """A model that gives back what ``paint`` makes of the renders."""
 
@@ -61,21 +53,20 @@ class Stub:
         renders: Tensor,
         masks: Tensor,
         *,
-        generator: Sequence[torch.Generator],
-        steps: int | None = None,
-        latents: Tensor | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Answer:
-        assert latents is not None and progress is not None and steps is not None
-        assert len(generator) == len(references) + len(renders)
-        noise = torch.stack([torch.randn((), generator=one) for one in generator])
+        latents: Tensor,
+        generators: Sequence[torch.Generator],
+        steps: int,
+        progress: Callable[[int, int], None],
+    ) -> Tensor:
+        assert len(generators) == len(references) + len(renders)
+        noise = torch.stack([torch.randn((), generator=one) for one in generators])
         call = Call(references, renders, masks, latents, noise, steps)
         self.calls.append(call)
-        if len(generator) > self.most:
+        if len(generators) > self.most:
             raise self.error()
         for done in range(steps):
             progress(done + 1, steps)
-        return Answer(self.paint(call), steps)
+        return self.paint(call)
 
     def load(self, config: See3DRefinerConfig, network: str, device: torch.device) -> Stub:
         self.loaded.append(network)
@@ -86,9 +77,9 @@ SMALL = dataclasses.replace(BASE, side=64, overlap=16)
 """See3D's first stage, as if its network knew squares of 64 pixels."""
 
 
-def refiner(stub: Stub, output: io.StringIO | None = None, stage: Stage = SMALL, **options: Any) -> See3DRefiner:
+def refiner(stub: Stub, stage: Stage = SMALL, **options: Any) -> See3DRefiner:
     config = dataclasses.replace(See3DRefinerConfig(steps=4, unknown="render"), **options)
-    return See3DRefiner(config, CPU, stage, stub.load, Console(file=output or io.StringIO(), width=200))
+    return See3DRefiner(config, CPU, stage, stub.load)
 
 
 @functools.cache
@@ -113,16 +104,16 @@ def known(dense: Tensor) -> ReliablePixels:
     return ReliablePixels(dense, torch.zeros_like(dense), empty, empty, dense.long(), torch.ones(dense.shape))
 
 
-def request(
+def make_request(
     count: int = 3, references: int = 2, seed: int = 7, size: tuple[int, int] = (96, 72), **changes: Any
 ) -> RefineRequest:
     """``size``: width and height of the views. One of 64 x 64 is one tile of ``SMALL``, one of 96 x 72 four."""
-    views, renders = zip(*[close(index, *size) for index in range(count)], strict=True) if count else ((), ())
+    views, renders = zip(*[close(index, *size) for index in range(count)], strict=True)
     masks = [known(torch.ones(view.height, view.width, dtype=torch.bool)) for view in views]
     names = [f"t0_update_{index:02d}" for index in range(count)]
-    asked = RefineRequest(list(views), list(renders), masks, [], seed, names, guides(references))
-    return dataclasses.replace(asked, **changes)
+    made = RefineRequest(list(views), list(renders), masks, [], seed, names, guides(references))
+    return dataclasses.replace(made, **changes)
 
 
-def with_masks(asked: RefineRequest, dense: Tensor) -> RefineRequest:
-    return dataclasses.replace(asked, masks=[known(dense.clone()) for _ in asked.views])
+def with_masks(request: RefineRequest, dense: Tensor) -> RefineRequest:
+    return dataclasses.replace(request, masks=[known(dense.clone()) for _ in request.views])

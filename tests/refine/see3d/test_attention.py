@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
-from closeup_ns.refine.see3d.attention import JoinedAttention, join_frames
+from closeup_ns.refine.see3d.attention import JoinedAttention
 from tests.refine.see3d.towers import CONTEXT, seeded, shake, tiny_unet
 
 FRAMES, BRANCHES, TOKENS, HEADS, WIDTH = 3, 2, 5, 2, 8
@@ -52,6 +52,12 @@ def test_attention_to_a_context_stays_within_each_frame() -> None:
         torch.testing.assert_close(told[index], expected, rtol=1e-10, atol=1e-12)
 
 
+def joined_unet() -> UNet2DConditionModel:
+    unet = tiny_unet()
+    unet.set_attn_processor(JoinedAttention())  # type: ignore[arg-type]
+    return unet
+
+
 def run(unet: torch.nn.Module, rows: Tensor, frames: int) -> Tensor:
     context = torch.randn((1, 4, CONTEXT), generator=seeded(5)).expand(len(rows), -1, -1)
     with torch.no_grad():
@@ -59,8 +65,7 @@ def run(unet: torch.nn.Module, rows: Tensor, frames: int) -> Tensor:
 
 
 def test_the_whole_network_treats_frames_as_a_set() -> None:
-    unet = tiny_unet()
-    join_frames(unet)
+    unet = joined_unet()
     rows = torch.randn((BRANCHES * FRAMES, 9, 8, 16), generator=seeded())
     told = run(unet, rows, FRAMES)
     order = [2, 0, 1, 4, 5, 3]  # within each branch
@@ -69,8 +74,7 @@ def test_the_whole_network_treats_frames_as_a_set() -> None:
 
 
 def test_branches_do_not_see_each_other_and_frames_do() -> None:
-    unet = tiny_unet()
-    join_frames(unet)
+    unet = joined_unet()
     rows = torch.randn((BRANCHES * FRAMES, 9, 8, 8), generator=seeded())
     changed = rows.clone()
     changed[0] += 1
@@ -81,28 +85,9 @@ def test_branches_do_not_see_each_other_and_frames_do() -> None:
 
 def test_one_frame_a_branch_is_the_stock_network() -> None:
     rows = torch.randn((4, 9, 8, 8), generator=seeded())
-    joined = tiny_unet()
-    join_frames(joined)
+    joined = joined_unet()
     context = torch.randn((1, 4, CONTEXT), generator=seeded(5)).expand(4, -1, -1)
     with torch.no_grad():
         stock = tiny_unet()(rows, 500, context, return_dict=False)[0]
     torch.testing.assert_close(run(joined, rows, 1), stock, rtol=1e-4, atol=1e-5)
     assert (run(joined, rows, 4) - stock).abs().max() > 1e-3
-
-
-def test_rows_that_are_no_whole_number_of_branches_are_refused() -> None:
-    hidden = torch.zeros((4, TOKENS, WIDTH), dtype=torch.float64)
-    for frames in (3, 0):
-        with pytest.raises(ValueError, match=f"4 rows .* {frames} frames"):
-            JoinedAttention()(layer(), hidden, num_frames=frames)
-    with pytest.raises(ValueError, match="mask"):
-        JoinedAttention()(layer(), hidden, attention_mask=torch.ones(1))
-
-
-@pytest.mark.parametrize("extra", [{"norm_num_groups": 2}, {"residual_connection": True}, {"qk_norm": "layer_norm"}])
-def test_attention_of_another_make_is_refused(extra: dict[str, object]) -> None:
-    unet = tiny_unet()
-    block = unet.mid_block.attentions[0].transformer_blocks[0]
-    block.attn1 = Attention(query_dim=16, heads=2, dim_head=8, **extra)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"mid_block.*attn1"):
-        join_frames(unet)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from closeup_ns.refine.see3d import weights
+from closeup_ns.refine.see3d.loading import load_pipeline
 from closeup_ns.refine.see3d.pipeline import See3DPipeline
 
 GPU = torch.device("cuda:0")
@@ -52,36 +53,34 @@ def places(pipeline: See3DPipeline) -> dict[str, str]:
     return {name: next(getattr(pipeline, name).parameters()).device.type for name in TOWERS}
 
 
-def run(pipeline: See3DPipeline, pictures: torch.device, **options: Any) -> Tensor:
+def run(pipeline: See3DPipeline, pictures: torch.device, progress: Callable[[int, int], None]) -> Tensor:
     generators = [torch.Generator().manual_seed(index) for index in range(3)]
     shown = torch.empty(2, 3, 64, 128, device=pictures)
     masks = torch.empty(2, 64, 128, dtype=torch.bool, device=pictures)
-    return pipeline(shown[:1], shown, masks, steps=1, generator=generators, **options).images
+    latents = torch.empty(2, 4, 8, 16, device=pictures)
+    return pipeline(shown[:1], shown, masks, latents=latents, generators=generators, steps=1, progress=progress)
 
 
 @pytest.fixture
 def pipeline(tiny_weights: Path) -> See3DPipeline:
-    made = See3DPipeline.from_folder(tiny_weights / weights.BELOW, dtype=torch.float16)
-    made.set_progress_bar_config(disable=True)
-    return made
+    return load_pipeline(tiny_weights / weights.BELOW, "sparse", torch.float16, torch.device("cpu"))
 
 
 def test_no_two_devices_or_types_meet(pipeline: See3DPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     with without_content(pipeline, GPU, monkeypatch):
-        images = run(pipeline, torch.device("cpu"))
+        images = run(pipeline, torch.device("cpu"), lambda done, total: None)
         assert (images.device.type, images.dtype, tuple(images.shape)) == ("cpu", torch.float32, (2, 3, 64, 128))
-        start = torch.empty(2, 4, 8, 16, device=GPU)
-        assert run(pipeline, GPU, latents=start).device == GPU
+        assert run(pipeline, GPU, lambda done, total: None).device == GPU
 
 
 def test_offloaded_towers_come_to_the_gpu_one_after_the_other(
     pipeline: See3DPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_work: list[dict[str, str]] = []
+    at_each_step: list[dict[str, str]] = []
     with without_content(pipeline, torch.device("cpu"), monkeypatch):
         pipeline.enable_model_cpu_offload(device=GPU)
         for _ in range(2):  # the second pass finds everything as the first one did
-            images = run(pipeline, GPU, progress=lambda done, total: at_work.append(places(pipeline)))
+            images = run(pipeline, GPU, lambda done, total: at_each_step.append(places(pipeline)))
             assert images.device == GPU and set(places(pipeline).values()) == {"cpu"}
     expected = {"unet": "cuda", "vae": "cuda", "text_encoder": "cpu", "image_encoder": "cpu"}
-    assert len(at_work) == 2 and all(where == expected for where in at_work)
+    assert at_each_step == [expected, expected]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from closeup_ns.cli.main import main
 from closeup_ns.errors import RefinerError
 from closeup_ns.refine.options import SEE3D_HUB
 from closeup_ns.refine.see3d import weights
-from closeup_ns.refine.see3d.loading import load_parts
+from closeup_ns.refine.see3d.loading import load_pipeline
 from closeup_ns.refine.see3d.weights import SEE3D_REVISION, faults, weights_folder, why_not
 
 CPU = torch.device("cpu")
@@ -92,6 +91,7 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypa
         (lambda root: without(root / TEXT, "layers.1.mlp.fc1.weight"), "text_encoder.*tensors are missing"),
         (lambda root: without(root / VAE, "decoder.conv_in.weight"), "vae.*tensors are missing"),
         (lambda root: without(root / CLIP, "visual_projection"), "CLIP.*missing"),
+        (lambda root: cut(root / UNET), f"{UNET} cannot be loaded"),
         (lambda root: (root / "vae/config.json").write_text("{"), "vae cannot be loaded"),
         (lambda root: (root / "tokenizer/vocab.json").write_text("["), "tokenizer cannot be loaded"),
     ],
@@ -99,18 +99,18 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypa
 def test_a_part_that_is_broken_is_named(folder: Path, break_it: Callable[[Path], Any], message: str) -> None:
     break_it(folder)
     with pytest.raises(RefinerError, match=message):
-        load_parts(folder, "sparse", torch.float32, CPU)
+        load_pipeline(folder, "sparse", torch.float32, CPU)
 
 
 def test_parts_arrive_in_their_types_and_leave_the_callers_randomness_alone(folder: Path) -> None:
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    parts = load_parts(folder, "sparse", torch.bfloat16, CPU)
+    pipeline = load_pipeline(folder, "sparse", torch.bfloat16, CPU)
     assert torch.equal(torch.get_rng_state(), before)
-    kinds = {name: parts[name].dtype for name in ("unet", "vae", "text_encoder", "image_encoder")}
+    kinds = {name: getattr(pipeline, name).dtype for name in ("unet", "vae", "text_encoder", "image_encoder")}
     assert kinds == dict.fromkeys(kinds, torch.bfloat16) | {"image_encoder": torch.float32}
     stored = load_file(folder / TEXT)["text_model.encoder.layers.0.mlp.fc1.weight"]
-    loaded = parts["text_encoder"].state_dict()
+    loaded = pipeline.text_encoder.state_dict()
     name = next(name for name in loaded if name.endswith("encoder.layers.0.mlp.fc1.weight"))
     assert torch.equal(loaded[name], stored.bfloat16())
 
@@ -176,5 +176,3 @@ def test_training_never_downloads(monkeypatch: pytest.MonkeyPatch, tiny_weights:
     assert why_not("someone/copy", "SR") is None
     assert hub.told["local_files_only"] and hub.told["revision"] is None
     assert faults(tiny_weights / weights.BELOW, weights.UNETS) == []
-    index = json.loads((tiny_weights / weights.BELOW / weights.SCHEDULER_FILE).read_text())
-    assert index["prediction_type"] == "v_prediction"

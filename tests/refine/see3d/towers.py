@@ -17,7 +17,7 @@ from closeup_ns.refine.see3d.schedule import make_scheduler
 from closeup_ns.refine.see3d.stage import BASE, Stage
 
 CONTEXT = 24
-WORDS = 7
+PROMPT_LENGTH = 7
 SCHEDULER = {
     "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_schedule": "scaled_linear",
     "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": "v_prediction", "set_alpha_to_one": False,
@@ -38,9 +38,9 @@ def shake(module: nn.Module, seed: int, scale: float = 0.3) -> nn.Module:
     return module.eval()
 
 
-def tiny_unet(seed: int = 1, out_channels: int = 4) -> UNet2DConditionModel:
+def tiny_unet(seed: int = 1) -> UNet2DConditionModel:
     unet = UNet2DConditionModel(
-        sample_size=8, in_channels=9, out_channels=out_channels, block_out_channels=(8, 16, 16, 16),
+        sample_size=8, in_channels=9, out_channels=4, block_out_channels=(8, 16, 16, 16),
         layers_per_block=1, norm_num_groups=4, attention_head_dim=[1, 2, 2, 2], cross_attention_dim=CONTEXT,
         use_linear_projection=True,
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
@@ -60,29 +60,25 @@ def tiny_vae(sample_size: int = 512) -> AutoencoderKL:
 class TinyTokenizer:
     """The empty prompt as a tokenizer pads it."""
 
-    model_max_length = WORDS
+    model_max_length = PROMPT_LENGTH
 
     def __call__(self, text: str, **keywords: Any) -> SimpleNamespace:
         assert text == "" and keywords["padding"] == "max_length"
-        return SimpleNamespace(input_ids=torch.tensor([[1] + [2] * (WORDS - 1)]))
+        return SimpleNamespace(input_ids=torch.tensor([[1] + [2] * (PROMPT_LENGTH - 1)]))
 
 
 class TinyExtractor:
-    """Stands for CLIP's preprocessing; keeps what it was given."""
-
-    def __init__(self) -> None:
-        self.seen: list[Tensor] = []
+    """Stands for CLIP's preprocessing."""
 
     def __call__(self, images: Tensor, **keywords: Any) -> dict[str, Tensor]:
         assert keywords["do_rescale"] is False
-        self.seen.append(images)
         return {"pixel_values": nn.functional.interpolate(images[None], size=(16, 16), mode="area")}
 
 
 def tiny_pipeline(stage: Stage = BASE, dtype: torch.dtype = torch.float32, **parts: Any) -> See3DPipeline:
     text = CLIPTextModel(CLIPTextConfig(
         vocab_size=4, hidden_size=CONTEXT, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=WORDS, bos_token_id=1, eos_token_id=2, pad_token_id=2,
+        max_position_embeddings=PROMPT_LENGTH, bos_token_id=1, eos_token_id=2, pad_token_id=2,
     ))  # fmt: skip
     vision = CLIPVisionModelWithProjection(CLIPVisionConfig(
         hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8,
@@ -93,12 +89,10 @@ def tiny_pipeline(stage: Stage = BASE, dtype: torch.dtype = torch.float32, **par
         **parts,
     }  # fmt: skip
     chosen = {name: copy.deepcopy(part).to(dtype) for name, part in chosen.items()}
-    pipeline = See3DPipeline(
+    return See3DPipeline(
         **chosen, tokenizer=TinyTokenizer(), feature_extractor=TinyExtractor(), scheduler=make_scheduler(SCHEDULER),
         stage=stage,
     )  # type: ignore[arg-type]  # fmt: skip
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def pictures(count: int, seed: int, size: tuple[int, int] = (64, 64)) -> Tensor:
