@@ -20,7 +20,7 @@ from closeup_ns.data.names import picture_names
 from closeup_ns.data.transforms import read_frames, read_intrinsics, read_pose
 from closeup_ns.errors import DataError
 from closeup_ns.reading import reading
-from closeup_ns.views.opengl import flipped
+from closeup_ns.views.opengl import flipped, frame_of
 from closeup_ns.views.view import View
 
 
@@ -45,10 +45,7 @@ def write_cameras(path: Path, cameras: Sequence[EvalCamera]) -> None:
     root = path.parent.resolve()
     frames = []
     for camera in cameras:
-        view, ((fx, _, cx), (_, fy, cy), _) = camera.view, camera.view.K.double().tolist()
-        frame: dict[str, Any] = {"name": camera.name, "scale": float(camera.scale), "w": view.width, "h": view.height}
-        frame |= {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy}
-        frame["transform_matrix"] = flipped(view.c2w.double()).tolist()
+        frame: dict[str, Any] = {"name": camera.name, "scale": float(camera.scale), **frame_of(camera.view)}
         for key, path_of in (("file_path", camera.truth), ("mask_path", camera.mask)):
             if path_of is not None:
                 frame[key] = str(path_of.resolve().relative_to(root))

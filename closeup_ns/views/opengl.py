@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
+
+from closeup_ns.views.view import View
 
 _FLIP = (1.0, -1.0, -1.0, 1.0)
 Pose = TypeVar("Pose", Tensor, np.ndarray)
@@ -16,3 +18,11 @@ def flipped(c2w: Pose) -> Pose:
     columns = _FLIP[: c2w.shape[-1]]
     signs = c2w.new_tensor(columns) if isinstance(c2w, Tensor) else np.array(columns, c2w.dtype)
     return c2w * signs  # type: ignore[return-value]
+
+
+def frame_of(view: View) -> dict[str, Any]:
+    """The camera of a frame of transforms.json: OpenGL camera-to-world [4, 4], intrinsics and size in pixels."""
+    (fx, _, cx), (_, fy, cy), _ = view.K.tolist()
+    matrix = flipped(view.c2w.cpu()).tolist()
+    size = {"w": view.width, "h": view.height}
+    return {"transform_matrix": matrix, "fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, **size}

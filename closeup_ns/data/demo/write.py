@@ -12,7 +12,7 @@ from PIL import Image
 
 from closeup_ns.atomic import atomic_path, write_json
 from closeup_ns.data.demo.layout import Points
-from closeup_ns.views.opengl import flipped
+from closeup_ns.views.opengl import frame_of
 from closeup_ns.views.view import View
 
 
@@ -41,13 +41,5 @@ def write_transforms(folder: Path, frames: Sequence[tuple[str, View]], extra: Ma
 
     nerfstudio's matrices are camera-to-world with OpenGL axes, and are read as they are (its "nerfstudio-data" parser).
     """
-    listed = [
-        {
-            "file_path": path, "w": view.width, "h": view.height,
-            "fl_x": float(view.K[0, 0]), "fl_y": float(view.K[1, 1]),
-            "cx": float(view.K[0, 2]), "cy": float(view.K[1, 2]),
-            "transform_matrix": flipped(view.c2w.double()).tolist(),
-        }
-        for path, view in frames
-    ]  # fmt: skip
+    listed = [{"file_path": path, **frame_of(view)} for path, view in frames]
     write_json(folder / "transforms.json", {"camera_model": "PINHOLE", **extra, "frames": listed})

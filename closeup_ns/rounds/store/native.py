@@ -27,7 +27,7 @@ from closeup_ns.errors import RoundStorageError
 from closeup_ns.reading import reading
 from closeup_ns.rounds.store import layout
 from closeup_ns.rounds.views import NativeView
-from closeup_ns.views.opengl import flipped
+from closeup_ns.views.opengl import frame_of
 from closeup_ns.views.view import View
 
 CACHE_BYTES = 2 << 30
@@ -127,16 +127,9 @@ class NativeStore:
 
 
 def _frame(cut: CutView) -> dict[str, Any]:
-    view = cut.view
     return {
         "file_path": f"images/{cut.name}.png",
         "photograph": cut.photograph,
         "spacing": cut.spacing,
-        "transform_matrix": flipped(view.c2w.cpu()).tolist(),
-        "fl_x": float(view.K[0, 0]),
-        "fl_y": float(view.K[1, 1]),
-        "cx": float(view.K[0, 2]),
-        "cy": float(view.K[1, 2]),
-        "w": view.width,
-        "h": view.height,
+        **frame_of(cut.view),
     }

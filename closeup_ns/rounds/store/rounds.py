@@ -38,7 +38,7 @@ from closeup_ns.reading import reading
 from closeup_ns.rounds.store import layout
 from closeup_ns.rounds.store.layout import load
 from closeup_ns.rounds.store.view import StoredView, quantised, read_exact, view_header, write_exact, write_png
-from closeup_ns.views.opengl import flipped
+from closeup_ns.views.opengl import frame_of
 from closeup_ns.views.view import View
 
 VIEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -318,13 +318,7 @@ def _frame(name: str, header: dict[str, Any]) -> dict[str, Any]:
     view, files = View.from_dict(header["view"]), _files(name)
     return {
         "file_path": files["image"],
-        "transform_matrix": flipped(view.c2w).tolist(),
-        "fl_x": float(view.K[0, 0]),
-        "fl_y": float(view.K[1, 1]),
-        "cx": float(view.K[0, 2]),
-        "cy": float(view.K[1, 2]),
-        "w": view.width,
-        "h": view.height,
+        **frame_of(view),
         "generated": True,
         "verdict": header["decision"]["verdict"],
         "real_mask_path": files["real"],
