@@ -41,8 +41,6 @@ ONE_PLACE = 1e-9
 REMOTE = 1000.0
 """Cameras whose coordinates are so many times larger than the room between them are centred before float32."""
 
-LayoutName = Literal["auto", "transforms", "llff", "colmap"]
-
 
 @dataclass
 class CloseupDataParserConfig(DataParserConfig):
@@ -51,9 +49,8 @@ class CloseupDataParserConfig(DataParserConfig):
     _target: type = field(default_factory=lambda: CloseupDataParser)
     """target class to instantiate"""
     data: Path = Path()
-    """Folder of the capture, or a transforms json file in it."""
-    layout: LayoutName = "auto"
-    """What the folder holds. auto: transforms.json, else poses_bounds.npy (LLFF), else a COLMAP model in sparse/."""
+    """Folder of the capture: with a transforms.json, else poses_bounds.npy (LLFF), else a COLMAP model in sparse/. Or a
+    transforms json file in it."""
     downscale_factor: int | None = None
     """Use images_N, or shrink by N when there is none. Not set: what comes closest to max_image_size from below."""
     max_image_size: int | None = 1600
@@ -105,8 +102,6 @@ class CloseupDataParser(DataParser):
         Raises:
             DataError: the capture is not there, not recognised, damaged or inconsistent.
         """
-        if split not in ("train", "val", "test"):
-            raise ValueError(f"split is {split!r}; it must be 'train', 'val' or 'test'")
         if self._loaded is None:
             self._loaded = load_capture(self.config)
             self._originals, problems = find_originals(*self._loaded)
@@ -172,7 +167,7 @@ def load_capture(config: CloseupDataParserConfig) -> tuple[Capture, ImageChoice]
         DataError: see CloseupDataParser.
     """
     data = Path(config.data)
-    layout = find_layout(data) if config.layout == "auto" else config.layout
+    layout = find_layout(data)
     if layout == "transforms":
         capture = read_transforms(data if data.suffix.lower() == ".json" else data / "transforms.json")
     elif layout == "llff":

@@ -60,8 +60,6 @@ class CloseupDataset(InputDataset):
 
     def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict[str, Any]:
         """As InputDataset.get_data, with masks of any size that has the image's shape."""
-        if image_type not in ("uint8", "float32"):
-            raise ValueError(f"image_type is {image_type!r}; it must be 'uint8' or 'float32'")
         image = self.get_image_uint8(image_idx) if image_type == "uint8" else self.get_image_float32(image_idx)
         data: dict[str, Any] = {"image_idx": image_idx, "image": image}
         mask = self.get_mask(image_idx)

@@ -63,7 +63,7 @@ class FileLookup:
 
 def did_you_mean(name: str, names: Sequence[str]) -> str:
     """`` Did you mean ...?`` with the most similar of ``names``; nothing where none is."""
-    spelled = {normalised(known): known for known in names}
+    spelled = {normalised(each): each for each in names}
     close = difflib.get_close_matches(normalised(name), spelled, n=1)
     return f" Did you mean {spelled[close[0]]}?" if close else ""
 

@@ -202,8 +202,8 @@ def read_intrinsics(
 def _distortion(entry: dict[str, Any], meta: dict[str, Any], where: str) -> tuple[float, ...]:
     """Lens distortion of one frame; the frame's own, as a whole, when it has any."""
     source = entry if any(key in entry for key in ("distortion_params", *DISTORTION_KEYS)) else meta
-    said = {key: value for key, value in {**meta, **entry}.items() if LENS_KEY.fullmatch(key)}
-    unknown = [key for key, value in said.items() if key not in KNOWN_LENS_KEYS and np.any(value)]
+    about_lens = {key: value for key, value in {**meta, **entry}.items() if LENS_KEY.fullmatch(key)}
+    unknown = [key for key, value in about_lens.items() if key not in KNOWN_LENS_KEYS and np.any(value)]
     if unknown:
         raise DataError(
             f"{where}: {', '.join(unknown)} says something about the lens that is not understood here. Undistort the "
@@ -247,7 +247,7 @@ def _image_sets(root: Path, paths: Sequence[Path], json_path: Path) -> dict[int,
 
 
 def _splits(
-    meta: dict[str, Any], root: Path, known: set[Path], json_path: Path, lookup: FileLookup
+    meta: dict[str, Any], root: Path, images: set[Path], json_path: Path, lookup: FileLookup
 ) -> dict[str, set[Path]]:
     """Split -> image files, for the lists train_filenames, val_filenames and test_filenames that the file has."""
     splits: dict[str, set[Path]] = {}
@@ -258,9 +258,9 @@ def _splits(
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise DataError(f"{json_path}: {split}_filenames is not a list of file names.")
         members = {_file(root, name, json_path, lookup) for name in names}
-        unknown = sorted(str(path) for path in members - known)
+        unknown = sorted(str(path) for path in members - images)
         if unknown:
-            hint = did_you_mean(unknown[0], [str(path) for path in known])
+            hint = did_you_mean(unknown[0], [str(path) for path in images])
             raise DataError(
                 f"{json_path}: {len(unknown)} of {split}_filenames belong to no frame, first {unknown[0]}.{hint} "
                 "Remove them from the list or add their frames."

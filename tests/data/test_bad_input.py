@@ -132,7 +132,6 @@ def write_cameras(line: str) -> Damage:
 FOLDERS_TABLE: list[tuple[str, dict[str, Any], Damage, dict[str, Any], list[str]]] = [
     ("transforms", {}, remove("*"), {}, ["transforms.json", "poses_bounds.npy", "sparse/0", "nothing", "ns-process"]),
     ("transforms", {}, lambda p: (remove("*")(p), (p / "transforms_train.json").touch()), {}, ["blender-data"]),
-    ("llff", {}, remove("none"), {"layout": "transforms"}, ["transforms.json does not exist"]),
     *[(name, {}, remove("images*"), {}, ["images"]) for name in MAKERS],
     *[(name, {"n": 1}, remove("none"), {}, ["single image"]) for name in MAKERS],
     *[(name, {}, every_image(turn), {"downscale_factor": 1}, ["rotated by 90 degrees"]) for name in MAKERS],

@@ -1,4 +1,4 @@
-"""The demo's cameras keep their promises: distances, cone, aim, and a clear sight of the target."""
+"""The demo's cameras keep their promises: distances, cone, aim, and a clear ray of the target."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from closeup_ns.data.demo.camera import Caster, Walk, closeup_views, far_views, has_clear_sight, rays_through
+from closeup_ns.data.demo.camera import Caster, Walk, closeup_views, far_views, rays_through, target_is_visible
 from closeup_ns.errors import PlanningError
 from closeup_ns.views.view import View
 
@@ -57,13 +57,13 @@ def test_closeups_lie_in_the_promised_shell_and_cone(scale: int) -> None:
         assert np.abs(local[:2] / local[2]).max() < 0.2  # the target is in the inner half of the image
 
 
-def test_a_rod_in_front_of_the_target_is_not_a_clear_sight() -> None:
+def test_a_rod_in_front_of_the_target_is_not_a_clear_view() -> None:
     view = closeup_views(TARGET, walked(), 3, 1, (64, 48), WALK, np.random.default_rng(2), open_space)[0]
     distance = float(np.linalg.norm(view.position.numpy() - TARGET))
-    sight = (TARGET - view.position.numpy()) / distance
+    ray = (TARGET - view.position.numpy()) / distance
 
     def with_ball(where: float, radius: float, beside: float = 0.0) -> Caster:
-        centre = view.position.numpy() + where * distance * (sight + beside * view.c2w[:3, 0].numpy())
+        centre = view.position.numpy() + where * distance * (ray + beside * view.c2w[:3, 0].numpy())
 
         def cast(origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
             along = ((centre - origins) * directions).sum(1)
@@ -73,10 +73,10 @@ def test_a_rod_in_front_of_the_target_is_not_a_clear_sight() -> None:
 
         return cast
 
-    assert has_clear_sight(view, TARGET, 0.5, open_space)
-    assert not has_clear_sight(view, TARGET, 0.5, with_ball(0.8, 0.01 * distance))  # hides the target itself
-    assert not has_clear_sight(view, TARGET, 0.5, with_ball(0.3, 0.03 * distance, 0.2))  # too near the lens
-    assert has_clear_sight(view, TARGET, 0.5, with_ball(0.8, 0.03 * distance, 0.2))  # beside the target, far enough
+    assert target_is_visible(view, TARGET, 0.5, open_space)
+    assert not target_is_visible(view, TARGET, 0.5, with_ball(0.8, 0.01 * distance))  # hides the target itself
+    assert not target_is_visible(view, TARGET, 0.5, with_ball(0.3, 0.03 * distance, 0.2))  # too near the lens
+    assert target_is_visible(view, TARGET, 0.5, with_ball(0.8, 0.03 * distance, 0.2))  # beside the target, far enough
 
 
 def test_a_target_behind_a_wall_is_an_error_with_words() -> None:

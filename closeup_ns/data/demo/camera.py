@@ -81,7 +81,7 @@ def closeup_views(
     rng: np.random.Generator,
     cast: Caster,
 ) -> list[View]:
-    """``count`` views at d0 / ``scale`` around the mean direction of the ``far`` views, with the target in clear sight.
+    """``count`` views at d0 / ``scale`` around the mean direction of the ``far`` views, with nothing before the target.
 
     d0 is the median distance of the far views. Every view is jittered in direction, distance, aim and roll, so none is
     a frontier camera of the method (those lie on the lines from the known cameras to the target, App. B).
@@ -98,20 +98,20 @@ def closeup_views(
         distance = d0 / scale * (1 + walk.closeup_distance_jitter * rng.uniform(-1, 1))
         aim = target + walk.closeup_aim * distance * rng.uniform(-1, 1, 3)
         view = _view(target + distance * direction, aim, np.deg2rad(3 * rng.standard_normal()), size)
-        if has_clear_sight(view, target, walk.clearance, cast):
+        if target_is_visible(view, target, walk.clearance, cast):
             views.append(view)
             if len(views) == count:
                 return views
     raise PlanningError(f"the demo's occluders hide the target from {scale}x; {len(views)} of {count} views were found")
 
 
-def has_clear_sight(view: View, target: Points, clearance: float, cast: Caster) -> bool:
+def target_is_visible(view: View, target: Points, clearance: float, cast: Caster) -> bool:
     """Whether nothing is within ``clearance`` of the distance to the target, and nothing hides the target itself."""
     distance = float(np.linalg.norm(view.position.numpy() - target))
     if not clearance * distance < cast(*pixel_rays(view, 32, 24)).min():
         return False
-    sight = (target - view.position.numpy())[None] / distance
-    return abs(float(cast(view.position.numpy()[None], sight)[0]) - distance) < 1e-3 * distance
+    ray = (target - view.position.numpy())[None] / distance
+    return abs(float(cast(view.position.numpy()[None], ray)[0]) - distance) < 1e-3 * distance
 
 
 def pixel_rays(view: View, columns: int, rows: int) -> tuple[Points, Points]:
