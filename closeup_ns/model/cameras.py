@@ -26,11 +26,6 @@ def view_of(cameras: Cameras, index: int) -> View:
     )
 
 
-def views_of(cameras: Cameras) -> list[View]:
-    """All views, in order."""
-    return [view_of(cameras, index) for index in range(len(cameras))]
-
-
 def cameras_of(view: View) -> Cameras:
     """One view as nerfstudio ``Cameras`` of length one.
 

@@ -26,7 +26,6 @@ from closeup_ns.views.opengl import flipped
 from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 
-GAUSSIAN_PARAMETERS = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
 SUPERSAMPLE_FROM = 0.5
 """Share of the base phase after which supersampling starts; coarse Gaussians gain nothing from it."""
 FOOTPRINT_EVERY = 100
@@ -171,9 +170,6 @@ class CloseupModel(SplatfactoModel):
         its resumed training changes nothing (nerfstudio issue 3554).
         """
         self.step = 30000
-        for name in GAUSSIAN_PARAMETERS:
-            if name in dict:  # names of checkpoints from before nerfstudio 1.1
-                dict[f"gauss_params.{name}"] = dict.pop(name)
         count = dict["gauss_params.means"].shape[0]
         for parameter in self.gauss_params.values():
             parameter.data = parameter.data.new_zeros((count, *parameter.shape[1:]))

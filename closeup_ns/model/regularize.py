@@ -27,9 +27,9 @@ def finest_footprint(means: Float[Tensor, "N 3"], views: Sequence[View], margin:
         seen = (z > 1e-2) & ((uv > -border) & (uv < size + border)).all(-1)
         footprint = z / torch.maximum(view.K[0, 0], view.K[1, 1])
         finest = torch.where(seen, torch.minimum(finest, footprint), finest)
-    known = torch.isfinite(finest)
-    fallback = finest[known].max() if known.any() else finest.new_tensor(0.0)
-    return torch.where(known, finest, fallback)
+    measured = torch.isfinite(finest)
+    fallback = finest[measured].max() if measured.any() else finest.new_tensor(0.0)
+    return torch.where(measured, finest, fallback)
 
 
 def smooth_3d(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from closeup_ns.model.cameras import cameras_of, view_of, views_of
+from closeup_ns.model.cameras import cameras_of, view_of
 from closeup_ns.model.model import _viewmat_of
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import backproject, project
@@ -52,4 +52,4 @@ def test_the_models_world_to_camera_is_the_views(view: View) -> None:
 def test_a_generated_camera_is_no_photographs() -> None:
     camera = cameras_of(views()[0])
     assert not camera.metadata or "cam_idx" not in camera.metadata
-    assert len(views_of(camera)) == 1
+    assert len(camera) == 1

@@ -42,13 +42,6 @@ def test_loading_keeps_the_parameters_that_the_optimizers_hold(trainer: CloseupT
     assert not torch.equal(model.means, state["gauss_params.means"])
 
 
-def test_old_names_are_understood(trainer: CloseupTrainer) -> None:
-    model = trainer.pipeline.model
-    state = {name.removeprefix("gauss_params."): tensor for name, tensor in copy_of_state(model, 200).items()}
-    model.load_state_dict(state)
-    assert model.num_points == 200
-
-
 def test_the_pixel_is_saved_and_honoured(make_trainer: MakeTrainer) -> None:
     first, second = make_trainer().pipeline.model, make_trainer().pipeline.model
     view = make_trainer().pipeline.datamanager.train_view(0)
