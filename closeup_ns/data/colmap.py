@@ -156,24 +156,19 @@ def read_points(folder: Path) -> PointCloud | None:
     return cloud if len(cloud.xyz) else None
 
 
-def read_colmap(root: Path, masks_path: Path | None = None) -> Capture:
+def read_colmap(root: Path, masks_path: Path | None) -> Capture:
     """Read a capture that is a COLMAP reconstruction with its images beside it.
 
     Args:
-        root: holds sparse/0 (or another of `MODEL_FOLDERS`) and images/ and/or images_N/. The small images are named
+        root: one in which `find_models` finds a model, and images/ and/or images_N/. The small images are named
             like COLMAP's or, as LLFF ships them, stand in the same sorted order.
         masks_path: folder of masks relative to ``root``, named like the images with the suffix .png.
 
     Raises:
         DataError: missing, damaged or inconsistent files.
     """
-    models, notes = find_models(root), []
-    if not models:
-        raise DataError(
-            f"{root} has no COLMAP model: no cameras.bin and images.bin, or .txt, in {', '.join(MODEL_FOLDERS)} or the "
-            "folders in them. Run COLMAP, or copy its model there."
-        )
-    model, images = largest_model(models, notes)
+    notes: list[str] = []
+    model, images = largest_model(find_models(root), notes)
     if not images:
         raise DataError(f"{model} registers no image. COLMAP's reconstruction failed; run it again.")
     cameras = read_cameras(model)

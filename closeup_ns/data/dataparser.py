@@ -132,20 +132,24 @@ class CloseupDataParser(DataParser):
         )
 
 
-def find_layout(data: Path) -> Literal["transforms", "llff", "colmap"]:
-    """What kind of capture ``data`` is. DataError, with the list of what was looked for, when it is none."""
+def read_capture(data: Path, masks_path: Path | None) -> Capture:
+    """Read the capture in the folder, or of the json file, ``data``.
+
+    Raises:
+        DataError: it is none, with the list of what was looked for; or it is damaged.
+    """
     if data.suffix.lower() == ".json":
         if not data.is_file():
             raise DataError(f"The file {data} does not exist. Check --data.")
-        return "transforms"
+        return read_transforms(data)
     if not data.is_dir():
         raise DataError(f"The folder {data} does not exist. Check --data.")
     if (data / "transforms.json").is_file():
-        return "transforms"
+        return read_transforms(data / "transforms.json")
     if (data / POSES_FILE).is_file():
-        return "llff"
+        return read_llff(data, masks_path)
     if find_models(data):
-        return "colmap"
+        return read_colmap(data, masks_path)
     if (data / BLENDER_FILE).is_file():
         raise DataError(
             f"{data} is laid out like Blender's synthetic scenes ({BLENDER_FILE}): end the command with blender-data, "
@@ -167,13 +171,7 @@ def load_capture(config: CloseupDataParserConfig) -> tuple[Capture, ImageChoice]
         DataError: see CloseupDataParser.
     """
     data = Path(config.data)
-    layout = find_layout(data)
-    if layout == "transforms":
-        capture = read_transforms(data if data.suffix.lower() == ".json" else data / "transforms.json")
-    elif layout == "llff":
-        capture = read_llff(data, config.masks_path)
-    else:
-        capture = read_colmap(data, config.masks_path)
+    capture = read_capture(data, config.masks_path)
     if len(capture.frames) < 2:
         raise DataError(f"{data} has a single image. At least two are needed, from different places; ten is sensible.")
     full_sizes = [(frame.intrinsics.width, frame.intrinsics.height) for frame in capture.frames]

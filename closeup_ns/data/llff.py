@@ -22,7 +22,7 @@ POSES_FILE = "poses_bounds.npy"
 FOCAL_TOLERANCE = 0.01
 
 
-def read_llff(root: Path, masks_path: Path | None = None) -> Capture:
+def read_llff(root: Path, masks_path: Path | None) -> Capture:
     """Read an LLFF capture.
 
     Args:

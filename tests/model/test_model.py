@@ -165,13 +165,13 @@ def test_the_3d_filter_is_rendered_saved_and_exported(make_trainer: MakeTrainer)
     run_steps(run_in(trainer), 0, 2, "test")
     effective = model.effective_gaussians()
     assert (effective["scales"] > model.gauss_params["scales"].exp()).all()
-    again = make_trainer(pipeline__model__filter_3d=0.2).pipeline.model
-    again.footprint_views = []  # what ns-render has: a checkpoint and no views to measure by
-    again.load_state_dict(copy_of_state(model))
-    torch.testing.assert_close(again.effective_gaussians(), effective)
-    again.eval()
-    torch.testing.assert_close(again.scales.exp(), effective["scales"])
-    torch.testing.assert_close(again.opacities.sigmoid()[:, 0], effective["opacities"], atol=1e-6, rtol=1e-4)
+    reloaded = make_trainer(pipeline__model__filter_3d=0.2).pipeline.model
+    reloaded.footprint_views = []  # what ns-render has: a checkpoint and no views to measure by
+    reloaded.load_state_dict(copy_of_state(model))
+    torch.testing.assert_close(reloaded.effective_gaussians(), effective)
+    reloaded.eval()
+    torch.testing.assert_close(reloaded.scales.exp(), effective["scales"])
+    torch.testing.assert_close(reloaded.opacities.sigmoid()[:, 0], effective["opacities"], atol=1e-6, rtol=1e-4)
 
 
 def test_the_evaluation_metrics_leave_out_what_cannot_be_computed(

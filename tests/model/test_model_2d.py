@@ -62,8 +62,8 @@ def test_counting_the_axes_anew_changes_no_gaussian(seed: int) -> None:
     turned, ordered = shortest_axis_last(quats, scales)
     torch.testing.assert_close(covariance(turned, ordered), covariance(quats, scales))
     assert (ordered.argmin(-1) == 2).all()
-    again = shortest_axis_last(turned, ordered)
-    assert torch.equal(again[0], turned) and torch.equal(again[1], ordered)
+    twice = shortest_axis_last(turned, ordered)
+    assert torch.equal(twice[0], turned) and torch.equal(twice[1], ordered)
 
 
 def test_discs_are_flat_from_the_start_and_after_every_step(make_2d: MakeTrainer) -> None:

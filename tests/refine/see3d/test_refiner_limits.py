@@ -174,9 +174,9 @@ def test_tiny_weights_refine_any_size_deterministically(tiny: See3DRefiner) -> N
     request = make_request(2)
     request = with_masks(request, torch.arange(96).expand(72, 96) < 80)
     first = tiny.refine(request)
-    again = tiny.refine(request)
+    second = tiny.refine(request)
     other = tiny.refine(dataclasses.replace(request, seed=8))
-    for result, same, fresh, render in zip(first, again, other, request.renders, strict=True):
+    for result, same, fresh, render in zip(first, second, other, request.renders, strict=True):
         assert result.failure is None and result.image.shape == render.color.shape and not result.real.any()
         assert torch.equal(result.image, same.image) and not torch.equal(result.image, fresh.image)
         assert float(result.image.min()) >= 0 and float(result.image.max()) <= 1
