@@ -18,7 +18,7 @@ COLMAP_TO_NERFSTUDIO = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.
 
 ORTHONORMAL_TOLERANCE = 1e-2
 STRAY = 50.0
-"""So many times farther out than nine tenths of a cloud's points, a point is none of the scene."""
+"""A point farther out than this many times the 90% quantile of a cloud's distances is left out."""
 LARGEST_NUMBER = 1e12
 """Beyond this a number in a file is damage, and what is computed from it in float32 would be infinite."""
 LARGEST_SIDE = 100_000

@@ -142,7 +142,7 @@ def capped_size(size: Size, max_image_size: int | None) -> Size:
 
 def choose_images(
     image_sets: dict[int, list[Path]],
-    full_sizes: Sequence[Size | None],
+    full_sizes: Sequence[Size],
     downscale_factor: int | None,
     max_image_size: int | None,
 ) -> ImageChoice:
@@ -150,7 +150,7 @@ def choose_images(
 
     Args:
         image_sets: downscale factor -> one file per frame. Not empty.
-        full_sizes: size of each frame at factor 1 as the cameras know it; None: that of the file.
+        full_sizes: size of each frame at factor 1 as the cameras know it.
         downscale_factor: forced factor. The folder of that factor is used as it is where it exists; otherwise the
             next larger images are shrunk when loaded. Nothing is ever enlarged.
         max_image_size: without a forced factor, the largest long side; None: no limit.
@@ -185,7 +185,7 @@ def _automatic_factor(image_sets: dict[int, list[Path]], max_image_size: int | N
     return larger
 
 
-def _forced(image_sets: dict[int, list[Path]], full_sizes: Sequence[Size | None], wanted: int) -> ImageChoice:
+def _forced(image_sets: dict[int, list[Path]], full_sizes: Sequence[Size], wanted: int) -> ImageChoice:
     """The choice for a downscale factor that the user asks for."""
     if wanted < 1:
         raise DataError(f"downscale_factor is {wanted}; it must be 1 (full resolution) or larger.")
@@ -199,7 +199,7 @@ def _forced(image_sets: dict[int, list[Path]], full_sizes: Sequence[Size | None]
         return ImageChoice(factor, image_sets[factor], file_sizes, file_sizes, reason)
     sizes = []
     for file_size, full_size in zip(file_sizes, full_sizes, strict=True):
-        target = scaled_size(full_size, wanted) if full_size else scaled_size(file_size, wanted / factor)
+        target = scaled_size(full_size, wanted)
         sizes.append(target if target[0] <= file_size[0] and target[1] <= file_size[1] else file_size)
     reason = f"shrunk when loaded, downscale_factor={wanted} and there is no images_{wanted}"
     return ImageChoice(factor, image_sets[factor], file_sizes, sizes, reason)

@@ -17,7 +17,7 @@ PARAMETERS = {CameraType.PERSPECTIVE: 6, CameraType.FISHEYE: 6, CameraType.FISHE
 UNNOTICED = 1e-9
 """A k1 that moves nothing by more than a billionth of the focal length, and is not zero."""
 STEPS = 600
-"""How finely a lens is walked along, outwards from its axis."""
+"""Samples of the distortion along each direction, outwards from the optical axis."""
 
 
 def check_lens(

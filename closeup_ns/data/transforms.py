@@ -38,10 +38,10 @@ ORIENTATION_METHODS = ("pca", "up", "vertical", "none")
 LENS_KEY = re.compile(
     r"[kpsb]\d+|ftheta_p\d+|distortion\w*|omega|(is_)?(fisheye|latlong|equirectangular)\w*|rolling_shutter", re.I
 )
-"""What a program may say about a lens."""
+"""Keys that describe a lens."""
 KNOWN_LENS_KEYS = {*DISTORTION_KEYS, "distortion_params", "fisheye_crop_radius", "is_fisheye"}
 MISSING_NAMED = 3
-"""How many missing files an error names."""
+"""Missing files that an error names."""
 
 
 def read_transforms(json_path: Path) -> Capture:

@@ -1,4 +1,4 @@
-"""Densification: gsplat's default strategy with a ceiling, and with views that do not count."""
+"""Densification: gsplat's default strategy with a ceiling, and with steps that enter no statistics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CloseupStrategy(DefaultStrategy):
     """Whether this step's gradients enter the densification statistics."""
 
     def gathers_gradients(self, step: int) -> bool:
-        """Whether this step's screen-space gradients enter the statistics; where not, nobody need compute them."""
+        """Whether this step's screen-space gradients enter the statistics, and so must be computed."""
         return self.counts_this_step and step < self.refine_stop_iter
 
     def _update_state(self, params: Any, state: dict[str, Any], info: dict[str, Any], packed: bool = False) -> None:

@@ -1,8 +1,7 @@
 """Which close-ups are refined together: joint passes of a bounded number of pictures (issue 5, point 3).
 
 A generator with joint attention makes the pictures of one pass agree, at a cost that grows with the square of their
-number. So a round is cut into passes; what ties them together is that every later pass is shown finished views of the
-earlier ones, clean, beside the anchors.
+number. So a round is cut into passes, and later passes are shown finished views of earlier ones beside the anchors.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from closeup_ns.errors import RefinerError
 from closeup_ns.progress import say
 from closeup_ns.refine.imaging.color import match_wavelet
 from closeup_ns.refine.protocol import RefinedView, Refiner, RefineRequest
-from closeup_ns.refine.results import trust
+from closeup_ns.refine.results import failed, trust
 
 
 class EnhancedRefiner:
@@ -44,12 +44,13 @@ class EnhancedRefiner:
         chosen = [index for index, view in enumerate(results) if view.failure is None]
         if not chosen:
             return results
+        second = _second_request(request, results, chosen)
         try:
-            made: Sequence[RefinedView | str] = self.enhancer.refine(_second_request(request, results, chosen))
+            sharpened = self.enhancer.refine(second)
         except RefinerError as error:
-            made = [str(error)] * len(chosen)
-        for index, sharpened in zip(chosen, made, strict=True):
-            results[index] = self._merged(request, index, results[index], sharpened)
+            sharpened = [failed(render, str(error)) for render in second.renders]
+        for index, view in zip(chosen, sharpened, strict=True):
+            results[index] = self._merged(request, index, results[index], view)
         self._say_kept(results)
         return results
 
@@ -58,14 +59,11 @@ class EnhancedRefiner:
         self.refiner.close()
         self.enhancer.close()
 
-    def _merged(
-        self, request: RefineRequest, index: int, view: RefinedView, sharpened: RefinedView | str
-    ) -> RefinedView:
+    def _merged(self, request: RefineRequest, index: int, view: RefinedView, sharpened: RefinedView) -> RefinedView:
         """The enhanced view with the refined one's colours; or the refined one, with the reason."""
-        failure = sharpened if isinstance(sharpened, str) else sharpened.failure
-        if isinstance(sharpened, str) or failure is not None:
+        if sharpened.failure is not None:
             # No more generated than its refiner made it.
-            notes = {**view.notes, "enhance_failure": failure or ""}
+            notes = {**view.notes, "enhance_failure": sharpened.failure}
             return replace(view, notes=notes, generated=self.refiner.generates)
         before = _planes(view.image)
         after = match_wavelet(_planes(sharpened.image.to(view.image)), before).clamp(0, 1)

@@ -27,7 +27,7 @@ from closeup_ns.errors import PlanningError
 from closeup_ns.views.view import View
 
 HOLD_OUT_EVERY = 8
-"""Every so manieth far photograph is held out of training."""
+"""Every n-th far photograph is held out of training."""
 _FAR_SAMPLES, _TRUTH_SAMPLES = 4, 9
 _POINT_NOISE_METRES = 0.0008
 """Standard deviation of a sparse point: about half a pixel of a far photograph, as structure from motion has it."""

@@ -184,9 +184,9 @@ class See3DRefiner:
         return [guides[index] for index in sorted(covering(torch.tensor(shares), room, fill=True))]
 
     def _with_less(self, targets: int, references: int) -> bool:
-        """After a pass that did not fit: half of the views from now on, then half of the references; says so.
+        """After a pass that did not fit: allow half of the views, then half of the references, and print a line.
 
-        False where one view with one reference is already too much.
+        Returns False where one view with one reference did not fit.
         """
         if targets == references == 1:
             return False
