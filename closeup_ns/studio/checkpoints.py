@@ -10,10 +10,15 @@ from typing import Any
 
 import torch
 from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 from torch import Tensor
 
-from closeup_ns.errors import CheckpointError
+from closeup_ns.errors import CheckpointError, CloseupError
+from closeup_ns.planning.target import Target
+from closeup_ns.planning.targets import TargetConfig
 from closeup_ns.reading import reading
+from closeup_ns.rounds.store.rounds import RoundStore
 
 CHECKPOINT = re.compile(r"step-([0-9]+)\.ckpt")
 GAUSSIANS = "_model.gauss_params."
@@ -83,7 +88,7 @@ def locate(config: TrainerConfig, config_path: Path, data: Path | None = None) -
     """Make a run's config name the checkpoints beside its config.yml, and its photographs where they are now.
 
     Those are ``data`` if given, else where the run was trained on them; else at the same place relative to the run, or
-    beside it, where both were moved.
+    beside it, where both were moved. Its targets become those that its rounds went to.
 
     Raises:
         CheckpointError: there is no checkpoint or it is damaged, or there are no photographs.
@@ -104,4 +109,18 @@ def locate(config: TrainerConfig, config_path: Path, data: Path | None = None) -
             "closeup-gs command --data FOLDER; for nerfstudio's own, put or link them at the last of these places"
         )
     manager.data = manager.dataparser.data = found
+    _keep_targets(config.pipeline, folder)
     config.__dict__["loaded_from"] = config_path
+
+
+def _keep_targets(pipeline: Any, folder: Path) -> None:
+    """Let a run be judged at the targets that it was trained for: a finished model would choose others by itself."""
+    if not isinstance(getattr(pipeline, "target", None), TargetConfig):
+        return
+    try:
+        saved = RoundStore(folder / "rounds").load_targets()
+    except CloseupError as error:
+        CONSOLE.print(f"[yellow]The run's targets are found anew: {escape(str(error))}", soft_wrap=True)
+        return
+    if saved:
+        pipeline.target = TargetConfig(xyz=tuple(tuple(Target.from_dict(item).point.tolist()) for item in saved))

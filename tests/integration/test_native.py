@@ -88,6 +88,8 @@ def test_ns_eval_scores_held_out_photographs_at_full_size(run: Run, tmp_path: Pa
     ended = fork("ns-eval", "--load-config", run.config, "--output-path", tmp_path / "eval.json", cwd=tmp_path)
     assert ended.code == 0, ended.output
     results = json.loads((tmp_path / "eval.json").read_text())["results"]
+    point = ", ".join(f"{value:.3f}" for value in run.json("targets.json")["targets"][0]["point"])
+    assert f"Target: ({point})" in ended.text  # the one that the rounds went to, not one found anew
     for key in (
         "close_photo_psnr_3x",
         "close_photo_psnr_registered_3x",
