@@ -1,6 +1,6 @@
 // The most floating-point operations per second that one core gives: independent chains of fused multiply-adds that
 // never leave the registers.
-#include "lanes.h"
+#include "lanes/lanes.h"
 
 namespace {
 

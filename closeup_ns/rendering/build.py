@@ -115,9 +115,9 @@ def extra_flags() -> tuple[str, ...]:
 def library_name(variant: str) -> str:
     """File name of a variant: its instruction set and a hash of everything that decides its content."""
     digest = hashlib.sha256()
-    for path in sorted(SOURCES.iterdir()):
-        if path.suffix in (".h", ".cpp"):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in sorted([*SOURCES.rglob("*.h"), *SOURCES.rglob("*.cpp")]):
+        name = path.relative_to(SOURCES).as_posix()
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     digest.update(repr((COMMON_FLAGS, VARIANT_FLAGS[variant], extra_flags(), platform.machine())).encode())
     return f"closeup_{variant}_{digest.hexdigest()[:16]}.so"
 
@@ -147,8 +147,9 @@ def compile_variant(variant: str, folder: Path) -> Path:
 def _compile_and_link(variant: str, library: Path) -> None:
     """Compile the sources side by side, then link; object files lie next to ``library``."""
     command = shlex.split(compiler())
-    flags = [*COMMON_FLAGS, *VARIANT_FLAGS[variant], *extra_flags()]
-    objects = {source: library.with_name(f"{source.stem}.o") for source in sorted(SOURCES.glob("*.cpp"))}
+    flags = [*COMMON_FLAGS, *VARIANT_FLAGS[variant], f"-I{SOURCES}", *extra_flags()]
+    sources = sorted(SOURCES.rglob("*.cpp"))
+    objects = {source: library.with_name(f"{source.parent.name}_{source.stem}.o") for source in sources}
 
     def compile_one(source: Path) -> None:
         _run([*command, *flags, "-c", str(source), "-o", str(objects[source])], variant)

@@ -51,7 +51,7 @@ def define(request: RasterRequest) -> dict[str, Tensor]:
     tilt2 = q.square().sum(-1)
     covariance = P @ P.mT
     normal = axes[..., 2]
-    # What is seen edge-on, as surfel_projection.h has it, draws its filter only and has no perspective.
+    # What is seen edge-on, as surfels/projection.h has it, draws its filter only and has no perspective.
     long_axis = P.square().sum(dim=(-1, -2)).sqrt()
     faces = torch.linalg.det(P).abs() > long_axis * (1e-6 * long_axis).clamp(min=1e-4)
     return {

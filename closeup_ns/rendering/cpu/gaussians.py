@@ -1,6 +1,6 @@
 """3D Gaussian splatting on the CPU: the compiled kernels as differentiable functions.
 
-Three functions mirror the stages of csrc/workspace.h: project, shade, blend. Each handles all cameras, one by one. The
+Three functions mirror the stages of csrc/tiles/workspace.h: project, shade, blend. Each handles all cameras, one by one. The
 second derivative does not exist.
 """
 

@@ -29,7 +29,7 @@ class ProjectSurfels(Function):
     - opacities [C,N]
     - radii int32 [C,N]: 3 sigma in pixels, rounded up; 0 where the surfel is culled and all else is zero
     - ray transforms [C,N,3,3]: gsplat's M
-    - whitening [C,N,3]: (l11, l21, l22) of the covariance, see csrc/workspace.h; zeros where the surfel is seen edge-on
+    - whitening [C,N,3]: (l11, l21, l22) of the covariance, see csrc/tiles/workspace.h; zeros where the surfel is seen edge-on
 
     The last three have no gradient. Culled is what is not finite, lies outside [near, far], is fainter than 1/255, not
     above radius_clip, can reach no pixel with an alpha of 1/255, or whose one-sigma disc reaches the camera plane.
