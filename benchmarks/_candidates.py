@@ -25,7 +25,7 @@ from closeup_ns.rendering.request import RasterRequest
 
 
 class Candidate(Protocol):
-    """One rasteriser. Picklable: every case is measured in a process of its own."""
+    """One rasteriser. Picklable: every size is measured in a process of its own."""
 
     @property
     def name(self) -> str:

@@ -15,58 +15,60 @@ import torch
 from benchmarks._candidates import Candidate, Other, OurKernels, OurSurfels, TorchLoop, usable
 from benchmarks._machine import machine_line
 from benchmarks._measure import Timing, measure_apart
-from benchmarks._scene import Case
+from benchmarks._scene import RenderSize
 from closeup_ns.rendering.build import runnable_variants
 
 SIZES = "20kx256 20kx512 100kx256 100kx512 100kx1024 400kx512"
 FULL_SIZES = " ".join(f"{count}x{side}" for count in ("20k", "100k", "300k", "1M") for side in (256, 512, 1024))
 AIM_STEP_MS, AIM_RATIO, AIM_SURFELS = 15.0, 80.0, 2.5
-AIM_STEP_CASE, AIM_RATIO_CASE = Case(20_000, 256), Case(100_000, 512)
+AIM_STEP_SIZE, AIM_RATIO_SIZE = RenderSize(20_000, 256), RenderSize(100_000, 512)
 HEAD = ("Gaussians, image", "rasteriser", "forward", "forward + backward", "step", "memory")
 
-Timings = dict[tuple[str, Case], Timing]
+Timings = dict[tuple[str, RenderSize], Timing]
 """By the candidate's name and what it rendered."""
 
 
-def row(name: str, case: Case, timing: Timing) -> str:
+def row(name: str, size: RenderSize, timing: Timing) -> str:
     """A line of the table."""
     times = [f"{value:.1f}" for value in (timing.forward, timing.forward_backward, timing.step)]
-    return "| " + " | ".join([str(case), name, *times, f"{timing.memory_mb:.0f} MB"]) + " |"
+    return "| " + " | ".join([str(size), name, *times, f"{timing.memory_mb:.0f} MB"]) + " |"
 
 
-def run_all(candidates: Sequence[Candidate], cases: Sequence[Case], loop_limit: Case, threads: int) -> Timings:
-    """Measure every candidate on every case that is not too large for it; each line is printed when it is known."""
+def run_all(
+    candidates: Sequence[Candidate], sizes: Sequence[RenderSize], loop_limit: RenderSize, threads: int
+) -> Timings:
+    """Measure every candidate on every size that is not too large for it; each line is printed when it is known."""
     timings: Timings = {}
-    for case in cases:
+    for size in sizes:
         for candidate in candidates:
-            if candidate.slow and (case.count > loop_limit.count or case.side > loop_limit.side):
+            if candidate.slow and (size.count > loop_limit.count or size.side > loop_limit.side):
                 continue
-            timing = measure_apart(candidate, case, threads)
+            timing = measure_apart(candidate, size, threads)
             if isinstance(timing, str):
-                print(f"{case}, {candidate.name}: failed: {timing}", flush=True)
+                print(f"{size}, {candidate.name}: failed: {timing}", flush=True)
                 continue
-            timings[candidate.name, case] = timing
-            print(row(candidate.name, case, timing), flush=True)
+            timings[candidate.name, size] = timing
+            print(row(candidate.name, size, timing), flush=True)
     return timings
 
 
-def ratios(timings: Mapping[tuple[str, Case], Timing], candidates: Sequence[Candidate]) -> list[str]:
-    """The best of our kernels against everything else, case by case, and against the aims."""
+def ratios(timings: Mapping[tuple[str, RenderSize], Timing], candidates: Sequence[Candidate]) -> list[str]:
+    """The best of our kernels against everything else, size by size, and against the aims."""
     ours = next((candidate for candidate in candidates if isinstance(candidate, OurKernels)), None)
     if ours is None:
         return []
     lines = []
-    for (name, case), timing in timings.items():
-        best = timings.get((ours.name, case))
+    for (name, size), timing in timings.items():
+        best = timings.get((ours.name, size))
         if name == ours.name or best is None:
             continue
         forward, both = timing.forward / best.forward, timing.forward_backward / best.forward_backward
-        aim = f"; aim {AIM_RATIO:.0f}" if name == TorchLoop().name and case == AIM_RATIO_CASE else ""
+        aim = f"; aim {AIM_RATIO:.0f}" if name == TorchLoop().name and size == AIM_RATIO_SIZE else ""
         aim = f"; aim at most {AIM_SURFELS}" if name == OurSurfels().name else aim
-        lines.append(f"{case}: {name} takes {forward:.1f} times ours forward, {both:.1f} both ways{aim}")
-    step = timings.get((ours.name, AIM_STEP_CASE))
+        lines.append(f"{size}: {name} takes {forward:.1f} times ours forward, {both:.1f} both ways{aim}")
+    step = timings.get((ours.name, AIM_STEP_SIZE))
     if step is not None:
-        lines.append(f"{AIM_STEP_CASE}: step {step.step:.1f} ms, best {step.best_step:.1f} (aim {AIM_STEP_MS:.0f})")
+        lines.append(f"{AIM_STEP_SIZE}: step {step.step:.1f} ms, best {step.best_step:.1f} (aim {AIM_STEP_MS:.0f})")
     return lines
 
 
@@ -82,7 +84,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="20k to 1M Gaussians at 256 to 1024 pixels")
     parser.add_argument("--variant", default="best", help="instruction sets: best, all, or a list as avx512,avx2")
     parser.add_argument("--other", nargs="*", default=[], help="rasterisers with the same call, as module:function")
-    parser.add_argument("--loop-limit", default="100kx512", help="largest case of the PyTorch loop; 0x0 leaves it out")
+    parser.add_argument("--loop-limit", default="100kx512", help="largest size of the PyTorch loop; 0x0 leaves it out")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
@@ -90,11 +92,11 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    cases = [Case.parse(size) for size in arguments.sizes or (FULL_SIZES if arguments.full else SIZES).split()]
+    sizes = [RenderSize.parse(size) for size in arguments.sizes or (FULL_SIZES if arguments.full else SIZES).split()]
     candidates, reasons = chosen_candidates(arguments.variant, arguments.other)
     print(machine_line(arguments.threads), *reasons, "", "CPU milliseconds.", "", sep="\n")
     print("| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|", sep="\n", flush=True)
-    timings = run_all(candidates, cases, Case.parse(arguments.loop_limit), arguments.threads)
+    timings = run_all(candidates, sizes, RenderSize.parse(arguments.loop_limit), arguments.threads)
     print("", *(f"* {line}" for line in ratios(timings, candidates)), sep="\n")
     print(f"at the end: {machine_line(arguments.threads)}")
 

@@ -195,8 +195,8 @@ def pick_methods(names: Sequence[str], folders: Mapping[str, str]) -> list[Metho
     Raises:
         DataError: a name is neither.
     """
-    known = load_methods()
-    picked = [known.get(name) or _nerfstudio_method(name, known) for name in dict.fromkeys(names)]
+    rows = load_methods()
+    picked = [rows.get(name) or _nerfstudio_method(name, rows) for name in dict.fromkeys(names)]
     added = [Method(name, name, renders=str(Path(folder).resolve())) for name, folder in folders.items()]
     doubled = {method.name for method in picked} & {method.name for method in added}
     if doubled:
@@ -204,12 +204,12 @@ def pick_methods(names: Sequence[str], folders: Mapping[str, str]) -> list[Metho
     return picked + added
 
 
-def _nerfstudio_method(name: str, known: Mapping[str, Method]) -> Method:
+def _nerfstudio_method(name: str, rows: Mapping[str, Method]) -> Method:
     from nerfstudio.configs.method_configs import all_methods
 
     if name not in all_methods:
         raise DataError(
-            f"there is no method {name!r}: it is none of ours ({', '.join(known)}) and none of ns-train. What was "
+            f"there is no method {name!r}: it is none of ours ({', '.join(rows)}) and none of ns-train. What was "
             "rendered elsewhere comes in with --renders"
         )
     return Method(name, name, nerfstudio=name)

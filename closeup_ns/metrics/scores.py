@@ -113,7 +113,7 @@ def markdown(scores: Scores) -> str:
     names = sorted(scores.metrics)
     head = ["images at", *(f"{name} {'↑' if scores.higher_is_better[name] else '↓'}" for name in names)]
     body = [[label, *(_figure(values.get(name)) for name in names)] for label, values in scores.means().items()]
-    lines = ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *body]]
+    lines = ["| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *body]]
     lines += ["", *(f"- {name} is missing: {reason}" for name, reason in sorted(scores.missing.items()))]
     return "\n".join(lines).rstrip() + "\n"
 

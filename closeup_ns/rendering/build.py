@@ -101,8 +101,8 @@ def compiler() -> str:
     """The C++ compiler: $CXX, else g++, else clang++. BuildError where there is none."""
     named = os.environ.get("CXX")
     for command in [named] if named else ["g++", "clang++"]:
-        words = shlex.split(command)
-        if words and shutil.which(words[0]):
+        parts = shlex.split(command)
+        if parts and shutil.which(parts[0]):
             return command
     raise BuildError(f"no C++ compiler ({named or 'g++'} is not on PATH)")
 

@@ -236,13 +236,13 @@ class Round:
 
     def shares(self) -> dict[str, float]:
         """Of the pixels of the views that were used: photographed, the model's own, invented."""
-        known = [view for view in self.used if view.photographed is not None]
+        measured = [view for view in self.used if view.photographed is not None]
         totals: dict[str, float] = {"photographed": 0.0, "the model's own": 0.0, "invented": 0.0}
-        for view in known:
+        for view in measured:
             assert view.photographed is not None
-            totals["photographed"] += view.photographed / len(known)
-            totals[view.rest] += (1 - view.photographed) / len(known)
-        return totals if known else {}
+            totals["photographed"] += view.photographed / len(measured)
+            totals[view.rest] += (1 - view.photographed) / len(measured)
+        return totals if measured else {}
 
 
 @dataclasses.dataclass
@@ -343,12 +343,12 @@ def _read_view(store: RoundStore, item: Round, name: str) -> View:
 
 def _reliable_psnr(store: RoundStore, number: int, name: str, picture: Path) -> float | None:
     """PSNR in dB of ``picture``, seen as photographs see it, against their colours on the view's reliable pixels."""
-    known = store.load_view(number, name).reliable
-    if not known.sparse.any():
+    reliable = store.load_view(number, name).reliable
+    if not reliable.sparse.any():
         return None
     shown: Float[Tensor, "3 H W"] = as_tensor(_picture(picture, "RGB").transpose(2, 0, 1) / 255.0)
-    seen = as_photographed(shown, known.footprint.double())
-    return psnr(seen.permute(1, 2, 0), known.color.permute(1, 2, 0), known.sparse)
+    seen = as_photographed(shown, reliable.footprint.double())
+    return psnr(seen.permute(1, 2, 0), reliable.color.permute(1, 2, 0), reliable.sparse)
 
 
 def _picture(path: Path, mode: str) -> np.ndarray:

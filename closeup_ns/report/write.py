@@ -107,8 +107,8 @@ def duration(seconds: float | None) -> str:
 
 def mean(values: Iterable[float | None]) -> float | None:
     """Mean of those that are there."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None
 
 
 def _close_scores(results: dict[str, Any]) -> dict[str, dict[str, float]]:

@@ -15,8 +15,8 @@ from closeup_ns.paths.options import Kind, PathOptions
 from closeup_ns.paths.save import plan_path
 from closeup_ns.paths.start import choose_start
 from closeup_ns.planning.target import Target
+from closeup_ns.viewer.markdown import escape
 from closeup_ns.viewer.viewport import is_behind
-from closeup_ns.viewer.words import plain
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
@@ -38,10 +38,10 @@ class SavedPath:
     warnings: list[str] = field(default_factory=list)
 
     def describe(self) -> str:
-        """In words, as Markdown."""
+        """As Markdown."""
         where = "Render tab: Load Path" if self.listed else "the data folder cannot be written: it is in the run's"
-        warnings = (f"⚠ {plain(warning)}" for warning in self.warnings)
-        lines = [f"Saved {plain(str(self.file))} to {self.zoom:.1f}x ({where})", *warnings]
+        warnings = (f"⚠ {escape(warning)}" for warning in self.warnings)
+        lines = [f"Saved {escape(str(self.file))} to {self.zoom:.1f}x ({where})", *warnings]
         return "  \n".join(lines)
 
 

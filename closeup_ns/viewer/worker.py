@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class Worker:
-    """Runs jobs one after another. A job replaces a waiting one of the same name: only the latest wish counts."""
+    """Runs jobs one after another. A job replaces a waiting one of the same name: only the latest one counts."""
 
     def __init__(
         self, failed: Callable[[str, Exception], None], idle: Callable[[], None], idle_seconds: float = 1.0

@@ -89,7 +89,7 @@ def test_an_unknown_protocol_lists_the_known_and_a_missing_file_is_named(tmp_pat
         load_protocol(str(tmp_path / "none.yaml"))
 
 
-def test_a_case_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_scene_is_read_as_it_was_written(tmp_path: Path) -> None:
     case = SceneRecord(
         "zoom", "flower", "a.png:10:20", (1.0, 2.0, 3.0), scales=(2.0,), notes=["a note"], made_with={"s": 1}
     )
@@ -115,7 +115,7 @@ def test_a_bad_case_is_an_error_with_file_place_and_remedy(tmp_path: Path, conte
     assert "scene.json" in str(caught.value) and "the bench prepares it again" in str(caught.value)
 
 
-def test_damaged_cells_are_passed_over(tmp_path: Path) -> None:
+def test_damaged_experiments_are_passed_over(tmp_path: Path) -> None:
     good = a_spec().result(tmp_path, "done")
     good.write()
     content = json.loads((good.folder / "status.json").read_text())

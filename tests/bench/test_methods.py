@@ -31,23 +31,23 @@ BUDGETS = st.builds(Budget, st.integers(1, 30000), st.integers(0, 4), st.integer
 
 @given(budget=BUDGETS, name=st.sampled_from(sorted(METHODS)), quick=st.booleans())
 def test_every_row_trains_for_as_many_steps(budget: Budget, name: str, quick: bool) -> None:
-    words = train_options(METHODS[name], budget, 0, quick, cuda=True)
+    arguments = train_options(METHODS[name], budget, 0, quick, cuda=True)
     if METHODS[name].ours:
         base, rounds, each = (
-            int(option(words, f"--pipeline.schedule.{part}")) for part in ("base-steps", "rounds", "round-steps")
+            int(option(arguments, f"--pipeline.schedule.{part}")) for part in ("base-steps", "rounds", "round-steps")
         )
         assert base + rounds * each == budget.base_steps + budget.rounds * budget.round_steps
-        assert "--max-num-iterations" not in words
+        assert "--max-num-iterations" not in arguments
     else:
-        assert int(option(words, "--max-num-iterations")) == budget.base_steps + budget.rounds * budget.round_steps
-        assert not [word for word in words if word.startswith("--pipeline")]
+        assert int(option(arguments, "--max-num-iterations")) == budget.base_steps + budget.rounds * budget.round_steps
+        assert not [word for word in arguments if word.startswith("--pipeline")]
 
 
 def test_one_round_goes_as_close_as_all_of_them() -> None:
-    words = train_options(METHODS["no-progressive"], Budget(100, 3, 10), 0, False, cuda=True)
-    assert option(words, "--pipeline.schedule.zoom") == "27"
-    assert option(words, "--pipeline.schedule.rounds") == "1"
-    assert option(words, "--pipeline.schedule.round-steps") == "30"
+    arguments = train_options(METHODS["no-progressive"], Budget(100, 3, 10), 0, False, cuda=True)
+    assert option(arguments, "--pipeline.schedule.zoom") == "27"
+    assert option(arguments, "--pipeline.schedule.rounds") == "1"
+    assert option(arguments, "--pipeline.schedule.round-steps") == "30"
 
 
 def test_a_resumed_training_of_nerfstudios_does_what_is_left() -> None:
@@ -59,19 +59,19 @@ def test_a_resumed_training_of_nerfstudios_does_what_is_left() -> None:
 
 
 def test_seeds_and_devices() -> None:
-    words = train_options(METHODS["nerfacto"], Budget(10, 0, 0), 5, False, cuda=False)
-    assert option(words, "--machine.seed") == "5" and "--pipeline.seed" not in words
-    assert option(words, "--machine.device-type") == "cpu" and option(words, "--mixed-precision") == "False"
-    words = train_options(METHODS["closeup-gs"], Budget(10, 0, 0), 5, False, cuda=False)
-    assert option(words, "--machine.seed") == option(words, "--pipeline.seed") == "5"
-    assert "--machine.device-type" not in words
+    arguments = train_options(METHODS["nerfacto"], Budget(10, 0, 0), 5, False, cuda=False)
+    assert option(arguments, "--machine.seed") == "5" and "--pipeline.seed" not in arguments
+    assert option(arguments, "--machine.device-type") == "cpu" and option(arguments, "--mixed-precision") == "False"
+    arguments = train_options(METHODS["closeup-gs"], Budget(10, 0, 0), 5, False, cuda=False)
+    assert option(arguments, "--machine.seed") == option(arguments, "--pipeline.seed") == "5"
+    assert "--machine.device-type" not in arguments
 
 
 def test_no_option_is_given_twice() -> None:
     for method in METHODS.values():
         for quick in (False, True):
-            words = [w for w in train_options(method, Budget(9, 3, 2), 0, quick, False) if w.startswith("--")]
-            assert len(words) == len(set(words)), method.name
+            arguments = [w for w in train_options(method, Budget(9, 3, 2), 0, quick, False) if w.startswith("--")]
+            assert len(arguments) == len(set(arguments)), method.name
 
 
 def test_ns_train_knows_every_option_and_value() -> None:
@@ -81,8 +81,8 @@ def test_ns_train_knows_every_option_and_value() -> None:
             if not method.ours:
                 continue
             config = configs()[method.trained_as(quick)]
-            words = train_options(method, Budget(9, 3, 2), 0, quick, False)
-            for name, value in zip(words[::2], words[1::2], strict=True):
+            arguments = train_options(method, Budget(9, 3, 2), 0, quick, False)
+            for name, value in zip(arguments[::2], arguments[1::2], strict=True):
                 _check(config, name, value)
 
 
@@ -110,7 +110,7 @@ def test_tables_name_rows_that_exist() -> None:
 @pytest.mark.parametrize("quick", [False, True])
 @pytest.mark.parametrize("table", table_names())
 def test_no_two_rows_of_a_table_are_one_and_none_trains_on_nothing(table: str, quick: bool) -> None:
-    """Every row's options are put into its method's config; rows differ in what comes out, and not in words only."""
+    """Every row's options are put into its method's config; rows differ in what comes out."""
     seen: dict[str, str] = {}
     for name in table_methods(table):
         method = METHODS[name]

@@ -73,7 +73,7 @@ def test_a_row_without_any_image_does_not_narrow_the_others_and_one_with_fewer_d
     assert after.lacking == {"half": ["flower"]}
 
 
-def test_unreadable_scores_are_a_problem_of_that_cell_alone(tmp_path: Path) -> None:
+def test_unreadable_scores_are_a_problem_of_that_experiment_alone(tmp_path: Path) -> None:
     gone = made_up_result(tmp_path, "gone")
     bad = made_up_result(tmp_path, "bad", {"x": (1.0, {"psnr": 1.0})})
     bad.scores.write_text("{")

@@ -16,7 +16,7 @@ from closeup_ns.rendering.build import runnable_variants
 from closeup_ns.rendering.cpu.surfels import rasterize_cpu_2d
 from closeup_ns.rendering.kernels import Kernels, load_kernels
 from closeup_ns.rendering.reference.surfels import rasterize_reference_2d
-from closeup_ns.rendering.request_2d import SurfelImages, SurfelRequest
+from closeup_ns.rendering.request import SurfelImages, SurfelRequest
 
 from .scenes_2d import OUTPUTS, in_dtype, make_surfel_request, one_disc, quaternion, random_loss
 

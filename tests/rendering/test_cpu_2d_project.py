@@ -13,8 +13,7 @@ from torch import Tensor
 
 from closeup_ns.rendering.backend import kernels_available
 from closeup_ns.rendering.build import runnable_variants
-from closeup_ns.rendering.cpu.gaussians import camera_floats
-from closeup_ns.rendering.cpu.surfel_projection import ProjectSurfels
+from closeup_ns.rendering.cpu.projection import SURFELS, Project, camera_floats
 from closeup_ns.rendering.kernels import load_kernels
 from closeup_ns.rendering.reference.gaussians import rotation_matrices
 from closeup_ns.rendering.request import RasterRequest
@@ -32,7 +31,7 @@ LEAVES = ("means", "quats", "scales", "opacities", "viewmats")
 def project(request: RasterRequest, variant: str | None = None) -> dict[str, Tensor]:
     """The kernels' outputs by name."""
     leaves = [getattr(request, name) for name in LEAVES]
-    outputs = ProjectSurfels.apply(*leaves, camera_floats(request), load_kernels(variant))
+    outputs = Project.apply(*leaves, camera_floats(request), SURFELS, load_kernels(variant))
     return dict(zip(OUTPUTS, outputs))  # pyright: ignore[reportArgumentType]
 
 

@@ -12,7 +12,7 @@ from closeup_ns.rendering.backend import kernels_available
 from closeup_ns.rendering.checks import DEBUG_VARIABLE, MAX_SIDE
 from closeup_ns.rendering.cpu.surfels import rasterize_cpu_2d
 from closeup_ns.rendering.rasterize_2d import SurfelRender, rasterization_2dgs
-from closeup_ns.rendering.request_2d import SurfelImages, SurfelRequest
+from closeup_ns.rendering.request import SurfelImages, SurfelRequest
 
 from .scenes_2d import OUTPUTS, in_dtype, make_surfel_request
 from .test_cpu_2d import LEAVES, assert_agree, oracle, ours

@@ -58,11 +58,11 @@ CLOSEUP_API void closeup_workspace_return(void* workspace) {
     else delete static_cast<Workspace*>(workspace);
 }
 
-// In: means [N,3], quats [N,4], scales [N,3], opacities [N]. Out: means2d [N,2], covariances, whitening, conics [N,3],
-// depths [N], opacities [N] (compensated), radii [N].
+// In: means [N,3], quats [N,4], scales [N,3], opacities [N]. Out: means2d [N,2], covariances [N,3], depths [N],
+// opacities [N] (compensated), radii [N], whitening, conics [N,3].
 CLOSEUP_API int closeup_project_forward(int64_t n, const float* camera, const float* means, const float* quats, const float* scales,
-                                        const float* opacities, float* means2d, float* covariances, float* whitening, float* conics,
-                                        float* depths, float* seen_opacities, int32_t* radii, int threads) {
+                                        const float* opacities, float* means2d, float* covariances, float* depths,
+                                        float* seen_opacities, int32_t* radii, float* whitening, float* conics, int threads) {
     return guarded([&] {
         project_forward(n, camera_from(camera), {means, quats, scales, opacities},
                         {means2d, covariances, whitening, conics, depths, seen_opacities, radii}, threads);

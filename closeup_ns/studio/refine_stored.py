@@ -32,7 +32,7 @@ ADVICE = "Give --output another folder, or delete that one"
 
 
 @dataclass(frozen=True, eq=False)
-class RefinedAgain:
+class RefinedRound:
     """What came of it."""
 
     store: RoundStore
@@ -43,14 +43,14 @@ class RefinedAgain:
     """As in its report.json."""
 
 
-def refine_again(
+def refine_stored_round(
     config_path: Path,
     number: int,
     config: RefinerConfig,
     output: Path | None = None,
     limit: int | None = None,
     data: Path | None = None,
-) -> RefinedAgain:
+) -> RefinedRound:
     """Refine round ``number`` of a run once more. Nothing of the run is changed; what is there already is kept.
 
     The views come from the checkpoint nearest to the round's start. A run keeps only its latest checkpoint unless told
@@ -82,7 +82,7 @@ def refine_again(
     _refine(run, plans, number, rounds, destination, limit)
     report = _report(run, number, step, destination, time.perf_counter() - began)
     destination.finish_round(number, report)
-    return RefinedAgain(destination, number, report)
+    return RefinedRound(destination, number, report)
 
 
 def _refine(
@@ -197,7 +197,7 @@ def _report(run: LoadedRun, number: int, step: int, destination: RoundStore, sec
     save_contact_sheet(destination.contact_sheet(number), rows, title)
     return {
         "round": number,
-        "refined_again": str(run.folder.resolve()),
+        "run": str(run.folder.resolve()),
         "checkpoint": step,
         "views": {row.name: in_figures(row.stored) for row in rows},
         "seconds": {"refine": round(seconds, 2)},
