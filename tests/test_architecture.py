@@ -22,7 +22,7 @@ ROOMS = (
     ("rendering", "data", "progress"),
     ("views",),
     ("reading", "atomic"),
-    ("errors", "provenance", "peak_memory", "tools"),
+    ("errors", "provenance", "peak_memory", "ffmpeg"),
 )
 """From the top to the bottom. A room imports itself and rooms of lower lines."""
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}

@@ -1,4 +1,4 @@
-"""Where experiments run: in processes of this machine, or as tasks of a Ray cluster. Either way files come of it."""
+"""Executors: experiments as processes of this machine, or as tasks of a Ray cluster. Both write the same files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of the tables as data (methods.yaml), and what ns-train is told so that all of them train equally long."""
+"""The rows of the tables (methods.yaml), and the options of ns-train that make all of them train equally long."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Check:
     """One line of the table."""
 
     name: str
-    """What was looked at."""
+    """What was checked."""
     status: Status
     """``missing`` is a thing that is not there, ``broken`` one that is there and does not work."""
     detail: str
@@ -184,7 +184,7 @@ def check_compiler() -> Check:
 
 def check_ffmpeg() -> Check:
     """ns-render leaves with an error without it, even when it writes images only."""
-    from closeup_ns.tools import ensure_ffmpeg_on_path
+    from closeup_ns.ffmpeg import ensure_ffmpeg_on_path
 
     found = ensure_ffmpeg_on_path()
     if found is None:

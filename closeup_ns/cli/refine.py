@@ -1,4 +1,4 @@
-"""`closeup-gs refine`: a stored round once more, with any refiner, without retraining."""
+"""`closeup-gs refine`: refines a stored round with any refiner, without retraining."""
 
 from __future__ import annotations
 

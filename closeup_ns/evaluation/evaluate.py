@@ -1,4 +1,4 @@
-"""From pictures on disk to scores: photographs of the same camera where there are some, references where not."""
+"""Scores of pictures on disk, against the photograph of the same camera or, without one, a reference photograph."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEPTH_SIDE = 96
 
 @dataclass
 class EvaluationConfig:
-    """What is computed, and with what."""
+    """Which metrics are computed, and their options."""
 
     metrics: tuple[str, ...] = DEFAULT_METRICS
     """Names of metrics; ``pyiqa:NAME`` reaches any no-reference metric of pyiqa."""

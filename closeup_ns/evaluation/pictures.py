@@ -1,4 +1,4 @@
-"""Renders and photographs as 8-bit pictures on disk: what is scored is what anybody can look at."""
+"""Renders and photographs as 8-bit pictures on disk. Scores are computed from these files."""
 
 from __future__ import annotations
 

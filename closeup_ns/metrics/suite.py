@@ -1,4 +1,4 @@
-"""Which metrics there are, and scoring many images with several of them."""
+"""All metrics by name, and scoring many images with several of them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from closeup_ns.metrics.shot import Shot
 METRICS: dict[str, MetricSpec] = {
     spec.name: spec
     for spec in (
-        MetricSpec("psnr", "truth", True, "closeup_ns.metrics.full_reference:psnr_metric"),
-        MetricSpec("psnr_masked", "counted", True, "closeup_ns.metrics.full_reference:psnr_metric"),
-        MetricSpec("ssim", "truth", True, "closeup_ns.metrics.full_reference:ssim_metric"),
-        MetricSpec("cc_psnr", "truth", True, "closeup_ns.metrics.full_reference:color_corrected_psnr_metric"),
-        MetricSpec("sharpness", "truth", True, "closeup_ns.metrics.sharpness:sharpness_metric"),
+        MetricSpec("psnr", "truth", True, "closeup_ns.metrics.full_reference:function_metric"),
+        MetricSpec("psnr_masked", "counted", True, "closeup_ns.metrics.full_reference:function_metric"),
+        MetricSpec("ssim", "truth", True, "closeup_ns.metrics.full_reference:function_metric"),
+        MetricSpec("cc_psnr", "truth", True, "closeup_ns.metrics.full_reference:function_metric"),
+        MetricSpec("sharpness", "truth", True, "closeup_ns.metrics.full_reference:function_metric"),
         MetricSpec("lpips_vgg", "truth", False, "closeup_ns.metrics.lpips:lpips_metric"),
         MetricSpec("lpips_alex", "truth", False, "closeup_ns.metrics.lpips:lpips_metric"),
         MetricSpec("dino", "reference", True, "closeup_ns.metrics.dino:dino_metric"),

@@ -1,4 +1,4 @@
-"""What is in the camera's way, on small depth images of the model."""
+"""Obstacles on a camera's way, found on small depth images of the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a render refuses: sizes that overflow and broken cameras always, broken numbers anywhere in debug mode.
+"""Checks of a request: sizes that overflow and broken cameras always, broken numbers anywhere in debug mode.
 
 A Gaussian with NaN or infinite parameters is culled without a word, as gsplat does, because looking for it in every
 render would cost time. Debug mode looks: ``CLOSEUP_DEBUG=1`` in the environment, so that it reaches every ns-* command.

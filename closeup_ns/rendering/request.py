@@ -1,4 +1,4 @@
-"""What is to be rendered: the common language of the backends. `checks` says what is refused."""
+"""Requests to render and their results, the same for every backend. `checks` validates them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's folder says, read through the round store, without a model. What is missing or broken is said."""
+"""Reads a run's folder through the round store, without a model. Missing and broken files are listed as problems."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ class Round:
     close_photographs: Path | None = None
     """Native crops of held-out photographs before the round, after it, and as they are."""
     problems: list[str] = field(default_factory=list)
-    """What could not be read, for the page."""
+    """Messages about files that could not be read, for the page."""
 
     @property
     def used(self) -> list[View]:

@@ -1,4 +1,4 @@
-"""A stored round refined again, into a folder of its own: what another refiner makes of it, without retraining."""
+"""Refines a stored round with another refiner into a folder of its own, without retraining."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ADVICE = "Give --output another folder, or delete that one"
 
 @dataclass(frozen=True, eq=False)
 class RefinedRound:
-    """What came of it."""
+    """A stored round that was refined into a folder of its own."""
 
     store: RoundStore
     """The folder that it went to, laid out like a run's ``rounds``."""

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 _PICK_SIZE, _WAY_SIZE, _VIDEO_SIZE, _SHOWN_SIZE = 512, 96, 960, 220
 _MARKER_STEP = 1.3
-"""What is drawn for a distance is drawn anew when that is this many times larger or smaller."""
+"""Markers are drawn anew when the distance that sets their size is this many times larger or smaller."""
 
 
 class CloseupViewerControl(ViewerControl):
@@ -143,7 +143,7 @@ class CloseupViewerControl(ViewerControl):
         say(self.panel.message, text)
 
     def _client(self, client: viser.ClientHandle | None) -> viser.ClientHandle | None:
-        """Who did it; where a script did, whoever has been connected longest."""
+        """The client of an event; for events of a script the one that has been connected longest."""
         return client or next(iter(self.viser_server.get_clients().values()), None)
 
     def _viewport(self, client: viser.ClientHandle, long_side: int) -> View:
@@ -151,10 +151,10 @@ class CloseupViewerControl(ViewerControl):
         view = viewport_view(camera.wxyz, camera.position, camera.fov, camera.aspect, long_side)
         return view.to(self._run.device)
 
-    # ---- what is there to see
+    # ---- the scene and the texts
 
     def _refresh(self) -> None:
-        """Between jobs: draw what is new, say how the run gets on."""
+        """Between jobs: draw new cameras and update the texts."""
         if not self.viewer.ready or (self.viewer.trainer is not None and self.rounds is None):
             return
         if not self._views:
@@ -185,7 +185,7 @@ class CloseupViewerControl(ViewerControl):
             say(self.panel.wished, "")  # the round is over
 
     def _greet(self) -> None:
-        """Who has just come sees what the photographs see: viser's own first view lies somewhere in the scene."""
+        """Move a client that has just connected to `first_view`: viser's own first view lies somewhere in the scene."""
         for number, client in self.viser_server.get_clients().items():
             first = self._unmoved.pop(number, None)
             if first is not None and np.array_equal(client.camera.position, first):

@@ -24,7 +24,7 @@ def why_no_rounds(schedule: ScheduleConfig, trainer: Trainer | None) -> str | No
 def request_round(
     run: Run, rounds: Rounds | None, trainer: Trainer | None, store: RoundStore, target: Target | None
 ) -> str:
-    """Ask for the next round, at ``target`` where a person chose one, and say what will become of it."""
+    """Request the next round, at ``target`` where a person chose one. Returns the text for the panel."""
     reason = why_no_rounds(run.settings.schedule, trainer)
     if reason is not None or rounds is None or trainer is None:
         return reason or "Training has not begun yet: try again in a moment."

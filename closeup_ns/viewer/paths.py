@@ -29,7 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")
 
 @dataclass(frozen=True)
 class SavedPath:
-    """Where a path went, and what to know about it."""
+    """A saved path: its file, its zoom and its warnings."""
 
     file: Path
     zoom: float

@@ -1,4 +1,4 @@
-"""One background thread for what takes longer than a frame. Callbacks of the viewer only hand it work."""
+"""One background thread for jobs that take longer than a frame. Callbacks of the viewer hand them over."""
 
 from __future__ import annotations
 

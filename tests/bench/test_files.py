@@ -72,9 +72,9 @@ BAD_PROTOCOLS: dict[str, tuple[str | bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_PROTOCOLS)
-def test_a_bad_protocol_is_an_error_with_file_place_and_remedy(tmp_path: Path, case: str) -> None:
-    content, message = BAD_PROTOCOLS[case]
+@pytest.mark.parametrize("fault", BAD_PROTOCOLS)
+def test_a_bad_protocol_is_an_error_with_file_place_and_remedy(tmp_path: Path, fault: str) -> None:
+    content, message = BAD_PROTOCOLS[fault]
     path = tmp_path / "mine.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message) as caught:
@@ -90,11 +90,11 @@ def test_an_unknown_protocol_lists_the_known_and_a_missing_file_is_named(tmp_pat
 
 
 def test_a_scene_is_read_as_it_was_written(tmp_path: Path) -> None:
-    case = SceneRecord(
+    record = SceneRecord(
         "zoom", "flower", "a.png:10:20", (1.0, 2.0, 3.0), scales=(2.0,), notes=["a note"], made_with={"s": 1}
     )
-    case.write(tmp_path)
-    assert read_scene(tmp_path) == PreparedScene(case, tmp_path)
+    record.write(tmp_path)
+    assert read_scene(tmp_path) == PreparedScene(record, tmp_path)
 
 
 BAD_CASES = {
@@ -108,7 +108,7 @@ BAD_CASES = {
 
 
 @pytest.mark.parametrize("content", BAD_CASES)
-def test_a_bad_case_is_an_error_with_file_place_and_remedy(tmp_path: Path, content: str) -> None:
+def test_a_bad_scene_is_an_error_with_file_place_and_remedy(tmp_path: Path, content: str) -> None:
     (tmp_path / "scene.json").write_text(content)
     with pytest.raises(DataError, match=BAD_CASES[content]) as caught:
         read_scene(tmp_path)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from closeup_ns.errors import CloseupError
 from closeup_ns.rendering import gather, ssim
 from closeup_ns.rendering.backend import kernels_available
 from closeup_ns.rendering.checks import DEBUG_VARIABLE, MAX_SIDE
@@ -177,6 +178,12 @@ def test_a_broken_camera_is_an_error_that_names_it(field: str, value: float, gen
     [
         ({"viewmats": torch.zeros(0, 4, 4), "Ks": torch.zeros(0, 3, 3)}, "no camera"),
         ({"width": 0}, "at least 1x1"),
+        ({"quats": torch.zeros(4, 4)}, "quats has shape"),
+        ({"colors": torch.zeros(5, 4, 3)}, "colors has shape"),
+        ({"colors": torch.zeros(5, 9), "sh_degree": None}, "at most 7"),
+        ({"sh_degree": 4}, "sh_degree is 4"),
+        ({"render_mode": "XYZ"}, "render_mode"),
+        ({"rasterize_mode": "XYZ"}, "rasterize_mode"),
         ({"width": MAX_SIDE + 1, "height": 1}, f"at most {MAX_SIDE} per side"),
         ({"Ks": torch.zeros(1, 3, 3)}, "focal lengths"),
         ({"near_plane": -1.0}, "near_plane is -1.0"),
@@ -192,6 +199,13 @@ def test_a_broken_camera_is_an_error_that_names_it(field: str, value: float, gen
 def test_arguments_that_cannot_be(changes: dict[str, Any], message: str, generator: torch.Generator) -> None:
     with pytest.raises(ValueError, match=message):
         call(replace(make_request(5, generator), **changes))
+
+
+def test_backends_that_cannot_be(generator: torch.Generator) -> None:
+    with pytest.raises(ValueError, match="backend 'opengl' is none of"):
+        call(make_request(5, generator), backend="opengl")
+    with pytest.raises(CloseupError, match="needs CUDA tensors"):
+        call(make_request(5, generator), backend="gsplat")
 
 
 def test_more_gaussians_than_32_bits_count(generator: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Protocols as data: which scenes, how each is split into what is trained on and what is looked at, and at what scales.
+"""Protocols as data: the scenes, how each is split into training photographs and test views, and at what scales.
 
 A protocol is a YAML file: one of ``closeup_ns/bench/protocols`` by its name, or anybody's own by its path. Keys of a
 scene override those of the protocol.

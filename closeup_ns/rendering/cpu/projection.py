@@ -57,7 +57,7 @@ def camera_floats(request: RenderRequest, eps2d: float = 0.0, antialiased: bool 
 
 
 def project(projection: Projection, request: RenderRequest, cameras: Tensor, kernels: Kernels) -> tuple[Tensor, ...]:
-    """What `GAUSSIANS` or `SURFELS` says, of a request and its ``cameras`` (`camera_floats`), float32."""
+    """The outputs of `GAUSSIANS` or `SURFELS` for a request and its ``cameras`` (`camera_floats`), float32."""
     geometry = (request.means, request.quats, request.scales, request.opacities, request.viewmats)
     return Project.apply(*(tensor.float() for tensor in geometry), cameras, projection, kernels)  # pyright: ignore[reportReturnType]
 

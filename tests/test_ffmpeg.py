@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from closeup_ns import tools
+from closeup_ns import ffmpeg
 
 
 @pytest.fixture
@@ -31,21 +31,21 @@ def make_program(path: Path, says: str) -> Path:
 def test_the_systems_own_is_left_alone(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = make_program(bare / "bin" / "ffmpeg", "system")
     monkeypatch.setenv("PATH", str(own.parent))
-    assert tools.ensure_ffmpeg_on_path() == own
+    assert ffmpeg.ensure_ffmpeg_on_path() == own
     assert os.environ["PATH"] == str(own.parent)
     assert not (bare / "cache").exists()
 
 
 def test_the_carried_one_becomes_a_command(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     carried = make_program(bare / "wheel" / "ffmpeg-linux-v7", "carried")
-    monkeypatch.setattr(tools, "_carried_ffmpeg", lambda: carried)
-    tools.ensure_ffmpeg_on_path()
+    monkeypatch.setattr(ffmpeg, "_carried_ffmpeg", lambda: carried)
+    ffmpeg.ensure_ffmpeg_on_path()
     found = shutil.which("ffmpeg")
     assert found is not None
     assert subprocess.run([found], capture_output=True, text=True).stdout == "carried\n"
     path = os.environ["PATH"]
     assert path.startswith(str(bare / "empty")), "nothing else may be shadowed"
-    tools.ensure_ffmpeg_on_path()
+    ffmpeg.ensure_ffmpeg_on_path()
     assert os.environ["PATH"] == path
 
 
@@ -54,8 +54,8 @@ def test_a_stale_link_is_replaced(bare: Path, monkeypatch: pytest.MonkeyPatch) -
     link.parent.mkdir(parents=True)
     link.symlink_to(bare / "removed-environment" / "ffmpeg")
     carried = make_program(bare / "wheel" / "ffmpeg-linux-v7", "carried")
-    monkeypatch.setattr(tools, "_carried_ffmpeg", lambda: carried)
-    tools.ensure_ffmpeg_on_path()
+    monkeypatch.setattr(ffmpeg, "_carried_ffmpeg", lambda: carried)
+    ffmpeg.ensure_ffmpeg_on_path()
     assert link.resolve() == carried
     assert list(link.parent.iterdir()) == [link]
 
@@ -63,19 +63,19 @@ def test_a_stale_link_is_replaced(bare: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_an_unwritable_home_is_survived(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (bare / "cache").write_text("a file where the folder should be")
     carried = make_program(bare / "wheel" / "ffmpeg-linux-v7", "carried")
-    monkeypatch.setattr(tools, "_carried_ffmpeg", lambda: carried)
-    assert tools.ensure_ffmpeg_on_path() is not None
+    monkeypatch.setattr(ffmpeg, "_carried_ffmpeg", lambda: carried)
+    assert ffmpeg.ensure_ffmpeg_on_path() is not None
     assert shutil.which("ffmpeg")
 
 
 def test_none_anywhere_is_said_quietly(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tools, "_carried_ffmpeg", lambda: None)
-    assert tools.ensure_ffmpeg_on_path() is None
+    monkeypatch.setattr(ffmpeg, "_carried_ffmpeg", lambda: None)
+    assert ffmpeg.ensure_ffmpeg_on_path() is None
     assert os.environ["PATH"] == str(bare / "empty")
 
 
 def test_the_wheels_binary_runs(bare: Path) -> None:
     pytest.importorskip("imageio_ffmpeg")
-    found = tools.ensure_ffmpeg_on_path()
+    found = ffmpeg.ensure_ffmpeg_on_path()
     assert found is not None
     assert subprocess.run([found, "-version"], capture_output=True, text=True).stdout.startswith("ffmpeg version")

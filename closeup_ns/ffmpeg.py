@@ -1,4 +1,4 @@
-"""Programs that nerfstudio runs and that a bare machine may lack."""
+"""ffmpeg, which nerfstudio runs and which a bare machine may lack."""
 
 from __future__ import annotations
 
