@@ -69,9 +69,9 @@ def score(
     metrics: Sequence[Metric],
     missing: dict[str, str] | None = None,
     about: dict[str, Any] | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    advance: Callable[[], None] = lambda: None,
 ) -> Scores:
-    """Score every shot with every metric that applies to it.
+    """Score every shot with every metric that applies to it; ``advance`` is called after each.
 
     A metric that applies to no shot (a full-reference one where no camera has a photograph) moves to ``missing``; not
     one of masked pixels where there is no mask, which `psnr` says.
@@ -84,7 +84,7 @@ def score(
         if any(row.image == shot.name for row in rows):
             raise DataError(f"two images are called {shot.name}")
         rows.append(Row(shot.name, float(shot.scale), _values(shot, metrics), shot.reference_name))
-        progress(len(rows))
+        advance()
     used = {name for row in rows for name in row.values}
     absent = {
         metric.name: _why_absent(metric) for metric in metrics if metric.name not in used and metric.needs != "counted"
