@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from closeup_ns.rendering.backend import describe_backend, kernels_available
-from closeup_ns.rendering.build import runnable_variants
 from closeup_ns.rendering.kernels import load_kernels
 from closeup_ns.rendering.rasterize import rasterization
 from closeup_ns.rendering.request import RasterRequest
@@ -48,62 +47,6 @@ def test_feature_channels(channels: int, generator: torch.Generator) -> None:
     assert_agree(run(on_kernels(), request), run_oracle(request))
     per_camera = replace(request, colors=torch.rand(2, 60, channels, generator=generator))
     assert_agree(run(on_kernels(), per_camera), run_oracle(per_camera))
-
-
-def test_thread_count_changes_no_bit(generator: torch.Generator) -> None:
-    request = make_request(
-        3000, generator, cameras=2, width=150, height=110, render_mode="RGB+ED", rasterize_mode="antialiased"
-    )
-    before, outcomes = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            outcomes.append(run(on_kernels(), request, viewmat_gradient=True))
-    finally:
-        torch.set_num_threads(before)
-    for outcome in outcomes[1:]:
-        for name, value in outcome.flat().items():
-            assert torch.equal(value, outcomes[0].flat()[name]), name
-
-
-@pytest.mark.parametrize("variant", runnable_variants())
-def test_every_instruction_set_agrees(variant: str, generator: torch.Generator) -> None:
-    kernels = load_kernels(variant)
-    assert kernels.lanes == variant
-    request = make_request(200, generator, eps2d=0.05, render_mode="RGB+ED", rasterize_mode="antialiased")
-    assert_agree(run(on_kernels(kernels), request, viewmat_gradient=True), run_oracle(request, viewmat_gradient=True))
-
-
-def test_early_stop_and_alpha_limit(generator: torch.Generator) -> None:
-    """Opaque layers: pixels finish, and the clamp at 0.999 gives its Gaussian no gradient."""
-    scales = torch.tensor([0.5, 0.4, 0.3]).repeat(1500, 1)
-    request = make_request(1500, generator, scales=scales, opacities=torch.ones(1500))
-    ours = run(on_kernels(), request)
-    assert ours.alpha.max() < 1.0
-    assert_agree(ours, run_oracle(request), tolerance=2e-4)
-
-
-def test_one_tile_with_many_chunks(generator: torch.Generator) -> None:
-    """More entries in a tile than a chunk holds, nearly transparent, so that none may be lost at a seam."""
-    request = make_request(2600, generator, width=20, height=18, opacities=torch.full((2600,), 0.02))
-    assert_agree(run(on_kernels(), request), run_oracle(request), tolerance=1e-4)
-
-
-def test_no_gaussians_show_the_background(generator: torch.Generator) -> None:
-    request = make_request(0, generator, backgrounds=torch.tensor([[0.1, 0.2, 0.3]]))
-    outcome = run(on_kernels(), request)
-    torch.testing.assert_close(outcome.image, torch.tensor([0.1, 0.2, 0.3]).expand_as(outcome.image))
-    assert not outcome.alpha.any() and outcome.info["means2d"].shape == (1, 0, 2)
-
-
-@pytest.mark.parametrize("opacity", [0.0, 1.0])
-def test_opacity_at_its_ends(opacity: float, generator: torch.Generator) -> None:
-    request = make_request(50, generator, opacities=torch.full((50,), opacity), rasterize_mode="antialiased")
-    outcome = run(on_kernels(), request)
-    assert all(torch.isfinite(gradient).all() for gradient in outcome.gradients.values())
-    assert bool(outcome.alpha.any()) == (opacity > 0)
-    if opacity > 0:
-        assert_agree(outcome, run_oracle(request))
 
 
 @pytest.mark.parametrize("eps2d", [0.0, 1e-4, 0.02])

@@ -4,10 +4,7 @@
 // R_i = sum over j > i of w_j g_j + T_final (dL/dchannels . background - dL/dalpha): all that comes from behind i. Then
 //     dL/dalpha_i = T_i g_i - R_i / (1 - alpha_i)           (Kerbl et al. 2023, supplement; gsplat, Ye et al. 2024, Sec. 5)
 // R starts as the pixel's total, which the forward image gives, and loses w_i g_i at each step.
-#include <omp.h>
-
 #include "tiles/moments.h"
-#include "tiles/parallel.h"
 #include "tiles/tile_walk.h"
 
 namespace closeup {
@@ -156,19 +153,11 @@ void gather_gradient(const Workspace& w, int64_t g, float opacity, const SplatGr
 
 template <int kChannels>
 void backward_all(Workspace& w, const ImageGradients& image, const float* opacities, const SplatGradients& out) {
-    const int tiles = w.tiles();
     w.gradient_rows.resize(w.entries.size());
-    MemoryGuard guard;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(w.threads)
-    for (int t = 0; t < tiles; t++) {
-        const Tile tile(w, t);
-        Scratch& scratch = w.scratch[omp_get_thread_num()];
-        guard.run([&] {
-            if (out.absolute) backward_tile<kChannels, true>(w, tile, image, scratch);
-            else backward_tile<kChannels, false>(w, tile, image, scratch);
-        });
-    }
-    guard.rethrow();
+    run_tiles(w, [&](const Tile& tile, Scratch& scratch) {
+        if (out.absolute) backward_tile<kChannels, true>(w, tile, image, scratch);
+        else backward_tile<kChannels, false>(w, tile, image, scratch);
+    });
 #pragma omp parallel for schedule(static) num_threads(w.threads)
     for (int64_t g = 0; g < w.count; g++) gather_gradient<kChannels>(w, g, opacities[g], out);
 }

@@ -1,7 +1,4 @@
 // Blends each tile's Gaussians front to back. See tiles/workspace.h for the whole picture.
-#include <omp.h>
-
-#include "tiles/parallel.h"
 #include "tiles/tile_walk.h"
 
 namespace closeup {
@@ -59,12 +56,7 @@ void forward_tile(Workspace& w, const Tile& tile, const float* background, const
 
 template <int kChannels>
 void forward_all(Workspace& w, const float* background, const ImageArrays& image) {
-    const int tiles = w.tiles();
-    MemoryGuard guard;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(w.threads)
-    for (int t = 0; t < tiles; t++)
-        guard.run([&] { forward_tile<kChannels>(w, Tile(w, t), background, image, w.scratch[omp_get_thread_num()]); });
-    guard.rethrow();
+    run_tiles(w, [&](const Tile& tile, Scratch& scratch) { forward_tile<kChannels>(w, tile, background, image, scratch); });
 }
 
 }  // namespace

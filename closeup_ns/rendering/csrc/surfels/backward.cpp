@@ -6,10 +6,7 @@
 //     dD/dz_i = 2 w_i (2 A_i - A_total + w_i)
 // From there on it is as in gaussians/backward.cpp: what is behind i starts as the pixel's total of w_i G_i and loses w_i G_i at
 // each step. dL/dsigma then goes to the surface or, where that is the smaller one, to the filter disc.
-#include <omp.h>
-
 #include "tiles/moments.h"
-#include "tiles/parallel.h"
 #include "surfels/gradients.h"
 #include "surfels/tile.h"
 
@@ -221,11 +218,7 @@ void backward_tile(Workspace& w, const Tile& tile, const SurfelImageGradients& i
 template <int kChannels, bool kGeometry>
 void backward_all(Workspace& w, const SurfelImageGradients& image, const float* opacities, const SurfelGradients& out) {
     w.gradient_rows.resize(w.entries.size() * surfel_lines<kGeometry>());
-    MemoryGuard guard;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(w.threads)
-    for (int t = 0; t < w.tiles(); t++)
-        guard.run([&] { backward_tile<kChannels, kGeometry>(w, Tile(w, t), image, w.scratch[omp_get_thread_num()]); });
-    guard.rethrow();
+    run_tiles(w, [&](const Tile& tile, Scratch& scratch) { backward_tile<kChannels, kGeometry>(w, tile, image, scratch); });
 #pragma omp parallel for schedule(static) num_threads(w.threads)
     for (int64_t g = 0; g < w.count; g++) gather_surfel_gradient<kChannels, kGeometry>(w, g, opacities[g], out);
 }

@@ -2,9 +2,6 @@
 //
 // Distortion (Huang et al. 2024, Eq. 13 with gsplat's z-depths): L = sum over i of 2 w_i (z_i A_i - D_i), where A_i and
 // D_i are the sums of w_j and w_j z_j over j < i.
-#include <omp.h>
-
-#include "tiles/parallel.h"
 #include "surfels/tile.h"
 
 namespace closeup {
@@ -143,11 +140,7 @@ void forward_all(Workspace& w, const float* background, const SurfelImage& image
     const int64_t pixels = static_cast<int64_t>(w.width) * w.height;
     w.median_entries.resize(image.median ? pixels : 0);
     w.offset_depths.resize(image.distort ? pixels : 0);
-    MemoryGuard guard;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(w.threads)
-    for (int t = 0; t < w.tiles(); t++)
-        guard.run([&] { forward_tile<kChannels, kExtra>(w, Tile(w, t), background, image, w.scratch[omp_get_thread_num()]); });
-    guard.rethrow();
+    run_tiles(w, [&](const Tile& tile, Scratch& scratch) { forward_tile<kChannels, kExtra>(w, tile, background, image, scratch); });
 }
 
 template <int kChannels>

@@ -2,9 +2,30 @@
 // Gaussian is, a splat or a surfel, is the business of the two functions that they are given.
 #pragma once
 
+#include <omp.h>
+
+#include <atomic>
+#include <new>
+
 #include "tiles/block_lists.h"
 
 namespace closeup {
+
+// Calls run(tile, the thread's scratch) for every tile, each in one thread. std::bad_alloc where memory ran out in any.
+template <class Run>
+void run_tiles(Workspace& w, Run run) {
+    const int tiles = w.tiles();
+    std::atomic<bool> out_of_memory{false};  // no exception may leave a thread of an OpenMP region
+#pragma omp parallel for schedule(dynamic, 1) num_threads(w.threads)
+    for (int t = 0; t < tiles; t++) {
+        try {
+            run(Tile(w, t), w.scratch[omp_get_thread_num()]);
+        } catch (const std::bad_alloc&) {
+            out_of_memory.store(true, std::memory_order_relaxed);
+        }
+    }
+    if (out_of_memory) throw std::bad_alloc();
+}
 
 // The light that reaches the pixels of a tile from behind what has been blended.
 struct TileLight {
