@@ -19,7 +19,6 @@ ZOOM = 3.0
 """How much closer each round goes (`ScheduleConfig.zoom`; paper, section 5.2)."""
 PARSER = "closeup-data"
 _OURS = "closeup-"
-_REFINER = "--pipeline.refiner."
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,6 @@ class Method:
     """Still further ones, for quick benches."""
     rounds: Literal[0, 1] | None = None
     """Rounds of a progressive method: 0, 1, or None for the protocol's."""
-    needs: tuple[Literal["see3d", "enhance"], ...] = ()
-    """Parts of closeup-gs that it cannot do without."""
     test_poses: bool = False
     """Its first round's frontier is the protocol's test poses, as in the paper on LERF, instead of poses of its own."""
     finer: Annotated[int, Field(ge=1, le=16)] = 1
@@ -129,44 +126,6 @@ def train_options(
     closest = f"{ZOOM**budget.rounds:g}"
     given = [*method.options, *(method.quick_options if quick else ())]
     return options + [option.replace("{closest}", closest) for option in given]
-
-
-def require_parts(method: Method, further: Sequence[str] = ()) -> None:
-    """Refuse a row whose refiner or enhancer cannot run here, before anything is trained.
-
-    Args:
-        further: options of ns-train beside the row's own, such as where weights are.
-
-    Raises:
-        CloseupError: what is missing, and what to do.
-    """
-    if not method.needs:
-        return
-    import torch
-    import tyro
-
-    from closeup_ns.refine.refiner import RefinerConfig, check_refiner
-
-    options = _refiner_options([*method.options, *further])
-    config = tyro.cli(RefinerConfig, args=options, prog=f"bench row {method.name}: --pipeline.refiner")
-    try:
-        check_refiner(config, "cuda" if torch.cuda.is_available() else "cpu")
-    except CloseupError as reason:
-        raise CloseupError(f"{method.label} needs {' and '.join(method.needs)}: {reason}") from reason
-
-
-def _refiner_options(options: Sequence[str]) -> list[str]:
-    """The refiner's options among those of ns-train, without their prefix; of what is given twice the last counts."""
-    found: dict[str, list[str]] = {}
-    taken: list[str] | None = None
-    for option in options:
-        if option.startswith(_REFINER):
-            taken = found["--" + option.removeprefix(_REFINER)] = []
-        elif option.startswith("--"):
-            taken = None
-        elif taken is not None:
-            taken.append(option)
-    return [part for name, values in found.items() for part in (name, *values)]
 
 
 def load_methods() -> dict[str, Method]:

@@ -14,7 +14,7 @@ from closeup_ns.bench.scenes.protocol import load_protocol, protocol_names
 from closeup_ns.errors import DataError
 from tests.bench.stand_in import a_spec
 
-ROUNDS = Method("rounds", nerfstudio="closeup-gs", needs=("see3d",), options=("--x", "1"))
+ROUNDS = Method("rounds", nerfstudio="closeup-gs", options=("--x", "1"))
 
 
 def test_every_packaged_protocol_loads_and_says_what_it_is() -> None:

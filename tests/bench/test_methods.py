@@ -17,7 +17,6 @@ from closeup_ns.bench.methods import (
     Method,
     load_methods,
     pick_methods,
-    require_parts,
     table_methods,
     table_names,
     train_options,
@@ -156,20 +155,6 @@ def configs() -> dict[str, Any]:
 
     found = [value.config for value in vars(method_config).values() if hasattr(value, "config")]
     return {config.method_name: config for config in found}
-
-
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.needs])
-def test_a_row_whose_weights_are_missing_says_what_to_do(name: str, tmp_path: Path) -> None:
-    weights = ["--pipeline.refiner.see3d.weights", str(tmp_path), "--x", "1"]
-    with pytest.raises(CloseupError, match=r"needs .*: the (refiner|enhancer) .* cannot run here: .+"):
-        require_parts(METHODS[name], weights)
-
-
-def test_where_the_weights_are_can_be_told() -> None:
-    """As `bench --train-options` does; the row's own options, given once more, give way."""
-    with pytest.raises(CloseupError, match="nobody/nothing are not in the local"):
-        require_parts(METHODS["see3d-update"], ["--y", "2", "--pipeline.refiner.see3d.weights", "nobody/nothing"])
-    require_parts(METHODS["see3d-update"], ["--pipeline.refiner.kind", "reliable"])
 
 
 def test_rows_are_picked_by_name_from_ns_train_and_from_folders(tmp_path: Path) -> None:
