@@ -130,8 +130,8 @@ def _made_with(run: Run) -> list[tuple[str, str]]:
     config, last, schedule = run.config, run.last, run.schedule
     made = last.made_with
     targets = [
-        f"({', '.join(number(value, 3) for value in target.point)}), {target.source}, {number(target.distance, 3)} "
-        f"from the cameras that see it, {number(target.reliability)} reliable"
+        f"({', '.join(number(value, 3) for value in target.point.tolist())}), {target.source}, "
+        f"{number(target.distance, 3)} from the cameras that see it, {number(target.reliability)} reliable"
         for target in run.targets
     ]
     return [
