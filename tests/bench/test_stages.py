@@ -181,15 +181,6 @@ def test_an_error_of_nobodys_intention_keeps_the_end_of_its_traceback(
     assert run_experiment(a_spec(), tmp_path).error.endswith("ZeroDivisionError: division by zero")
 
 
-def test_a_part_that_is_missing_is_the_reason(tmp_path: Path, trainer: Trainer) -> None:
-    trainer()
-    write_scene(tmp_path)
-    failed = run_experiment(
-        a_spec(replace(PLAIN, needs=("see3d",), options=("--pipeline.refiner.kind", "see3d"))), tmp_path
-    )
-    assert failed.state == "failed" and "needs see3d: the refiner see3d cannot run here" in failed.error
-
-
 def test_an_experiment_that_another_process_is_at_is_left_alone(tmp_path: Path, trainer: Trainer) -> None:
     calls = trainer()
     write_scene(tmp_path)
