@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.10,$(shell command -v python$(v) 2
 # The installer's version stands where every other version does.
 UV := $(shell grep -o '^uv==[0-9.]*' requirements.lock)
 STAMP := $(VENV)/.closeup-synced
-KERNELS := $(wildcard closeup_ns/rendering/csrc/*)
+KERNELS := $(wildcard closeup_ns/rendering/csrc/* closeup_ns/rendering/csrc/*/*)
 # Each worker imports torch and nerfstudio (about 1 GB), so no more than four of them.
 TEST_JOBS ?= $(shell n=$$(nproc); [ $$n -gt 4 ] && echo 4 || echo $$n)
 PYTEST_ARGS ?=

@@ -1,17 +1,15 @@
 """What is compared: our kernels, the PyTorch loop, and any rasteriser that takes the same call.
 
-Anybody's rasteriser joins in two ways: ``--other module:function``, or an installed package with an entry point in the
-group ``closeup_ns.rasterizers``. The function takes the keyword arguments of our ``rasterization`` (which are those of
-``gsplat.rasterization``) as CPU tensors and returns channels [C,H,W,D], alphas, information.
+Another rasteriser joins as ``--other module:function``. The function takes the keyword arguments of our
+``rasterization`` (which are those of ``gsplat.rasterization``) as CPU tensors and returns channels [C,H,W,D], alphas,
+information.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any, Protocol
 
 import torch
@@ -25,18 +23,9 @@ from closeup_ns.rendering.kernels import load_kernels
 from closeup_ns.rendering.reference.gaussians import rasterize_reference
 from closeup_ns.rendering.request import RasterRequest
 
-ENTRY_POINTS = "closeup_ns.rasterizers"
-"""Group of entry points that name rasterisers to compare with."""
-KNOWN = {
-    "gsplat": "its kernels are CUDA alone (every release up to 1.5)",
-    "taichi_splatting": "it needs CUDA at import",
-    "opensplat": "it has no Python package with a rasteriser's call",
-}
-"""Packages that splat and that have no CPU call of this shape, with the reason; each may change, hence --other."""
-
 
 class Candidate(Protocol):
-    """One rasteriser. Picklable: every case is measured in a process of its own."""
+    """One rasteriser. Picklable: every size is measured in a process of its own."""
 
     @property
     def name(self) -> str:
@@ -134,18 +123,6 @@ def resolve(target: str) -> Callable[..., Any]:
     if not separator or not name:
         raise ValueError(f"{target!r} names no rasteriser: write module:function")
     return getattr(importlib.import_module(module), name)
-
-
-def installed_others() -> list[Other]:
-    """The rasterisers that installed packages offer."""
-    return [Other(entry.value) for entry in metadata.entry_points(group=ENTRY_POINTS)]
-
-
-def known_without_cpu(found: Callable[[str], object | None] = importlib.util.find_spec) -> str:
-    """One line about the packages that splat but cannot take part; ``found`` says whether a module is installed."""
-    present = [f"{name} is installed, but {reason}" for name, reason in KNOWN.items() if found(name) is not None]
-    absent = [name for name in KNOWN if found(name) is None]
-    return "; ".join(present + ([f"not installed: {', '.join(absent)}"] if absent else []))
 
 
 def usable(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[str]]:

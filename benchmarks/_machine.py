@@ -1,4 +1,4 @@
-"""What the figures were measured on, in one line."""
+"""One line about the machine that figures were measured on."""
 
 from __future__ import annotations
 

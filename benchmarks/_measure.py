@@ -1,4 +1,4 @@
-"""Times of a candidate on a case, in CPU milliseconds of a process of its own."""
+"""Times of a candidate at a size, in CPU milliseconds of a process of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 import torch
 
 from benchmarks._candidates import Candidate, OurKernels
-from benchmarks._scene import Case, surface_scene, trainable
+from benchmarks._scene import RenderSize, surface_scene, trainable
 from closeup_ns.rendering.kernels import CHOICE_VARIABLE
 from closeup_ns.rendering.ssim import ssim
 
@@ -25,7 +25,7 @@ SECONDS_PER_FIGURE = 1.5
 
 @dataclass(frozen=True)
 class Timing:
-    """What one candidate takes on one case."""
+    """What one candidate takes at one size."""
 
     forward: float
     """CPU milliseconds of the image alone: median, as the others."""
@@ -39,32 +39,32 @@ class Timing:
     """Largest resident memory beyond the interpreter's with its libraries, scene and optimiser included."""
 
 
-def cpu_times(work: Callable[[], object], repeats: int, warm_up: int = 1) -> tuple[float, float]:
-    """Median and best CPU milliseconds of ``work``, after ``warm_up`` runs."""
+def cpu_times(call: Callable[[], object], repeats: int, warm_up: int = 1) -> tuple[float, float]:
+    """Median and best CPU milliseconds of ``call``, after ``warm_up`` runs."""
     for _ in range(warm_up):
-        work()
+        call()
     times = []
     for _ in range(repeats):
         started = time.process_time()
-        work()
+        call()
         times.append(1e3 * (time.process_time() - started))
     return statistics.median(times), min(times)
 
 
-def _timed(work: Callable[[], object], slow: bool) -> tuple[float, float]:
+def _timed(call: Callable[[], object], slow: bool) -> tuple[float, float]:
     """Median and best after a run to warm up: of one run where the candidate is slow, else of as many as fit."""
     if slow:
-        return cpu_times(work, repeats=1)
-    once = cpu_times(work, repeats=1)[1]
-    return cpu_times(work, max(LEAST_REPEATS, min(REPEATS, int(1e3 * SECONDS_PER_FIGURE / once))), warm_up=0)
+        return cpu_times(call, repeats=1)
+    once = cpu_times(call, repeats=1)[1]
+    return cpu_times(call, max(LEAST_REPEATS, min(REPEATS, int(1e3 * SECONDS_PER_FIGURE / once))), warm_up=0)
 
 
-def measure(candidate: Candidate, case: Case) -> Timing:
-    """Time a candidate on a case in this process."""
+def measure(candidate: Candidate, size: RenderSize) -> Timing:
+    """Time a candidate at a size in this process."""
     before = _peak_memory_mb()
-    request, leaves = trainable(surface_scene(case.count, case.side))
+    request, leaves = trainable(surface_scene(size.count, size.side))
     generator = torch.Generator().manual_seed(1)
-    target = torch.rand(case.side, case.side, 3, generator=generator)
+    target = torch.rand(size.side, size.side, 3, generator=generator)
     optimizer = torch.optim.Adam(leaves, lr=1e-5, fused=True)
     weights: list[torch.Tensor] = []
 
@@ -84,16 +84,16 @@ def measure(candidate: Candidate, case: Case) -> Timing:
         (0.8 * (rgb - target).abs().mean() + 0.2 * (1 - ssim(rgb, target))).backward()
         optimizer.step()
 
-    (image, _), (gradients, _), (median, best) = (_timed(work, candidate.slow) for work in (forward, both, step))
+    (image, _), (gradients, _), (median, best) = (_timed(call, candidate.slow) for call in (forward, both, step))
     return Timing(image, gradients, median, best, _peak_memory_mb() - before)
 
 
-def measure_apart(candidate: Candidate, case: Case, threads: int) -> Timing | str:
-    """`measure` in a fresh process, so that memory is this case's own. A line that says why where it fails."""
+def measure_apart(candidate: Candidate, size: RenderSize, threads: int) -> Timing | str:
+    """`measure` in a fresh process, so that memory is this size's own. A line that says why where it fails."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks._measure"])
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_timing, args=(sender, candidate, case, threads))
+    process = context.Process(target=_send_timing, args=(sender, candidate, size, threads))
     process.start()
     sender.close()
     try:
@@ -105,13 +105,13 @@ def measure_apart(candidate: Candidate, case: Case, threads: int) -> Timing | st
         process.join()
 
 
-def _send_timing(sender: Connection, candidate: Candidate, case: Case, threads: int) -> None:
+def _send_timing(sender: Connection, candidate: Candidate, size: RenderSize, threads: int) -> None:
     torch.set_num_threads(threads)
     if isinstance(candidate, OurKernels):
         os.environ[CHOICE_VARIABLE] = candidate.variant  # SSIM, too
     try:
-        sender.send(measure(candidate, case))
-    except Exception as error:  # foreign code may raise anything, and one case must not end the others
+        sender.send(measure(candidate, size))
+    except Exception as error:  # foreign code may raise anything, and one size must not end the others
         sender.send(f"{type(error).__name__}: {error}")
 
 

@@ -15,7 +15,7 @@ LEAVES = ("means", "quats", "scales", "opacities", "colors")
 
 
 @dataclass(frozen=True, order=True)
-class Case:
+class RenderSize:
     """How much is rendered."""
 
     count: int
@@ -24,7 +24,7 @@ class Case:
     """Width and height of the image, in pixels."""
 
     @classmethod
-    def parse(cls, text: str) -> Case:
+    def parse(cls, text: str) -> RenderSize:
         """``20000x256``: Gaussians x pixels on a side; k and M stand for thousands and millions. ValueError else."""
         count, separator, side = text.partition("x")
         unit = {"k": 1_000, "M": 1_000_000}.get(count[-1:], 1)

@@ -1,6 +1,6 @@
 r"""What rounds are worth with a generator that knows the truth: an upper bound, and a test of all but the generator.
 
-    closeup-gs demo --output OUT                            # DEMO is then OUT/cases/demo/table
+    closeup-gs demo --output OUT                            # DEMO is then OUT/scenes/demo/table
     ns-train closeup-gs-quick --data DEMO/capture --pipeline.refiner.kind command \
         --pipeline.refiner.command.frames 40 --pipeline.refiner.command.timeout 3000 \
         --pipeline.refiner.command.run "python -m benchmarks.oracle DEMO {input} {output} --as truth" ...

@@ -40,12 +40,12 @@ class Counted:
         return rendered
 
 
-def best_of(work: Callable[[], object], repeats: int = 5) -> float:
-    """Shortest time of ``work`` in seconds of CPU, which other processes disturb less than the wall clock."""
+def best_of(call: Callable[[], object], repeats: int = 5) -> float:
+    """Shortest time of ``call`` in seconds of CPU, which other processes disturb less than the wall clock."""
     times = []
     for _ in range(repeats):
         started = time.process_time()
-        work()
+        call()
         times.append(time.process_time() - started)
     return min(times)
 

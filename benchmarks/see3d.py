@@ -21,7 +21,7 @@ from closeup_ns.refine.see3d.stage import BASE, SR
 
 
 def line(frames: int, side: int, small: bool, steps: int) -> str:
-    """One pass measured, in words; or that it does not fit."""
+    """A line about one pass: memory and seconds, or that it does not fit."""
     device = torch.device("cpu" if small else "cuda")
     stage = SR if side == SR.side else BASE
     evaluations = len(timesteps(stage.steps))
@@ -43,14 +43,14 @@ def line(frames: int, side: int, small: bool, steps: int) -> str:
     )
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line for each pass; 1 where there is no GPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, help="references and targets of a pass; default: the usual passes")
     parser.add_argument("--side", type=int, default=BASE.side, help="of the pictures, with --frames")
     parser.add_argument("--steps", type=int, default=6, help="denoising steps asked for")
     parser.add_argument("--small", action="store_true", help="narrow networks on the CPU")
-    chosen = parser.parse_args(words)
+    chosen = parser.parse_args(arguments)
     usual = [(4, 64)] if chosen.small else [(18, BASE.side), (SR.frames, SR.side)]
     print(machine_line(torch.get_num_threads()))
     if not chosen.small and not torch.cuda.is_available():

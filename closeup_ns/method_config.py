@@ -9,6 +9,7 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
+from closeup_ns.ffmpeg import ensure_ffmpeg_on_path
 from closeup_ns.model.model import CloseupModelConfig
 from closeup_ns.model.model_2d import Closeup2dgsModelConfig
 from closeup_ns.model.optimizers import FusedAdamConfig
@@ -18,7 +19,6 @@ from closeup_ns.studio.compatibility import allow_nerfstudio_checkpoints
 from closeup_ns.studio.datamanager import CloseupDatamanagerConfig
 from closeup_ns.studio.pipeline import CloseupPipelineConfig
 from closeup_ns.studio.trainer import CloseupTrainerConfig
-from closeup_ns.tools import ensure_ffmpeg_on_path
 
 allow_nerfstudio_checkpoints()
 ensure_ffmpeg_on_path()  # ns-render looks for one before anything of ours runs

@@ -75,7 +75,7 @@ def watching(render: Renderer, advance: Callable[[], None]) -> Renderer:
     return watched
 
 
-def in_words(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration as people say it."""
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -106,7 +106,7 @@ class StepLines:
         trained = step + 1
         if trained * LINES // self.total > step * LINES // self.total and trained < self.total:
             each = (time.perf_counter() - self._began) / (trained - self._first)
-            left = in_words(each * (self.total - trained))
+            left = duration(each * (self.total - trained))
             # Percentage and milliseconds as in nerfstudio's table, which programs that watch a training read.
             share = f"({trained / self.total:.2%}), {1e3 * each:.3f} ms a step"
             CONSOLE.print(f"step {trained} of {self.total} {share}, about {left} left", highlight=False)
@@ -114,10 +114,10 @@ class StepLines:
     def base_phase_over(self, steps: int) -> None:
         """One line when the base phase ends; nothing where this process did not train it from its start."""
         if self._first == 0:
-            passed = in_words(time.perf_counter() - self._began)
+            passed = duration(time.perf_counter() - self._began)
             CONSOLE.print(f"Base phase: {steps} steps in {passed}", highlight=False)
 
 
 def stage_over(round_number: int, what: str, seconds: float) -> None:
     """One line for a finished stage of a round."""
-    CONSOLE.print(f"Round {round_number}: {what} in {in_words(seconds)}", highlight=False)
+    CONSOLE.print(f"Round {round_number}: {what} in {duration(seconds)}", highlight=False)

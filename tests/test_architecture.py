@@ -22,7 +22,7 @@ ROOMS = (
     ("rendering", "data", "progress"),
     ("views",),
     ("reading", "atomic"),
-    ("errors", "provenance", "peak_memory", "tools"),
+    ("errors", "provenance", "peak_memory", "ffmpeg"),
 )
 """From the top to the bottom. A room imports itself and rooms of lower lines."""
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
@@ -52,6 +52,7 @@ def imports(name: str, tree: ast.Module) -> set[str]:
 
 
 IMPORTS = {name: imports(name, tree) for name, tree in TREES.items()}
+KERNELS = sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".cpp", ".h"))
 
 
 def room_of(name: str) -> str:
@@ -81,8 +82,18 @@ def test_a_function_and_a_file_can_be_read_in_one_sitting(name: str) -> None:
             assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, f"{name}: {node.name}"
 
 
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_kernel_and_its_file_can_be_read_in_one_sitting(path: Path) -> None:
+    lines = path.read_text(encoding="utf8").splitlines()
+    assert len(lines) <= LONGEST_FILE
+    start = 0
+    for number, line in enumerate(lines):
+        if line == "}":  # the end of a function: types end with "};", namespaces with a comment
+            assert number - start < LONGEST_FUNCTION, f"{path}:{start + 1}"
+        elif line[:1].strip() and line[0] not in "/#":
+            start = number
+
+
 def test_no_folder_is_a_heap() -> None:
-    heaps = Counter(path.parent for path in PACKAGE.rglob("*") if path.suffix in (".py", ".cpp", ".h"))
-    # The kernels' sources lie flat: setup.py, the wheel and the build at first use name them by one pattern.
-    del heaps[PACKAGE / "rendering" / "csrc"]
+    heaps = Counter(path.parent for path in [*FILES.values(), *KERNELS])
     assert {folder: count for folder, count in heaps.items() if count > FULLEST_FOLDER} == {}

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from closeup_ns import progress
-from closeup_ns.progress import StepLines, bar, in_words, say, stage_over, track, watching
+from closeup_ns.progress import StepLines, bar, duration, say, stage_over, track, watching
 from closeup_ns.views.rendered import Rendered
 from tests.report.made_up import camera
 from tests.scenes import analytic_renderer
@@ -115,6 +115,6 @@ def test_finished_stages_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert output.getvalue().splitlines() == ["Round 2: planned in 3.2 s", "Base phase: 5 steps in 0.0 s"]
 
 
-@pytest.mark.parametrize("seconds, words", [(3.21, "3.2 s"), (61, "1 min 01 s"), (3725, "1 h 02 min")])
-def test_durations_in_words(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
+@pytest.mark.parametrize("seconds, text", [(3.21, "3.2 s"), (61, "1 min 01 s"), (3725, "1 h 02 min")])
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

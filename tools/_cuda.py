@@ -107,22 +107,22 @@ def _nvcc_release() -> str:
     return next((line.strip() for line in output.splitlines() if "release" in line), "unknown")
 
 
-def milliseconds(work: Callable[[], object], device: str, repeats: int, warm_up: int) -> float:
-    """Median time of ``work``: between CUDA events on the GPU, wall clock on the CPU."""
+def milliseconds(call: Callable[[], object], device: str, repeats: int, warm_up: int) -> float:
+    """Median time of ``call``: between CUDA events on the GPU, wall clock on the CPU."""
     for _ in range(warm_up):
-        work()
+        call()
     times = []
     for _ in range(repeats):
         if device == "cuda":
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begin.record()
-            work()
+            call()
             end.record()
             torch.cuda.synchronize()
             times.append(begin.elapsed_time(end))
         else:
             started = time.perf_counter()
-            work()
+            call()
             times.append(1e3 * (time.perf_counter() - started))
     return statistics.median(times)
 

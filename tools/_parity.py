@@ -22,6 +22,7 @@ from torch import Tensor
 from closeup_ns.rendering.gsplat_backend import gsplat_arguments
 from closeup_ns.rendering.rasterize import rasterization
 from closeup_ns.rendering.request import RasterRequest
+from closeup_ns.views.psnr import psnr
 from tools._report import CheckFailed, Figures
 
 METHODS = ("3dgs classic", "3dgs antialiased", "2dgs")
@@ -142,12 +143,6 @@ def outcome(side: Side, request: RasterRequest, method: str, solid: Tensor | Non
         {name: gradient.detach().cpu().double() for name, gradient in gradients.items()},
         info["radii"].detach().cpu() > 0,
     )
-
-
-def psnr(first: Tensor, second: Tensor) -> float:
-    """dB for a range of 1; infinite where the two are equal."""
-    error = float((first - second).square().mean())
-    return math.inf if error == 0 else -10 * math.log10(error)
 
 
 def differences(ours: Outcome, theirs: Outcome, solid: Tensor) -> dict[str, float | int | str]:

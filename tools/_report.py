@@ -66,8 +66,8 @@ class Report:
         """What is left of the budget; negative once it is spent."""
         return 60 * self.minutes - (time.monotonic() - self.started)
 
-    def run(self, stage: str, name: str, work: Callable[[], Figures], demanded: bool = True) -> Row:
-        """Do ``work`` and note its figures, or why there are none. ``demanded``: its figures were held to a limit."""
+    def run(self, stage: str, name: str, check: Callable[[], Figures], demanded: bool = True) -> Row:
+        """Do ``check`` and note its figures, or why there are none. ``demanded``: its figures were held to a limit."""
         began = time.monotonic()
         status: Status = "ok" if demanded else "reported"
         figures: Figures = {}
@@ -75,7 +75,7 @@ class Report:
         try:
             if self.seconds_left() <= 0:
                 raise Skipped(f"the budget of {self.minutes:g} minutes is spent")
-            figures = work()
+            figures = check()
         except Skipped as error:
             status, reason = "skipped", str(error)
         except CheckFailed as error:
@@ -119,7 +119,7 @@ def _short(value: float | int | str) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """``value`` with infinities and NaN as words, which JSON has no numbers for."""
+    """``value`` with infinities and NaN as text, which JSON has no numbers for."""
     if isinstance(value, dict):
         return {key: _finite(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

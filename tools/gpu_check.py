@@ -24,7 +24,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._machine import machine_line
-from benchmarks._scene import Case, surface_scene
+from benchmarks._scene import RenderSize, surface_scene
 from tools import _cuda, _parity, _see3d, _training
 from tools._parity import METHODS, Side
 from tools._report import Figures, Report, Row, Skipped
@@ -33,23 +33,23 @@ from tools._training import TrainingPlan
 if TYPE_CHECKING:
     from closeup_ns.refine.see3d.pipeline import See3DPipeline
 
-CUDA_PARITY, CPU_PARITY = Case(20_000, 512), Case(600, 64)
-CUDA_TIMES, CPU_TIMES = (Case(100_000, 512), Case(1_000_000, 1024)), (Case(600, 64),)
+CUDA_PARITY, CPU_PARITY = RenderSize(20_000, 512), RenderSize(600, 64)
+CUDA_TIMES, CPU_TIMES = (RenderSize(100_000, 512), RenderSize(1_000_000, 1024)), (RenderSize(600, 64),)
 STAGES = ("build", "parity", "time", "see3d", "train")
 
 
-def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
-    """The command line, ``words`` in its place."""
+def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """The command line, ``given`` in its place."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/gpu_check"), help="folder of results and logs")
     parser.add_argument("--minutes", type=float, default=25.0, help="nothing begins or goes on after that")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="which stages to run")
     parser.add_argument("--base-steps", type=int, help="steps of the base phase; default 400, 40 in a dry run")
     parser.add_argument("--round-steps", type=int, help="steps of the round; default 100, 10 in a dry run")
-    parser.add_argument("--parity-size", type=Case.parse, help="Gaussians x pixels of the parity scenes")
+    parser.add_argument("--parity-size", type=RenderSize.parse, help="Gaussians x pixels of the parity scenes")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu is the same as --dry-run")
     parser.add_argument("--dry-run", action="store_true", help="all of it without a GPU, the reference for gsplat")
-    return parser.parse_args(words)
+    return parser.parse_args(given)
 
 
 class Check:
@@ -91,8 +91,8 @@ class Check:
 
     def stage_parity(self) -> None:
         """The same Gaussians on both sides: first where they must agree, then as they are in a trained scene."""
-        case = self.arguments.parity_size or (CUDA_PARITY if self.on_gpu else CPU_PARITY)
-        request = _parity.parity_scene(case.count, case.side)
+        size = self.arguments.parity_size or (CUDA_PARITY if self.on_gpu else CPU_PARITY)
+        request = _parity.parity_scene(size.count, size.side)
         for method in METHODS:
             strict = partial(_parity.strict_parity, self.ours, self.theirs, request, method)
             self._if_built("parity", f"{method}, within three sigma", strict)
@@ -102,9 +102,9 @@ class Check:
 
     def stage_time(self) -> None:
         """How long the other side takes, forward and with all gradients, and how much memory."""
-        for case in CUDA_TIMES if self.on_gpu else CPU_TIMES:
+        for size in CUDA_TIMES if self.on_gpu else CPU_TIMES:
             for method in METHODS:
-                self._if_built("time", f"{method}, {case}", partial(self._time, case, method), demanded=False)
+                self._if_built("time", f"{method}, {size}", partial(self._time, size, method), demanded=False)
 
     def stage_train(self) -> None:
         """The demo scene through ns-train and ns-eval."""
@@ -134,30 +134,30 @@ class Check:
         report.run("see3d", "joint pass", lambda: _see3d.measure_pass(pipeline()), demanded=self.on_gpu)
         report.run("see3d", "one step, fp16 and float32", lambda: _see3d.compare_step(pipeline()))
 
-    def _if_built(self, stage: str, name: str, work: Callable[[], Figures], demanded: bool = True) -> Row:
+    def _if_built(self, stage: str, name: str, check: Callable[[], Figures], demanded: bool = True) -> Row:
         def guarded() -> Figures:
             if not self.is_built:
                 raise Skipped("gsplat's kernels cannot be used, see above")
-            return work()
+            return check()
 
         return self.report.run(stage, name, guarded, demanded)
 
-    def _time(self, case: Case, method: str) -> Figures:
+    def _time(self, size: RenderSize, method: str) -> Figures:
         repeats, warm_up = (20, 5) if self.on_gpu else (1, 0)
         if self.on_gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        passes = _parity.timed_passes(self.theirs, surface_scene(case.count, case.side), method)
-        forward, both = (_cuda.milliseconds(work, self.theirs.device, repeats, warm_up) for work in passes)
+        passes = _parity.timed_passes(self.theirs, surface_scene(size.count, size.side), method)
+        forward, both = (_cuda.milliseconds(one, self.theirs.device, repeats, warm_up) for one in passes)
         figures: dict[str, float | int | str] = {"forward_ms": forward, "forward_backward_ms": both}
         if self.on_gpu:
             figures["peak_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
         return figures
 
 
-def main(words: list[str] | None = None) -> int:
+def main(given: list[str] | None = None) -> int:
     """Run the check and give its exit code."""
-    arguments = parse_arguments(words)
+    arguments = parse_arguments(given)
     if arguments.device == "cuda" and not arguments.dry_run:
         _cuda.prepare_environment()
         lacking = _cuda.missing()

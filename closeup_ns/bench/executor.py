@@ -1,4 +1,4 @@
-"""Where experiments run: in processes of this machine, or as tasks of a Ray cluster. Either way files come of it."""
+"""Executors: experiments as processes of this machine, or as tasks of a Ray cluster. Both write the same files."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class LocalExecutor:
             slots.put(slot)
         stop = threading.Event()
 
-        def work(spec: Experiment) -> ExperimentResult:
+        def run_one(spec: Experiment) -> ExperimentResult:
             slot = slots.get()
             try:
                 return _in_process(spec, out, _environment(slot, devices, max(cores // workers, 1)), stop, watch)
@@ -65,7 +65,7 @@ class LocalExecutor:
                 slots.put(slot)
 
         with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(work, spec) for spec in specs]
+            futures = [pool.submit(run_one, spec) for spec in specs]
             try:
                 for future in as_completed(futures):
                     yield future.result()

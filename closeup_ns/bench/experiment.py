@@ -1,4 +1,4 @@
-"""An experiment: one method on one scene of a protocol with one seed. What it is, where it is, and what became of it.
+"""An experiment: one method on one scene of a protocol with one seed. Its spec, its folder and its result.
 
 Layout of an experiment's folder, OUT/experiments/PROTOCOL/SCENE/METHOD-seedN::
 
@@ -71,7 +71,7 @@ class Experiment:
 
 
 def scene_folder(out: Path, protocol: str, scene: str) -> Path:
-    """Where the scene of a scene is."""
+    """The folder of a prepared scene below ``out``."""
     return out / "scenes" / protocol / scene
 
 

@@ -1,4 +1,4 @@
-"""What ns-eval says of a run, as scores: held-out photographs, and crops of their originals around the target."""
+"""ns-eval's metrics of a run as scores: held-out photographs, and crops of their originals around the target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of the tables as data (methods.yaml), and what ns-train is told so that all of them train equally long."""
+"""The rows of the tables (methods.yaml), and the options of ns-train that make all of them train equally long."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ ZOOM = 3.0
 """How much closer each round goes (`ScheduleConfig.zoom`; paper, section 5.2)."""
 PARSER = "closeup-data"
 _OURS = "closeup-"
-_REFINER = "--pipeline.refiner."
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,6 @@ class Method:
     """Still further ones, for quick benches."""
     rounds: Literal[0, 1] | None = None
     """Rounds of a progressive method: 0, 1, or None for the protocol's."""
-    needs: tuple[Literal["see3d", "enhance"], ...] = ()
-    """Parts of closeup-gs that it cannot do without."""
     test_poses: bool = False
     """Its first round's frontier is the protocol's test poses, as in the paper on LERF, instead of poses of its own."""
     finer: Annotated[int, Field(ge=1, le=16)] = 1
@@ -131,44 +128,6 @@ def train_options(
     return options + [option.replace("{closest}", closest) for option in given]
 
 
-def require_parts(method: Method, further: Sequence[str] = ()) -> None:
-    """Refuse a row whose refiner or enhancer cannot run here, before anything is trained.
-
-    Args:
-        further: options of ns-train beside the row's own, such as where weights are.
-
-    Raises:
-        CloseupError: what is missing, and what to do.
-    """
-    if not method.needs:
-        return
-    import torch
-    import tyro
-
-    from closeup_ns.refine.refiner import RefinerConfig, check_refiner
-
-    options = _refiner_options([*method.options, *further])
-    config = tyro.cli(RefinerConfig, args=options, prog=f"bench row {method.name}: --pipeline.refiner")
-    try:
-        check_refiner(config, "cuda" if torch.cuda.is_available() else "cpu")
-    except CloseupError as reason:
-        raise CloseupError(f"{method.label} needs {' and '.join(method.needs)}: {reason}") from reason
-
-
-def _refiner_options(options: Sequence[str]) -> list[str]:
-    """The refiner's options among those of ns-train, without their prefix; of what is given twice the last counts."""
-    found: dict[str, list[str]] = {}
-    taken: list[str] | None = None
-    for option in options:
-        if option.startswith(_REFINER):
-            taken = found["--" + option.removeprefix(_REFINER)] = []
-        elif option.startswith("--"):
-            taken = None
-        elif taken is not None:
-            taken.append(option)
-    return [part for name, values in found.items() for part in (name, *values)]
-
-
 def load_methods() -> dict[str, Method]:
     """All rows of methods.yaml by name."""
     return _content().methods
@@ -195,8 +154,8 @@ def pick_methods(names: Sequence[str], folders: Mapping[str, str]) -> list[Metho
     Raises:
         DataError: a name is neither.
     """
-    known = load_methods()
-    picked = [known.get(name) or _nerfstudio_method(name, known) for name in dict.fromkeys(names)]
+    rows = load_methods()
+    picked = [rows.get(name) or _nerfstudio_method(name, rows) for name in dict.fromkeys(names)]
     added = [Method(name, name, renders=str(Path(folder).resolve())) for name, folder in folders.items()]
     doubled = {method.name for method in picked} & {method.name for method in added}
     if doubled:
@@ -204,12 +163,12 @@ def pick_methods(names: Sequence[str], folders: Mapping[str, str]) -> list[Metho
     return picked + added
 
 
-def _nerfstudio_method(name: str, known: Mapping[str, Method]) -> Method:
+def _nerfstudio_method(name: str, rows: Mapping[str, Method]) -> Method:
     from nerfstudio.configs.method_configs import all_methods
 
     if name not in all_methods:
         raise DataError(
-            f"there is no method {name!r}: it is none of ours ({', '.join(known)}) and none of ns-train. What was "
+            f"there is no method {name!r}: it is none of ours ({', '.join(rows)}) and none of ns-train. What was "
             "rendered elsewhere comes in with --renders"
         )
     return Method(name, name, nerfstudio=name)

@@ -29,7 +29,7 @@ import torch
 from closeup_ns.atomic import write_json
 from closeup_ns.bench.experiment import RENDERS, Experiment, ExperimentResult, read_experiment
 from closeup_ns.bench.held_out import held_out_scores
-from closeup_ns.bench.methods import PARSER, require_parts, train_options
+from closeup_ns.bench.methods import PARSER, train_options
 from closeup_ns.bench.process import TAIL_LINES, run_training
 from closeup_ns.bench.scenes.prepared import PreparedScene, read_scene
 from closeup_ns.data.eval_cameras import photographs_of
@@ -126,7 +126,6 @@ def _run_stages(spec: Experiment, scene: PreparedScene, out: Path, threads: int)
         _copy_renders(scene, _given(spec), folder / RENDERS)
         trained = Trained(f"renders of {spec.method.renders}", 0)
     else:
-        require_parts(spec.method, spec.train_options)
         trained = _train(spec, scene, out, threads)
     seconds = dict(trained.seconds)
     if scene.record.scored_by == "renders" and not spec.method.renders:

@@ -1,4 +1,4 @@
-"""`closeup-gs bench`: a protocol's scenes times methods times seeds, and the paper's tables of what came out."""
+"""`closeup-gs bench`: a protocol's scenes times methods times seeds, and the paper's tables of the results."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def _key(spec: Experiment) -> tuple[str, str, int]:
 
 
 def _line(experiment: ExperimentResult, kept: bool = False) -> str:
-    """What is said when an experiment is over."""
+    """The line that is printed when an experiment is over."""
     where = f"{experiment.protocol} {experiment.scene}: {escape(experiment.label)}, seed {experiment.seed}"
     if experiment.state != "done":
         last = experiment.error.strip().splitlines()[-1:] or ["no reason given"]

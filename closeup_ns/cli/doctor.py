@@ -19,9 +19,6 @@ from typing import Literal
 
 Status = Literal["ok", "missing", "broken"]
 
-PYIQA_COMMAND = "pip install 'closeup-ns[metrics]' && pip install --no-deps 'pyiqa>=0.1.16' 'timm>=1.0'"
-"""pyiqa needs a newer timm than nerfstudio's metadata allows (nerfstudio never imports timm), so pip has to be told."""
-
 OPEN3D_COMMAND = "apt-get install libusb-1.0-0 libgl1 libegl1 libx11-6 libgomp1 libudev1 libidn2-0"
 """The system libraries that open3d's wheel links to."""
 
@@ -37,7 +34,7 @@ class Check:
     """One line of the table."""
 
     name: str
-    """What was looked at."""
+    """What was checked."""
     status: Status
     """``missing`` is a thing that is not there, ``broken`` one that is there and does not work."""
     detail: str
@@ -184,7 +181,7 @@ def check_compiler() -> Check:
 
 def check_ffmpeg() -> Check:
     """ns-render leaves with an error without it, even when it writes images only."""
-    from closeup_ns.tools import ensure_ffmpeg_on_path
+    from closeup_ns.ffmpeg import ensure_ffmpeg_on_path
 
     found = ensure_ffmpeg_on_path()
     if found is None:
@@ -241,9 +238,11 @@ def check_see3d_weights() -> Check:
 
 def check_pyiqa() -> Check:
     """The no-reference metrics of the paper's tables."""
+    from closeup_ns.metrics.no_reference import INSTALL
+
     if _version("pyiqa"):
         return Check("pyiqa", "ok", f"{_version('pyiqa')}, for the no-reference metrics")
-    return Check("pyiqa", "missing", "no-reference metrics (non-commercial licence) are left out", PYIQA_COMMAND)
+    return Check("pyiqa", "missing", "no-reference metrics (non-commercial licence) are left out", INSTALL)
 
 
 def check_mitsuba() -> Check:

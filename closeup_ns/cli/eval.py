@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
 from closeup_ns.data.eval_cameras import EvalCamera, photographs_of, read_cameras
@@ -26,6 +25,7 @@ from closeup_ns.evaluation.evaluate import (
 from closeup_ns.evaluation.pictures import clear_stale, render_cameras
 from closeup_ns.evaluation.run import EvaluatedRun, open_run
 from closeup_ns.metrics.scores import Scores, write_scores
+from closeup_ns.progress import bar
 from closeup_ns.provenance import provenance
 
 NEARER = 1.2
@@ -68,27 +68,26 @@ class Evaluate:
         """
         if (self.load_config is None) == (self.renders is None):
             raise CloseupError("give either --load-config (a run) or --renders (a folder of pictures)")
-        with Progress(console=Console(stderr=True), transient=True) as bar:
-            scores = self._score_folder(bar) if self.load_config is None else self._score_run(self.load_config, bar)
+        scores = self._score_folder() if self.load_config is None else self._score_run(self.load_config)
         write_scores(scores, self.output)
         print_scores(scores, self.label or str(scores.about["label"]))
         print(f"{self.output / 'scores.json'}, scores.csv, scores.md")
         return scores
 
-    def _score_run(self, config: Path, bar: Progress) -> Scores:
+    def _score_run(self, config: Path) -> Scores:
         run = open_run(config, self.data)
         cameras = (
             read_cameras(self.cameras) if self.cameras is not None else held_out_cameras(run, self.output / "truth")
         )
-        task = bar.add_task("rendering", total=len(cameras))
         folder = self.output / "renders"
         clear_stale(folder, config)
-        render_cameras(run.render, cameras, folder, lambda done: bar.update(task, completed=done))
+        with bar("rendering", len(cameras)) as advance:
+            render_cameras(run.render, cameras, folder, advance)
         references = run_references(run, _closer(cameras), self.output / "photographs") if _closer(cameras) else None
         about = {"label": self.label or run.method, "method": run.method, "step": run.step, "config": str(config)}
-        return self._evaluate(cameras, folder, references, about, bar)
+        return self._evaluate(cameras, folder, references, about)
 
-    def _score_folder(self, bar: Progress) -> Scores:
+    def _score_folder(self) -> Scores:
         assert self.renders is not None
         if self.cameras is None:
             raise CloseupError("--renders needs --cameras: the list of cameras that the pictures were rendered from")
@@ -98,7 +97,7 @@ class Evaluate:
             known = photographs_of(self.photographs)
             references = references_by_point(_closer(cameras), known, torch.tensor(self.target, dtype=torch.float64))
         about = {"label": self.label or self.renders.name, "method": "", "renders": str(self.renders)}
-        return self._evaluate(cameras, self.renders, references, about, bar)
+        return self._evaluate(cameras, self.renders, references, about)
 
     def _evaluate(
         self,
@@ -106,13 +105,10 @@ class Evaluate:
         folder: Path,
         references: References | None,
         about: dict[str, Any],
-        bar: Progress,
     ) -> Scores:
-        task = bar.add_task("scoring", total=len(cameras))
         about |= {"cameras": str(self.cameras or "held-out photographs"), **provenance()}
-        return evaluate(
-            cameras, folder, self.evaluation, references, about, lambda done: bar.update(task, completed=done)
-        )
+        with bar("scoring", len(cameras)) as advance:
+            return evaluate(cameras, folder, self.evaluation, references, about, advance)
 
 
 def held_out_cameras(run: EvaluatedRun, folder: Path) -> list[EvalCamera]:

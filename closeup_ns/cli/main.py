@@ -32,7 +32,7 @@ COMMANDS: dict[str, Command] = {
     "export": Command("closeup_ns.cli.export:Export", "a splat file that looks right in other people's viewers"),
     "eval": Command("closeup_ns.cli.eval:Evaluate", "score a run of any method, or a folder of renders"),
     "report": Command("closeup_ns.cli.report:Report", "one HTML page about a run: plans, pictures, quality, cost"),
-    "refine": Command("closeup_ns.cli.refine:RefineAgain", "refine a stored round again with any refiner, to compare"),
+    "refine": Command("closeup_ns.cli.refine:RefineStored", "refine a stored round again with any refiner, to compare"),
     "bench": Command("closeup_ns.cli.bench:Bench", "compare methods on a protocol, and write the paper's tables"),
     "weights": Command("closeup_ns.cli.weights:Weights", "fetch See3D's weights, or see whether a folder holds them"),
     "doctor": Command("closeup_ns.cli.doctor:doctor", "what this machine can do, what is missing, and how to mend it"),

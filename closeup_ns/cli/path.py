@@ -101,12 +101,12 @@ class WritePath:
 
 def render_command(config: Path, path: Path) -> str:
     """The command that renders a path, to be pasted into a shell: names may have blanks."""
-    words = ["ns-render", "camera-path", "--load-config", config, "--camera-path-filename", path]
-    return shlex.join([*map(str, words), "--output-path", str(path.with_suffix(".mp4"))])
+    command = ["ns-render", "camera-path", "--load-config", config, "--camera-path-filename", path]
+    return shlex.join([*map(str, command), "--output-path", str(path.with_suffix(".mp4"))])
 
 
 def described(path: PlannedPath) -> str:
-    """A path in a few words."""
+    """A path as a short text."""
     frames = f"{len(path.views)} frames"
     if path.kind == "orbit":
         return f"{frames} over {path.sweep:.0f} degrees at {path.zoom:.1f}x"

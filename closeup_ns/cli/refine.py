@@ -1,4 +1,4 @@
-"""`closeup-gs refine`: a stored round once more, with any refiner, without retraining."""
+"""`closeup-gs refine`: refines a stored round with any refiner, without retraining."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OUR_WEIGHTS = ("see3d", "auto")
 
 
 @dataclass
-class RefineAgain:
+class RefineStored:
     """Refine a stored round of a run again, with any refiner, and compare: nothing of the run is changed.
 
     The views, their images and masks, report.json and a contact sheet go into a folder of their own; a command that was
@@ -59,10 +59,10 @@ class RefineAgain:
         config = self.configuration()
         if self.views is not None and self.views < 1:
             raise CloseupError(f"--views {self.views} refines nothing: give 1 or more, or leave it out for all")
-        from closeup_ns.studio.again import refine_again
+        from closeup_ns.studio.refine_stored import refine_stored_round
 
         path = self.load_config / "config.yml" if self.load_config.is_dir() else self.load_config
-        done = refine_again(path, self.round, config, self.output, self.views, self.data)
+        done = refine_stored_round(path, self.round, config, self.output, self.views, self.data)
         print_views(done.report["views"], f"round {done.number}: {done.report['made_with']['refiner']}")
         print(done.store.folder(done.number))
 

@@ -1,4 +1,4 @@
-"""Pictures side by side with words above and below them."""
+"""Pictures side by side with text above and below them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from closeup_ns.views.view import View
 Picture = NDArray[np.uint8]
 """[H, W, 3], sRGB."""
 GAP, BAR = 6, 26
-"""Pixels between panels, and of a line of words."""
+"""Pixels between panels, and of a line of text."""
 BACKGROUND, WRITING = (24, 24, 27), (240, 240, 240)
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A picture with its words."""
+    """A picture with its title."""
 
     title: str
     picture: Picture | None
@@ -35,8 +35,8 @@ def panel_grid(rows: Sequence[Sequence[Panel]], size: tuple[int, int]) -> Image.
     """Panels in rows, each picture resized to ``size`` (width, height). A line below is kept only where one is used."""
     columns = max(len(row) for row in rows)
     below = BAR if any(panel.below for row in rows for panel in row) else 0
-    cell = (size[0] + GAP, size[1] + BAR + below + GAP)
-    canvas = Image.new("RGB", (columns * cell[0] + GAP, len(rows) * cell[1] + GAP), BACKGROUND)
+    pitch = (size[0] + GAP, size[1] + BAR + below + GAP)
+    canvas = Image.new("RGB", (columns * pitch[0] + GAP, len(rows) * pitch[1] + GAP), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for r, row in enumerate(rows):
         for c, panel in enumerate(row):

@@ -1,4 +1,4 @@
-"""From pictures on disk to scores: photographs of the same camera where there are some, references where not."""
+"""Scores of pictures on disk, against the photograph of the same camera or, without one, a reference photograph."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEPTH_SIDE = 96
 
 @dataclass
 class EvaluationConfig:
-    """What is computed, and with what."""
+    """Which metrics are computed, and their options."""
 
     metrics: tuple[str, ...] = DEFAULT_METRICS
     """Names of metrics; ``pyiqa:NAME`` reaches any no-reference metric of pyiqa."""
@@ -105,9 +105,9 @@ def evaluate(
     config: EvaluationConfig,
     references: References | None = None,
     about: dict[str, Any] | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    advance: Callable[[], None] = lambda: None,
 ) -> Scores:
-    """Score the renders in ``folder``, one per camera.
+    """Score the renders in ``folder``, one per camera; ``advance`` is called after each.
 
     Raises:
         DataError: renders are missing or of another size, a photograph cannot be read, or nothing can be computed.
@@ -115,7 +115,7 @@ def evaluate(
     renders = find_renders(cameras, folder)
     metrics, missing = build_metrics(config.metrics, config.options)
     crop = config.options.dino_reference == "roi"
-    scores = score(make_shots(cameras, renders, references, crop), metrics, missing, about, progress)
+    scores = score(make_shots(cameras, renders, references, crop), metrics, missing, about, advance)
     if not scores.metrics:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in scores.missing.items())
         raise DataError(f"none of the metrics could be computed for {folder}: {reasons}")

@@ -1,4 +1,4 @@
-"""Renders and photographs as 8-bit pictures on disk: what is scored is what anybody can look at."""
+"""Renders and photographs as 8-bit pictures on disk. Scores are computed from these files."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def render_cameras(
     render: Renderer,
     cameras: Sequence[EvalCamera],
     folder: Path,
-    progress: Callable[[int], None] = lambda done: None,
+    advance: Callable[[], None] = lambda: None,
 ) -> None:
-    """Render every camera into ``folder``/NAME.png; those that are there already are kept.
+    """Render every camera into ``folder``/NAME.png, except those that are there; ``advance`` is called after each.
 
     Raises:
         DataError: a render holds NaN or infinity, or is of another size than its camera.
     """
-    for done, camera in enumerate(cameras, start=1):
+    for camera in cameras:
         path = folder / f"{camera.name}.png"
         if not path.is_file():
             color = render(camera.view).color
@@ -62,7 +62,7 @@ def render_cameras(
             if color.shape[:2] != (camera.view.height, camera.view.width):
                 raise DataError(f"the render of {camera.name} has shape {tuple(color.shape)}")
             write_picture(path, quantise(color))
-        progress(done)
+        advance()
 
 
 def clear_stale(folder: Path, config: Path) -> None:

@@ -1,4 +1,4 @@
-"""Metrics against the photograph of the same camera: PSNR, SSIM, and PSNR after colour correction."""
+"""Metrics against the photograph of the same camera: PSNR, SSIM, sharpness, and PSNR after colour correction."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.metrics.metric import MetricOptions, MetricSpec, Needs, Provenance
+from closeup_ns.metrics.sharpness import FINE, relative_sharpness
 from closeup_ns.rendering.ssim import ssim as windowed_ssim
 from closeup_ns.views.psnr import psnr
 
@@ -58,22 +59,34 @@ def color_corrected_psnr(image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H 
     return psnr(corrected, truth)
 
 
-def psnr_metric(spec: MetricSpec, options: MetricOptions) -> FunctionMetric:
-    """`psnr` for the suite."""
-    return _metric(spec, psnr, Provenance("closeup_ns.views.psnr", notes="8 bits, RGB, mean per image"))
+FUNCTIONS: dict[str, tuple[Callable[[Tensor, Tensor], float], Provenance]] = {
+    "psnr": (psnr, Provenance("closeup_ns.views.psnr", notes="8 bits, RGB, mean per image")),
+    "ssim": (
+        ssim,
+        Provenance(
+            "closeup_ns.rendering.ssim",
+            notes="RGB, Gaussian window of 11 with sigma 1.5, no padding (as pytorch_msssim)",
+        ),
+    ),
+    "cc_psnr": (
+        color_corrected_psnr,
+        Provenance(
+            f"nerfstudio {version('nerfstudio')} lib_bilagrid.color_correct, then psnr",
+            notes="quadratic colour map per image",
+        ),
+    ),
+    "sharpness": (
+        relative_sharpness,
+        Provenance(
+            "closeup_ns.metrics.sharpness.relative_sharpness",
+            notes=f"amplitude from {FINE[0]} to {FINE[1]} cycles per pixel, as a share of the photograph's",
+        ),
+    ),
+}
+"""The metrics of this room that need no weights, by name."""
 
 
-def ssim_metric(spec: MetricSpec, options: MetricOptions) -> FunctionMetric:
-    """`ssim` for the suite."""
-    notes = "RGB, Gaussian window of 11 with sigma 1.5, no padding (as pytorch_msssim)"
-    return _metric(spec, ssim, Provenance("closeup_ns.rendering.ssim", notes=notes))
-
-
-def color_corrected_psnr_metric(spec: MetricSpec, options: MetricOptions) -> FunctionMetric:
-    """`color_corrected_psnr` for the suite."""
-    implementation = f"nerfstudio {version('nerfstudio')} lib_bilagrid.color_correct, then psnr"
-    return _metric(spec, color_corrected_psnr, Provenance(implementation, notes="quadratic colour map per image"))
-
-
-def _metric(spec: MetricSpec, function: Callable[[Tensor, Tensor], float], provenance: Provenance) -> FunctionMetric:
+def function_metric(spec: MetricSpec, options: MetricOptions) -> FunctionMetric:
+    """One of `FUNCTIONS` for the suite; what masks let count has the functions of whole images."""
+    function, provenance = FUNCTIONS[spec.name.removesuffix("_masked")]
     return FunctionMetric(spec.name, spec.higher_is_better, spec.needs, provenance, function)

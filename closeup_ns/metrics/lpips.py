@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from closeup_ns.metrics.metric import MetricOptions, MetricSpec, MetricUnavailable, Needs, Provenance
-from closeup_ns.metrics.weights import load_state, sha256_of, torch_hub_file
+from closeup_ns.metrics.metric import MetricOptions, MetricSpec, Needs, Provenance
+from closeup_ns.metrics.weights import fill, load_state, sha256_of, torch_hub_file
 
 _FILES = {
     "vgg": ("vgg16-397923af.pth", "https://download.pytorch.org/models/vgg16-397923af.pth"),
@@ -34,7 +34,10 @@ class Lpips:
         file_name, url = _FILES[backbone]
         path = torch_hub_file(name, url, file_name, options.weights.get(name), options.allow_download)
         network = _LPIPS(pretrained=True, net=backbone, pnet_rand=True)
-        _load_backbone(network.net, load_state(path, name), path, name)
+        state = load_state(path, name)
+        # torchmetrics' slices keep torchvision's layer numbers: ``slice2.3.bias`` is ``features.3.bias``.
+        named = {key: f"features.{key.split('.', 1)[1]}" for key in network.net.state_dict()}
+        fill(network.net, {key: state[theirs] for key, theirs in named.items() if theirs in state}, path, name)
         self._network = network.to(options.device).eval()
         self.provenance = Provenance(
             f"torchmetrics {version('torchmetrics')}", backbone, path.name, sha256_of(path), "RGB scaled to [-1, 1]"
@@ -52,16 +55,3 @@ class Lpips:
 def lpips_metric(spec: MetricSpec, options: MetricOptions) -> Lpips:
     """LPIPS by its name, lpips_vgg or lpips_alex. MetricUnavailable where the backbone's weights are not here."""
     return Lpips(spec.name, "vgg" if spec.name == "lpips_vgg" else "alex", options)
-
-
-def _load_backbone(net: torch.nn.Module, state: dict[str, Tensor], path: object, name: str) -> None:
-    """Fill torchmetrics' slices: they keep torchvision's layer numbers, ``slice2.3.bias`` is ``features.3.bias``."""
-    wanted = {key: f"features.{key.split('.', 1)[1]}" for key in net.state_dict()}
-    lacking = sorted(set(wanted.values()) - state.keys())
-    if lacking:
-        raise MetricUnavailable(f"{path} are not the weights of {name}: {lacking[0]} is not among them")
-    try:
-        net.load_state_dict({key: state[theirs] for key, theirs in wanted.items()}, strict=True)
-    except RuntimeError as problem:
-        reason = " ".join(str(problem).split())
-        raise MetricUnavailable(f"{path} are not the weights of {name}: {reason}") from problem

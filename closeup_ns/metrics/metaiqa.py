@@ -16,8 +16,8 @@ import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from closeup_ns.metrics.metric import MetricOptions, MetricSpec, MetricUnavailable, Needs, Provenance
-from closeup_ns.metrics.weights import load_state, sha256_of, torch_hub_file
+from closeup_ns.metrics.metric import MetricOptions, MetricSpec, Needs, Provenance
+from closeup_ns.metrics.weights import fill, load_state, sha256_of, torch_hub_file
 
 SIDE = 224
 """Pixels; the aspect is not kept, as in the original."""
@@ -82,17 +82,9 @@ def load_metaiqa(path: Path, name: str = "metaiqa") -> MetaIqaNetwork:
     """
     state = {_original_name(key): value for key, value in load_state(path, name).items()}
     network = MetaIqaNetwork()
-    own = network.state_dict()
-    lacking = sorted(key for key in own.keys() - state.keys() if not key.endswith(_COUNTERS))
-    left_over = sorted(key for key in state.keys() - own.keys() if key not in ("mean", "std"))
-    if lacking or left_over:
-        what = f"it lacks {lacking[0]}" if lacking else f"it has {left_over[0]}, which MetaIQA has not"
-        raise MetricUnavailable(f"{path} are not the weights of {name}: {what}")
-    try:
-        network.load_state_dict({**own, **{key: state[key] for key in own if key in state}}, strict=True)
-    except RuntimeError as problem:
-        reason = " ".join(str(problem).split())
-        raise MetricUnavailable(f"{path} are not the weights of {name}: {reason}") from problem
+    counters = {key: value for key, value in network.state_dict().items() if key.endswith(_COUNTERS)}
+    weights = {key: value for key, value in state.items() if key not in ("mean", "std")}
+    fill(network, {**counters, **weights}, path, name)
     return network
 
 

@@ -1,4 +1,4 @@
-"""What a metric is, and what happens where one cannot be had: it is absent from the results, with its reason."""
+"""The interface of a metric. A metric that cannot run is absent from the results, with its reason."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class MetricSpec:
 
 @dataclass
 class MetricOptions:
-    """What the metrics that have weights may be told; shared by ns-eval, closeup-gs eval and closeup-gs bench."""
+    """Options of the metrics that have weights; shared by ns-eval, closeup-gs eval and closeup-gs bench."""
 
     weights: dict[str, str] = field(default_factory=dict)
     """Metric name -> local weights file or folder, in place of what the hub or a cache has."""

@@ -36,7 +36,7 @@ class Reference:
     coverage: float
     """Share of the close-up that it sees, in [0, 1]."""
     region: Box
-    """Where in it, in its pixels."""
+    """The part of it that the close-up shows, in its pixels."""
 
 
 def plane_depth(view: View, point: Float[Tensor, "3"]) -> Float[Tensor, "H W"]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from closeup_ns.atomic import atomic_path, write_json
 from closeup_ns.errors import DataError
 from closeup_ns.metrics.metric import Provenance
 from closeup_ns.metrics.shot import scale_label
+from closeup_ns.reading import checked, reading
 
 SCHEMA = 1
 """Raised when a reader of today could misread a file of tomorrow."""
@@ -44,7 +45,7 @@ class Scores:
     metrics: dict[str, Provenance]
     """What was computed, and with what."""
     missing: dict[str, str]
-    """What was asked for and not computed -> why. Never a zero in its stead."""
+    """Metrics that could not be computed -> why."""
     higher_is_better: dict[str, bool]
     about: dict[str, Any] = field(default_factory=dict)
     """Run, config, commit, cameras, options: whatever a reader needs to repeat it. JSON-able."""
@@ -63,28 +64,7 @@ class Scores:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, with the means for people and scripts."""
-        return {
-            "schema": SCHEMA,
-            "about": self.about,
-            "metrics": {name: asdict(provenance) for name, provenance in self.metrics.items()},
-            "higher_is_better": self.higher_is_better,
-            "missing": self.missing,
-            "means": self.means(),
-            "rows": [{**asdict(row), "values": dict(row.values)} for row in self.rows],
-        }
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Scores:
-        """The inverse of `to_dict`; means are computed anew. DataError where the schema is another."""
-        if content.get("schema") != SCHEMA:
-            raise DataError(f"these scores have schema {content.get('schema')!r}, this version reads {SCHEMA}")
-        return cls(
-            rows=[Row(**row) for row in content["rows"]],
-            metrics={name: Provenance(**fields) for name, fields in content["metrics"].items()},
-            missing=dict(content["missing"]),
-            higher_is_better=dict(content["higher_is_better"]),
-            about=dict(content["about"]),
-        )
+        return {"schema": SCHEMA, **asdict(self), "means": self.means()}
 
 
 def write_scores(scores: Scores, folder: Path) -> None:
@@ -101,11 +81,13 @@ def write_scores(scores: Scores, folder: Path) -> None:
 
 
 def read_scores(path: Path) -> Scores:
-    """Read a scores.json. DataError where it is missing, no JSON, or of another schema."""
-    try:
-        return Scores.from_dict(json.loads(path.read_text(encoding="utf8")))
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise DataError(f"cannot read the scores {path}: {problem}") from problem
+    """Read a scores.json; means are computed anew. DataError where it is missing, broken, or of another schema."""
+    remedy = "Score it again"
+    with reading(path, remedy):
+        content = json.loads(path.read_bytes())
+        if content["schema"] != SCHEMA:
+            raise DataError(f"{path} has schema {content['schema']!r}, this version reads {SCHEMA}. {remedy}")
+    return checked(Scores, content, path, remedy)
 
 
 def markdown(scores: Scores) -> str:
@@ -113,7 +95,7 @@ def markdown(scores: Scores) -> str:
     names = sorted(scores.metrics)
     head = ["images at", *(f"{name} {'↑' if scores.higher_is_better[name] else '↓'}" for name in names)]
     body = [[label, *(_figure(values.get(name)) for name in names)] for label, values in scores.means().items()]
-    lines = ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *body]]
+    lines = ["| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *body]]
     lines += ["", *(f"- {name} is missing: {reason}" for name, reason in sorted(scores.missing.items()))]
     return "\n".join(lines).rstrip() + "\n"
 

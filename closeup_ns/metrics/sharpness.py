@@ -8,9 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from closeup_ns.metrics.full_reference import FunctionMetric
-from closeup_ns.metrics.metric import MetricOptions, MetricSpec, Provenance
-
 BANDS = 16
 """Rings of the spectrum, of equal width, from 0 to 0.5 cycles per pixel."""
 FINE = (0.125, 0.375)
@@ -58,13 +55,6 @@ def relative_sharpness(image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 
     own, real = radial_power_spectrum(image), radial_power_spectrum(truth)
     fine = (own.frequency >= FINE[0]) & (own.frequency <= FINE[1])
     return float(((own.power[fine] + _FLOOR) / (real.power[fine] + _FLOOR)).sqrt().mean())
-
-
-def sharpness_metric(spec: MetricSpec, options: MetricOptions) -> FunctionMetric:
-    """`relative_sharpness` for the suite."""
-    notes = f"amplitude from {FINE[0]} to {FINE[1]} cycles per pixel, as a share of the photograph's"
-    provenance = Provenance("closeup_ns.metrics.sharpness.relative_sharpness", notes=notes)
-    return FunctionMetric(spec.name, spec.higher_is_better, spec.needs, provenance, relative_sharpness)
 
 
 def _hann(size: int, device: torch.device) -> Tensor:

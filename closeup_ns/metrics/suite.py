@@ -1,4 +1,4 @@
-"""Which metrics there are, and scoring many images with several of them."""
+"""All metrics by name, and scoring many images with several of them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from closeup_ns.metrics.shot import Shot
 METRICS: dict[str, MetricSpec] = {
     spec.name: spec
     for spec in (
-        MetricSpec("psnr", "truth", True, "closeup_ns.metrics.full_reference:psnr_metric"),
-        MetricSpec("psnr_masked", "counted", True, "closeup_ns.metrics.full_reference:psnr_metric"),
-        MetricSpec("ssim", "truth", True, "closeup_ns.metrics.full_reference:ssim_metric"),
-        MetricSpec("cc_psnr", "truth", True, "closeup_ns.metrics.full_reference:color_corrected_psnr_metric"),
-        MetricSpec("sharpness", "truth", True, "closeup_ns.metrics.sharpness:sharpness_metric"),
+        MetricSpec("psnr", "truth", True, "closeup_ns.metrics.full_reference:function_metric"),
+        MetricSpec("psnr_masked", "counted", True, "closeup_ns.metrics.full_reference:function_metric"),
+        MetricSpec("ssim", "truth", True, "closeup_ns.metrics.full_reference:function_metric"),
+        MetricSpec("cc_psnr", "truth", True, "closeup_ns.metrics.full_reference:function_metric"),
+        MetricSpec("sharpness", "truth", True, "closeup_ns.metrics.full_reference:function_metric"),
         MetricSpec("lpips_vgg", "truth", False, "closeup_ns.metrics.lpips:lpips_metric"),
         MetricSpec("lpips_alex", "truth", False, "closeup_ns.metrics.lpips:lpips_metric"),
         MetricSpec("dino", "reference", True, "closeup_ns.metrics.dino:dino_metric"),
@@ -69,9 +69,9 @@ def score(
     metrics: Sequence[Metric],
     missing: dict[str, str] | None = None,
     about: dict[str, Any] | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    advance: Callable[[], None] = lambda: None,
 ) -> Scores:
-    """Score every shot with every metric that applies to it.
+    """Score every shot with every metric that applies to it; ``advance`` is called after each.
 
     A metric that applies to no shot (a full-reference one where no camera has a photograph) moves to ``missing``; not
     one of masked pixels where there is no mask, which `psnr` says.
@@ -84,7 +84,7 @@ def score(
         if any(row.image == shot.name for row in rows):
             raise DataError(f"two images are called {shot.name}")
         rows.append(Row(shot.name, float(shot.scale), _values(shot, metrics), shot.reference_name))
-        progress(len(rows))
+        advance()
     used = {name for row in rows for name in row.values}
     absent = {
         metric.name: _why_absent(metric) for metric in metrics if metric.name not in used and metric.needs != "counted"

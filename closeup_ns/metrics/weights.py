@@ -1,4 +1,4 @@
-"""Where a metric's weights come from: a local file, a cache, or the hub where that is allowed; with their checksum."""
+"""Weights of a metric from a local file, a cache, or the hub where that is allowed; with their checksum."""
 
 from __future__ import annotations
 
@@ -61,3 +61,12 @@ def load_state(path: Path, name: str) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise MetricUnavailable(f"{path} holds no table of tensors, so no weights of {name}")
     return state
+
+
+def fill(network: torch.nn.Module, state: dict[str, torch.Tensor], path: Path, name: str) -> None:
+    """Load all of ``network`` from ``state``, which came from ``path``. MetricUnavailable where the two differ."""
+    try:
+        network.load_state_dict(state, strict=True)
+    except RuntimeError as problem:
+        reason = " ".join(str(problem).split())[:400]
+        raise MetricUnavailable(f"{path} are not the weights of {name}: {reason}") from problem

@@ -82,11 +82,11 @@ def find_approach(
     """
     narrow, wanted = options.narrow_lens, options.zoom_of(kind)
     final = options.distance or closest_distance(distance, reference, wanted, narrow)
-    asked = zoom_at(final, distance, reference, narrow)
+    wanted_zoom = zoom_at(final, distance, reference, narrow)
     if final >= distance:
         raise PlanningError(
             f"the start view is at {reference / distance:.2g}x of the usual size already, which leaves no way to "
-            f"{asked:.2g}x; choose a start view further away or a larger zoom"
+            f"{wanted_zoom:.2g}x; choose a start view further away or a larger zoom"
         )
     best: tuple[float, Approach] | None = None
     for bend, direction in _directions(start, point, options.max_bend):
@@ -112,7 +112,8 @@ def find_approach(
         verb = "starts" if kind == "pull-back" else "stops"
         warnings.append(
             f"geometry is in the way: the path {verb} at {zoom_at(reached, distance, reference, narrow):.1f}x, "
-            f"{reached:.3g} from the target, instead of {asked:.3g}x; try another start view, or a lens that narrows"
+            f"{reached:.3g} from the target, instead of {wanted_zoom:.3g}x; try another start view, or a "
+            "lens that narrows"
         )
         approach = replace(approach, final=reached)
     return approach, warnings

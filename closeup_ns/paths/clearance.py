@@ -1,4 +1,4 @@
-"""What is in the camera's way, on small depth images of the model."""
+"""Obstacles on a camera's way, found on small depth images of the model."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def placed(start: View, target: Float[Tensor, "3"]) -> tuple[View, Tensor, float
     point = target.to(device=start.device, dtype=torch.float64)
     if not bool(torch.isfinite(point).all()):
         raise PlanningError(f"a target is three finite world coordinates, not {point.tolist()}")
-    sight = point - start.position
-    distance = float(sight.norm())
-    if not float(torch.dot(start.forward, sight)) > 1e-6 * distance:
+    offset = point - start.position
+    distance = float(offset.norm())
+    if not float(torch.dot(start.forward, offset)) > 1e-6 * distance:
         raise PlanningError(
             f"the target {rounded(point)} is behind the start view; choose another start view or target"
         )

@@ -1,4 +1,4 @@
-"""What a path can be asked for, and what comes back."""
+"""Options of a path, and the planned path."""
 
 from __future__ import annotations
 
@@ -84,4 +84,4 @@ class PlannedPath:
     sweep: float = 0.0
     """Orbit: how far around it goes, in degrees."""
     warnings: list[str] = field(default_factory=list)
-    """What the user should know."""
+    """Warnings to show to the user."""

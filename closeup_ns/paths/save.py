@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.atomic import write_json
-from closeup_ns.errors import PlanningError
 from closeup_ns.paths.dive import plan_dive, plan_pull_back
 from closeup_ns.paths.document import camera_path
 from closeup_ns.paths.options import Kind, PathOptions, PlannedPath
@@ -29,13 +27,10 @@ def plan_path(
     known: Sequence[View] = (),
 ) -> PlannedPath:
     """A path of any kind; see `plan_dive`, `plan_orbit` and `plan_pull_back` for the arguments and errors."""
-    if kind == "dive":
-        return plan_dive(start, target, render, options, reference_distance)
     if kind == "orbit":
         return plan_orbit(start, target, render, options, reference_distance, known)
-    if kind == "pull-back":
-        return plan_pull_back(start, target, render, options, reference_distance)
-    raise ValueError(f"a path is a dive, an orbit or a pull-back, not {kind!r}")
+    plan = plan_dive if kind == "dive" else plan_pull_back
+    return plan(start, target, render, options, reference_distance)
 
 
 def save_path(
@@ -75,8 +70,6 @@ def save_path(
         PlanningError: there is no such path; the message is one line for the user, and no file was written.
         DiskError: the file cannot be written.
     """
-    if not (fps > 0 and math.isfinite(fps)):
-        raise PlanningError(f"frames per second must be more than 0, not {fps:g}")
     path = plan_path(kind, start, target, render, options, reference_distance, known)
     write_json(file, camera_path(path, fps, long_side))
     return path

@@ -45,5 +45,5 @@ def choose_start(
 
 def _off_axis(view: View, target: Tensor) -> float:
     """Cosine of the angle between the gaze and the target, negated: the best aimed sorts first."""
-    sight = target.to(view.position) - view.position
-    return -float(torch.dot(view.forward, sight / sight.norm().clamp_min(1e-12)))
+    offset = target.to(view.position) - view.position
+    return -float(torch.dot(view.forward, offset / offset.norm().clamp_min(1e-12)))

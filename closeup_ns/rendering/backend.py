@@ -35,7 +35,7 @@ def _say_once(line: str) -> None:
 
 
 def choose_backend(means: Tensor, wanted: Literal["auto", "gsplat", "cpu", "torch"]) -> Backend:
-    """What renders tensors like ``means``. CloseupError where ``wanted`` cannot; ValueError for an unknown name."""
+    """The backend for tensors like ``means``. CloseupError where ``wanted`` cannot; ValueError for an unknown name."""
     if wanted not in ("auto", "gsplat", "cpu", "torch"):
         raise ValueError(f"rasterization: backend {wanted!r} is none of 'auto', 'gsplat', 'cpu', 'torch'")
     if wanted == "cpu":

@@ -48,8 +48,6 @@ _REQUIRED_CPU_FLAGS: dict[str, frozenset[str]] = {
     "avx2": frozenset({"avx2", "fma"}),
 }
 _FAMILY_VARIANTS = {"x86": ("avx512", "avx2", "sse2"), "arm": ("neon",), "other": ()}
-EXTRA_FLAGS_VARIABLE = "CLOSEUP_EXTRA_CXXFLAGS"
-"""Environment variable with more compiler flags, as a shell writes them: sanitizers, debug information."""
 COMPILE_TIMEOUT = 600
 """Seconds after which a compiler is given up."""
 
@@ -101,24 +99,19 @@ def compiler() -> str:
     """The C++ compiler: $CXX, else g++, else clang++. BuildError where there is none."""
     named = os.environ.get("CXX")
     for command in [named] if named else ["g++", "clang++"]:
-        words = shlex.split(command)
-        if words and shutil.which(words[0]):
+        parts = shlex.split(command)
+        if parts and shutil.which(parts[0]):
             return command
     raise BuildError(f"no C++ compiler ({named or 'g++'} is not on PATH)")
-
-
-def extra_flags() -> tuple[str, ...]:
-    """The flags that the environment adds, last on the command line. They are part of a library's name."""
-    return tuple(shlex.split(os.environ.get(EXTRA_FLAGS_VARIABLE, "")))
 
 
 def library_name(variant: str) -> str:
     """File name of a variant: its instruction set and a hash of everything that decides its content."""
     digest = hashlib.sha256()
-    for path in sorted(SOURCES.iterdir()):
-        if path.suffix in (".h", ".cpp"):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    digest.update(repr((COMMON_FLAGS, VARIANT_FLAGS[variant], extra_flags(), platform.machine())).encode())
+    for path in sorted([*SOURCES.rglob("*.h"), *SOURCES.rglob("*.cpp")]):
+        name = path.relative_to(SOURCES).as_posix()
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    digest.update(repr((COMMON_FLAGS, VARIANT_FLAGS[variant], platform.machine())).encode())
     return f"closeup_{variant}_{digest.hexdigest()[:16]}.so"
 
 
@@ -147,8 +140,9 @@ def compile_variant(variant: str, folder: Path) -> Path:
 def _compile_and_link(variant: str, library: Path) -> None:
     """Compile the sources side by side, then link; object files lie next to ``library``."""
     command = shlex.split(compiler())
-    flags = [*COMMON_FLAGS, *VARIANT_FLAGS[variant], *extra_flags()]
-    objects = {source: library.with_name(f"{source.stem}.o") for source in sorted(SOURCES.glob("*.cpp"))}
+    flags = [*COMMON_FLAGS, *VARIANT_FLAGS[variant], f"-I{SOURCES}"]
+    sources = sorted(SOURCES.rglob("*.cpp"))
+    objects = {source: library.with_name(f"{source.parent.name}_{source.stem}.o") for source in sources}
 
     def compile_one(source: Path) -> None:
         _run([*command, *flags, "-c", str(source), "-o", str(objects[source])], variant)
@@ -158,7 +152,7 @@ def _compile_and_link(variant: str, library: Path) -> None:
     # GCC's OpenMP runtime is left out: kernels.py makes the one that torch brought available, and a library that named
     # another would pull in that one as well. Clang's code needs Clang's own.
     openmp = ["-fopenmp"] if _is_clang(command) else []
-    _run([*command, "-shared", *openmp, *extra_flags(), *map(str, objects.values()), "-o", str(library)], variant)
+    _run([*command, "-shared", *openmp, *map(str, objects.values()), "-o", str(library)], variant)
 
 
 def _run(command: list[str], variant: str) -> None:

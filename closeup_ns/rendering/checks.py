@@ -1,4 +1,4 @@
-"""What a render refuses: sizes that overflow and broken cameras always, broken numbers anywhere in debug mode.
+"""Checks of a request: sizes that overflow and broken cameras always, broken numbers anywhere in debug mode.
 
 A Gaussian with NaN or infinite parameters is culled without a word, as gsplat does, because looking for it in every
 render would cost time. Debug mode looks: ``CLOSEUP_DEBUG=1`` in the environment, so that it reaches every ns-* command.
@@ -16,7 +16,15 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from closeup_ns.rendering.request import MAX_CHANNELS, RasterizeMode, RasterRequest, RenderMode, RenderRequest
+from closeup_ns.rendering.request import (
+    MAX_CHANNELS,
+    MAX_SURFEL_CHANNELS,
+    RasterizeMode,
+    RasterRequest,
+    RenderMode,
+    RenderRequest,
+    SurfelRequest,
+)
 
 DEBUG_VARIABLE = "CLOSEUP_DEBUG"
 """Environment variable that turns the checks of every value on, unless it is empty or 0."""
@@ -42,6 +50,13 @@ def check_request(request: RasterRequest) -> None:
         raise ValueError(
             f"rasterization: rasterize_mode {request.rasterize_mode!r} is none of {get_args(RasterizeMode)}"
         )
+
+
+def check_surfel_request(request: SurfelRequest) -> None:
+    """Raise ValueError, naming the argument, where shapes, modes or sizes do not fit together."""
+    check_common(request, "rasterization_2dgs", MAX_SURFEL_CHANNELS)
+    if request.distloss and not request.has_depth:
+        raise ValueError("rasterization_2dgs: distloss needs a depth: render_mode 'D', 'ED', 'RGB+D' or 'RGB+ED'")
 
 
 def check_common(request: RenderRequest, caller: str, max_channels: int) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from closeup_ns.errors import CloseupError
-from closeup_ns.rendering.request import RasterRequest, RenderRequest
-from closeup_ns.rendering.request_2d import SurfelImages, SurfelRequest
+from closeup_ns.rendering.request import RasterRequest, RenderRequest, SurfelImages, SurfelRequest
 
 
 def _common_arguments(request: RenderRequest) -> dict[str, Any]:

@@ -20,12 +20,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.rendering.backend import Backend, choose_backend
-from closeup_ns.rendering.checks import debugging, memory_errors, watch_gradients
+from closeup_ns.rendering.checks import check_surfel_request, debugging, memory_errors, watch_gradients
 from closeup_ns.rendering.gsplat_backend import rasterize_gsplat_2d
 from closeup_ns.rendering.normals import normals_from_depth
 from closeup_ns.rendering.reference.surfels import rasterize_reference_2d
-from closeup_ns.rendering.request import RenderMode
-from closeup_ns.rendering.request_2d import SurfelImages, SurfelRequest, check_surfel_request
+from closeup_ns.rendering.request import RenderMode, SurfelImages, SurfelRequest
 
 DepthMode = Literal["expected", "median"]
 SurfelRender = tuple[Tensor, Tensor, Tensor, "Tensor | None", "Tensor | None", "Tensor | None", dict[str, Any]]

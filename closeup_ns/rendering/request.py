@@ -1,9 +1,9 @@
-"""What is to be rendered: the common language of the backends. `checks` says what is refused."""
+"""Requests to render and their results, the same for every backend. `checks` validates them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
 RasterizeMode = Literal["classic", "antialiased"]
 MAX_CHANNELS = 7
 """Most channels that one pass blends (a splat's record in the kernels is one cache line)."""
+MAX_SURFEL_CHANNELS = 4
+"""Most channels that one pass blends beside the normals (a surfel's record in the kernels is two cache lines)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,41 @@ class RasterRequest(RenderRequest):
 
     eps2d: float
     rasterize_mode: RasterizeMode
+
+
+@dataclass(frozen=True, eq=False)
+class SurfelRequest(RenderRequest):
+    """The arguments of ``rasterization_2dgs`` that decide the images; shapes as documented there.
+
+    ``scales`` is [N,3] as gsplat takes it: the third one is the disc's normal and is ignored.
+    """
+
+    distloss: bool
+    """Whether the distortion is computed; it needs a render mode with depth."""
+
+    @property
+    def used_scales(self) -> Tensor:
+        """[N,2]: the third one may be anything."""
+        return self.scales[:, :2]
+
+
+@dataclass(frozen=True, eq=False)
+class SurfelImages:
+    """What a 2DGS backend gives back for C cameras: everything is blended front to back with the same weights."""
+
+    channels: Tensor
+    """[C,H,W,D] colour, then depth where the render mode asks for it; the background is in."""
+    alphas: Tensor
+    """[C,H,W,1]"""
+    normals: Tensor
+    """[C,H,W,3] accumulated, not normalised; camera space, towards the camera; without background."""
+    distort: Tensor | None
+    """[C,H,W,1] depth distortion (Huang et al. 2024, Eq. 13, L1 as gsplat has it), None without ``distloss``."""
+    median: Tensor | None
+    """[C,H,W,1] z-depth where the transmittance passes one half, 0 where nothing is; None in mode RGB."""
+    info: dict[str, Any]
+    """means2d [C,N,2], radii int [C,N], depths [C,N], ray_transforms [C,N,3,3], normals [C,N,3] in camera space,
+    opacities [C,N], gradient_2dgs [C,N,2] and render_distort (``distort``)."""
 
 
 def append_depth(request: RenderRequest, colors: Tensor, depths: Tensor) -> Tensor:

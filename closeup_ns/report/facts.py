@@ -1,4 +1,4 @@
-"""What a run's folder says, read through the round store, without a model. What is missing or broken is said."""
+"""Reads a run's folder through the round store, without a model. Missing and broken files are listed as problems."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -17,56 +17,24 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, as_tensor
 
 from closeup_ns.errors import CloseupError, DataError
+from closeup_ns.planning.plan import KnownView, RoundPlan
+from closeup_ns.planning.target import Target
 from closeup_ns.reading import OPEN, checked, reading
 from closeup_ns.refine.judging.footprint import as_photographed
 from closeup_ns.report.config_file import option, read_config
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.views.psnr import psnr
 
-T = TypeVar("T")
 _REMEDY = "Restore it from a copy of the run"
-Point = tuple[float, float, float]
-Row = tuple[float, float, float, float]
 
 
-@dataclass(config=OPEN)
-class Camera:
-    """A camera of a plan."""
-
-    c2w: Annotated[tuple[Row, ...], Field(min_length=3, max_length=4)]
-    """OpenCV camera-to-world, the model's frame."""
-
-
-@dataclass(config=OPEN)
-class NamedCamera:
-    """A photograph or a finished view that a plan knows."""
-
-    name: str
-    view: Camera
-
-
-@dataclass(config=OPEN)
-class Plan:
-    """A round's plan for one target."""
-
-    target: Point
-    radius: Annotated[float, Field(gt=0)]
-    """Distance of this round's frontier from the target."""
-    zoom_total: Annotated[float, Field(gt=0)]
-    """How many times closer that is than the photographs."""
-    anchors: tuple[NamedCamera, ...]
-    updates: tuple[Camera, ...]
-    frontier: tuple[Camera, ...]
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(config=OPEN)
+@dataclasses.dataclass
 class PlanFile:
     """plan.json."""
 
-    plans: tuple[Plan, ...] = ()
+    plans: list[RoundPlan] = field(default_factory=list)
     """One per target."""
-    known: tuple[NamedCamera, ...] = ()
+    known: list[KnownView] = field(default_factory=list)
     """All known views at the time."""
 
 
@@ -170,17 +138,6 @@ class Header:
 
 
 @dataclass(config=OPEN)
-class Target:
-    """An object of interest."""
-
-    point: Point
-    source: str = ""
-    distance: float | None = None
-    """From the cameras that see it."""
-    reliability: float | None = None
-
-
-@dataclass(config=OPEN)
 class Schedule:
     """Steps and rounds."""
 
@@ -227,7 +184,7 @@ class Round:
     close_photographs: Path | None = None
     """Native crops of held-out photographs before the round, after it, and as they are."""
     problems: list[str] = field(default_factory=list)
-    """What could not be read, for the page."""
+    """Messages about files that could not be read, for the page."""
 
     @property
     def used(self) -> list[View]:
@@ -236,13 +193,13 @@ class Round:
 
     def shares(self) -> dict[str, float]:
         """Of the pixels of the views that were used: photographed, the model's own, invented."""
-        known = [view for view in self.used if view.photographed is not None]
+        measured = [view for view in self.used if view.photographed is not None]
         totals: dict[str, float] = {"photographed": 0.0, "the model's own": 0.0, "invented": 0.0}
-        for view in known:
+        for view in measured:
             assert view.photographed is not None
-            totals["photographed"] += view.photographed / len(known)
-            totals[view.rest] += (1 - view.photographed) / len(known)
-        return totals if known else {}
+            totals["photographed"] += view.photographed / len(measured)
+            totals[view.rest] += (1 - view.photographed) / len(measured)
+        return totals if measured else {}
 
 
 @dataclasses.dataclass
@@ -280,9 +237,10 @@ def read_run(config_path: Path) -> Run:
     changed = _read(problems, Schedule, store.load_schedule, store.root / "schedule.json")
     schedule = changed or configured
     schedule.rounds = max(configured.rounds, schedule.rounds)  # more on the command line are not taken back
-    targets = _read(problems, list[Target], store.load_targets, store.root / "targets.json")
+    saved = _read(problems, Any, store.load_targets, store.root / "targets.json")
+    targets = [Target.from_dict(target) for target in saved or []]
     rounds = [_read_round(store, number) for number in store.rounds()]
-    return Run(config_path.parent, config, targets or [], rounds, schedule, problems)
+    return Run(config_path.parent, config, targets, rounds, schedule, problems)
 
 
 def read_scores(path: Path) -> dict[str, Any]:
@@ -309,7 +267,7 @@ def _read_round(store: RoundStore, number: int) -> Round:
     folder, problems = store.folder(number), list[str]()
     item = Round(
         number,
-        _read(problems, PlanFile, lambda: store.load_plan(number), folder / "plan.json") or PlanFile(),
+        _read(problems, Any, lambda: _plan_file(store, number), folder / "plan.json") or PlanFile(),
         _read(problems, Verdict, lambda: store.load_verdict(number), folder / "verdict.json"),
         _read(problems, Report, lambda: store.report(number), folder / "report.json"),
         problems=problems,
@@ -321,6 +279,17 @@ def _read_round(store: RoundStore, number: int) -> Round:
     if item.report is not None and item.views and item.contact_sheet is None:
         problems.append(f"{sheet} is missing")
     return item
+
+
+def _plan_file(store: RoundStore, number: int) -> PlanFile | None:
+    """The plans that the store has checked. DataError where one has a distance that no map can show."""
+    content = store.load_plan(number)
+    if content is None:
+        return None
+    plans = [RoundPlan.from_dict(plan) for plan in content["plans"]]
+    if any(plan.radius <= 0 or plan.zoom_total <= 0 for plan in plans):
+        raise DataError(f"{store.folder(number) / 'plan.json'} has a radius or a zoom that is not positive. {_REMEDY}")
+    return PlanFile(plans, [KnownView.from_dict(view) for view in content.get("known", [])])
 
 
 def _read_view(store: RoundStore, item: Round, name: str) -> View:
@@ -343,12 +312,12 @@ def _read_view(store: RoundStore, item: Round, name: str) -> View:
 
 def _reliable_psnr(store: RoundStore, number: int, name: str, picture: Path) -> float | None:
     """PSNR in dB of ``picture``, seen as photographs see it, against their colours on the view's reliable pixels."""
-    known = store.load_view(number, name).reliable
-    if not known.sparse.any():
+    reliable = store.load_view(number, name).reliable
+    if not reliable.sparse.any():
         return None
     shown: Float[Tensor, "3 H W"] = as_tensor(_picture(picture, "RGB").transpose(2, 0, 1) / 255.0)
-    seen = as_photographed(shown, known.footprint.double())
-    return psnr(seen.permute(1, 2, 0), known.color.permute(1, 2, 0), known.sparse)
+    seen = as_photographed(shown, reliable.footprint.double())
+    return psnr(seen.permute(1, 2, 0), reliable.color.permute(1, 2, 0), reliable.sparse)
 
 
 def _picture(path: Path, mode: str) -> np.ndarray:

@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from closeup_ns.report import facts
+from closeup_ns.planning.plan import KnownView, RoundPlan
+from closeup_ns.views.view import View
 
 SIZE = 320
 CENTRE = SIZE / 2
@@ -82,7 +83,7 @@ class PlanMap:
         return ", ".join(f"{self.counts[kind]} {name}" for kind, name in LABELS.items())
 
 
-def cameras_of(plan: facts.Plan, known: Sequence[facts.NamedCamera]) -> list[Camera]:
+def cameras_of(plan: RoundPlan, known: Sequence[KnownView]) -> list[Camera]:
     """The cameras of a plan and of what was known; an anchor is shown once, as an anchor."""
     anchors = {item.name for item in plan.anchors}
     cameras = [_camera("known", item.name, item.view, plan.target) for item in known if item.name not in anchors]
@@ -92,7 +93,7 @@ def cameras_of(plan: facts.Plan, known: Sequence[facts.NamedCamera]) -> list[Cam
     return cameras
 
 
-def plan_map(plan: facts.Plan, known: Sequence[facts.NamedCamera]) -> PlanMap:
+def plan_map(plan: RoundPlan, known: Sequence[KnownView]) -> PlanMap:
     """The map of one plan."""
     cameras, base = cameras_of(plan, known), plan.radius * plan.zoom_total
     distances = [camera.distance for camera in cameras if camera.distance > 0] or [base]
@@ -168,7 +169,8 @@ def _mark(camera: Camera, scale: _Scale) -> Mark:
     return Mark(camera.kind, title, round(x, 1), round(y, 1), round(ahead[0], 1), round(ahead[1], 1))
 
 
-def _camera(kind: str, name: str, view: facts.Camera, target: facts.Point) -> Camera:
-    x, y, z = (view.c2w[axis][3] - target[axis] for axis in range(3))
-    fx, fy, fz = (view.c2w[axis][2] for axis in range(3))
+def _camera(kind: str, name: str, view: View, target: Sequence[float]) -> Camera:
+    c2w = view.c2w.tolist()
+    x, y, z = (c2w[axis][3] - target[axis] for axis in range(3))
+    fx, fy, fz = (c2w[axis][2] for axis in range(3))
     return Camera(kind, name, (x, y, z), (fx, fy, fz))

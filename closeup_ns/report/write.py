@@ -107,8 +107,8 @@ def duration(seconds: float | None) -> str:
 
 def mean(values: Iterable[float | None]) -> float | None:
     """Mean of those that are there."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None
 
 
 def _close_scores(results: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -130,8 +130,8 @@ def _made_with(run: Run) -> list[tuple[str, str]]:
     config, last, schedule = run.config, run.last, run.schedule
     made = last.made_with
     targets = [
-        f"({', '.join(number(value, 3) for value in target.point)}), {target.source}, {number(target.distance, 3)} "
-        f"from the cameras that see it, {number(target.reliability)} reliable"
+        f"({', '.join(number(value, 3) for value in target.point.tolist())}), {target.source}, "
+        f"{number(target.distance, 3)} from the cameras that see it, {number(target.reliability)} reliable"
         for target in run.targets
     ]
     return [

@@ -14,7 +14,7 @@ from rich.markup import escape
 from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.peak_memory import Peak, measured
 from closeup_ns.planning.plan import RoundPlan
-from closeup_ns.progress import bar, in_words
+from closeup_ns.progress import bar, duration
 from closeup_ns.refine.judging.gate import judge, keep_detail, refined_is_finite
 from closeup_ns.refine.protocol import RefinedView, Refiner, RefineRequest
 from closeup_ns.refine.refiner import chosen_kind
@@ -92,7 +92,7 @@ def refine_round(refinement: Refinement, plans: Sequence[RoundPlan], limit: int 
             if refinement.refiner.frames > 1:
                 said = f"pass {index} of {len(passes)}, {len(todo)} of {item.frames} pictures refined"
                 CONSOLE.print(
-                    f"Round {refinement.number}: {said} in {in_words(time.perf_counter() - began)}", highlight=False
+                    f"Round {refinement.number}: {said} in {duration(time.perf_counter() - began)}", highlight=False
                 )
     _say_failures(refinement, list(views))
 

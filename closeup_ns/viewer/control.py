@@ -1,9 +1,9 @@
 """The controller: what happens when a person clicks. Found by nerfstudio's viewer as an attribute of the pipeline.
 
-Three kinds of threads meet here. Callbacks come from viser's pool and only note wishes, move cameras, or hand a job to
-the worker. Jobs run in the worker, one after another, and take the viewer's lock for one small render at a time. Frames
-are decorated in each client's render thread. Nothing here trains, plans a round or loads a refiner: the next round is
-a wish that the training loop picks up between two steps.
+Three kinds of threads meet here. Callbacks come from viser's pool and only note requests, move cameras, or hand a job
+to the worker. Jobs run in the worker, one after another, and take the viewer's lock for one small render at a time.
+Frames are decorated in each client's render thread. Nothing here trains, plans a round or loads a refiner: the next
+round is a request that the training loop picks up between two steps.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from closeup_ns.rounds.loop import Rounds
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.frustums import CameraMark, known_marks, round_marks, state_of, thumbnail
-from closeup_ns.viewer.next_round import asked_round, progress, waits, why_no_rounds, wish
+from closeup_ns.viewer.markdown import escape
+from closeup_ns.viewer.next_round import progress, request_round, requested_round, why_no_rounds, why_waiting
 from closeup_ns.viewer.panel import ALL_ROUNDS, REFINED, VIEWPORT, Panel, markdown_image, say
 from closeup_ns.viewer.paths import path_from, write_path
 from closeup_ns.viewer.picture.frames import Frames
@@ -43,7 +44,6 @@ from closeup_ns.viewer.viewport import (
     viewport_view,
     zoom_of,
 )
-from closeup_ns.viewer.words import plain
 from closeup_ns.viewer.worker import Worker
 from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 _PICK_SIZE, _WAY_SIZE, _VIDEO_SIZE, _SHOWN_SIZE = 512, 96, 960, 220
 _MARKER_STEP = 1.3
-"""What is drawn for a distance is drawn anew when that is this many times larger or smaller."""
+"""Markers are drawn anew when the distance that sets their size is this many times larger or smaller."""
 
 
 class CloseupViewerControl(ViewerControl):
@@ -65,7 +65,7 @@ class CloseupViewerControl(ViewerControl):
         """Set where the run trains, before its first step."""
         self.target: Target | None = None
         self._chosen = False
-        self._asked: int | None = None
+        self._requested: int | None = None
         self._names: list[str] = []
         self._views: list[View] = []
         self._picking = False
@@ -88,7 +88,7 @@ class CloseupViewerControl(ViewerControl):
         )
         self.frames = Frames(
             self._run, self.store, self.worker, self.render, self._lock,
-            self._rerender, lambda words: say(self.panel.overlay, plain(words)),
+            self._rerender, lambda text: say(self.panel.overlay, escape(text)),
         )  # fmt: skip
         self.viser_server.on_client_connect(self._attach)
         self.worker.start()
@@ -133,17 +133,17 @@ class CloseupViewerControl(ViewerControl):
 
     def _failed(self, job: str, error: Exception) -> None:
         """An error belongs where the person looks; one that is not ours goes to the console too."""
-        words = str(error) if isinstance(error, CloseupError) else f"{job}: {type(error).__name__}: {error}"
-        new = self.panel.message.content != f"⚠ {plain(words)}"
-        self._say(f"⚠ {plain(words)}")
+        text = str(error) if isinstance(error, CloseupError) else f"{job}: {type(error).__name__}: {error}"
+        new = self.panel.message.content != f"⚠ {escape(text)}"
+        self._say(f"⚠ {escape(text)}")
         if new and not isinstance(error, CloseupError):
-            CONSOLE.log(f"viewer, {words}", markup=False)
+            CONSOLE.log(f"viewer, {text}", markup=False)
 
-    def _say(self, words: str) -> None:
-        say(self.panel.message, words)
+    def _say(self, text: str) -> None:
+        say(self.panel.message, text)
 
     def _client(self, client: viser.ClientHandle | None) -> viser.ClientHandle | None:
-        """Who did it; where a script did, whoever has been connected longest."""
+        """The client of an event; for events of a script the one that has been connected longest."""
         return client or next(iter(self.viser_server.get_clients().values()), None)
 
     def _viewport(self, client: viser.ClientHandle, long_side: int) -> View:
@@ -151,10 +151,10 @@ class CloseupViewerControl(ViewerControl):
         view = viewport_view(camera.wxyz, camera.position, camera.fov, camera.aspect, long_side)
         return view.to(self._run.device)
 
-    # ---- what is there to see
+    # ---- the scene and the texts
 
     def _refresh(self) -> None:
-        """Between jobs: draw what is new, say how the run gets on."""
+        """Between jobs: draw new cameras and update the texts."""
         if not self.viewer.ready or (self.viewer.trainer is not None and self.rounds is None):
             return
         if not self._views:
@@ -178,14 +178,14 @@ class CloseupViewerControl(ViewerControl):
         rounds, trainer = self.rounds, self.viewer.trainer
         if rounds is None:
             return
-        words = (progress(rounds), waits(rounds, trainer), why_no_rounds(self._run.settings.schedule, trainer))
-        say(self.panel.progress, "  \n".join(filter(None, words)))
-        if self._asked is not None and rounds.next_step >= rounds.schedule.round_start(self._asked + 1):
-            self._asked = None
+        lines = (progress(rounds), why_waiting(rounds, trainer), why_no_rounds(self._run.settings.schedule, trainer))
+        say(self.panel.progress, "  \n".join(filter(None, lines)))
+        if self._requested is not None and rounds.next_step >= rounds.schedule.round_start(self._requested + 1):
+            self._requested = None
             say(self.panel.wished, "")  # the round is over
 
     def _greet(self) -> None:
-        """Who has just come sees what the photographs see: viser's own first view lies somewhere in the scene."""
+        """Move a client that has just connected to `first_view`: viser's own first view lies somewhere in the scene."""
         for number, client in self.viser_server.get_clients().items():
             first = self._unmoved.pop(number, None)
             if first is not None and np.array_equal(client.camera.position, first):
@@ -199,7 +199,7 @@ class CloseupViewerControl(ViewerControl):
             target = Target.from_dict(saved[0]) if saved else None
         except CloseupError as error:
             self._chosen = True  # by nobody yet; but this one is not asked for again
-            say(self.panel.target, f"⚠ The run's target cannot be read: set one by a click. {plain(str(error))}")
+            say(self.panel.target, f"⚠ The run's target cannot be read: set one by a click. {escape(str(error))}")
             return
         if target is not None:
             self._set_target(target)
@@ -233,7 +233,7 @@ class CloseupViewerControl(ViewerControl):
 
     def _show_camera(self, mark: CameraMark, client: viser.ClientHandle) -> None:
         jump(client, mark.view, mark.distance)
-        note = f"**{plain(mark.title)}**  \n{plain(mark.note)}"
+        note = f"**{escape(mark.title)}**  \n{escape(mark.note)}"
         say(self.panel.camera, note)
         picture = mark.picture
         if picture is not None:
@@ -328,7 +328,7 @@ class CloseupViewerControl(ViewerControl):
             self.frames.load_base()
         except CloseupError as error:
             self.panel.model.value = REFINED
-            say(self.panel.overlay, f"⚠ {plain(str(error))}")
+            say(self.panel.overlay, f"⚠ {escape(str(error))}")
             return
         self.frames.model = shown
         self._rerender()
@@ -342,8 +342,8 @@ class CloseupViewerControl(ViewerControl):
     def run_round(self) -> None:
         target, rounds = self.target if self._chosen else None, self.rounds
         if rounds is not None:
-            self._asked = asked_round(rounds.schedule, rounds.next_step)
-        say(self.panel.wished, wish(self._run, rounds, self.viewer.trainer, self.store, target))
+            self._requested = requested_round(rounds.schedule, rounds.next_step)
+        say(self.panel.wished, request_round(self._run, rounds, self.viewer.trainer, self.store, target))
 
     def save_path(self, client: viser.ClientHandle | None) -> None:
         client, name = self._client(client), self.panel.path_name.value.strip()
@@ -361,4 +361,4 @@ class CloseupViewerControl(ViewerControl):
             saved = write_path(content, name, self.viewer.datapath, self.store.root.parent)
             say(self.panel.saved, saved.describe())
         except CloseupError as error:
-            say(self.panel.saved, f"⚠ {plain(str(error))}")
+            say(self.panel.saved, f"⚠ {escape(str(error))}")

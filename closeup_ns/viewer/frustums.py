@@ -25,7 +25,12 @@ COLORS: dict[CameraKind, tuple[int, int, int]] = {
 """The paper's (Fig. 2)."""
 _ANCHOR_LENGTH = 1.3
 """Anchors are drawn longer: most are photographs too, and one would hide the other."""
-WORDS: dict[CameraKind, str] = {"known": "known", "anchor": "anchor", "update": "to be updated", "frontier": "frontier"}
+LABELS: dict[CameraKind, str] = {
+    "known": "known",
+    "anchor": "anchor",
+    "update": "to be updated",
+    "frontier": "frontier",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +44,7 @@ class CameraMark:
     """0: belongs to the capture and not to a round."""
     view: View
     title: str
-    """In words, for the panel."""
+    """What the panel calls it."""
     distance: float
     """To the target, world units."""
     picture: Path | None = None
@@ -80,7 +85,7 @@ def round_marks(store: RoundStore, number: int) -> list[CameraMark]:
         for kind, views in groups:
             for position, view in enumerate(views):
                 name = f"t{index}_{kind}_{position:02d}"
-                title = f"{WORDS[kind]} {position}, {plan.zoom_total:.3g}x"
+                title = f"{LABELS[kind]} {position}, {plan.zoom_total:.3g}x"
                 mark = _mark(number, kind, name, view, plan, title)
                 marks.append(_refined(mark, store, name) if name in refined else replace(mark, note="not refined"))
     return marks

@@ -1,4 +1,4 @@
-"""The button that asks for the next round: what it says, and what it sets. The training loop does the work."""
+"""The button that requests the next round: its text and what it sets. The training loop plans and trains it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from closeup_ns.rounds.store.rounds import RoundStore
 
 
 def why_no_rounds(schedule: ScheduleConfig, trainer: Trainer | None) -> str | None:
-    """Why the next round cannot be asked for, in words; None where it can."""
+    """Why the next round cannot be asked for; None where it can."""
     if trainer is None:
         return "Only while training: go on with `ns-train ... --load-dir RUN/nerfstudio_models` and more rounds."
     if schedule.round_steps <= 0:
@@ -21,19 +21,21 @@ def why_no_rounds(schedule: ScheduleConfig, trainer: Trainer | None) -> str | No
     return None
 
 
-def wish(run: Run, rounds: Rounds | None, trainer: Trainer | None, store: RoundStore, target: Target | None) -> str:
-    """Ask for the next round, at ``target`` where a person chose one, and say what will become of it."""
+def request_round(
+    run: Run, rounds: Rounds | None, trainer: Trainer | None, store: RoundStore, target: Target | None
+) -> str:
+    """Request the next round, at ``target`` where a person chose one. Returns the text for the panel."""
     reason = why_no_rounds(run.settings.schedule, trainer)
     if reason is not None or rounds is None or trainer is None:
         return reason or "Training has not begun yet: try again in a moment."
-    words = [_when(rounds)]
+    lines = [_when(rounds)]
     if target is not None and store.load_targets() is None and not rounds.targets:
         x, y, z = (float(value) for value in target.point)
         run.settings.target.xyz, run.settings.target.pixel = ((x, y, z),), ()
     elif target is not None:
-        words.append("⚠ The rounds go on with the target they were begun with; another one needs a new run.")
+        lines.append("⚠ The rounds go on with the target they were begun with; another one needs a new run.")
     rounds.next_round.ask()
-    return "  \n".join(words)
+    return "  \n".join(lines)
 
 
 def _when(rounds: Rounds) -> str:
@@ -47,31 +49,31 @@ def _when(rounds: Rounds) -> str:
     return f"Asked for at step {step}: it starts when round {number} is over."
 
 
-def asked_round(schedule: ScheduleConfig, step: int) -> int:
+def requested_round(schedule: ScheduleConfig, step: int) -> int:
     """Which round it is that is asked for before ``step``."""
     if step < schedule.base_steps:
         return 1
     return (schedule.round_at(step) or schedule.rounds) + 1
 
 
-def waits(rounds: Rounds, trainer: Trainer | None) -> str | None:
-    """Why a round that was asked for does not start, in words; None where it does, or where nobody asked."""
+def why_waiting(rounds: Rounds, trainer: Trainer | None) -> str | None:
+    """Why a round that was asked for does not start; None where it does, or where nobody asked."""
     if rounds.next_round.wanted and trainer is not None and trainer.training_state == "paused":
         return "⚠ Training is paused: resume it."
     return None
 
 
 def progress(rounds: Rounds) -> str:
-    """How far the run is, in words."""
+    """How far the run is."""
     schedule, step = rounds.schedule, rounds.next_step
     if rounds.stage:  # read after the step: the training thread sets it before the last step of a round counts
         return f"**{rounds.stage}** ..."
-    asked = "Asked for the next round.  \n" if rounds.next_round.wanted else ""
+    requested = "Asked for the next round.  \n" if rounds.next_round.wanted else ""
     number = schedule.round_at(step)
     if number:
         done = step - schedule.round_start(number)
-        return f"{asked}Round {number} of {schedule.rounds}: step {done} of {schedule.round_steps}"
+        return f"{requested}Round {number} of {schedule.rounds}: step {done} of {schedule.round_steps}"
     if step >= schedule.base_steps:
-        return f"{asked}All {schedule.rounds} rounds are over."
+        return f"{requested}All {schedule.rounds} rounds are over."
     following = f", round 1 starts at step {next_round_step(schedule, step)}" if schedule.rounds else ""
-    return f"{asked}Base phase: step {step} of {schedule.base_steps}{following}"
+    return f"{requested}Base phase: step {step} of {schedule.base_steps}{following}"

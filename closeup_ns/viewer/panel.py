@@ -1,4 +1,4 @@
-"""The panel's elements. Knows viser, decides nothing: what a person does is handed to `Actions`."""
+"""The panel's elements; what a person does with them is handed to `Actions`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import viser
 from PIL import Image
 
 from closeup_ns.paths.options import Kind
-from closeup_ns.viewer.frustums import COLORS, WORDS, CameraKind
+from closeup_ns.viewer.frustums import COLORS, LABELS, CameraKind
 
 REFINED, BASE, BOTH = "refined", "base", "base | refined"
 PHOTOGRAPH, VIEWPORT = "the best photograph", "this viewport"
@@ -101,7 +101,7 @@ class Panel:
             self.kinds: dict[CameraKind, viser.GuiInputHandle[bool]] = {}
             for kind in COLORS:
                 hint = f"colour: rgb{COLORS[kind]}"
-                self.kinds[kind] = gui.add_checkbox(WORDS[kind], True, hint=hint)
+                self.kinds[kind] = gui.add_checkbox(LABELS[kind], True, hint=hint)
                 self.kinds[kind].on_update(lambda _: actions.filter_cameras())
             self.camera = self._text(gui, "")
 
@@ -116,7 +116,7 @@ class Panel:
             self.overlay = self._text(gui, "")
 
     def show_picking(self, picking: bool) -> None:
-        """Whether the next click in the scene sets the target. viser's buttons cannot change their words."""
+        """Whether the next click in the scene sets the target. viser's buttons cannot change their label."""
         self.pick.visible, self.cancel.visible = not picking, picking
 
     @staticmethod

@@ -15,8 +15,8 @@ from closeup_ns.paths.options import Kind, PathOptions
 from closeup_ns.paths.save import plan_path
 from closeup_ns.paths.start import choose_start
 from closeup_ns.planning.target import Target
+from closeup_ns.viewer.markdown import escape
 from closeup_ns.viewer.viewport import is_behind
-from closeup_ns.viewer.words import plain
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
@@ -29,7 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")
 
 @dataclass(frozen=True)
 class SavedPath:
-    """Where a path went, and what to know about it."""
+    """A saved path: its file, its zoom and its warnings."""
 
     file: Path
     zoom: float
@@ -38,10 +38,10 @@ class SavedPath:
     warnings: list[str] = field(default_factory=list)
 
     def describe(self) -> str:
-        """In words, as Markdown."""
+        """As Markdown."""
         where = "Render tab: Load Path" if self.listed else "the data folder cannot be written: it is in the run's"
-        warnings = (f"⚠ {plain(warning)}" for warning in self.warnings)
-        lines = [f"Saved {plain(str(self.file))} to {self.zoom:.1f}x ({where})", *warnings]
+        warnings = (f"⚠ {escape(warning)}" for warning in self.warnings)
+        lines = [f"Saved {escape(str(self.file))} to {self.zoom:.1f}x ({where})", *warnings]
         return "  \n".join(lines)
 
 

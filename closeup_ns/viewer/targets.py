@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from closeup_ns.errors import PlanningError
 from closeup_ns.planning.survey import ALPHA
 from closeup_ns.planning.target import WINDOW, Target, target_from_pixel
-from closeup_ns.viewer.words import plain
+from closeup_ns.viewer.markdown import escape
 from closeup_ns.views.rendered import Rendered, Renderer
 from closeup_ns.views.view import View
 
@@ -46,11 +46,11 @@ def target_from_click(
 
 
 def describe(target: Target) -> str:
-    """A target in words, as Markdown."""
+    """A target as Markdown."""
     place = ", ".join(f"{value:.3f}" for value in target.point.tolist())
     lines = [
         f"**Target** ({place})",
         f"{target.distance:.3g} from the photographs that see it, reliability {target.reliability:.0%}",
-        *(f"⚠ {plain(warning)}" for warning in target.warnings),
+        *(f"⚠ {escape(warning)}" for warning in target.warnings),
     ]
     return "  \n".join(lines)

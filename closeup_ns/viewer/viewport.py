@@ -93,7 +93,7 @@ def come_closer(position: Float[Tensor, "3"], target: Target, zoom: float) -> Fl
 def first_view(
     names: Sequence[str], views: Sequence[View], target: Target | None, render: Renderer
 ) -> tuple[View, float]:
-    """What a person sees at first, and how far ahead the camera orbits.
+    """The view of a client that has just connected, and how far ahead its camera orbits.
 
     The photograph that is aimed best at the target and sees it; before there is a target, the first photograph.
     """
@@ -114,7 +114,7 @@ def is_behind(view: View, point: Float[Tensor, "3"]) -> bool:
 
 
 def obstruction(view: View, rendered: Rendered, point: Float[Tensor, "3"]) -> str | None:
-    """What stands between the camera and ``point`` (world), in words; None where the way is free.
+    """What stands between the camera and ``point`` (world), as text; None where the way is free.
 
     A camera is taken to be inside something where much of its image is far nearer than the target.
     """

@@ -1,4 +1,4 @@
-"""One background thread for what takes longer than a frame. Callbacks of the viewer only hand it work."""
+"""One background thread for jobs that take longer than a frame. Callbacks of the viewer hand them over."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class Worker:
-    """Runs jobs one after another. A job replaces a waiting one of the same name: only the latest wish counts."""
+    """Runs jobs one after another. A job replaces a waiting one of the same name: only the latest one counts."""
 
     def __init__(
         self, failed: Callable[[str, Exception], None], idle: Callable[[], None], idle_seconds: float = 1.0

@@ -29,13 +29,13 @@ PLAIN = Method("plain", "plain splats", nerfstudio="closeup-gs", rounds=0)
 
 TRAINER = """
 import json, pathlib, sys, zipfile
-words = sys.argv[1:]
-after = lambda name: words[words.index(name) + 1]
-run = pathlib.Path(after("--output-dir")) / after("--experiment-name") / words[2] / after("--timestamp")
+arguments = sys.argv[1:]
+after = lambda name: arguments[arguments.index(name) + 1]
+run = pathlib.Path(after("--output-dir")) / after("--experiment-name") / arguments[2] / after("--timestamp")
 models = run / "nerfstudio_models"
 models.mkdir(parents=True, exist_ok=True)
 with open(CALLS, "a") as calls:
-    calls.write(json.dumps(words) + chr(10))
+    calls.write(json.dumps(arguments) + chr(10))
 with zipfile.ZipFile(models / "step-000000009.ckpt", "w") as checkpoint:
     checkpoint.writestr("data", "weights")
 AFTER_CHECKPOINT

@@ -62,7 +62,7 @@ def environment(result: ExperimentResult) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("experiments")
-def test_cells_that_fail_or_die_leave_the_others_be(tmp_path: Path) -> None:
+def test_experiments_that_fail_or_die_leave_the_others_be(tmp_path: Path) -> None:
     told: list[float] = []
     specs = [a_spec(seed=seed) for seed in (1, 0, 2, 4, 5)]
     results = {r.seed: r for r in LocalExecutor(2).run(specs, tmp_path / "out", lambda spec, share: told.append(share))}
@@ -77,7 +77,7 @@ def test_cells_that_fail_or_die_leave_the_others_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("experiments")
-def test_cells_share_the_cores_and_take_gpus_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_experiments_share_the_cores_and_take_gpus_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     specs = [a_spec(seed=seed) for seed in (5, 6, 7, 8)]
     results = list(LocalExecutor(2).run(specs, tmp_path / "a"))
@@ -102,7 +102,7 @@ def test_gpus_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.usefixtures("experiments")
-def test_an_interrupted_bench_ends_its_cells(tmp_path: Path) -> None:
+def test_an_interrupted_bench_ends_its_experiments(tmp_path: Path) -> None:
     """Closing the iterator is what a KeyboardInterrupt in the caller does."""
     results = LocalExecutor(2).run([a_spec(seed=0), a_spec(seed=3), a_spec(seed=6)], tmp_path)
     assert next(results).seed in (0, 6)
@@ -112,7 +112,7 @@ def test_an_interrupted_bench_ends_its_cells(tmp_path: Path) -> None:
     assert time.monotonic() - started < 60 and threading.active_count() < before
 
 
-def test_a_finished_cell_is_not_overwritten_by_a_failure(tmp_path: Path) -> None:
+def test_a_finished_experiment_is_not_overwritten_by_a_failure(tmp_path: Path) -> None:
     done = a_spec().result(tmp_path, "done")
     done.write()
     failure = record_failure(a_spec().result(tmp_path, "failed", "the scene cannot be prepared"))
@@ -129,12 +129,12 @@ def test_executors_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class StandInRay:
-    """As much of Ray as is used: a task runs when its result is asked for."""
+    """As much of Ray as is used: a task runs when its result is fetched."""
 
-    def __init__(self, gpus: float = 0.0, before: Callable[[list[Any]], None] = lambda words: None) -> None:
+    def __init__(self, gpus: float = 0.0, before: Callable[[list[Any]], None] = lambda arguments: None) -> None:
         self.gpus, self.before = gpus, before
         self.options: dict[str, Any] = {}
-        self.asked: dict[str, Any] = {}
+        self.options_given: dict[str, Any] = {}
         self.cancelled: list[object] = []
         self.open = False
 
@@ -149,17 +149,17 @@ class StandInRay:
     def cluster_resources(self) -> dict[str, float]:
         return {"CPU": 4.0, **({"GPU": self.gpus} if self.gpus else {})}
 
-    def remote(self, **asked: Any) -> Callable[[Any], Any]:
-        self.asked = asked
-        return lambda function: SimpleNamespace(remote=lambda *words: (function, *words))
+    def remote(self, **options_given: Any) -> Callable[[Any], Any]:
+        self.options_given = options_given
+        return lambda function: SimpleNamespace(remote=lambda *arguments: (function, *arguments))
 
     def wait(self, references: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
         return references[-1:], references[:-1]
 
     def get(self, reference: Any) -> Any:
-        function, *words = reference
-        self.before(words)
-        return function(*words)
+        function, *arguments = reference
+        self.before(arguments)
+        return function(*arguments)
 
     def cancel(self, reference: object, force: bool) -> None:
         self.cancelled.append(reference)
@@ -168,24 +168,26 @@ class StandInRay:
 Trainer = Callable[..., Callable[[], list[list[str]]]]
 
 
-def test_cells_run_in_the_shared_folder_with_a_gpu_each_where_there_are_some(tmp_path: Path, trainer: Trainer) -> None:
+def test_ray_tasks_run_in_the_shared_folder_with_a_gpu_each_where_there_are_some(
+    tmp_path: Path, trainer: Trainer
+) -> None:
     trainer()
     write_scene(tmp_path)
     ray = StandInRay()
     results = list(RayExecutor(ray, workers=2).run([a_spec(), a_spec(seed=1), given_folder(tmp_path)], tmp_path))
     assert [result.state for result in results] == ["done"] * 3
-    assert ray.asked["num_gpus"] == 0 and ray.options["num_cpus"] == 2 and not ray.open
+    assert ray.options_given["num_gpus"] == 0 and ray.options["num_cpus"] == 2 and not ray.open
     ray = StandInRay(2.0)
     list(RayExecutor(ray, "head:6379").run([a_spec()], tmp_path))
-    assert ray.asked["num_gpus"] == 1 and ray.options["address"] == "head:6379"
+    assert ray.options_given["num_gpus"] == 1 and ray.options["address"] == "head:6379"
 
 
-def test_a_task_that_dies_is_a_failed_cell(tmp_path: Path, trainer: Trainer) -> None:
+def test_a_task_that_dies_is_a_failed_experiment(tmp_path: Path, trainer: Trainer) -> None:
     trainer()
     write_scene(tmp_path)
 
-    def die(words: list[Any]) -> None:
-        if Experiment.from_json(words[0]).seed == 1:
+    def die(arguments: list[Any]) -> None:
+        if Experiment.from_json(arguments[0]).seed == 1:
             raise OSError("the worker died of its memory")
 
     results = {r.seed: r for r in RayExecutor(StandInRay(before=die)).run([a_spec(), a_spec(seed=1)], tmp_path)}

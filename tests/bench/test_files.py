@@ -14,7 +14,7 @@ from closeup_ns.bench.scenes.protocol import load_protocol, protocol_names
 from closeup_ns.errors import DataError
 from tests.bench.stand_in import a_spec
 
-ROUNDS = Method("rounds", nerfstudio="closeup-gs", needs=("see3d",), options=("--x", "1"))
+ROUNDS = Method("rounds", nerfstudio="closeup-gs", options=("--x", "1"))
 
 
 def test_every_packaged_protocol_loads_and_says_what_it_is() -> None:
@@ -72,9 +72,9 @@ BAD_PROTOCOLS: dict[str, tuple[str | bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_PROTOCOLS)
-def test_a_bad_protocol_is_an_error_with_file_place_and_remedy(tmp_path: Path, case: str) -> None:
-    content, message = BAD_PROTOCOLS[case]
+@pytest.mark.parametrize("fault", BAD_PROTOCOLS)
+def test_a_bad_protocol_is_an_error_with_file_place_and_remedy(tmp_path: Path, fault: str) -> None:
+    content, message = BAD_PROTOCOLS[fault]
     path = tmp_path / "mine.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message) as caught:
@@ -89,12 +89,12 @@ def test_an_unknown_protocol_lists_the_known_and_a_missing_file_is_named(tmp_pat
         load_protocol(str(tmp_path / "none.yaml"))
 
 
-def test_a_case_is_read_as_it_was_written(tmp_path: Path) -> None:
-    case = SceneRecord(
+def test_a_scene_is_read_as_it_was_written(tmp_path: Path) -> None:
+    record = SceneRecord(
         "zoom", "flower", "a.png:10:20", (1.0, 2.0, 3.0), scales=(2.0,), notes=["a note"], made_with={"s": 1}
     )
-    case.write(tmp_path)
-    assert read_scene(tmp_path) == PreparedScene(case, tmp_path)
+    record.write(tmp_path)
+    assert read_scene(tmp_path) == PreparedScene(record, tmp_path)
 
 
 BAD_CASES = {
@@ -108,14 +108,14 @@ BAD_CASES = {
 
 
 @pytest.mark.parametrize("content", BAD_CASES)
-def test_a_bad_case_is_an_error_with_file_place_and_remedy(tmp_path: Path, content: str) -> None:
+def test_a_bad_scene_is_an_error_with_file_place_and_remedy(tmp_path: Path, content: str) -> None:
     (tmp_path / "scene.json").write_text(content)
     with pytest.raises(DataError, match=BAD_CASES[content]) as caught:
         read_scene(tmp_path)
     assert "scene.json" in str(caught.value) and "the bench prepares it again" in str(caught.value)
 
 
-def test_damaged_cells_are_passed_over(tmp_path: Path) -> None:
+def test_damaged_experiments_are_passed_over(tmp_path: Path) -> None:
     good = a_spec().result(tmp_path, "done")
     good.write()
     content = json.loads((good.folder / "status.json").read_text())

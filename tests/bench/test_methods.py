@@ -17,7 +17,6 @@ from closeup_ns.bench.methods import (
     Method,
     load_methods,
     pick_methods,
-    require_parts,
     table_methods,
     table_names,
     train_options,
@@ -31,23 +30,23 @@ BUDGETS = st.builds(Budget, st.integers(1, 30000), st.integers(0, 4), st.integer
 
 @given(budget=BUDGETS, name=st.sampled_from(sorted(METHODS)), quick=st.booleans())
 def test_every_row_trains_for_as_many_steps(budget: Budget, name: str, quick: bool) -> None:
-    words = train_options(METHODS[name], budget, 0, quick, cuda=True)
+    arguments = train_options(METHODS[name], budget, 0, quick, cuda=True)
     if METHODS[name].ours:
         base, rounds, each = (
-            int(option(words, f"--pipeline.schedule.{part}")) for part in ("base-steps", "rounds", "round-steps")
+            int(option(arguments, f"--pipeline.schedule.{part}")) for part in ("base-steps", "rounds", "round-steps")
         )
         assert base + rounds * each == budget.base_steps + budget.rounds * budget.round_steps
-        assert "--max-num-iterations" not in words
+        assert "--max-num-iterations" not in arguments
     else:
-        assert int(option(words, "--max-num-iterations")) == budget.base_steps + budget.rounds * budget.round_steps
-        assert not [word for word in words if word.startswith("--pipeline")]
+        assert int(option(arguments, "--max-num-iterations")) == budget.base_steps + budget.rounds * budget.round_steps
+        assert not [word for word in arguments if word.startswith("--pipeline")]
 
 
 def test_one_round_goes_as_close_as_all_of_them() -> None:
-    words = train_options(METHODS["no-progressive"], Budget(100, 3, 10), 0, False, cuda=True)
-    assert option(words, "--pipeline.schedule.zoom") == "27"
-    assert option(words, "--pipeline.schedule.rounds") == "1"
-    assert option(words, "--pipeline.schedule.round-steps") == "30"
+    arguments = train_options(METHODS["no-progressive"], Budget(100, 3, 10), 0, False, cuda=True)
+    assert option(arguments, "--pipeline.schedule.zoom") == "27"
+    assert option(arguments, "--pipeline.schedule.rounds") == "1"
+    assert option(arguments, "--pipeline.schedule.round-steps") == "30"
 
 
 def test_a_resumed_training_of_nerfstudios_does_what_is_left() -> None:
@@ -59,19 +58,19 @@ def test_a_resumed_training_of_nerfstudios_does_what_is_left() -> None:
 
 
 def test_seeds_and_devices() -> None:
-    words = train_options(METHODS["nerfacto"], Budget(10, 0, 0), 5, False, cuda=False)
-    assert option(words, "--machine.seed") == "5" and "--pipeline.seed" not in words
-    assert option(words, "--machine.device-type") == "cpu" and option(words, "--mixed-precision") == "False"
-    words = train_options(METHODS["closeup-gs"], Budget(10, 0, 0), 5, False, cuda=False)
-    assert option(words, "--machine.seed") == option(words, "--pipeline.seed") == "5"
-    assert "--machine.device-type" not in words
+    arguments = train_options(METHODS["nerfacto"], Budget(10, 0, 0), 5, False, cuda=False)
+    assert option(arguments, "--machine.seed") == "5" and "--pipeline.seed" not in arguments
+    assert option(arguments, "--machine.device-type") == "cpu" and option(arguments, "--mixed-precision") == "False"
+    arguments = train_options(METHODS["closeup-gs"], Budget(10, 0, 0), 5, False, cuda=False)
+    assert option(arguments, "--machine.seed") == option(arguments, "--pipeline.seed") == "5"
+    assert "--machine.device-type" not in arguments
 
 
 def test_no_option_is_given_twice() -> None:
     for method in METHODS.values():
         for quick in (False, True):
-            words = [w for w in train_options(method, Budget(9, 3, 2), 0, quick, False) if w.startswith("--")]
-            assert len(words) == len(set(words)), method.name
+            arguments = [w for w in train_options(method, Budget(9, 3, 2), 0, quick, False) if w.startswith("--")]
+            assert len(arguments) == len(set(arguments)), method.name
 
 
 def test_ns_train_knows_every_option_and_value() -> None:
@@ -81,8 +80,8 @@ def test_ns_train_knows_every_option_and_value() -> None:
             if not method.ours:
                 continue
             config = configs()[method.trained_as(quick)]
-            words = train_options(method, Budget(9, 3, 2), 0, quick, False)
-            for name, value in zip(words[::2], words[1::2], strict=True):
+            arguments = train_options(method, Budget(9, 3, 2), 0, quick, False)
+            for name, value in zip(arguments[::2], arguments[1::2], strict=True):
                 _check(config, name, value)
 
 
@@ -110,7 +109,7 @@ def test_tables_name_rows_that_exist() -> None:
 @pytest.mark.parametrize("quick", [False, True])
 @pytest.mark.parametrize("table", table_names())
 def test_no_two_rows_of_a_table_are_one_and_none_trains_on_nothing(table: str, quick: bool) -> None:
-    """Every row's options are put into its method's config; rows differ in what comes out, and not in words only."""
+    """Every row's options are put into its method's config; rows differ in what comes out."""
     seen: dict[str, str] = {}
     for name in table_methods(table):
         method = METHODS[name]
@@ -156,20 +155,6 @@ def configs() -> dict[str, Any]:
 
     found = [value.config for value in vars(method_config).values() if hasattr(value, "config")]
     return {config.method_name: config for config in found}
-
-
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.needs])
-def test_a_row_whose_weights_are_missing_says_what_to_do(name: str, tmp_path: Path) -> None:
-    weights = ["--pipeline.refiner.see3d.weights", str(tmp_path), "--x", "1"]
-    with pytest.raises(CloseupError, match=r"needs .*: the (refiner|enhancer) .* cannot run here: .+"):
-        require_parts(METHODS[name], weights)
-
-
-def test_where_the_weights_are_can_be_told() -> None:
-    """As `bench --train-options` does; the row's own options, given once more, give way."""
-    with pytest.raises(CloseupError, match="nobody/nothing are not in the local"):
-        require_parts(METHODS["see3d-update"], ["--y", "2", "--pipeline.refiner.see3d.weights", "nobody/nothing"])
-    require_parts(METHODS["see3d-update"], ["--pipeline.refiner.kind", "reliable"])
 
 
 def test_rows_are_picked_by_name_from_ns_train_and_from_folders(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_far_photographs_are_trained_on_and_near_ones_looked_at(tmp_path: Path):
     assert "points3D_xyz" not in parser.get_dataparser_outputs("train").metadata
 
 
-def test_a_case_is_kept_until_its_settings_change(tmp_path: Path):
+def test_a_scene_is_kept_until_its_settings_change(tmp_path: Path):
     write(tmp_path / "data" / "wall")
     made = scene(kind="distance", _file=tmp_path / "p.yaml")
     prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")

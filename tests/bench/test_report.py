@@ -57,14 +57,14 @@ def test_everything_is_written_and_shown(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".*"))
 
 
-def test_the_same_cells_make_the_same_report(tmp_path: Path) -> None:
+def test_the_same_experiments_make_the_same_report(tmp_path: Path) -> None:
     experiments, _ = a_bench(tmp_path)
     first = {path: path.read_bytes() for path in write_report(tmp_path, experiments, "c")}
-    again = [experiments[1], experiments[0], experiments[2]]  # rows in the same order, seeds in another
-    assert {path: path.read_bytes() for path in write_report(tmp_path, again, "c")} == first
+    repeated = [experiments[1], experiments[0], experiments[2]]  # rows in the same order, seeds in another
+    assert {path: path.read_bytes() for path in write_report(tmp_path, repeated, "c")} == first
 
 
-def test_nothing_but_failures_is_a_report_and_no_cells_are_an_error(tmp_path: Path) -> None:
+def test_nothing_but_failures_is_a_report_and_no_experiments_are_an_error(tmp_path: Path) -> None:
     written = write_report(tmp_path, [made_up_result(tmp_path, "a", state="failed", error="broke")], "c")
     assert "failed: broke" in written[0].read_text()
     with pytest.raises(CloseupError, match="no experiments"):

@@ -73,14 +73,14 @@ def test_a_row_without_any_image_does_not_narrow_the_others_and_one_with_fewer_d
     assert after.lacking == {"half": ["flower"]}
 
 
-def test_unreadable_scores_are_a_problem_of_that_cell_alone(tmp_path: Path) -> None:
+def test_unreadable_scores_are_a_problem_of_that_experiment_alone(tmp_path: Path) -> None:
     gone = made_up_result(tmp_path, "gone")
     bad = made_up_result(tmp_path, "bad", {"x": (1.0, {"psnr": 1.0})})
     bad.scores.write_text("{")
     good = made_up_result(tmp_path, "good", {"x": (1.0, {"psnr": 1.0})})
     found = load_results([gone, bad, good])
     assert [result.scores is None for result in found] == [True, True, False]
-    assert "cannot read the scores" in found[0].problem and "cannot read the scores" in found[1].problem
+    assert "scores.json does not exist" in found[0].problem and "scores.json cannot be read" in found[1].problem
 
 
 def test_figures_made_in_two_ways_are_not_ranked(tmp_path: Path) -> None:

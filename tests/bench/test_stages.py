@@ -31,7 +31,7 @@ Trainer = Callable[..., Callable[[], list[list[str]]]]
 ROUNDS = Method("rounds", "with rounds", nerfstudio="closeup-gs", quick="closeup-gs-quick")
 
 
-def test_a_cell_from_start_to_end(tmp_path: Path, trainer: Trainer) -> None:
+def test_an_experiment_from_start_to_end(tmp_path: Path, trainer: Trainer) -> None:
     calls = trainer()
     write_scene(tmp_path)
     result = run_experiment(a_spec(seed=4), tmp_path)
@@ -87,7 +87,7 @@ def test_a_click_on_a_photograph_that_is_not_trained_on_is_an_error(tmp_path: Pa
     )
 
 
-def test_a_finished_cell_is_kept_until_something_that_matters_changes(tmp_path: Path, trainer: Trainer) -> None:
+def test_a_finished_experiment_is_kept_until_something_that_matters_changes(tmp_path: Path, trainer: Trainer) -> None:
     calls = trainer()
     write_scene(tmp_path)
     first = run_experiment(a_spec(), tmp_path)
@@ -160,7 +160,9 @@ def test_what_was_killed_after_training_is_not_trained_again(
     assert len(calls()) == 1 and len(seen) == 3  # the far view was rendered once
 
 
-def test_nan_in_a_render_is_a_failed_cell(tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_in_a_render_is_a_failed_experiment(
+    tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer()
     write_scene(tmp_path)
     nothing = torch.full((HEIGHT, WIDTH, 3), torch.nan)
@@ -179,16 +181,7 @@ def test_an_error_of_nobodys_intention_keeps_the_end_of_its_traceback(
     assert run_experiment(a_spec(), tmp_path).error.endswith("ZeroDivisionError: division by zero")
 
 
-def test_a_part_that_is_missing_is_the_reason(tmp_path: Path, trainer: Trainer) -> None:
-    trainer()
-    write_scene(tmp_path)
-    failed = run_experiment(
-        a_spec(replace(PLAIN, needs=("see3d",), options=("--pipeline.refiner.kind", "see3d"))), tmp_path
-    )
-    assert failed.state == "failed" and "needs see3d: the refiner see3d cannot run here" in failed.error
-
-
-def test_a_cell_that_another_process_is_at_is_left_alone(tmp_path: Path, trainer: Trainer) -> None:
+def test_an_experiment_that_another_process_is_at_is_left_alone(tmp_path: Path, trainer: Trainer) -> None:
     calls = trainer()
     write_scene(tmp_path)
     folder = a_spec().folder(tmp_path)
@@ -223,7 +216,7 @@ def test_a_row_with_a_budget_trains_as_long_as_the_other_row(
     ]
 
 
-def test_a_case_that_ns_eval_scores(tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scene_that_ns_eval_scores(tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = trainer()
     found = {"psnr": 25.0, "ssim": 0.8, "num_rays_per_sec": 3.0, "missing": {"dino": "no"}}
     found |= {"photo_psnr": 25.1, "photo_psnr_registered": 26.0, "close_reliable_psnr_3x": 1.0}
@@ -265,7 +258,7 @@ def test_half_a_folder_of_renders_fails_and_names_what_lacks(tmp_path: Path) -> 
     assert failed.state == "failed" and "lacks renders of 1 of 2 cameras: near" in failed.error
 
 
-def test_a_case_that_is_gone_is_a_failed_cell(tmp_path: Path, trainer: Trainer) -> None:
+def test_a_scene_that_is_gone_is_a_failed_experiment(tmp_path: Path, trainer: Trainer) -> None:
     trainer()
     shutil.rmtree(write_scene(tmp_path))
     assert "scene.json does not exist" in run_experiment(a_spec(), tmp_path).error

@@ -31,21 +31,21 @@ def complete(psnr: float) -> dict:
     return {"far": (1.0, far), "near": (3.0, both), "last": (9.0, {**both, "dino": psnr / 60})}
 
 
-def the_table(cells: list, wanted: list = PSNR, stages: tuple[str, ...] = ()) -> Table:
-    return build_table("t", "T", load_results(cells), wanted, "", stages)
+def the_table(made: list, wanted: list = PSNR, stages: tuple[str, ...] = ()) -> Table:
+    return build_table("t", "T", load_results(made), wanted, "", stages)
 
 
 def column(table: Table, index: int = 0) -> list[str]:
-    return table.cells.iloc[:, index].tolist()
+    return table.texts.iloc[:, index].tolist()
 
 
 def test_table_1_to_the_letter(tmp_path: Path) -> None:
-    cells = [
+    made = [
         made_up_result(tmp_path, "3dgs", complete(20.0), label="3DGS", note="on our rasteriser"),
         made_up_result(tmp_path, "ours", complete(22.0)),
         made_up_result(tmp_path, "nerf", label="NeRF | old", state="failed", error="...\nno memory"),
     ]
-    table = paper_tables(load_results(cells), ROWS, "Commit abc1234.")[0]
+    table = paper_tables(load_results(made), ROWS, "Commit abc1234.")[0]
     assert markdown(table) == (
         "**Table 1: close-ups, and far views apart.** Protocol demo, scene flower, seed 0. 100 training steps. "
         "Commit abc1234.\n\n"
@@ -62,11 +62,11 @@ def test_table_1_to_the_letter(tmp_path: Path) -> None:
 
 
 def test_latex_to_the_letter(tmp_path: Path) -> None:
-    cells = [
+    made = [
         made_up_result(tmp_path, "a_b", images(30, 20), note="50% & more"),
         made_up_result(tmp_path, "c", images(30, 21)),
     ]
-    table = build_table("t", "T_1", load_results(cells), [*PSNR, ("psnr", "far", "far views")], "bench")
+    table = build_table("t", "T_1", load_results(made), [*PSNR, ("psnr", "far", "far views")], "bench")
     assert latex(table, "demo_1") == (
         "% needs \\usepackage{booktabs}\n"
         "\\begin{table}[t]\n\\centering\n"
@@ -101,16 +101,16 @@ def test_tables_are_those_that_the_rows_make(tmp_path: Path, methods: list[str],
     results = in_order(load_results([made_up_result(tmp_path, method, near) for method in methods]))
     tables = paper_tables(results, ROWS, "")
     assert [table.name for table in tables] == expected
-    assert tables[-1].cells.index.tolist() == [*methods, "images"]
+    assert tables[-1].texts.index.tolist() == [*methods, "images"]
 
 
 def test_table_2_is_the_last_scale_and_overall(tmp_path: Path) -> None:
-    cells = [made_up_result(tmp_path, "3dgs", complete(30.0)), made_up_result(tmp_path, "ours", complete(24.0))]
-    table = next(t for t in paper_tables(load_results(cells), ROWS, "") if t.name == "table-2")
+    made = [made_up_result(tmp_path, "3dgs", complete(30.0)), made_up_result(tmp_path, "ours", complete(24.0))]
+    table = next(t for t in paper_tables(load_results(made), ROWS, "") if t.name == "table-2")
     groups = ("last round (9x closer)", "overall")
-    assert table.cells.columns.tolist() == [(group, name) for group in groups for name in ("DINO ↑", "MetaIQA ↑")]
-    assert table.cells.iloc[0].tolist() == ["0.500", "0.600", "0.750", "0.600"]
-    assert table.cells.iloc[1].tolist() == ["0.400", "0.480", "0.600", "0.480"]
+    assert table.texts.columns.tolist() == [(group, name) for group in groups for name in ("DINO ↑", "MetaIQA ↑")]
+    assert table.texts.iloc[0].tolist() == ["0.500", "0.600", "0.750", "0.600"]
+    assert table.texts.iloc[1].tolist() == ["0.400", "0.480", "0.600", "0.480"]
     assert table.best.tolist() == [[True] * 4, [False] * 4, [False] * 4]
 
 
@@ -118,75 +118,78 @@ def test_a_metric_that_no_row_has_is_left_out_with_its_reason(tmp_path: Path) ->
     missing = {"dino": "no weights: put them into dino.pth"}
     wanted = [*PSNR, ("dino", CLOSE, ""), ("metaiqa", CLOSE, "")]
     table = the_table([made_up_result(tmp_path, "a", images(30, 20), missing=missing)], wanted)
-    assert table.cells.columns.tolist() == [("close-ups", "PSNR ↑")] and not table.best.any()
+    assert table.texts.columns.tolist() == [("close-ups", "PSNR ↑")] and not table.best.any()
     reasons = ["DINO is missing: no weights: put them into dino.pth", "MetaIQA is missing: it was not computed"]
     assert table.footnotes == reasons
 
 
 def test_a_metric_that_one_row_lacks_is_a_dash_with_a_footnote(tmp_path: Path) -> None:
     """As a method of nerfstudio's own lacks ns-eval's keys of ours."""
-    cells = [
+    made = [
         made_up_result(tmp_path, "a", {"x": (3.0, {"psnr": 20.0, "lpips_vgg": 0.2})}),
         made_up_result(tmp_path, "b", images(9, 21), missing={"lpips_vgg": "no VGG here"}),
         made_up_result(tmp_path, "c", images(9)),
     ]
-    table = the_table(cells, [("lpips_vgg", CLOSE, "")])
+    table = the_table(made, [("lpips_vgg", CLOSE, "")])
     assert column(table) == ["0.200", "- [1]", "-", "1"] and not table.best.any()
     assert table.footnotes == ["LPIPS (VGG) is missing: no VGG here"]
 
 
 def test_columns_over_fewer_images_say_so(tmp_path: Path) -> None:
-    cells = [
+    made = [
         made_up_result(tmp_path, "a", images(30, 20, 10)),
         made_up_result(tmp_path, "a", images(30, 40, 50), "trex"),
         made_up_result(tmp_path, "b", images(30, 25)),
         made_up_result(tmp_path, "b", state="failed", error="broke", scene="trex"),
     ]
-    table = the_table(cells)
-    assert table.cells.columns.tolist() == [("close-ups", "PSNR ↑ [1]")]
+    table = the_table(made)
+    assert table.texts.columns.tolist() == [("close-ups", "PSNR ↑ [1]")]
     assert column(table) == ["20.00", "25.00", "1 of 4"] and table.best[:, 0].tolist() == [False, True, False]
     assert table.footnotes == [
         "over the 1 of 4 images that every row has: b lacks some (flower, trex)",
         "b, scene trex, seed 0, failed: broke",
     ]
-    assert table.cells.index.tolist() == ["a", "b [2]", "images"]
+    assert table.texts.index.tolist() == ["a", "b [2]", "images"]
 
 
 def test_rows_without_a_common_image_are_shown_marked_and_not_ranked(tmp_path: Path) -> None:
-    cells = [made_up_result(tmp_path, "a", images(30, 20)), made_up_result(tmp_path, "b", images(30, 25), "trex")]
-    table = the_table(cells)
+    made = [made_up_result(tmp_path, "a", images(30, 20)), made_up_result(tmp_path, "b", images(30, 25), "trex")]
+    table = the_table(made)
     assert column(table) == ["20.00", "25.00", "-"] and not table.best.any()
     assert "no image in common" in table.footnotes[0]
 
 
 def test_seeds_have_a_spread_and_ties_share_the_bold(tmp_path: Path) -> None:
-    cells = [made_up_result(tmp_path, "a", images(30, v), seed=s) for s, v in enumerate((20.0, 22.0, 24.0))]
-    cells += [made_up_result(tmp_path, "b", images(30, 22.001)), made_up_result(tmp_path, "c", images(30, 21.99))]
-    table = the_table(cells)
+    made = [made_up_result(tmp_path, "a", images(30, v), seed=s) for s, v in enumerate((20.0, 22.0, 24.0))]
+    made += [made_up_result(tmp_path, "b", images(30, 22.001)), made_up_result(tmp_path, "c", images(30, 21.99))]
+    table = the_table(made)
     assert column(table) == ["22.00 ± 2.00", "22.00", "21.99", "1"]
     assert table.best[:, 0].tolist() == [True, True, False, False]
-    assert table.cells[("", "seeds")].tolist() == ["3", "1", "1", ""]
+    assert table.texts[("", "seeds")].tolist() == ["3", "1", "1", ""]
     assert "then over seeds 0, 1, 2 (± their standard deviation)" in table.caption
 
 
 def test_steps_that_differ_have_a_column_and_cpu_time_where_a_row_is_given_it(tmp_path: Path) -> None:
-    cells = [
+    made = [
         made_up_result(tmp_path, "closeup-gs", images(30, 20), seconds={"cpu": 60.0, "refine": 10}),
         made_up_result(tmp_path, "closeup-gs", images(30, 20), "trex", seconds={"cpu": 70.0, "refine": 15}),
         made_up_result(tmp_path, "plain-2x", images(30, 21), steps=50, seconds={"cpu": 66.0}),
         made_up_result(tmp_path, "given", images(30, 21), steps=0),
     ]
-    table = the_table(cells, stages=("refine",))
-    assert table.cells[("", "steps")].tolist() == ["100", "50", "none", ""]
-    assert table.cells[("", "training, CPU s")].tolist() == ["65.0", "66.0", "-", ""]
-    assert table.cells[("", "refine, s")].tolist() == ["12.5", "-", "-", ""]
+    table = the_table(made, stages=("refine",))
+    assert table.texts[("", "steps")].tolist() == ["100", "50", "none", ""]
+    assert table.texts[("", "training, CPU s")].tolist() == ["65.0", "66.0", "-", ""]
+    assert table.texts[("", "refine, s")].tolist() == ["12.5", "-", "-", ""]
     assert "training steps" not in table.caption
 
 
 @pytest.mark.parametrize("state", ["running", "waiting", "failed"])
-def test_cells_that_are_not_done_say_so(tmp_path: Path, state: str) -> None:
-    cells = [made_up_result(tmp_path, "a", images(30, 20)), made_up_result(tmp_path, "b", state=state, error="no")]  # type: ignore[arg-type]
-    table = the_table(cells)
+def test_experiments_that_are_not_done_say_so(tmp_path: Path, state: str) -> None:
+    made = [
+        made_up_result(tmp_path, "a", images(30, 20)),
+        made_up_result(tmp_path, "b", state=state, error="no"),
+    ]  # type: ignore[arg-type]
+    table = the_table(made)
     assert column(table) == ["20.00", state, "1"]
     assert table.footnotes == [f"b, scene flower, seed 0, {'failed: no' if state == 'failed' else 'is not finished'}"]
 
@@ -195,24 +198,24 @@ def test_every_scale_has_columns_unless_there_are_too_many(tmp_path: Path) -> No
     few = [made_up_result(tmp_path, "a", complete(20.0)), made_up_result(tmp_path, "b", complete(21.0))]
     tables = scale_tables(load_results(few), "")
     assert [table.name for table in tables] == ["scales", "scales-lpips-vgg-dino", "scales-metaiqa"]
-    assert tables[0].cells.columns.tolist() == [(g, n) for g in ("far", "3x", "9x") for n in ("PSNR ↑", "SSIM ↑")]
+    assert tables[0].texts.columns.tolist() == [(g, n) for g in ("far", "3x", "9x") for n in ("PSNR ↑", "SSIM ↑")]
     many = {f"i{n}": (1 + n / 2, {"psnr": float(n)}) for n in range(6)}
     (table,) = scale_tables(load_results([made_up_result(tmp_path, "m", many)]), "")
-    assert [group for group, _ in table.cells.columns] == ["far", "close-ups"]
-    assert table.cells.iloc[-1].tolist() == ["1", "5"]
+    assert [group for group, _ in table.texts.columns] == ["far", "close-ups"]
+    assert table.texts.iloc[-1].tolist() == ["1", "5"]
 
 
 def test_whatever_a_label_or_an_error_says_the_tables_hold(tmp_path: Path) -> None:
     nasty = "a\\b {c} $d$ #e_f^g ~h & 100% [i] *j* <k> --l\nm | n"
-    cells = [
+    made = [
         made_up_result(tmp_path, "x", complete(20.0), label=nasty, note=nasty),
         made_up_result(tmp_path, "y", state="failed", scene="s_1", error=nasty),
     ]
-    for table in (*paper_tables(load_results(cells), ROWS, nasty), the_table(cells[1:])):
+    for table in (*paper_tables(load_results(made), ROWS, nasty), the_table(made[1:])):
         check_latex(latex(table, nasty), table)
         lines = [line for line in markdown(table).splitlines() if line.startswith("|")]
-        assert len(lines) == 2 + len(table.cells)
-        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {table.cells.shape[1] + 2}
+        assert len(lines) == 2 + len(table.texts)
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {table.texts.shape[1] + 2}
 
 
 def test_special_characters() -> None:
@@ -228,4 +231,4 @@ def check_latex(text: str, table: Table) -> None:
     body = re.search(r"toprule(.*)\\bottomrule", bare, re.DOTALL)[1]  # type: ignore[index]
     for line in body.replace(r"\midrule", "").split("\\\\")[:-1]:
         spans = sum(int(span) - 1 for span in re.findall(r"multicolumn{(\d+)}", line))
-        assert line.count("&") + spans == table.cells.shape[1], line
+        assert line.count("&") + spans == table.texts.shape[1], line

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import _candidates
-from benchmarks._candidates import Other, OurKernels, TorchLoop, known_without_cpu, resolve, usable
-from benchmarks._measure import cpu_times, measure, measure_apart
-from benchmarks._scene import Case, surface_scene
-from benchmarks.raster import chosen_candidates
+from benchmarks._candidates import Other, OurKernels, TorchLoop, resolve, usable
+from benchmarks._measure import Timing, cpu_times, measure, measure_apart
+from benchmarks._scene import RenderSize, surface_scene
+from benchmarks.raster import chosen_candidates, ratios, row
 from closeup_ns.rendering.build import runnable_variants
 
 SEAM = "closeup_ns.rendering.rasterize:rasterization"
@@ -55,26 +54,36 @@ def test_a_name_without_a_function_is_refused() -> None:
         resolve("math:")
 
 
-def test_what_is_known_is_said_in_one_line() -> None:
-    assert known_without_cpu(lambda name: None) == "not installed: gsplat, taichi_splatting, opensplat"
-    line = known_without_cpu(lambda name: name if name == "gsplat" else None)
-    assert line.startswith("gsplat is installed, but its kernels are CUDA alone")
-
-
-def test_the_command_line_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_candidates, "KNOWN", {"no_such_module": "a reason"})
-    kept, reasons = chosen_candidates("best", [])
-    assert [candidate.name for candidate in kept if "2DGS" not in candidate.name] == [
-        f"ours, {runnable_variants()[0]}",
-        "PyTorch loop",
-    ]
-    assert "no other CPU rasteriser to compare with (not installed: no_such_module)" in reasons[-1]
+def test_the_command_line_chooses() -> None:
     kept, reasons = chosen_candidates("best", [SEAM])
-    assert kept[-1].name == SEAM and not any("no other CPU rasteriser" in reason for reason in reasons)
+    names = [f"ours, {runnable_variants()[0]}", "ours, 2DGS", "PyTorch loop", SEAM]
+    assert [candidate.name for candidate in kept] == names and reasons == []
+
+
+def test_ratios_are_told_beside_their_aims() -> None:
+    ours, loop, size = OurKernels("avx2"), TorchLoop(), RenderSize(100_000, 512)
+    timings = {(ours.name, size): Timing(10, 20, 30, 25, 64), (loop.name, size): Timing(900, 1900, 2000, 2000, 640)}
+    told = "100,000 at 512x512: PyTorch loop takes 90.0 times ours forward, 95.0 both ways; aim 80"
+    assert ratios(timings, [ours, loop]) == [told]
+    assert row(ours.name, size, timings[ours.name, size]) == (
+        "| 100,000 at 512x512 | ours, avx2 | 10.0 | 20.0 | 30.0 | 64 MB |"
+    )
+
+
+@pytest.mark.parametrize("text, size", [("20000x256", (20_000, 256)), ("20kx64", (20_000, 64)),
+                                        ("1Mx1024", (1_000_000, 1024)), ("0x0", (0, 0))])  # fmt: skip
+def test_sizes_are_read(text: str, size: tuple[int, int]) -> None:
+    assert RenderSize.parse(text) == RenderSize(*size)
+
+
+@pytest.mark.parametrize("text", ["20000", "x256", "20kx", "axb", "20k256", "-1x5"])
+def test_what_is_no_size_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match="is no size"):
+        RenderSize.parse(text)
 
 
 def test_a_case_is_timed_in_all_its_parts() -> None:
-    timing = measure(OurKernels(runnable_variants()[0]), Case(40, 16))
+    timing = measure(OurKernels(runnable_variants()[0]), RenderSize(40, 16))
     assert min(timing.forward, timing.forward_backward, timing.step, timing.best_step) > 0
     assert timing.best_step <= timing.step and timing.memory_mb >= 0
 
@@ -87,7 +96,7 @@ def test_repeats_and_warm_up_are_as_many_as_asked_for() -> None:
 
 @pytest.mark.slow
 def test_a_case_that_fails_says_why_and_ends_nothing() -> None:
-    timing = measure_apart(Other("os:abort"), Case(10, 16), threads=1)
+    timing = measure_apart(Other("os:abort"), RenderSize(10, 16), threads=1)
     assert isinstance(timing, str) and "TypeError" in timing
-    timing = measure_apart(Other(f"{__name__}:ends_the_process"), Case(10, 16), threads=1)
+    timing = measure_apart(Other(f"{__name__}:ends_the_process"), RenderSize(10, 16), threads=1)
     assert isinstance(timing, str) and "exit code 3" in timing

@@ -82,7 +82,7 @@ def test_scenes_times_methods_times_seeds(protocol: Path, recorder: Recorder, tm
     assert all(spec.quick for spec in recorder.specs)
 
 
-def test_options_reach_every_cell(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
+def test_options_reach_every_experiment(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
     Bench(
         str(protocol), ("base",), scenes=("other",), output=tmp_path, quick=False, base_steps=70, rounds=3,
         round_steps=9, train_options={"pipeline.planner.anchors": "2", "x.y": "0.1 0.3"},
@@ -117,7 +117,7 @@ def test_folders_of_renders_are_rows_once(protocol: Path, recorder: Recorder, tm
     assert again.main()[0].state == "done" and len(recorder.specs) == 1  # kept
 
 
-def test_a_scene_that_cannot_be_prepared_fails_its_cells_only(
+def test_a_scene_that_cannot_be_prepared_fails_its_experiments_only(
     recorder: Recorder, protocol: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     protocol.write_text(PROTOCOL.replace("name: other", "name: broken"))
@@ -130,14 +130,14 @@ def test_a_scene_that_cannot_be_prepared_fails_its_cells_only(
     assert "half of the photographs are missing" in capsys.readouterr().out
 
 
-def test_every_cell_failing_is_an_error(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
+def test_every_experiment_failing_is_an_error(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
     recorder.fail = ("plain", "base")
     assert len(Bench(str(protocol), ("plain", "base", "3dgs"), scenes=("small",), output=tmp_path).main()) == 3
     with pytest.raises(CloseupError, match="(?s)all 2 experiments failed; the first: no memory"):
         Bench(str(protocol), ("plain", "base"), scenes=("small",), output=tmp_path).main()
 
 
-def test_sigterm_lets_the_executor_end_its_cells(
+def test_sigterm_lets_the_executor_end_its_experiments(
     protocol: Path, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended, before = [], signal.getsignal(signal.SIGTERM)

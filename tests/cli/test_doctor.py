@@ -13,6 +13,7 @@ import pytest
 
 from closeup_ns.cli import doctor
 from closeup_ns.cli.doctor import Check
+from closeup_ns.metrics.no_reference import INSTALL
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_what_is_absent_comes_with_its_command(check) -> None:
 
 def test_pyiqas_command_works_beside_nerfstudios_pins() -> None:
     """Pip refuses pyiqa next to nerfstudio's timm==0.6.7, so neither may be resolved."""
-    assert "--no-deps 'pyiqa" in doctor.PYIQA_COMMAND and "'timm" in doctor.PYIQA_COMMAND.split("--no-deps")[1]
+    assert "--no-deps 'pyiqa" in INSTALL and "'timm" in INSTALL.split("--no-deps")[1]
     extra = [line for line in doctor.metadata.requires("closeup-ns") or [] if "metrics" in line]
     assert not any(line.startswith(("pyiqa", "timm")) for line in extra)
 

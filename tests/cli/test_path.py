@@ -50,9 +50,9 @@ def test_a_long_side_below_zero_is_no_size(tmp_path: Path) -> None:
 def test_the_command_to_render_with_can_be_pasted() -> None:
     """Whatever the folders are called."""
     config, path = Path("my run/config.yml"), Path("a 'dive' $HOME.json")
-    words = shlex.split(render_command(config, path))
-    assert words[:2] == ["ns-render", "camera-path"]
-    assert dict(zip(words[2::2], words[3::2])) == {
+    arguments = shlex.split(render_command(config, path))
+    assert arguments[:2] == ["ns-render", "camera-path"]
+    assert dict(zip(arguments[2::2], arguments[3::2])) == {
         "--load-config": str(config), "--camera-path-filename": str(path), "--output-path": "a 'dive' $HOME.mp4",
     }  # fmt: skip
     assert "'" not in render_command(Path("run/config.yml"), Path("dive.json"))

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import tyro
 
-from closeup_ns.cli.refine import RefineAgain, print_views
+from closeup_ns.cli.refine import RefineStored, print_views
 from closeup_ns.errors import CloseupError
 from closeup_ns.refine.refiner import RefinerConfig
 
 
-def configured(*words: str) -> RefinerConfig:
-    return tyro.cli(RefineAgain, args=["--load-config", "RUN", *words]).configuration()
+def configured(*arguments: str) -> RefinerConfig:
+    return tyro.cli(RefineStored, args=["--load-config", "RUN", *arguments]).configuration()
 
 
 def test_short_options_are_laid_over_those_of_ns_train() -> None:

@@ -74,8 +74,18 @@ def test_the_toolkit_is_a_folder_with_compiler_and_headers(tmp_path: Path, monke
 
 
 def test_a_dry_run_goes_all_the_way_and_exits_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--dry-run", "--output", str(tmp_path), "--parity-size", "200x32", "--stages", "build", "parity", "time"]
-    code = gpu_check.main(words)
+    arguments = [
+        "--dry-run",
+        "--output",
+        str(tmp_path),
+        "--parity-size",
+        "200x32",
+        "--stages",
+        "build",
+        "parity",
+        "time",
+    ]
+    code = gpu_check.main(arguments)
     report = json.loads((tmp_path / "gpu_check.json").read_text())
     wrong = {row["name"]: row["reason"] for row in report["rows"] if row["status"] in ("failed", "skipped")}
     assert wrong == {} and code == 0

@@ -49,11 +49,11 @@ def test_both_devices_must_come_to_the_same_psnr(
 
 
 def test_the_command_line_is_that_of_a_user(tmp_path: Path) -> None:
-    words = TrainingPlan(tmp_path, "cuda", 400, 100, tiny=False).command("closeup-gs-2dgs")
-    assert words[3] == "closeup-gs-2dgs"
-    assert words[words.index("--machine.device-type") + 1] == "cuda"
-    assert words[words.index("--pipeline.schedule.base-steps") + 1] == "400"
-    assert not any("planner" in word for word in words)
+    arguments = TrainingPlan(tmp_path, "cuda", 400, 100, tiny=False).command("closeup-gs-2dgs")
+    assert arguments[3] == "closeup-gs-2dgs"
+    assert arguments[arguments.index("--machine.device-type") + 1] == "cuda"
+    assert arguments[arguments.index("--pipeline.schedule.base-steps") + 1] == "400"
+    assert not any("planner" in word for word in arguments)
 
 
 def test_the_time_of_a_step_is_read_from_nerfstudios_table(tmp_path: Path) -> None:

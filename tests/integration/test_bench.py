@@ -40,7 +40,7 @@ def test_two_methods_and_one_that_cannot_run(tmp_path: Path) -> None:
     assert {name: experiment.state for name, experiment in experiments.items()} == {
         "plain": "done", "closeup-gs": "done", "see3d-update": "failed"
     }, ended.output  # fmt: skip
-    assert "needs see3d: the refiner see3d cannot run here" in experiments["see3d-update"].error
+    assert "the refiner see3d cannot run here" in experiments["see3d-update"].error
     for name in ("plain", "closeup-gs"):
         scores = json.loads(experiments[name].scores.read_text())
         assert scores["means"]["far"]["psnr"] > 8 and set(scores["means"]) == {"far", "3x", "9x", "27x", "close"}

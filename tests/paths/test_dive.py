@@ -39,8 +39,8 @@ def test_path_starts_at_the_start_view_and_ends_on_the_target_at_the_zoom() -> N
     assert dive.zoom == pytest.approx(27.0)
     assert (away.diff() < 0).all()
     last = dive.views[-1]
-    sight = (TARGET - last.position) / away[-1]
-    torch.testing.assert_close(last.forward, sight, atol=1e-9, rtol=0)
+    gaze = (TARGET - last.position) / away[-1]
+    torch.testing.assert_close(last.forward, gaze, atol=1e-9, rtol=0)
 
 
 def test_log_distance_follows_the_ease_exactly() -> None:

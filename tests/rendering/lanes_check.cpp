@@ -1,6 +1,6 @@
 // Every operation of lanes.h against a plain loop over its sixteen floats. Prints the implementation's name; on a mismatch
 // also the operation, the operands and both results, and then ends with 1. test_lanes.py compiles it for each of them.
-#include "lanes.h"
+#include "lanes/lanes.h"
 
 #include <cstdio>
 #include <limits>

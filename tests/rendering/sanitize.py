@@ -28,7 +28,7 @@ FLAGS = (
     "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all",
 )  # fmt: skip
 DEFAULT_VARIANTS = ("avx2", "neon")
-"""One instruction set in CI, for the compiler's time: AVX-512 and SSE2 differ from it in their lanes_*.h alone."""
+"""One instruction set in CI, for the compiler's time: AVX-512 and SSE2 differ from it in their csrc/lanes/*.h alone."""
 
 
 def load_build() -> ModuleType:
@@ -44,13 +44,13 @@ def load_build() -> ModuleType:
 def compile_driver(build: ModuleType, variant: str, folder: Path, jobs: int) -> Path:
     """The driver for an instruction set; CalledProcessError where a source does not compile."""
     flags = [*shlex.split(build.compiler()), *FLAGS, *build.VARIANT_FLAGS[variant], f"-I{build.SOURCES}"]
-    sources = [*build.SOURCES.glob("*.cpp"), *HERE.glob("sanitize_driver*.cpp")]
+    sources = [*build.SOURCES.rglob("*.cpp"), *HERE.glob("sanitize_driver*.cpp")]
     sources.sort(
         key=lambda path: path.stat().st_size, reverse=True
     )  # the long ones first, so that none comes last alone
 
     def compile_one(source: Path) -> str:
-        target = folder / f"{variant}_{source.stem}.o"
+        target = folder / f"{variant}_{source.parent.name}_{source.stem}.o"
         subprocess.run([*flags, "-c", str(source), "-o", str(target)], check=True)
         return str(target)
 

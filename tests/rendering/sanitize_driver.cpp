@@ -95,8 +95,8 @@ void render(const Scene& s, int threads) {
     const Gaussians g = make_gaussians(random, s);
     Projected p(n);
     check(closeup_project_forward(n, g.camera.data(), g.means.data(), g.quats.data(), g.scales.data(), g.opacities.data(),
-                                  p.means2d.data(), p.covariances.data(), p.whitening.data(), p.conics.data(), p.depths.data(),
-                                  p.opacities.data(), p.radii.data(), threads));
+                                  p.means2d.data(), p.covariances.data(), p.depths.data(), p.opacities.data(), p.radii.data(),
+                                  p.whitening.data(), p.conics.data(), threads));
     written({&p.means2d, &p.covariances, &p.whitening, &p.conics, &p.depths, &p.opacities});
     project_backward(random, s, g, p, threads);
     shade(random, s, g, p, threads);

@@ -15,7 +15,7 @@ const char* closeup_lanes();
 void* closeup_workspace_take();
 void closeup_workspace_return(void* workspace);
 int closeup_project_forward(int64_t, const float*, const float*, const float*, const float*, const float*, float*, float*, float*,
-                            float*, float*, float*, int32_t*, int);
+                            float*, int32_t*, float*, float*, int);
 int closeup_project_backward(int64_t, const float*, const float*, const float*, const float*, const float*, const int32_t*,
                              const float*, const float*, const float*, const float*, float*, float*, float*, float*, float*, int);
 int closeup_shade_forward(int64_t, int, int, const float*, const float*, const int32_t*, const float*, float*, int);

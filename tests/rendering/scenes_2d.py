@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from closeup_ns.rendering.request_2d import SurfelImages, SurfelRequest
+from closeup_ns.rendering.request import SurfelImages, SurfelRequest
 
 from .scenes import make_request
 

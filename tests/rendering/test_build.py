@@ -45,17 +45,6 @@ def test_name_follows_sources_and_instruction_set(tiny_sources: Path) -> None:
 
 
 @needs_compiler
-def test_flags_of_the_environment_make_another_library(tiny_sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tiny_sources / "one.cpp").write_text(
-        'extern "C" __attribute__((visibility("default"))) int answer() { return ANSWER; }\n'
-    )
-    plain = build.library_name("generic")
-    monkeypatch.setenv("CLOSEUP_EXTRA_CXXFLAGS", "-DANSWER=43 '-DUNUSED=two words'")
-    path = build.find_or_compile("generic")
-    assert path.name != plain and ctypes.CDLL(str(path)).answer() == 43
-
-
-@needs_compiler
 def test_compiled_once_then_found(tiny_sources: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = build.find_or_compile("generic")
     assert path.parent == build.cache_folder() and len(capsys.readouterr().err.splitlines()) == 1

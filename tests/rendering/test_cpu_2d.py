@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from closeup_ns.rendering.backend import kernels_available
-from closeup_ns.rendering.build import runnable_variants
 from closeup_ns.rendering.cpu.surfels import rasterize_cpu_2d
-from closeup_ns.rendering.kernels import Kernels, load_kernels
+from closeup_ns.rendering.kernels import Kernels
 from closeup_ns.rendering.reference.surfels import rasterize_reference_2d
-from closeup_ns.rendering.request_2d import SurfelImages, SurfelRequest
+from closeup_ns.rendering.request import SurfelImages, SurfelRequest
 
 from .scenes_2d import OUTPUTS, in_dtype, make_surfel_request, one_disc, quaternion, random_loss
 
@@ -172,52 +171,6 @@ def test_each_image_may_be_the_only_one_that_is_used(used: str, generator: torch
         assert error < 3e-4, f"{name}: relative error {error:.1e}"
 
 
-def test_thread_count_changes_no_bit(generator: torch.Generator) -> None:
-    request = make_surfel_request(3000, generator, cameras=2, width=150, height=110)
-    before, outcomes = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3, 1):
-            torch.set_num_threads(threads)
-            outcomes.append(ours(request))
-    finally:
-        torch.set_num_threads(before)
-    for other in outcomes[1:]:
-        for name, value in other.items():
-            assert torch.equal(value, outcomes[0][name]), name
-
-
-@pytest.mark.parametrize("variant", runnable_variants())
-def test_every_instruction_set_agrees(variant: str, generator: torch.Generator) -> None:
-    request = make_surfel_request(200, generator)
-    assert_agree(ours(request, load_kernels(variant)), oracle(request))
-
-
-def test_early_stop_and_alpha_limit(generator: torch.Generator) -> None:
-    """Opaque layers: pixels finish, and the clamp at 0.999 gives its surfel no gradient."""
-    scales = torch.tensor([0.5, 0.4, 1.0]).repeat(1500, 1)
-    request = make_surfel_request(1500, generator, scales=scales, opacities=torch.ones(1500))
-    actual = ours(request)
-    assert 0.9 < actual["alphas"].max() < 1.0
-    assert_agree(actual, oracle(request), tolerance=1e-3)
-
-
-def test_one_tile_with_many_chunks(generator: torch.Generator) -> None:
-    """More entries in a tile than a chunk holds, nearly transparent: none may be lost at a seam, nor a median there."""
-    request = make_surfel_request(2600, generator, width=20, height=18, opacities=torch.full((2600,), 0.02))
-    assert_agree(ours(request), oracle(request), tolerance=1e-3)
-
-
-@pytest.mark.parametrize("count", [0, 30])
-def test_nothing_to_see_shows_the_background(count: int, generator: torch.Generator) -> None:
-    """No surfels, or all of them behind the camera."""
-    request = make_surfel_request(count, generator, backgrounds=torch.tensor([[0.1, 0.2, 0.3, 0.0]]))
-    request.viewmats[:, 2, 3] = -30.0
-    actual = ours(request)
-    assert not actual["seen"].any() and not actual["median"].any() and not actual["distort"].any()
-    torch.testing.assert_close(actual["channels"][0, 5, 5], torch.tensor([0.1, 0.2, 0.3, 0.0]))
-    assert all(not actual[f"d_{name}"].any() for name in LEAVES[:-1])
-
-
 def test_two_channels_and_no_gradients(generator: torch.Generator) -> None:
     colors = torch.rand(60, 2, generator=generator)
     request = make_surfel_request(60, generator, colors=colors, sh_degree=None)
@@ -226,18 +179,3 @@ def test_two_channels_and_no_gradients(generator: torch.Generator) -> None:
     assert_agree(with_gradients, oracle(request), d_quats=5e-4, d_means=5e-4, d_viewmats=1e-3)
     for name, value in ours(request, leaves=()).items():
         assert torch.equal(value, with_gradients[name]), name
-
-
-@pytest.mark.parametrize("field", ["means", "quats", "scales", "opacities"])
-def test_broken_numbers_are_culled(field: str, generator: torch.Generator) -> None:
-    request = make_surfel_request(40, generator)
-    getattr(request, field).reshape(40, -1)[:3, 0] = torch.tensor([float("nan"), float("inf"), -float("inf")])
-    names = ("means", "quats", "scales", "opacities", "colors")
-    without = ours(replace(request, **{name: getattr(request, name)[3:] for name in names}))
-    broken = ours(request)
-    assert not broken["seen"][:, :3].any()
-    for name in OUTPUTS:
-        torch.testing.assert_close(broken[name], without[name])
-    for name in names:
-        torch.testing.assert_close(broken[f"d_{name}"][3:], without[f"d_{name}"])
-        assert not broken[f"d_{name}"][:3].any()

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from closeup_ns.rendering.backend import kernels_available
 from closeup_ns.rendering.build import runnable_variants
-from closeup_ns.rendering.cpu.gaussians import camera_floats
-from closeup_ns.rendering.cpu.surfel_projection import ProjectSurfels
+from closeup_ns.rendering.cpu.projection import SURFELS, Project, camera_floats
 from closeup_ns.rendering.kernels import load_kernels
 from closeup_ns.rendering.reference.gaussians import rotation_matrices
 from closeup_ns.rendering.request import RasterRequest
@@ -32,7 +31,7 @@ LEAVES = ("means", "quats", "scales", "opacities", "viewmats")
 def project(request: RasterRequest, variant: str | None = None) -> dict[str, Tensor]:
     """The kernels' outputs by name."""
     leaves = [getattr(request, name) for name in LEAVES]
-    outputs = ProjectSurfels.apply(*leaves, camera_floats(request), load_kernels(variant))
+    outputs = Project.apply(*leaves, camera_floats(request), SURFELS, load_kernels(variant))
     return dict(zip(OUTPUTS, outputs))  # pyright: ignore[reportArgumentType]
 
 
@@ -51,7 +50,7 @@ def define(request: RasterRequest) -> dict[str, Tensor]:
     tilt2 = q.square().sum(-1)
     covariance = P @ P.mT
     normal = axes[..., 2]
-    # What is seen edge-on, as surfel_projection.h has it, draws its filter only and has no perspective.
+    # What is seen edge-on, as surfels/projection.h has it, draws its filter only and has no perspective.
     long_axis = P.square().sum(dim=(-1, -2)).sqrt()
     faces = torch.linalg.det(P).abs() > long_axis * (1e-6 * long_axis).clamp(min=1e-4)
     return {

@@ -1,4 +1,4 @@
-"""Each implementation of csrc/lanes.h against plain loops: lanes_check.cpp, compiled for it and run."""
+"""Each implementation of csrc/lanes/lanes.h against plain loops: lanes_check.cpp, compiled for it and run."""
 
 from __future__ import annotations
 

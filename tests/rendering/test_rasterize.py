@@ -7,12 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from closeup_ns.errors import CloseupError
 from closeup_ns.rendering.backend import describe_backend, kernels_available
-from closeup_ns.rendering.build import runnable_variants
 from closeup_ns.rendering.kernels import load_kernels
 from closeup_ns.rendering.rasterize import rasterization
 from closeup_ns.rendering.request import RasterRequest
@@ -51,113 +47,6 @@ def test_feature_channels(channels: int, generator: torch.Generator) -> None:
     assert_agree(run(on_kernels(), request), run_oracle(request))
     per_camera = replace(request, colors=torch.rand(2, 60, channels, generator=generator))
     assert_agree(run(on_kernels(), per_camera), run_oracle(per_camera))
-
-
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(
-    seed=st.integers(0, 2**31), count=st.integers(1, 120), width=st.integers(1, 70), height=st.integers(1, 40),
-    eps2d=st.floats(0.01, 1.0), size=st.floats(0.003, 3.0), opacity=st.floats(-2.0, 8.0),
-    antialiased=st.booleans(), distance=st.floats(-1.0, 3.0),
-)  # fmt: skip
-def test_random_scenes(seed: int, count: int, width: int, height: int, eps2d: float, size: float, opacity: float,
-                       antialiased: bool, distance: float) -> None:  # fmt: skip
-    generator = torch.Generator().manual_seed(seed)
-    request = make_request(count, generator, width=width, height=height, eps2d=eps2d, render_mode="RGB+ED",
-                           rasterize_mode="antialiased" if antialiased else "classic")  # fmt: skip
-    viewmats = request.viewmats.clone()
-    viewmats[:, 2, 3] = distance  # inside the ball, too: Gaussians behind and right before the camera
-    opacities = torch.sigmoid(torch.randn(count, generator=generator) + opacity)
-    request = replace(request, viewmats=viewmats, opacities=opacities, scales=request.scales * size, near_plane=0.05)
-    assert_agree(run(on_kernels(), request), run_oracle(request), tolerance=2e-3)
-
-
-def test_thread_count_changes_no_bit(generator: torch.Generator) -> None:
-    request = make_request(
-        3000, generator, cameras=2, width=150, height=110, render_mode="RGB+ED", rasterize_mode="antialiased"
-    )
-    before, outcomes = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            outcomes.append(run(on_kernels(), request, viewmat_gradient=True))
-    finally:
-        torch.set_num_threads(before)
-    for outcome in outcomes[1:]:
-        for name, value in outcome.flat().items():
-            assert torch.equal(value, outcomes[0].flat()[name]), name
-
-
-@pytest.mark.parametrize("variant", runnable_variants())
-def test_every_instruction_set_agrees(variant: str, generator: torch.Generator) -> None:
-    kernels = load_kernels(variant)
-    assert kernels.lanes == variant
-    request = make_request(200, generator, eps2d=0.05, render_mode="RGB+ED", rasterize_mode="antialiased")
-    assert_agree(run(on_kernels(kernels), request, viewmat_gradient=True), run_oracle(request, viewmat_gradient=True))
-
-
-def test_early_stop_and_alpha_limit(generator: torch.Generator) -> None:
-    """Opaque layers: pixels finish, and the clamp at 0.999 gives its Gaussian no gradient."""
-    scales = torch.tensor([0.5, 0.4, 0.3]).repeat(1500, 1)
-    request = make_request(1500, generator, scales=scales, opacities=torch.ones(1500))
-    ours = run(on_kernels(), request)
-    assert ours.alpha.max() < 1.0
-    assert_agree(ours, run_oracle(request), tolerance=2e-4)
-
-
-def test_one_tile_with_many_chunks(generator: torch.Generator) -> None:
-    """More entries in a tile than a chunk holds, nearly transparent, so that none may be lost at a seam."""
-    request = make_request(2600, generator, width=20, height=18, opacities=torch.full((2600,), 0.02))
-    assert_agree(run(on_kernels(), request), run_oracle(request), tolerance=1e-4)
-
-
-def test_a_million_gaussians_on_one_pixel(generator: torch.Generator) -> None:
-    count = 1_000_000
-    request = make_request(
-        count, generator, width=1, height=1, means=1e-3 * torch.randn(count, 3, generator=generator), sh_degree=0,
-        colors=torch.full((count, 1, 3), 0.5), opacities=torch.full((count,), 0.5), scales=torch.full((count, 3), 0.1),
-    )  # fmt: skip
-    outcome = run(on_kernels(), request)
-    assert 1 - outcome.alpha.item() == pytest.approx(1e-4, abs=1.1e-4)
-    torch.testing.assert_close(outcome.image[0, 0, 0], torch.full((3,), 0.5 + 0.5 * 0.2820948), atol=1e-3, rtol=0)
-    assert all(torch.isfinite(gradient).all() for gradient in outcome.gradients.values())
-
-
-def test_no_gaussians_show_the_background(generator: torch.Generator) -> None:
-    request = make_request(0, generator, backgrounds=torch.tensor([[0.1, 0.2, 0.3]]))
-    outcome = run(on_kernels(), request)
-    torch.testing.assert_close(outcome.image, torch.tensor([0.1, 0.2, 0.3]).expand_as(outcome.image))
-    assert not outcome.alpha.any() and outcome.info["means2d"].shape == (1, 0, 2)
-
-
-BROKEN = [float("nan"), float("inf"), float("-inf"), 1e38]
-
-
-@pytest.mark.parametrize("field", ["means", "quats", "scales", "opacities"])
-def test_broken_numbers_are_culled(field: str, generator: torch.Generator) -> None:
-    request = make_request(40, generator, rasterize_mode="antialiased", render_mode="RGB+ED")
-    values = getattr(request, field).clone()
-    values.reshape(40, -1)[: len(BROKEN), 0] = torch.tensor(BROKEN)
-    if field == "opacities":
-        values[3] = float("nan")
-    broken = run(on_kernels(), replace(request, **{field: values}))
-    names = ("means", "quats", "scales", "opacities", "colors")
-    healthy = replace(request, **{name: getattr(request, name)[len(BROKEN) :] for name in names})
-    without = run(on_kernels(), healthy)
-    assert not broken.info["radii"][:, :3].any()
-    assert all(torch.isfinite(gradient).all() for gradient in broken.gradients.values())
-    if not broken.info["radii"][:, 3].any():  # 1e38 is finite; a quaternion of that length is culled, too
-        torch.testing.assert_close(broken.image, without.image)
-        torch.testing.assert_close(broken.gradients["means"][len(BROKEN) :], without.gradients["means"])
-
-
-@pytest.mark.parametrize("opacity", [0.0, 1.0])
-def test_opacity_at_its_ends(opacity: float, generator: torch.Generator) -> None:
-    request = make_request(50, generator, opacities=torch.full((50,), opacity), rasterize_mode="antialiased")
-    outcome = run(on_kernels(), request)
-    assert all(torch.isfinite(gradient).all() for gradient in outcome.gradients.values())
-    assert bool(outcome.alpha.any()) == (opacity > 0)
-    if opacity > 0:
-        assert_agree(outcome, run_oracle(request))
 
 
 @pytest.mark.parametrize("eps2d", [0.0, 1e-4, 0.02])
@@ -217,23 +106,6 @@ def test_seam_info_and_dtype(generator: torch.Generator) -> None:
     assert (info["width"], info["height"], info["n_cameras"], info["gaussian_ids"]) == (45, 37, 2, None)
     on_torch, _, _ = call(request, render_mode="RGB+ED", backgrounds=torch.ones(2, 3), backend="torch")
     torch.testing.assert_close(image, on_torch, atol=1e-4, rtol=1e-4)
-
-
-def test_seam_says_what_is_wrong(generator: torch.Generator) -> None:
-    request = make_request(30, generator)
-    for changes, message in (
-        ({"quats": torch.zeros(29, 4)}, "quats has shape"), ({"width": 0}, "at least 1x1"),
-        ({"colors": torch.zeros(30, 4, 3)}, "colors has shape"), ({"sh_degree": 4}, "sh_degree is 4"),
-        ({"colors": torch.zeros(30, 9), "sh_degree": None}, "at most 7"),
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=message):
-            call(replace(request, **changes))
-    with pytest.raises(ValueError, match="render_mode"):
-        call(request, render_mode="XYZ")
-    with pytest.raises(ValueError, match="backend"):
-        call(request, backend="opengl")
-    with pytest.raises(CloseupError, match="needs CUDA tensors"):
-        call(request, backend="gsplat")
 
 
 def test_backend_is_described_in_one_line() -> None:

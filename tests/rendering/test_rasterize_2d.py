@@ -20,7 +20,7 @@ from closeup_ns.rendering.normals import normals_from_depth
 from closeup_ns.rendering.rasterize_2d import rasterization_2dgs
 from closeup_ns.rendering.reference.gaussians import rotation_matrices
 from closeup_ns.rendering.reference.surfels import rasterize_reference_2d
-from closeup_ns.rendering.request_2d import SurfelRequest
+from closeup_ns.rendering.request import SurfelRequest
 
 from .scenes_2d import in_dtype, make_surfel_request, one_disc, pixel_rays, quaternion
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from closeup_ns.rendering.reference import surfels as reference_2d
 from closeup_ns.rendering.reference.gaussians import rotation_matrices
 from closeup_ns.rendering.reference.surfels import rasterize_reference_2d
-from closeup_ns.rendering.request_2d import SurfelRequest
+from closeup_ns.rendering.request import SurfelRequest
 
 from .scenes_2d import OUTPUTS, in_dtype, make_surfel_request, one_disc, pixel_rays, quaternion, random_loss
 

@@ -16,7 +16,7 @@ from closeup_ns.rendering import build
 
 # Per surfel: center, means2d, covariance, |det P|, |q|^2 (9 floats), reach; out: x, y, xx, xy, yy, det; bounded or not.
 PROGRAM = """
-#include "surfel_projection.h"
+#include "surfels/projection.h"
 using namespace closeup;
 extern "C" void ellipses(int n, const float* s, const float* reach, float* out, int* bounded) {
     for (int i = 0; i < n; i++) {

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
-from pydantic import TypeAdapter
+import torch
 
-from closeup_ns.planning.plan import RoundPlan
-from closeup_ns.report.facts import NamedCamera, Plan
+from closeup_ns.planning.plan import KnownView
 from closeup_ns.report.plan_map import CENTRE, PlanMap, cameras_of, plan_map
 from tests.report.made_up import a_plan, camera, known_views
 
-KNOWN = TypeAdapter(list[NamedCamera]).validate_python([view.to_dict() for view in known_views()])
-
-
-def read(plan: RoundPlan, **changes: object) -> Plan:
-    return TypeAdapter(Plan).validate_python({**plan.to_dict(), **changes})
+KNOWN = known_views()
 
 
 def drawing(number: int = 1) -> PlanMap:
-    return plan_map(read(a_plan(number)), KNOWN)
+    return plan_map(a_plan(number), KNOWN)
 
 
 def marks(drawn: PlanMap) -> dict[str, tuple[float, float, float, float]]:
@@ -30,7 +26,7 @@ def marks(drawn: PlanMap) -> dict[str, tuple[float, float, float, float]]:
 
 
 def test_every_camera_is_there_once_and_anchors_are_no_known_views() -> None:
-    kinds = [camera.kind for camera in cameras_of(read(a_plan(1)), KNOWN)]
+    kinds = [camera.kind for camera in cameras_of(a_plan(1), KNOWN)]
     assert sorted(kinds) == ["anchor"] * 2 + ["frontier"] * 2 + ["known"] * 3 + ["update"]
     assert len(marks(drawing())) == 8
     assert drawing().counts_text == "3 known, 2 anchors, 1 to-be-updated, 2 frontier"
@@ -55,11 +51,11 @@ def test_equal_steps_of_zoom_are_equal_steps_on_the_map() -> None:
 
 
 def test_the_rings_labels_lie_beside_the_cameras_of_a_forward_facing_capture() -> None:
-    plan = read(
+    plan = replace(
         a_plan(1),
-        frontier=[camera(4.0 / 3, bearing).to_dict() for bearing in (-3.0, 3.0)],
-        updates=[camera(2.0, 1.0).to_dict()],
-        anchors=[{"name": "a", "view": camera(4.0, 5.0).to_dict(), "real": True}],
+        frontier=[camera(4.0 / 3, bearing) for bearing in (-3.0, 3.0)],
+        updates=[camera(2.0, 1.0)],
+        anchors=[KnownView("a", camera(4.0, 5.0), True)],
     )
     drawn = plan_map(plan, [])
     labels = [(ring.x - CENTRE, CENTRE - ring.y) for ring in drawn.rings]
@@ -69,7 +65,7 @@ def test_the_rings_labels_lie_beside_the_cameras_of_a_forward_facing_capture() -
 
 
 def test_a_camera_above_the_target_or_at_it_has_a_place() -> None:
-    at_it = camera(1.0, 0.0).to_dict()
-    at_it["c2w"] = [[*row[:3], at] for row, at in zip(at_it["c2w"], [*a_plan(1).target, 1.0])]
-    drawn = plan_map(read(a_plan(1), updates=[camera(1.0, 0.0, rise=1.0).to_dict()], frontier=[at_it]), KNOWN)
+    at_it = camera(1.0, 0.0)
+    at_it.c2w[:3, 3] = torch.tensor(a_plan(1).target)
+    drawn = plan_map(replace(a_plan(1), updates=[camera(1.0, 0.0, rise=1.0)], frontier=[at_it]), KNOWN)
     assert all(math.isfinite(value) for mark in drawn.marks for value in (mark.x, mark.y, mark.x2, mark.y2))

@@ -201,9 +201,9 @@ BAD_FILES = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_FILES)
-def test_a_bad_file_costs_its_own_part_and_is_named(copied: Path, case: str) -> None:
-    name, change, message = BAD_FILES[case]
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_bad_file_costs_its_own_part_and_is_named(copied: Path, kind: str) -> None:
+    name, change, message = BAD_FILES[kind]
     path = copied / "rounds/round_1" / name
     path.write_text(json.dumps(change(json.loads(path.read_text()) if path.exists() else {})))
     page = page_of(copied / "config.yml")

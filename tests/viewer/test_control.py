@@ -125,8 +125,8 @@ def test_a_path_longer_than_the_scene_allows_is_said(tmp_path: Path) -> None:
     with attached(tmp_path, SHEET, TARGET) as at:
         at.browser.wait_for_text("**Target**")
         at.browser.press("Save camera path")
-        words = at.browser.wait_for_text("Saved ")
-        assert "⚠ geometry is in the way: the path stops at" in words and "instead of 27x" in words
+        text = at.browser.wait_for_text("Saved ")
+        assert "⚠ geometry is in the way: the path stops at" in text and "instead of 27x" in text
 
 
 def test_a_click_on_empty_sky_is_said(tmp_path: Path) -> None:
@@ -138,8 +138,8 @@ def test_a_click_on_empty_sky_is_said(tmp_path: Path) -> None:
         assert "No target yet." in at.browser.texts()
 
 
-@pytest.mark.parametrize("each, words", [(0, "This method trains without rounds"), (10, "another one needs a new run")])
-def test_what_is_said_about_the_next_round_stays(tmp_path: Path, each: int, words: str) -> None:
+@pytest.mark.parametrize("each, text", [(0, "This method trains without rounds"), (10, "another one needs a new run")])
+def test_what_is_said_about_the_next_round_stays(tmp_path: Path, each: int, text: str) -> None:
     """The panel is refreshed every second: progress must not take the place of a reason or a warning."""
     rounds = SimpleNamespace(
         next_round=NextRound(), targets=[], stage="", schedule=ScheduleConfig(100, 1, each), next_step=7
@@ -152,7 +152,7 @@ def test_what_is_said_about_the_next_round_stays(tmp_path: Path, each: int, word
             at.control.run_round()
         rounds.next_step = 8
         at.browser.wait_for_text("Base phase: step 8")
-        assert words in at.browser.texts()
+        assert text in at.browser.texts()
 
 
 def test_what_was_said_about_a_round_goes_when_it_is_over(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_what_was_said_about_a_round_goes_when_it_is_over(tmp_path: Path) -> Non
         at.browser.wait_for_text("Round 2 of 2: step 9")
         assert "Round 2 is on the schedule already" in at.browser.texts()
         rounds.next_step = 120
-        at.browser.wait(lambda: "on the schedule already" not in at.browser.texts(), "the old words to go")
+        at.browser.wait(lambda: "on the schedule already" not in at.browser.texts(), "the old text to go")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"targets": [{}]}', '{"targets": 3}'])

@@ -14,7 +14,7 @@ from closeup_ns.planning.targets import TargetConfig
 from closeup_ns.rounds.next_round import NextRound
 from closeup_ns.rounds.schedule import ScheduleConfig
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.viewer.next_round import asked_round, progress, waits, why_no_rounds, wish
+from closeup_ns.viewer.next_round import progress, request_round, requested_round, why_no_rounds, why_waiting
 
 TARGET = Target(torch.tensor([0.5, -1.0, 4.0]), 4.0, 0.9, "a click")
 TRAINING = cast(Any, SimpleNamespace(training_state="training"))
@@ -35,36 +35,36 @@ def test_a_finished_run_says_why_not_and_what_to_do() -> None:
 
 def test_the_wish_takes_the_target_that_was_clicked(tmp_path: Path) -> None:
     run = a_run()
-    words = wish(run, run.rounds, TRAINING, RoundStore(tmp_path), TARGET)
-    assert run.rounds.next_round.wanted and words == "Asked for at step 0: it starts before the next step."
+    text = request_round(run, run.rounds, TRAINING, RoundStore(tmp_path), TARGET)
+    assert run.rounds.next_round.wanted and text == "Asked for at step 0: it starts before the next step."
     assert run.settings.target.xyz == ((0.5, -1.0, 4.0),) and run.settings.target.pixel == ()
 
 
 def test_rounds_that_have_begun_keep_their_target_and_say_so(tmp_path: Path) -> None:
     run, store = a_run(), RoundStore(tmp_path)
     store.save_targets([TARGET.to_dict()])
-    words = wish(run, run.rounds, TRAINING, store, TARGET)
-    assert "another one needs a new run" in words and run.settings.target.xyz == ()
+    text = request_round(run, run.rounds, TRAINING, store, TARGET)
+    assert "another one needs a new run" in text and run.settings.target.xyz == ()
     assert run.rounds.next_round.wanted
 
 
 def test_without_training_nothing_is_wished_for(tmp_path: Path) -> None:
     run = a_run()
-    assert "Only while training" in wish(run, run.rounds, None, RoundStore(tmp_path), TARGET)
+    assert "Only while training" in request_round(run, run.rounds, None, RoundStore(tmp_path), TARGET)
     assert not run.rounds.next_round.wanted
 
 
 def test_a_pause_is_said_for_as_long_as_a_round_waits_for_its_end() -> None:
     rounds, trainer = a_run().rounds, cast(Any, SimpleNamespace(training_state="paused"))
-    assert waits(rounds, trainer) is None
+    assert why_waiting(rounds, trainer) is None
     rounds.next_round.ask()
-    assert "paused: resume it" in str(waits(rounds, trainer))
+    assert "paused: resume it" in str(why_waiting(rounds, trainer))
     trainer.training_state = "training"
-    assert waits(rounds, trainer) is None and waits(rounds, None) is None
+    assert why_waiting(rounds, trainer) is None and why_waiting(rounds, None) is None
 
 
 @pytest.mark.parametrize(
-    "step, words, number",
+    "step, text, number",
     [
         (40, "Asked for at step 40: it starts before the next step.", 1),
         (103, "Round 2 is on the schedule already: it starts when round 1 is over.", 2),
@@ -72,27 +72,27 @@ def test_a_pause_is_said_for_as_long_as_a_round_waits_for_its_end() -> None:
         (120, "Asked for at step 120: it starts before the next step.", 3),
     ],
 )
-def test_when_a_round_starts_that_is_asked_for(tmp_path: Path, step: int, words: str, number: int) -> None:
+def test_when_a_round_starts_that_is_asked_for(tmp_path: Path, step: int, text: str, number: int) -> None:
     """In the base phase, in round 1 of 2, in the last, and when all are over; as it is granted then."""
     run = a_run(step=step)
     schedule, store = run.rounds.schedule, RoundStore(tmp_path)
-    assert wish(run, run.rounds, TRAINING, store, None) == words and asked_round(schedule, step) == number
+    assert request_round(run, run.rounds, TRAINING, store, None) == text and requested_round(schedule, step) == number
     run.rounds.next_round.grant(schedule, store, step, lambda at: None)
     start = schedule.round_start(number)
-    assert schedule.round_at(start) == number and (start == step) == ("next step" in words)
+    assert schedule.round_at(start) == number and (start == step) == ("next step" in text)
 
 
 @pytest.mark.parametrize(
-    "step, words",
+    "step, text",
     [
         (40, "Base phase: step 40 of 100, round 1 starts at step 100"),
         (113, "Round 2 of 2: step 3 of 10"),
         (120, "All 2 rounds are over."),
     ],
 )
-def test_progress_in_words(step: int, words: str) -> None:
+def test_progress_in_words(step: int, text: str) -> None:
     rounds = a_run(step=step).rounds
-    assert progress(rounds) == words
+    assert progress(rounds) == text
     rounds.next_round.ask()
     assert progress(rounds).startswith("Asked for")
     rounds.stage = "round 1: refining"

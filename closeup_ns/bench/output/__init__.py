@@ -1,1 +1,1 @@
-"""What comes of a bench: comparisons, tables, plots, pictures, and the page that shows them."""
+"""The output of a bench: comparisons, tables, plots, pictures, and the page that shows them."""

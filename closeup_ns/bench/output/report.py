@@ -180,8 +180,8 @@ def _experiments_table(results: Sequence[Result]) -> str:
 
 def _table(table: Table) -> dict[str, Any]:
     """A table for results.json."""
-    columns = [", ".join(part for part in column if part) for column in table.cells.columns]
-    rows = {str(label): list(texts) for label, texts in zip(table.cells.index, table.cells.to_numpy().tolist())}
+    columns = [", ".join(part for part in column if part) for column in table.texts.columns]
+    rows = {str(label): list(texts) for label, texts in zip(table.texts.index, table.texts.to_numpy().tolist())}
     about = {"name": table.name, "title": table.title, "caption": table.caption, "footnotes": table.footnotes}
     return {**about, "columns": columns, "rows": rows}
 

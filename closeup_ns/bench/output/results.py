@@ -1,4 +1,4 @@
-"""Experiments side by side: every mean of a column is over the same images, and what lacks images is named."""
+"""Means of experiments: every mean of a column is over the same images, and rows that lack images are named."""
 
 from __future__ import annotations
 

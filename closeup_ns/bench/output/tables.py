@@ -66,7 +66,7 @@ class Table:
     """File name without suffix."""
     title: str
     caption: str
-    cells: pd.DataFrame
+    texts: pd.DataFrame
     """Text; index: the rows' labels; columns: (heading, name)."""
     best: np.ndarray
     """Which of them are the best of their column; bool, of the same shape."""
@@ -150,19 +150,19 @@ def build_table(
         columns[("", head)] = [*texts, ""]
         best.append([False] * (len(methods) + 1))
     labels = [label_of(results, method) + _row_marks(results, method, notes) for method in methods]
-    cells = pd.DataFrame(columns, index=pd.Index([*labels, IMAGES]))
+    texts = pd.DataFrame(columns, index=pd.Index([*labels, IMAGES]))
     for (metric, group, _), found in compared:
         if not len(found.means):
             notes.mark(_why_left_out(metric, group, results))
     caption = " ".join(f"{_over(results)} {said} {about}".split())
-    return Table(name, title, caption, cells, np.array(best).T, list(notes))
+    return Table(name, title, caption, texts, np.array(best).T, list(notes))
 
 
 def markdown(table: Table) -> str:
     """The table with its caption above it and its footnotes below."""
-    heads = [", ".join(part for part in column if part) for column in table.cells.columns]
+    heads = [", ".join(part for part in column if part) for column in table.texts.columns]
     lines = [["method", *heads], ["---", *("---:" for _ in heads)]]
-    for label, texts, best in zip(table.cells.index, table.cells.to_numpy(), table.best):
+    for label, texts, best in zip(table.texts.index, table.texts.to_numpy(), table.best):
         lines.append([markdown_text(label), *(f"**{t}**" if won else t for t, won in zip(texts, best))])
     text = f"**{markdown_text(table.title)}.** {markdown_text(table.caption)}\n\n"
     text += "".join("| " + " | ".join(line) + " |\n" for line in lines)
@@ -172,10 +172,10 @@ def markdown(table: Table) -> str:
 def latex(table: Table, label: str) -> str:
     """The table as a float that needs booktabs and multirow. ``label`` follows ``tab:``."""
     bold = np.where(table.best, "textbf:--rwrap;", "")
-    style: Any = table.cells.style.apply(lambda _: bold, axis=None).format(escape="latex")
+    style: Any = table.texts.style.apply(lambda _: bold, axis=None).format(escape="latex")
     style = style.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
     text = style.to_latex(
-        column_format="l" + "r" * table.cells.shape[1], hrules=True, multicol_align="c", position="t",
+        column_format="l" + "r" * table.texts.shape[1], hrules=True, multicol_align="c", position="t",
         position_float="centering", label=f"tab:{re.sub('[^A-Za-z0-9-]', '-', label)}",
         caption=rf"\textbf{{{latex_text(table.title)}.}} {latex_text(table.caption)}",
     )  # fmt: skip
@@ -311,8 +311,8 @@ def _training(results: Sequence[Result], stages: Sequence[str]) -> tuple[dict[st
     methods, columns, said = methods_of(results), dict[str, list[str]](), ""
     done = {method: [r.experiment for r in _of(results, {method}) if r.scores is not None] for method in methods}
     steps = {m: sorted({experiment.steps for experiment in own}) for m, own in done.items()}
-    known = load_methods()
-    by_time = any(known[method].cpu_time_of for method in methods if method in known)
+    rows = load_methods()
+    by_time = any(rows[method].cpu_time_of for method in methods if method in rows)
     if len({tuple(own) for own in steps.values() if own}) > 1 or any(len(own) > 1 for own in steps.values()):
         columns["steps"] = [", ".join(str(n) if n else "none" for n in steps[method]) or "-" for method in methods]
     else:

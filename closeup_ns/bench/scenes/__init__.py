@@ -1,1 +1,1 @@
-"""What a protocol says, and its scenes prepared: what is trained on, where it is looked at, the truth apart."""
+"""Protocols and their scenes on disk: training photographs, test cameras, and the truth in a folder of its own."""

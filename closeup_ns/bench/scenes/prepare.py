@@ -1,4 +1,4 @@
-"""A scene of a protocol is prepared on disk: what may be trained on, where it is looked at, and the truth apart."""
+"""Prepares a scene on disk: training photographs, test cameras, and the truth in a folder of its own."""
 
 from __future__ import annotations
 

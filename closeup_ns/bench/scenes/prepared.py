@@ -1,4 +1,4 @@
-"""A scene of a protocol, prepared: what a method may train on, and where it will be looked at.
+"""A prepared scene of a protocol: the training photographs and the test cameras.
 
 Layout of a scene's folder::
 

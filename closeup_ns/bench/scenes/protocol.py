@@ -1,4 +1,4 @@
-"""Protocols as data: which scenes, how each is split into what is trained on and what is looked at, and at what scales.
+"""Protocols as data: the scenes, how each is split into training photographs and test views, and at what scales.
 
 A protocol is a YAML file: one of ``closeup_ns/bench/protocols`` by its name, or anybody's own by its path. Keys of a
 scene override those of the protocol.
@@ -79,7 +79,7 @@ class Scene:
     """Object of interest as NAME:COLUMN:ROW on a photograph of the size that is trained on; "" takes where the cameras
     look."""
     object: str = ""
-    """What it is, in words."""
+    """What it is."""
     rendered: Rendered = Field(default_factory=Rendered)
 
     def __post_init__(self) -> None:
@@ -103,11 +103,11 @@ class Protocol:
 
     def pick(self, names: tuple[str, ...]) -> Protocol:
         """Only some of the scenes. DataError for one that it has not."""
-        known = {scene.name: scene for scene in self.scenes}
-        unknown = [name for name in names if name not in known]
+        by_name = {scene.name: scene for scene in self.scenes}
+        unknown = [name for name in names if name not in by_name]
         if unknown:
-            raise DataError(f"protocol {self.name} has no scene {unknown[0]!r}; it has {', '.join(known)}")
-        return replace(self, scenes=tuple(known[name] for name in names)) if names else self
+            raise DataError(f"protocol {self.name} has no scene {unknown[0]!r}; it has {', '.join(by_name)}")
+        return replace(self, scenes=tuple(by_name[name] for name in names)) if names else self
 
 
 def protocol_names() -> list[str]:

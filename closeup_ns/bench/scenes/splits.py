@@ -1,4 +1,4 @@
-"""Where the cameras look, how near each is, and which photographs are trained on: pure geometry, no pictures."""
+"""The point that cameras look at, their distances to it, and the split by distance. Geometry only."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """3D Gaussian splatting on the CPU: the compiled kernels as differentiable functions.
 
-Three functions mirror the stages of csrc/workspace.h: project, shade, blend. Each handles all cameras, one by one. The
-second derivative does not exist.
+Three functions mirror the stages of csrc/tiles/workspace.h: project, shade, blend. Each handles all cameras, one by
+one. The second derivative does not exist.
 """
 
 from __future__ import annotations
@@ -14,63 +14,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from closeup_ns.rendering.cpu.projection import GAUSSIANS, camera_floats, project
 from closeup_ns.rendering.kernels import Kernels, Workspace, load_kernels
 from closeup_ns.rendering.request import RasterRequest, RenderRequest, append_depth
-
-
-def camera_floats(request: RenderRequest, eps2d: float = 0.0, antialiased: bool = False) -> Tensor:
-    """The cameras [C,23] as projection.h's struct Camera wants them; surfels use neither eps2d nor antialiasing."""
-    viewmats, Ks = request.viewmats.detach().float(), request.Ks.detach().float()
-    count = len(viewmats)
-    lens = torch.stack([Ks[:, 0, 0], Ks[:, 1, 1], Ks[:, 0, 2], Ks[:, 1, 2]], dim=-1)
-    shared = [request.width, request.height, eps2d, request.near_plane, request.far_plane, request.radius_clip]
-    shared.append(float(antialiased))
-    settings = torch.tensor(shared, dtype=torch.float32).expand(count, -1)
-    return torch.cat([viewmats[:, :3, :3].reshape(count, 9), viewmats[:, :3, 3], lens, settings], dim=-1).contiguous()
-
-
-class _Project(Function):
-    """Gaussians to 2D means [C,N,2], covariances (xx, xy, yy) [C,N,3], opacities [C,N] and depths [C,N]."""
-
-    @staticmethod
-    def forward(ctx: Any, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, viewmats: Tensor,
-                cameras: Tensor, kernels: Kernels) -> tuple[Tensor, ...]:  # fmt: skip
-        count, shape = len(means), (len(cameras), len(means))
-        inputs = [tensor.contiguous() for tensor in (means, quats, scales, opacities)]
-        means2d = means.new_empty(*shape, 2)
-        covariances, whitening, conics = (means.new_empty(*shape, 3) for _ in range(3))
-        depths, seen_opacities = means.new_empty(shape), means.new_empty(shape)
-        radii = torch.empty(shape, dtype=torch.int32)
-        outputs = (means2d, covariances, whitening, conics, depths, seen_opacities, radii)
-        for c in range(len(cameras)):
-            kernels.call("project_forward", count, cameras[c], *inputs, *(tensor[c] for tensor in outputs))
-        ctx.save_for_backward(*inputs, radii, cameras)
-        ctx.kernels = kernels
-        ctx.mark_non_differentiable(whitening, conics, radii)
-        ctx.set_materialize_grads(False)
-        return outputs
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_means2d: Tensor | None, d_covariances: Tensor | None, _whitening: Any, _conics: Any,
-                 d_depths: Tensor | None, d_seen_opacities: Tensor | None, _radii: Any) -> tuple[Any, ...]:  # fmt: skip
-        *inputs, radii, cameras = ctx.saved_tensors
-        shape = tuple(radii.shape)
-        incoming = [
-            inputs[0].new_zeros(*shape, *tail) if gradient is None else gradient.contiguous()
-            for gradient, tail in ((d_means2d, (2,)), (d_covariances, (3,)), (d_depths, ()), (d_seen_opacities, ()))
-        ]
-        d_viewmats = torch.zeros(len(cameras), 4, 4) if ctx.needs_input_grad[4] else None
-        total: list[Tensor] | None = None
-        for c in range(len(cameras)):
-            outgoing = [torch.empty_like(tensor) for tensor in inputs]
-            d_viewmat = None if d_viewmats is None else d_viewmats[c]
-            gradients = [gradient[c] for gradient in incoming]
-            ctx.kernels.call(
-                "project_backward", shape[1], cameras[c], *inputs, radii[c], *gradients, *outgoing, d_viewmat
-            )
-            total = outgoing if total is None else [a.add_(b) for a, b in zip(total, outgoing)]
-        return (*(total or [None] * 4), d_viewmats, None, None)
 
 
 class _Shade(Function):
@@ -191,9 +137,9 @@ def rasterize_cpu(request: RasterRequest, kernels: Kernels | None = None) -> tup
     Computes in float32; the images come back in the dtype of ``means``. CloseupError where the kernels cannot be had.
     """
     kernels = kernels or load_kernels()
-    geometry = [t.float() for t in (request.means, request.quats, request.scales, request.opacities, request.viewmats)]
     cameras = camera_floats(request, request.eps2d, request.rasterize_mode == "antialiased")
-    means2d, covariances, whitening, conics, depths, opacities, radii = _Project.apply(*geometry, cameras, kernels)  # pyright: ignore[reportGeneralTypeIssues]
+    projected = project(GAUSSIANS, request, cameras, kernels)
+    means2d, covariances, depths, opacities, radii, whitening, conics = projected
     features = blended_features(request, depths, radii, kernels)
     backgrounds = None if request.backgrounds is None else request.backgrounds.float()
     differentiable = (means2d, features) if backgrounds is None else (means2d, features, backgrounds)

@@ -1,6 +1,6 @@
 """2D Gaussian splatting on the CPU: the compiled blend of surfels as a differentiable function.
 
-csrc/surfels.h explains the parametrisation. The second derivative does not exist.
+csrc/surfels/records.h explains the parametrisation. The second derivative does not exist.
 """
 
 from __future__ import annotations

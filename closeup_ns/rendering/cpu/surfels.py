@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from closeup_ns.rendering.cpu.gaussians import blended_features, camera_floats
+from closeup_ns.rendering.cpu.gaussians import blended_features
+from closeup_ns.rendering.cpu.projection import SURFELS, camera_floats, project
 from closeup_ns.rendering.cpu.surfel_blend import BlendSurfels, SurfelBlendInput
-from closeup_ns.rendering.cpu.surfel_projection import ProjectSurfels
 from closeup_ns.rendering.kernels import Kernels, load_kernels
-from closeup_ns.rendering.request_2d import SurfelImages, SurfelRequest
+from closeup_ns.rendering.request import SurfelImages, SurfelRequest
 
 
 def rasterize_cpu_2d(request: SurfelRequest, kernels: Kernels | None = None) -> SurfelImages:
@@ -19,9 +19,8 @@ def rasterize_cpu_2d(request: SurfelRequest, kernels: Kernels | None = None) -> 
     ``info["gradient_2dgs"]`` is a leaf of zeros whose ``.grad`` becomes what gsplat's strategies densify by.
     """
     kernels = kernels or load_kernels()
-    geometry = [t.float() for t in (request.means, request.quats, request.scales, request.opacities, request.viewmats)]
-    projected = ProjectSurfels.apply(*geometry, camera_floats(request), kernels)
-    centers, covariances, perspective, means2d, normals, depths, opacities, radii, ray_transforms, whitening = projected  # pyright: ignore[reportGeneralTypeIssues]
+    projected = project(SURFELS, request, camera_floats(request), kernels)
+    centers, covariances, perspective, means2d, normals, depths, opacities, radii, ray_transforms, whitening = projected
     features = blended_features(request, depths, radii, kernels)
     backgrounds = None if request.backgrounds is None else request.backgrounds.float()
     densify = torch.zeros_like(means2d, requires_grad=True)

@@ -1,19 +1,39 @@
 // The plain C interface that kernels.py calls through ctypes: raw pointers into contiguous float32 / int32 tensors.
 // C is one camera; N Gaussians; D channels; H x W pixels. Every function returns 0, or 1 where memory ran out.
-#include "c_api.h"
-
+#include <cstring>
 #include <mutex>
+#include <new>
 
-#include "gather.h"
-#include "spherical_harmonics.h"
-#include "ssim.h"
-#include "workspace.h"
+#include "gaussians/spherical_harmonics.h"
+#include "images/gather.h"
+#include "images/ssim.h"
+#include "projection/projection.h"
+#include "surfels/blend.h"
+#include "surfels/projection.h"
+#include "tiles/workspace.h"
+
+#define CLOSEUP_API extern "C" __attribute__((visibility("default")))
 
 namespace {
 
-using closeup::camera_from;
-using closeup::guarded;
+using closeup::Camera;
 using closeup::Workspace;
+
+template <class Work>
+int guarded(Work work) {
+    try {
+        work();
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+}
+
+Camera camera_from(const float* values) {
+    Camera camera;
+    memcpy(&camera, values, sizeof camera);
+    return camera;
+}
 
 // Finished renders hand their memory to the next one: fresh pages would cost more than the sorting does.
 constexpr size_t kIdleWorkspaces = 4;
@@ -38,11 +58,11 @@ CLOSEUP_API void closeup_workspace_return(void* workspace) {
     else delete static_cast<Workspace*>(workspace);
 }
 
-// In: means [N,3], quats [N,4], scales [N,3], opacities [N]. Out: means2d [N,2], covariances, whitening, conics [N,3],
-// depths [N], opacities [N] (compensated), radii [N].
+// In: means [N,3], quats [N,4], scales [N,3], opacities [N]. Out: means2d [N,2], covariances [N,3], depths [N],
+// opacities [N] (compensated), radii [N], whitening, conics [N,3].
 CLOSEUP_API int closeup_project_forward(int64_t n, const float* camera, const float* means, const float* quats, const float* scales,
-                                        const float* opacities, float* means2d, float* covariances, float* whitening, float* conics,
-                                        float* depths, float* seen_opacities, int32_t* radii, int threads) {
+                                        const float* opacities, float* means2d, float* covariances, float* depths,
+                                        float* seen_opacities, int32_t* radii, float* whitening, float* conics, int threads) {
     return guarded([&] {
         project_forward(n, camera_from(camera), {means, quats, scales, opacities},
                         {means2d, covariances, whitening, conics, depths, seen_opacities, radii}, threads);
@@ -102,6 +122,71 @@ CLOSEUP_API int closeup_raster_backward(void* workspace, const float* channels, 
         w.scratch.resize(threads);
         rasterize_backward(w, {channels, alphas, d_channels, d_alphas}, opacities,
                            {d_means2d, d_covariances, d_opacities, d_features, absolute});
+    });
+}
+
+// In: means [N,3], quats [N,4], scales [N,3], opacities [N]. Out: centers [N,2], covariances [N,3], perspective [N,2],
+// means2d [N,2], normals [N,3], depths [N], opacities [N], radii [N], ray transforms [N,3,3], whitening [N,3].
+CLOSEUP_API int closeup_project_surfels_forward(int64_t n, const float* camera, const float* means, const float* quats,
+                                                const float* scales, const float* opacities, float* centers, float* covariances,
+                                                float* perspective, float* means2d, float* normals, float* depths,
+                                                float* seen_opacities, int32_t* radii, float* ray_transforms, float* whitening,
+                                                int threads) {
+    return guarded([&] {
+        project_surfels_forward(n, camera_from(camera), {means, quats, scales, opacities},
+                                {centers, covariances, perspective, means2d, normals, depths, seen_opacities, ray_transforms,
+                                 whitening, radii}, threads);
+    });
+}
+
+// d_viewmat [3,4] may be null.
+CLOSEUP_API int closeup_project_surfels_backward(int64_t n, const float* camera, const float* means, const float* quats,
+                                                 const float* scales, const float* opacities, const int32_t* radii,
+                                                 const float* d_centers, const float* d_covariances, const float* d_perspective,
+                                                 const float* d_means2d, const float* d_normals, const float* d_depths,
+                                                 const float* d_seen_opacities, float* d_means, float* d_quats, float* d_scales,
+                                                 float* d_opacities, float* d_viewmat, int threads) {
+    return guarded([&] {
+        project_surfels_backward(n, camera_from(camera), {means, quats, scales, opacities}, radii,
+                                 {d_centers, d_covariances, d_perspective, d_means2d, d_normals, d_depths, d_seen_opacities},
+                                 {d_means, d_quats, d_scales, d_opacities, d_viewmat}, threads);
+    });
+}
+
+// centers, perspective, means2d [N,2], covariances, whitening, normals [N,3], ray_transforms [N,3,3], opacities, depths,
+// radii [N], features [N,D] with D <= 4, background [D] or null; channels [H,W,D], alphas [H,W], normal_image [H,W,3],
+// distort, median [H,W] or null. Distortion needs the median.
+CLOSEUP_API int closeup_surfel_forward(void* workspace, int64_t n, int d, int width, int height, int keep_lists,
+                                       int expected_depth, const float* centers, const float* covariances, const float* whitening,
+                                       const float* perspective, const float* means2d, const float* ray_transforms,
+                                       const float* opacities, const float* depths, const float* features, const float* normals,
+                                       const int32_t* radii, const float* background, float* channels, float* alphas,
+                                       float* normal_image, float* distort, float* median, int threads) {
+    return guarded([&] {
+        Workspace& w = *static_cast<Workspace*>(workspace);
+        w.count = n, w.channels = d, w.width = width, w.height = height;
+        w.keep_lists = keep_lists, w.expected_depth = expected_depth, w.threads = threads;
+        bin_surfels(w, {centers, covariances, whitening, perspective, means2d, ray_transforms, opacities, depths, features, normals, radii});
+        rasterize_surfels_forward(w, background, {{channels, alphas}, normal_image, distort, median});
+    });
+}
+
+// After closeup_surfel_forward with keep_lists on the same workspace. Images as there (distort may be null); d_* as their
+// images, null where nobody uses one, d_channels excepted; the gradients' shapes are those of the inputs, densify [N,2];
+// absolute [N,2] may be null.
+CLOSEUP_API int closeup_surfel_backward(void* workspace, const float* channels, const float* alphas, const float* normal_image,
+                                        const float* distort, const float* d_channels,
+                                        const float* d_alphas, const float* d_normal_image, const float* d_distort,
+                                        const float* d_median, const float* opacities, float* d_centers, float* d_covariances,
+                                        float* d_perspective, float* d_means2d, float* d_densify, float* d_opacities,
+                                        float* d_features, float* d_normals, float* absolute, int threads) {
+    return guarded([&] {
+        Workspace& w = *static_cast<Workspace*>(workspace);
+        w.threads = threads;
+        w.scratch.resize(threads);
+        rasterize_surfels_backward(
+            w, {{channels, alphas, d_channels, d_alphas}, normal_image, distort, d_normal_image, d_distort, d_median}, opacities,
+            {d_centers, d_covariances, d_perspective, d_means2d, d_densify, d_opacities, d_features, d_normals, absolute});
     });
 }
 

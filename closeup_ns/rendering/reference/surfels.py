@@ -28,7 +28,7 @@ from closeup_ns.rendering.reference.gaussians import (
     render_tiles,
     rotation_matrices,
 )
-from closeup_ns.rendering.request_2d import SurfelImages, SurfelRequest
+from closeup_ns.rendering.request import SurfelImages, SurfelRequest
 
 FILTER_INVERSE_VARIANCE = 2.0
 """The screen-space filter (Huang et al. 2024, Eq. 11): a disc of this inverse variance in 1/pixel^2 around means2d."""

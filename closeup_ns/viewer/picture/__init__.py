@@ -1,1 +1,1 @@
-"""What a frame of the viewer shows beside the model: overlays, the base model."""
+"""Overlays and the base model in the viewer's frames."""

@@ -1,4 +1,4 @@
-"""What the overlays ask: small photographs and small generated views, each with the depth of the current model."""
+"""What the overlays are computed from: photographs and generated views, small, with the depth of the current model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def gather_evidence(
     render: Renderer,
     long_side: int,
     limit: int,
-    say: Callable[[str], None] = lambda words: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Evidence:
     """Render the depth of up to ``limit`` photographs, evenly spaced, and of all accepted generated views.
 

@@ -1,8 +1,8 @@
-"""What is drawn over the viewer's frames: the base model, reliable pixels, provenance.
+"""Draws over the viewer's frames: the base model, reliable pixels, provenance.
 
 nerfstudio renders a frame and hands it here, in the client's own render thread, before it is sent. What takes longer
-than a frame (loading a checkpoint, asking the photographs) is a job for the worker; until it is done, frames go out
-as they are.
+than a frame (loading a checkpoint, measuring against the photographs) is a job for the worker; until it is done, frames
+go out as they are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What backs each pixel of a view: photographs, generated views, or nothing. Measured small, drawn large."""
+"""For each pixel of a view, whether photographs or generated views show its surface. Measured small, drawn large."""
 
 from __future__ import annotations
 

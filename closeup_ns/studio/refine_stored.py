@@ -1,0 +1,206 @@
+"""Refines a stored round with another refiner into a folder of its own, without retraining."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from closeup_ns.errors import CheckpointError, RoundStorageError
+from closeup_ns.peak_memory import process_peak_mb
+from closeup_ns.planning.plan import RoundPlan
+from closeup_ns.refine.refiner import RefinerConfig, build_refiner, check_refiner, chosen_kind
+from closeup_ns.report.config_file import option, read_config
+from closeup_ns.rounds.known import believed_views, native_observations, observations
+from closeup_ns.rounds.next_round import adopt_schedule
+from closeup_ns.rounds.refine_step import Refinement, refine_round
+from closeup_ns.rounds.reporting.contact_sheet import SheetRow, save_contact_sheet
+from closeup_ns.rounds.reporting.round_report import made_with
+from closeup_ns.rounds.schedule import ScheduleConfig
+from closeup_ns.rounds.store.native import NativeStore
+from closeup_ns.rounds.store.rounds import RoundStore
+from closeup_ns.rounds.store.view import in_figures
+from closeup_ns.studio.checkpoints import checkpoint_folder, checkpoint_steps
+from closeup_ns.studio.loading import LoadedRun, load_run
+from closeup_ns.studio.run_folder import hold_folder
+
+ADVICE = "Give --output another folder, or delete that one"
+
+
+@dataclass(frozen=True, eq=False)
+class RefinedRound:
+    """A stored round that was refined into a folder of its own."""
+
+    store: RoundStore
+    """The folder that it went to, laid out like a run's ``rounds``."""
+    number: int
+    """The round."""
+    report: dict[str, Any]
+    """As in its report.json."""
+
+
+def refine_stored_round(
+    config_path: Path,
+    number: int,
+    config: RefinerConfig,
+    output: Path | None = None,
+    limit: int | None = None,
+    data: Path | None = None,
+) -> RefinedRound:
+    """Refine round ``number`` of a run once more. Nothing of the run is changed; what is there already is kept.
+
+    The views come from the checkpoint nearest to the round's start. A run keeps only its latest checkpoint unless told
+    otherwise, which has trained on the round already.
+
+    Args:
+        config_path: config.yml of a run that has planned the round.
+        config: the refiner.
+        output: folder for the views; ``refined/round_N-REFINER`` in the run's folder by default.
+        limit: refine only so many views.
+        data: the photographs, where they were moved since.
+
+    Raises:
+        CloseupError: there is no such run, round or checkpoint, the plan cannot be read, ``output`` holds another
+            refinement, or the refiner cannot work.
+    """
+    rounds = RoundStore(config_path.parent / "rounds")
+    schedule = _schedule(config_path, rounds)
+    plans = _plans(config_path, rounds, number)
+    step = _checkpoint(config_path, schedule.round_start(number) - 1)
+    check_refiner(config, _device())
+    run = load_run(config_path, step, data)
+    run.pipeline.config.refiner = config
+    destination = RoundStore(output or _default_output(config_path, number, config))
+    hold_folder(destination.root)
+    destination.claim(_identity(rounds, number, step, config), ADVICE)
+    destination.save_plan(number, rounds.load_plan(number) or {})
+    began = time.perf_counter()
+    _refine(run, plans, number, rounds, destination, limit)
+    report = _report(run, number, step, destination, time.perf_counter() - began)
+    destination.finish_round(number, report)
+    return RefinedRound(destination, number, report)
+
+
+def _refine(
+    run: LoadedRun, plans: list[RoundPlan], number: int, rounds: RoundStore, destination: RoundStore, limit: int | None
+) -> None:
+    """The same passes as in a training, with what that would have known."""
+    refiner, description = build_refiner(run.pipeline.config.refiner, run.pipeline.device)
+    CONSOLE.print(description, soft_wrap=True)
+    view, natives = run.pipeline.as_run(), NativeStore(rounds.root)
+    native = [
+        item
+        for earlier in range(1, number + 1)
+        if natives.has(earlier)
+        for item in natives.load(earlier, view.photographs.photograph_names())
+    ]
+    refinement = Refinement(
+        view,
+        refiner,
+        number,
+        store=destination,
+        earlier=rounds,
+        photographs={**observations(view), **native_observations(view, native)},
+        believed=list(believed_views(view, rounds, number).values()) if refiner.generates else (),
+    )
+    try:
+        refine_round(refinement, plans, limit)
+    finally:
+        refiner.close()
+
+
+def _schedule(config_path: Path, rounds: RoundStore) -> ScheduleConfig:
+    """The run's schedule. CheckpointError where this is no run of ours."""
+    config = read_config(config_path)
+    found = option(config, "pipeline.schedule")
+    names = ("base_steps", "rounds", "round_steps")
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), int) for name in names):
+        method = option(config, "method_name") or "another method"
+        raise CheckpointError(f"{config_path} is a run of {method}: only runs of closeup-gs have rounds to refine")
+    schedule = ScheduleConfig(**{name: found[name] for name in names})
+    adopt_schedule(rounds, schedule)
+    return schedule
+
+
+def _plans(config_path: Path, rounds: RoundStore, number: int) -> list[RoundPlan]:
+    """The round's plans, one for each target.
+
+    Raises:
+        RoundStorageError: the run has not planned this round, or its plan cannot be read.
+    """
+    planned = [index for index in rounds.rounds() if (rounds.folder(index) / "plan.json").exists()]
+    if number not in planned:
+        there = f"it has planned round {', '.join(map(str, planned))}" if planned else "it has planned no round yet"
+        raise RoundStorageError(f"the run {config_path.parent} has no round {number}: {there}")
+    plans = (rounds.load_plan(number) or {"plans": []})["plans"]
+    if not plans:
+        raise RoundStorageError(
+            f"the plan of round {number} in {rounds.root} has no target: there is nothing to refine"
+        )
+    return [RoundPlan.from_dict(plan) for plan in plans]
+
+
+def _checkpoint(config_path: Path, wanted: int) -> int:
+    """Step of the checkpoint nearest to ``wanted``, and a line that says which it is."""
+    steps = checkpoint_steps(checkpoint_folder(config_path))
+    if not steps:
+        raise CheckpointError(f"{checkpoint_folder(config_path)} holds no checkpoint (step-*.ckpt): nothing to render")
+    nearest = min(steps, key=lambda step: (abs(step - wanted), -step))
+    if nearest == wanted:
+        CONSOLE.print(f"checkpoint: step {nearest}, the round's start", highlight=False)
+    else:
+        CONSOLE.print(
+            f"[yellow]checkpoint: step {nearest}; the round began after step {wanted}, of which there is none: the "
+            "views differ from the round's own. Train with --save-only-latest-checkpoint False to keep it",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return nearest
+
+
+def _default_output(config_path: Path, number: int, config: RefinerConfig) -> Path:
+    parts = [chosen_kind(config, _device()), *([config.enhance.kind] if config.enhance.kind != "none" else [])]
+    return config_path.parent / "refined" / "-".join([f"round_{number}", *parts])
+
+
+def _device() -> str:
+    """What nerfstudio loads a run on."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _identity(rounds: RoundStore, number: int, step: int, config: RefinerConfig) -> dict[str, Any]:
+    """What must be the same for a folder to be gone on with."""
+    kind, enhancement = chosen_kind(config, _device()), config.enhance.kind
+    options = asdict(config)
+    return {
+        "plan_sha256": hashlib.sha256((rounds.folder(number) / "plan.json").read_bytes()).hexdigest(),
+        "round": number,
+        "checkpoint": step,
+        "refiner": kind,
+        "options": options.get(kind, {}),
+        "enhance": options["enhance"],
+        "enhance_options": options["see3d"] if enhancement == "see3d-sr" else {},
+    }
+
+
+def _report(run: LoadedRun, number: int, step: int, destination: RoundStore, seconds: float) -> dict[str, Any]:
+    """The contact sheet is drawn, the report is given back."""
+    rows = [SheetRow(name, destination.load_view(number, name)) for name in destination.views(number)]
+    made = made_with(run.pipeline.as_run())
+    title = f"round {number} refined again with {made['refiner']}, checkpoint at step {step}"
+    save_contact_sheet(destination.contact_sheet(number), rows, title)
+    return {
+        "round": number,
+        "run": str(run.folder.resolve()),
+        "checkpoint": step,
+        "views": {row.name: in_figures(row.stored) for row in rows},
+        "seconds": {"refine": round(seconds, 2)},
+        "peak_memory_mb": process_peak_mb(),
+        "made_with": made,
+    }
