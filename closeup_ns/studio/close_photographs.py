@@ -16,7 +16,7 @@ from closeup_ns.rounds.reporting.held_out import HeldOut, held_out_crops
 from closeup_ns.rounds.run import Run
 from closeup_ns.views.psnr import psnr
 
-METRICS = ("psnr", "ssim", "lpips_vgg")
+METRICS = ("psnr", "cc_psnr", "ssim", "lpips_vgg")
 MOST_ROUNDS = 9
 """Of scales, as far as originals reach."""
 
