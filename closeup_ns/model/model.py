@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, UInt8
-from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.models.splatfacto import RGB2SH, SplatfactoModel, SplatfactoModelConfig, random_quat_tensor
 from torch import Tensor, nn
 from torch.nn import Parameter
 
 from closeup_ns.model.cameras import cameras_of, view_of
+from closeup_ns.model.cube import render_by_cube
 from closeup_ns.model.exposure import ExposureCompensation
 from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.model.lazy_lpips import lazy_lpips
@@ -254,8 +256,16 @@ class CloseupModel(SplatfactoModel):
     def _smooth(self, log_scales: Tensor, logit_opacities: Tensor) -> tuple[Tensor, Tensor]:
         return smooth_3d(log_scales, logit_opacities, self.footprint, self.config.filter_3d)
 
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Any]:
+        """Render ``camera`` (one camera) for ns-render and the viewer; what is no pinhole by the faces of a cube."""
+        camera = camera.reshape((1,)).to(self.device)
+        self.set_crop(obb_box)
+        if camera.camera_type.item() != CameraType.PERSPECTIVE.value:
+            return render_by_cube(self.get_outputs, camera)
+        return self.get_outputs(camera)
+
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:
-        """Render ``camera`` (one camera). Same keys as the parent's."""
+        """Render ``camera`` (one camera, taken for a pinhole). Same keys as the parent's."""
         c2w = self.camera_optimizer.apply_to_camera(camera) if self.training else camera.camera_to_worlds
         view = view_of(camera.reshape((1,)) if camera.shape == () else camera, 0)
         factor = self._get_downscale_factor()
