@@ -48,7 +48,7 @@ def attached(
     may_render.set()
 
     def patient(view: View) -> Rendered:
-        assert may_render.wait(60)
+        assert may_render.wait(240)
         return render(view)
 
     control = CloseupViewerControl(cast(Any, _run(patient, rounds)))
