@@ -3,6 +3,7 @@
 * torch >= 2.6 refuses nerfstudio's own checkpoints, because a scheduler leaves numpy scalars in the optimizer state.
 * A run that is loaded does not know where its config.yml lies, only where it was trained.
 * An event writer (tensorboard, wandb) that fails ends the training.
+* viser looks through all processes of the machine for its own build server, and dies when one of them ends meanwhile.
 * Commands that need a field of rays, or two held-out photographs, end in assertions of their own.
 """
 
@@ -24,6 +25,13 @@ def allow_nerfstudio_checkpoints() -> None:
     """Let ``torch.load(weights_only=True)`` read the numpy scalars of nerfstudio checkpoints, and nothing else."""
     scalar = np.core.multiarray.scalar  # type: ignore[attr-defined]
     torch.serialization.add_safe_globals([scalar, np.dtype, type(np.dtype(np.float64))])
+
+
+def start_without_build_server() -> None:
+    """Let viser's server start without looking for `yarn start` of viser's own developers among all processes."""
+    from viser import _client_autobuild
+
+    _client_autobuild._check_viser_yarn_running = lambda: False
 
 
 def config_being_loaded() -> Path | None:
