@@ -227,7 +227,7 @@ def change_state(path: Path, chance: random.Random) -> None:
         value = part[key]
         if isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel() and chance.random() < 0.7:
             part[key] = value.clone()
-            part[key].flatten()[chance.randrange(value.numel())] = chance.choice(NUMBERS)
+            part[key].view(-1)[chance.randrange(value.numel())] = float(np.float32(chance.choice(NUMBERS)))
             break
         if not isinstance(value, dict) or chance.random() < 0.15:
             part[key] = chance.choice(ODD)
