@@ -47,7 +47,7 @@ from tests.tiny import tiny_trainer
 
 ODD: list[Any] = [
     None, True, 0, -1, 1, 2.5, -0.0, 1e9, 1e-307, 1e308, 10**400, float("nan"), float("inf"), "", "x", "nan", "../../x",
-    "/x", "a\nb", "\0", "ü", [], {}, [[]], [1], [float("nan")], {"x": 1},
+    "/x", "a" * 300, "a\nb", "\0", "ü", [], {}, [[]], [1], [float("nan")], {"x": 1},
 ]  # fmt: skip
 """What stands in a changed place of a JSON or YAML file."""
 NUMBERS = [0.0, -1.0, 1e-307, 1e20, 1e308, np.nan, np.inf, -np.inf]
