@@ -45,7 +45,7 @@ def config_being_loaded() -> Path | None:
 
 
 _SPLATS_ONLY = (
-    "this exporter follows rays, which splats do not have: use ns-export gaussian-splat, or closeup-gs export"
+    "this exporter follows rays, which splats have not: use ns-export gaussian-splat, or closeup-gs export"
 )
 UNABLE = {
     "SpiralRender": "ns-render spiral serves methods that train on rays: make a path with closeup-gs path --kind orbit "
