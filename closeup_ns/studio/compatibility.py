@@ -44,9 +44,7 @@ def config_being_loaded() -> Path | None:
     return frame.f_locals["config_path"] if frame.f_code.co_name == "eval_setup" else None
 
 
-_SPLATS_ONLY = (
-    "this exporter follows rays, which splats have not: use ns-export gaussian-splat, or closeup-gs export"
-)
+_SPLATS_ONLY = "this exporter follows rays, which splats have not: use ns-export gaussian-splat, or closeup-gs export"
 UNABLE = {
     "SpiralRender": "ns-render spiral serves methods that train on rays: make a path with closeup-gs path --kind orbit "
     "--output path.json, and render it with ns-render camera-path --camera-path-filename path.json",
