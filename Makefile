@@ -64,7 +64,8 @@ check-neon: $(STAMP)  ## the kernels for 64-bit ARM, in qemu: apt-get install g+
 sanitize: $(STAMP)  ## the CPU kernels under the address, leak and undefined-behaviour sanitizers
 	$(BIN)/python tests/rendering/sanitize.py
 
-fuzz: $(STAMP)  ## random scenes against the reference with fresh seeds, for FUZZ_EXAMPLES=2000 scenes a test
+fuzz: $(STAMP)  ## FUZZ_FILES=10000 damaged files through every reader, FUZZ_EXAMPLES=2000 random scenes per kernel test
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.integration.fuzz $(or $(FUZZ_FILES),10000)
 	$(OFFLINE) OMP_NUM_THREADS=1 CLOSEUP_FUZZ=$(or $(FUZZ_EXAMPLES),2000) $(BIN)/python -m pytest \
 		--timeout=0 tests/rendering/test_fuzz.py $(PYTEST_ARGS)
 

@@ -153,7 +153,7 @@ def browser(profile: Path, width: int = 1100, height: int = 900, more: Sequence[
             with contextlib.suppress(OSError, AssertionError):
                 _call("DELETE", session)
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE)
 
 
 def _wait_until_ready(server: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -19,6 +19,8 @@ COLMAP_TO_NERFSTUDIO = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.
 ORTHONORMAL_TOLERANCE = 1e-2
 STRAY = 50.0
 """A point farther out than this many times the 90% quantile of a cloud's distances is left out."""
+LONGEST_NAME = 255
+"""Bytes of a file's name on every common file system."""
 LARGEST_NUMBER = 1e12
 """Beyond this a number in a file is damage, and what is computed from it in float32 would be infinite."""
 LARGEST_SIDE = 100_000
@@ -131,11 +133,13 @@ class Capture:
 
 
 def safe_path(root: Path, name: str | Path, source: Path | str) -> Path:
-    """``root / name``, or DataError when that leaves ``root``.
+    """``root / name``, or DataError when that leaves ``root`` or can be no file's name.
 
     The check is lexical: a link that the user put into the folder is the user's own doing, while a name that comes
     out of a data file never gets to point elsewhere.
     """
+    if not _can_exist(str(name)):
+        raise DataError(f"{source} names the file {str(name)!r:.60}, which no file can be called. Export it again.")
     base = os.path.abspath(root)
     joined = os.path.normpath(os.path.join(base, str(name)))
     if os.path.commonpath([base, joined]) != base:
@@ -144,6 +148,13 @@ def safe_path(root: Path, name: str | Path, source: Path | str) -> Path:
             "the folder and make the name relative to it."
         )
     return Path(root) / os.path.relpath(joined, base)
+
+
+def _can_exist(name: str) -> bool:
+    try:
+        return "\0" not in name and all(len(part.encode()) <= LONGEST_NAME for part in Path(name).parts)
+    except UnicodeEncodeError:  # JSON may hold half a character
+        return False
 
 
 def check_pose(c2w: npt.NDArray[np.float64], where: str) -> npt.NDArray[np.float64]:

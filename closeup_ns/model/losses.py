@@ -1,4 +1,4 @@
-"""The loss of an injected view: real where it is known to be real, refined elsewhere, each by its trust (4.3.4)."""
+"""SSIM and PSNR as splatfacto calls them, and the loss of an injected view (4.3.4)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,24 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from closeup_ns.rendering.ssim import ssim
+
+
+class FusedSsim(nn.Module):
+    """Drop-in for ``pytorch_msssim.SSIM`` on one image, by our fused kernel. Gradient for the second image only."""
+
+    def forward(self, reference: Float[Tensor, "1 3 H W"], image: Float[Tensor, "1 3 H W"]) -> Tensor:
+        return ssim(image[0].permute(1, 2, 0), reference[0].permute(1, 2, 0))
+
+
+class PlainPsnr(nn.Module):
+    """PSNR in dB of images in [0, 1]. torchmetrics' keeps a running state and a graph, at every training step."""
+
+    @torch.no_grad()
+    def forward(self, image: Tensor, reference: Tensor) -> Float[Tensor, ""]:
+        return -10 * torch.log10(nn.functional.mse_loss(image, reference))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,21 +7,22 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, UInt8
-from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.models.splatfacto import RGB2SH, SplatfactoModel, SplatfactoModelConfig, random_quat_tensor
 from torch import Tensor, nn
 from torch.nn import Parameter
 
 from closeup_ns.model.cameras import cameras_of, view_of
+from closeup_ns.model.cube import render_by_cube
 from closeup_ns.model.exposure import ExposureCompensation
 from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.model.lazy_lpips import lazy_lpips
-from closeup_ns.model.losses import injected_view_loss
+from closeup_ns.model.losses import FusedSsim, PlainPsnr, injected_view_loss
 from closeup_ns.model.regularize import finest_footprint, smooth_3d
 from closeup_ns.model.strategy import NEVER, CloseupStrategy
 from closeup_ns.rendering.rasterize import rasterization
 from closeup_ns.rendering.request import RenderMode
-from closeup_ns.rendering.ssim import ssim
 from closeup_ns.views.opengl import flipped
 from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
@@ -55,21 +56,6 @@ class CloseupModelConfig(SplatfactoModelConfig):
     """Learn a colour gain and offset per photograph. For captures with auto-exposure."""
     max_gaussians: int = 0
     """Most Gaussians that densification may reach in the base phase; 0 means no limit. Rounds: their own growth."""
-
-
-class FusedSsim(nn.Module):
-    """Drop-in for ``pytorch_msssim.SSIM`` on one image, by our fused kernel. Gradient for the second image only."""
-
-    def forward(self, reference: Float[Tensor, "1 3 H W"], image: Float[Tensor, "1 3 H W"]) -> Tensor:
-        return ssim(image[0].permute(1, 2, 0), reference[0].permute(1, 2, 0))
-
-
-class PlainPsnr(nn.Module):
-    """PSNR in dB of images in [0, 1]. torchmetrics' keeps a running state and a graph, at every training step."""
-
-    @torch.no_grad()
-    def forward(self, image: Tensor, reference: Tensor) -> Float[Tensor, ""]:
-        return -10 * torch.log10(nn.functional.mse_loss(image, reference))
 
 
 class CloseupModel(SplatfactoModel):
@@ -254,8 +240,22 @@ class CloseupModel(SplatfactoModel):
     def _smooth(self, log_scales: Tensor, logit_opacities: Tensor) -> tuple[Tensor, Tensor]:
         return smooth_3d(log_scales, logit_opacities, self.footprint, self.config.filter_3d)
 
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Any]:
+        """Render ``camera`` (one camera) for ns-render and the viewer; what is no pinhole by the faces of a cube."""
+        camera = camera.reshape((1,)).to(self.device)
+        self.set_crop(obb_box)
+        if camera.camera_type.item() != CameraType.PERSPECTIVE.value:
+            return render_by_cube(self.get_outputs, camera)
+        return self.get_outputs(camera)
+
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Float[Tensor, "H W 4"]:
+        """``outputs`` without their background, for ns-render: colour (not premultiplied) and opacity."""
+        alpha = outputs["accumulation"]
+        color = (outputs[output_name] - (1 - alpha) * outputs["background"]) / alpha.clamp_min(1e-10)
+        return torch.cat([color.clamp(0, 1), alpha], dim=-1)
+
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:
-        """Render ``camera`` (one camera). Same keys as the parent's."""
+        """Render ``camera`` (one camera, taken for a pinhole). Same keys as the parent's."""
         c2w = self.camera_optimizer.apply_to_camera(camera) if self.training else camera.camera_to_worlds
         view = view_of(camera.reshape((1,)) if camera.shape == () else camera, 0)
         factor = self._get_downscale_factor()

@@ -65,8 +65,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     remedy = "It is cut short or not a checkpoint: load another one, by --load-checkpoint or --load-step"
     with reading(path, remedy, CheckpointError):
         state = torch.load(path, map_location="cpu", weights_only=True)
-        for part in ("pipeline", "step", "optimizers"):
-            state[part]
+        for part, kind in (("pipeline", dict), ("optimizers", dict), ("step", int)):
+            if not isinstance(state[part], kind):
+                raise TypeError(f"its {part} is {state[part]!r:.40}")
         for name, tensor in _tensors({"pipeline": state["pipeline"], "optimizers": state["optimizers"]}):
             # A pixel kernel may hold an infinity, a Gaussian or its moments may not.
             bad = tensor.isnan() if "gauss_params" not in name and "optimizers" not in name else ~tensor.isfinite()

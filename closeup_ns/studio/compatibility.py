@@ -3,23 +3,35 @@
 * torch >= 2.6 refuses nerfstudio's own checkpoints, because a scheduler leaves numpy scalars in the optimizer state.
 * A run that is loaded does not know where its config.yml lies, only where it was trained.
 * An event writer (tensorboard, wandb) that fails ends the training.
+* viser looks through all processes of the machine for its own build server, and dies when one of them ends meanwhile.
+* Commands that need a field of rays, or two held-out photographs, end in assertions of their own.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from closeup_ns.errors import CloseupError
+
 
 def allow_nerfstudio_checkpoints() -> None:
     """Let ``torch.load(weights_only=True)`` read the numpy scalars of nerfstudio checkpoints, and nothing else."""
     scalar = np.core.multiarray.scalar  # type: ignore[attr-defined]
     torch.serialization.add_safe_globals([scalar, np.dtype, type(np.dtype(np.float64))])
+
+
+def start_without_build_server() -> None:
+    """Let viser's server start without looking for `yarn start` of viser's own developers among all processes."""
+    from viser import _client_autobuild
+
+    _client_autobuild._check_viser_yarn_running = lambda: False
 
 
 def config_being_loaded() -> Path | None:
@@ -30,6 +42,46 @@ def config_being_loaded() -> Path | None:
     """
     frame = sys._getframe(2)
     return frame.f_locals["config_path"] if frame.f_code.co_name == "eval_setup" else None
+
+
+_SPLATS_ONLY = "this exporter follows rays, which splats have not: use ns-export gaussian-splat, or closeup-gs export"
+UNABLE = {
+    "SpiralRender": "ns-render spiral serves methods that train on rays: make a path with closeup-gs path --kind orbit "
+    "--output path.json, and render it with ns-render camera-path --camera-path-filename path.json",
+    "ExportPointCloud": _SPLATS_ONLY,
+    "ExportPoissonMesh": _SPLATS_ONLY,
+    "ExportTSDFMesh": _SPLATS_ONLY,
+    "ExportMarchingCubesMesh": _SPLATS_ONLY,
+}
+"""nerfstudio's commands, by the name of their class, that cannot work on splats, and what can."""
+
+
+def refuse_command(held_out: int) -> None:
+    """Refuse what the nerfstudio command that is loading a run cannot do with it, before it does anything.
+
+    ``eval_setup`` does not say who called it, so that frame is looked at.
+
+    Args:
+        held_out: photographs of the evaluation split.
+
+    Raises:
+        CloseupError: it says which command or option to use instead.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "eval_setup":
+        frame = frame.f_back
+    caller = frame.f_back if frame is not None else None
+    command: Any = caller.f_locals.get("self") if caller is not None else None
+    name = type(command).__name__
+    if name in UNABLE:
+        raise CloseupError(UNABLE[name])
+    if name == "RenderInterpolated" and command.pose_source == "eval" and held_out < 2:
+        raise CloseupError(
+            f"ns-render interpolate needs two photographs, and {held_out} of this capture is held out: add "
+            "--pose-source train"
+        )
+    if getattr(command, "render_nearest_camera", False):
+        raise CloseupError("ns-render --render-nearest-camera traces rays, which splats do not have: leave it out")
 
 
 class ForgivingWriter:

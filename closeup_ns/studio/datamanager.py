@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -66,6 +66,8 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
     def _load_images(self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]) -> list[dict]:
         """As upstream, and says what the masks hide; DataError where that is everything."""
         loaded = super()._load_images(split, cache_images_device)
+        cameras = (self.train_dataset if split == "train" else self.eval_dataset).cameras
+        cameras.camera_type = torch.full_like(cameras.camera_type, CameraType.PERSPECTIVE.value)  # all are undistorted
         shares = [float(batch["mask"].float().mean()) for batch in loaded if "mask" in batch]
         if shares:
             CONSOLE.print(describe_masks(shares, split), soft_wrap=True)

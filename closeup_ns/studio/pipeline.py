@@ -22,6 +22,7 @@ from closeup_ns.rounds.loop import Rounds
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.settings import RoundSettings
 from closeup_ns.studio.close_metrics import close_metrics, finite, say_missing
+from closeup_ns.studio.compatibility import refuse_command
 from closeup_ns.studio.datamanager import CloseupDatamanager, CloseupDatamanagerConfig
 from closeup_ns.viewer.control import CloseupViewerControl
 from closeup_ns.views.psnr import mean_of_numbers, psnr
@@ -50,6 +51,7 @@ class CloseupPipeline(VanillaPipeline):
 
     def __init__(self, config: CloseupPipelineConfig, device: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, device, *args, **kwargs)
+        refuse_command(len(self.datamanager.eval_dataset))
         self.model.base_steps = config.schedule.base_steps
         self.datamanager.background = self.model.evaluation_background()
         self.rounds: Rounds | None = None

@@ -21,6 +21,7 @@ from closeup_ns.errors import CheckpointError
 from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.planning.targets import check_targets
 from closeup_ns.progress import shows_bars
+from closeup_ns.reading import reading
 from closeup_ns.refine.refiner import check_refiner
 from closeup_ns.rendering.backend import describe_backend
 from closeup_ns.rounds.native import native_rounds
@@ -244,8 +245,9 @@ class CloseupTrainer(Trainer):
             return
         state = read_checkpoint(path)
         own = "_model.screen_kernel" in state["pipeline"]
-        self._check_shapes(path, state["pipeline"])
-        super()._load_checkpoint()
+        with reading(path, "Load another one, by --load-checkpoint or --load-step", CheckpointError):
+            self._check_shapes(path, state["pipeline"])
+            super()._load_checkpoint()
         if not own:
             self._continue_from_splatfacto(path)
         self._check_scene(path)

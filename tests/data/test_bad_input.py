@@ -173,6 +173,7 @@ COLMAP_TABLE: list[tuple[dict[str, Any], Damage, list[str]]] = [
     ({"text": True}, write("sparse/0/images.txt", "1 0 0 0 0 0 0 0 1 a.png\n\n"), ["no unit quaternion"]),
     ({"text": True}, write("sparse/0/images.txt", "1 1 0 0 0 nan 0 0 1 a.png\n\n"), ["NaN"]),
     ({"text": True}, write("sparse/0/images.txt", "# none\n"), ["registers no image"]),
+    ({"text": True}, write("sparse/0/images.txt", f"1 1 0 0 0 0 0 0 1 {'a' * 300}.png\n\n"), ["no file can be called"]),
     ({"text": True}, write("sparse/0/images.txt", "1 1 0 0 0 0 0 0 1 ../../a.png\n\n"), ["outside of the data folder"]),
 ]  # fmt: skip
 
@@ -198,6 +199,9 @@ FRAME_TABLE: list[tuple[dict[str, Any], str]] = [
     ({"file_path": "images/frame_00000.png"}, "two frames"),
     ({"file_path": "images\\Frame_00000.JPG"}, "two frames"),
     ({"file_path": "../../etc/photo.png"}, "outside of the data folder"),
+    ({"file_path": "a" * 300}, "no file can be called"),
+    ({"file_path": "\ud800"}, "no file can be called"),
+    ({"mask_path": "a\0.png"}, "no file can be called"),
     ({"file_path": "/etc/photo.png"}, "outside of the data folder"),
     ({"file_path": "images/../../other/photo.png"}, "outside of the data folder"),
     ({"mask_path": "../x.png"}, "outside of the data folder"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nerfstudio.cameras.cameras import CameraType
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.studio.datamanager import CloseupDatamanagerConfig
@@ -95,3 +96,5 @@ def test_a_fisheye_photograph_becomes_a_pinhole_photograph(k1: float, tmp_path: 
         nearby = row[max(0, int(expected) - 4) : int(expected) + 5]
         middle = (nearby * torch.arange(len(nearby))).sum() / nearby.sum() + max(0, int(expected) - 4) + 0.5
         assert float(middle) == pytest.approx(expected, abs=0.8)
+    # ns-eval and ns-render draw a camera by its type, and this one's photograph is a pinhole's now.
+    assert (manager.train_dataset.cameras.camera_type == CameraType.PERSPECTIVE.value).all()

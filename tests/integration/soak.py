@@ -43,7 +43,7 @@ def train(capture: Path, output: Path, seconds: float | None, chance: random.Ran
             os.kill(process.pid, chance.choice(SIGNALS))
         process.join(300)
         code = process.exitcode
-    return code, log.read_text(errors="replace")
+    return code, log.read_text(errors="replace") if log.exists() else ""  # killed before it opened its log
 
 
 def check_kept(run: Run, before: dict[str, tuple[int, bytes]]) -> dict[str, tuple[int, bytes]]:

@@ -42,6 +42,18 @@ def test_loading_keeps_the_parameters_that_the_optimizers_hold(trainer: CloseupT
     assert not torch.equal(model.means, state["gauss_params.means"])
 
 
+def test_a_picture_with_opacity_gives_the_render_before_its_background(trainer: CloseupTrainer) -> None:
+    model = trainer.pipeline.model
+    model.eval()
+    outputs = model.get_outputs_for_camera(trainer.pipeline.datamanager.train_dataset.cameras[0:1])
+    outputs["rgb"] = outputs["rgb"] - (1 - outputs["accumulation"]) * (outputs["background"] - 0.5)
+    outputs["background"] = torch.full_like(outputs["rgb"], 0.5)
+    color, alpha = model.get_rgba_image(outputs).split((3, 1), dim=-1)
+    assert 0.05 < float(alpha.mean()) < 0.9
+    torch.testing.assert_close(alpha * color + (1 - alpha) * 0.5, outputs["rgb"], atol=1e-3, rtol=0)
+    assert color.min() >= 0 and color.max() <= 1
+
+
 def test_the_pixel_is_saved_and_honoured(make_trainer: MakeTrainer) -> None:
     first, second = make_trainer().pipeline.model, make_trainer().pipeline.model
     view = make_trainer().pipeline.datamanager.train_view(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torchmetrics.image import PeakSignalNoiseRatio
 
-from closeup_ns.model.model import PlainPsnr
+from closeup_ns.model.losses import PlainPsnr
 
 
 def test_is_torchmetrics_psnr(generator: torch.Generator) -> None:

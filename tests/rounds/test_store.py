@@ -23,6 +23,7 @@ from closeup_ns.errors import DiskError, RoundStorageError
 from closeup_ns.rounds.store.native import CutView, NativeStore
 from closeup_ns.rounds.store.rounds import RoundStore, run_identity
 from closeup_ns.rounds.store.view import StoredView, in_figures, quantised
+from closeup_ns.rounds.trials.acceptance import RoundVerdict
 from tests.stored import a_view
 
 NAMES = ["frontier_00", "update_00", "update_01"]
@@ -396,8 +397,9 @@ DAMAGE: list[tuple[str, Change, str]] = [
     (PLANS, put(*KNOWN, "width", value=10**9), "1000000000 pixels"),
     (PLANS, put(*KNOWN, "width", value=2.5), r"width is 2\.5: .*integer"),
     (PLANS, put(*KNOWN, "dtype", value="int8"), "int8"),
-    ("round_1/verdict.json", drop("reason"), "lacks 'reason'"),
-    ("round_1/verdict.json", put("accepted", value="yes"), "accepted is not true or false"),
+    ("round_1/verdict.json", drop("reason"), "reason is .*: Field required"),
+    ("round_1/verdict.json", put("accepted", value="yes"), "accepted is 'yes': .*boolean"),
+    ("round_1/verdict.json", put("trial_steps", value=2.5), "trial_steps is 2.5"),
     ("round_1/verdict.json", put("accepted", value=[]), "accepted"),
     ("round_1/passes.json", put("passes", 0, "targets", value="t0"), "targets is 't0': .*list.*plan the passes again"),
     (NATIVE, put("frames", 0, "fl_x", value=0.0), "focal length of 0 pixels.*cut the native views"),
@@ -438,6 +440,13 @@ def test_a_damaged_file_is_named_with_the_reason_and_the_way_out(
     with pytest.raises(RoundStorageError, match=said) as caught:
         RoundStore(store.root).check()
     assert str(store.root / name) in str(caught.value)
+
+
+def test_a_verdict_comes_back_as_it_was(store: RoundStore) -> None:
+    """With the types of its numbers: a resumed run reads it, and a whole number is no float."""
+    verdict = RoundVerdict(True, "good", photographs_before=20.0, known_share=1.0, trial_steps=0)
+    store.save_verdict(1, verdict.to_dict())
+    assert RoundVerdict.from_dict(store.load_verdict(1) or {}) == verdict
 
 
 def test_targets_that_are_gone_are_said_to_be_gone(store: RoundStore) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
+from viser import _client_autobuild
 
 import closeup_ns.method_config  # noqa: F401  (allows the checkpoints)
 
@@ -29,6 +32,14 @@ def test_a_checkpoint_with_nerfstudios_numpy_scalars_is_read(tmp_path: Path) -> 
     loaded = torch.load(tmp_path / "step.ckpt", weights_only=True)
     assert loaded["x"] == 0.5
     assert loaded["schedulers"]["means"]["last_epoch"] == 1
+
+
+def test_a_viewer_starts_although_another_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> str:
+        raise psutil.NoSuchProcess(1)
+
+    monkeypatch.setattr(psutil, "process_iter", lambda: iter([SimpleNamespace(cwd=gone)]))
+    _client_autobuild.ensure_client_is_built()
 
 
 class Evil:

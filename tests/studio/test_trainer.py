@@ -70,6 +70,11 @@ def test_older_checkpoints_go_when_they_should(make_trainer: MakeTrainer, only_l
             lambda state: state["pipeline"].update({"_model.gauss_params.features_rest": torch.zeros(576, 8, 3)}),
             "sh-degree",
         ),
+        (
+            lambda state: state["pipeline"].update({"_model.gauss_params.quats": torch.zeros(3, 4)}),
+            "size mismatch.*Load an",
+        ),
+        (lambda state: state.pop("scalers"), "lacks 'scalers'"),
         (lambda state: state["pipeline"].update({"_model.exposure.log_gain": torch.zeros(7, 3)}), "another scene"),
     ],
 )

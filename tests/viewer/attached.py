@@ -15,6 +15,7 @@ import viser
 
 from closeup_ns.planning.target import Target
 from closeup_ns.rounds.store.rounds import RoundStore
+from closeup_ns.studio.compatibility import start_without_build_server
 from closeup_ns.viewer.control import CloseupViewerControl
 from closeup_ns.views.view import View
 from tests.integration.browserless import Browser
@@ -48,12 +49,13 @@ def attached(
     may_render.set()
 
     def patient(view: View) -> Rendered:
-        assert may_render.wait(60)
+        assert may_render.wait(240)
         return render(view)
 
     control = CloseupViewerControl(cast(Any, _run(patient, rounds)))
     control.rounds = rounds
     port = free_port()
+    start_without_build_server()
     server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
     viewer = _viewer(server, folder, lock, trainer)
     server.on_client_connect(lambda client: viewer.render_statemachines.update({client.client_id: _machine()}))

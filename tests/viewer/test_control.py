@@ -70,7 +70,7 @@ def test_no_callback_waits_for_a_render(tmp_path: Path) -> None:
 
         def wait() -> None:
             begun.set()
-            at.may_render.wait(60)
+            at.may_render.wait(PATIENCE)
 
         control.worker.submit("wait", wait)
         assert begun.wait(PATIENCE)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Strict
 from typing_extensions import TypedDict
 
 from closeup_ns.errors import RoundStorageError
@@ -71,6 +72,23 @@ _View = TypedDict(
 )
 
 
+class _VerdictAlways(TypedDict):
+    accepted: Annotated[bool, Strict()]
+    reason: str
+
+
+class _Verdict(_VerdictAlways, total=False):
+    photographs_before: float | None
+    photographs_control: float | None
+    photographs_round: float | None
+    native_control: float | None
+    native_round: float | None
+    reliable_control: float | None
+    reliable_round: float | None
+    known_share: float
+    trial_steps: int
+
+
 class _FrameAlways(TypedDict):
     file_path: str
     photograph: str
@@ -123,17 +141,12 @@ def _check_plan(content: dict[str, Any]) -> None:
         KnownView.from_dict(view)
 
 
-def _check_verdict(content: dict[str, Any]) -> None:
-    if not (isinstance(content["accepted"], bool) and isinstance(content["reason"], str)):
-        raise TypeError("accepted is not true or false, or reason no text")
-
-
 RUN = Kind(dict[str, Any], "Restore it from a copy of the run; it says which capture and target the rounds belong to")
 TARGETS = Kind(_Targets, BEGIN_ANEW, _check_targets)
 SCHEDULE = Kind(_Schedule, "Delete it to go by the command line's schedule", _check_schedule)
 PLAN = Kind(dict[str, list[dict[str, Any]]], REPEAT_ROUND, _check_plan)
 PASSES = Kind(_Passes, "Delete it to plan the passes again")
-VERDICT = Kind(dict[str, bool | int | str | float | None], REPEAT_ROUND, _check_verdict)
+VERDICT = Kind(_Verdict, REPEAT_ROUND)
 REPORT = Kind(dict[str, Any], "Delete it: it is written when the round ends")
 NATIVE = Kind(_Native, "Delete its folder to cut the native views from the originals again", _check_native)
 VIEW = Kind(_View, "Delete it to refine the view again", from_header)
