@@ -65,6 +65,7 @@ def find_originals(capture: Capture, images: ImageChoice) -> tuple[list[Original
     """
     found: list[Original | None] = []
     problems: list[str] = []
+    none_finer: list[str] = []
     candidates = _finest_files(capture, images)
     for index, frame in enumerate(capture.frames):
         original, trained = None, images.sizes[index]
@@ -76,10 +77,13 @@ def find_originals(capture: Capture, images: ImageChoice) -> tuple[list[Original
                 finer = min(size[0] / trained[0], size[1] / trained[1])
                 K = _scaled_K(frame.intrinsics, size)
                 original = Original(path, size, K, lens_of(frame.intrinsics), frame.mask, finer)
+            else:
+                said = f"its finest picture is {path}, {size[0]}x{size[1]}: no finer than what is trained on"
+                none_finer.append(f"no original for {images.paths[index].name}: {said}")
         except DataError as error:
             problems.append(f"no original for {images.paths[index].name}: {error}")
         found.append(original)
-    return found, problems
+    return found, problems + (none_finer if any(found) else [])
 
 
 def describe_originals(originals: Sequence[Original | None]) -> str:
