@@ -23,6 +23,7 @@ from closeup_ns.evaluation.pictures import quantise
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View, look_at
 from tests.conftest import shared_data
+from tests.integration.captures import write_colmap
 from tests.scenes import analytic_renderer, intrinsics
 
 UP = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)
@@ -151,6 +152,21 @@ def test_what_ns_eval_scores_is_the_data_itself_with_the_target_in_the_models_fr
     pose = parsed.cameras.camera_to_worlds[names.index("p03")].double()
     local = (torch.tensor(prepared.record.target_xyz, dtype=torch.float64) - pose[:, 3]) @ pose[:, :3]
     assert (local[:2] / local[2]).abs().max() < 0.02 and local[2] < 0  # the middle of the image, in front (OpenGL)
+
+
+def test_a_target_in_a_colmap_capture_is_where_ns_train_sees_it(tmp_path: Path) -> None:
+    """COLMAP's world is turned before nerfstudio's parser begins: the point must lie behind its pixel all the same."""
+    folder = tmp_path / "data" / "wall"
+    write_colmap(folder)
+    made = scene(kind="native", scales=[3], image_side=64, pixel="IMG_0003.png:40:20", _file=tmp_path / "p.yaml")
+    record = prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene").record
+    parsed = CloseupDataParserConfig(data=folder).setup().get_dataparser_outputs("train")
+    index = [path.name for path in parsed.image_filenames].index("IMG_0003.png")
+    pose, camera = parsed.cameras.camera_to_worlds[index].double(), parsed.cameras[index]
+    local = (torch.tensor(record.target_xyz, dtype=torch.float64) - pose[:, 3]) @ pose[:, :3]
+    column = float(camera.cx - camera.fx * local[0] / local[2])
+    row = float(camera.cy + camera.fy * local[1] / local[2])
+    assert local[2] < 0 and (column, row) == pytest.approx((40.5, 20.5), abs=1e-3)
 
 
 @pytest.mark.slow

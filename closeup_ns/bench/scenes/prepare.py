@@ -18,7 +18,7 @@ from closeup_ns.bench.scenes.prepared import PreparedScene, SceneRecord, read_sc
 from closeup_ns.bench.scenes.protocol import Scene
 from closeup_ns.bench.scenes.splits import Split, closer_views, looked_at, point_at_pixel, split_by_distance
 from closeup_ns.data.capture import PointCloud
-from closeup_ns.data.dataparser import CloseupDataParserConfig
+from closeup_ns.data.dataparser import CloseupDataParserConfig, load_capture
 from closeup_ns.data.demo.write import write_photograph, write_points, write_transforms
 from closeup_ns.data.eval_cameras import EvalCamera, read_cameras, write_cameras
 from closeup_ns.errors import DataError
@@ -87,14 +87,27 @@ def _native(protocol: str, scene: Scene, source: Path, folder: Path) -> SceneRec
     side, point, xyz = scene.rule.image_side, None, None
     if scene.pixel:
         point = _target(scene, load_photographs(source, side))
-        parsed = CloseupDataParserConfig(data=source).setup().get_dataparser_outputs("train")
-        moved = parsed.dataparser_transform.double() @ torch.cat([point, point.new_ones(1)])
-        xyz = tuple((moved * parsed.dataparser_scale).tolist())
+        xyz = tuple(_in_nerfstudios_world(point, source).tolist())
     return SceneRecord(
         protocol, scene.name, scene.pixel, None if point is None else tuple(point.tolist()), xyz, scene.rule.scales,
         scene.rule.rounds, side, "ns-eval",
         notes=["ns-eval holds out every eighth photograph; close-ups are crops of their originals around the target"],
     )  # fmt: skip
+
+
+def _in_nerfstudios_world(point: Float[Tensor, "3"], source: Path) -> Float[Tensor, "3"]:
+    """A point of the capture's frame, as its photographs' views have it, where ns-train will see it.
+
+    The parser's transform begins in the frame of the original files, before what COLMAP's frames are turned by.
+    """
+    config = CloseupDataParserConfig(data=source)
+    (capture, _), parsed = load_capture(config), config.setup().get_dataparser_outputs("train")
+    whole, applied = torch.eye(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
+    whole[:3] = parsed.dataparser_transform.double()
+    if capture.applied_transform is not None:
+        applied[:3] = torch.from_numpy(capture.applied_transform)
+    moved = whole @ torch.linalg.inv(applied) @ torch.cat([point.double(), point.new_ones(1).double()])
+    return moved[:3] * parsed.dataparser_scale / capture.applied_scale
 
 
 def _by_distance(protocol: str, scene: Scene, source: Path, folder: Path) -> SceneRecord:
