@@ -67,6 +67,14 @@ def test_invented_detail_is_lost_detail_where_an_original_resolves_the_view_and_
     assert lost[:, :48].float().mean() > 0.9 and not lost[:, 48:].any()
 
 
+def test_something_else_is_lost_detail_although_the_render_was_no_better() -> None:
+    """Letters that became dashes, from a render in which they were mush."""
+    _, lost = lost_detail(texture(5), texture(6), seen(1.0))
+    assert lost.float().mean() > 0.9
+    _, lost = lost_detail(TRUTH, texture(6), seen(1.0))
+    assert not lost.any()
+
+
 def test_flattened_detail_is_lost() -> None:
     _, lost = lost_detail(torch.full_like(TRUTH, 0.5), RENDER, seen(1.0))
     assert lost.all()

@@ -2,7 +2,8 @@
 
 Where native crops show a surface as finely as the view does, a refined view is compared with them block by block: as a
 picture and in its detail alone, moved by up to two pixels, at any gain and offset. A block that looks less like the
-photographs than the render did has lost what they resolve, and is not trained on.
+photographs than the render did has lost what they resolve, and one that hardly looks like them shows something else
+(the render may be mush in which letters became dashes): neither is trained on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ NOISE = 0.01
 """Detail of a smaller standard deviation (of 1) is grain: such a block shows nothing that could be lost."""
 MARGIN = 0.1
 """How much lower than the render's a block's correlation with the photographs may be."""
+FLOOR = 0.5
+"""Least correlation of a block with the photographs, whatever the render had."""
 
 
 def lost_detail(
@@ -56,8 +59,8 @@ def lost_detail(
             _detail(picture, sigma) for picture in (photographed, image.mean(-1), torch.nan_to_num(render).mean(-1))
         )
         shown = _spread(wanted, inside) > NOISE
-        worse = _likeness(refined, wanted, inside) < _likeness(before, wanted, inside) - MARGIN
-        lost |= resolved & shown & worse
+        least = (_likeness(before, wanted, inside) - MARGIN).clamp_min(FLOOR)
+        lost |= resolved & shown & (_likeness(refined, wanted, inside) < least)
     return _pixels(resolved, height, width), _pixels(lost, height, width)
 
 
