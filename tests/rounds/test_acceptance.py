@@ -122,6 +122,7 @@ def test_the_rule(
     ("photographs", "native", "generates", "accepted"),
     [
         (0.3, 0.1, False, True),
+        (0.01, 0.15, False, True),  # the reliable refiner on fern
         (0.3, 0.0, False, False),  # what refines without inventing must gain at its own scale, too
         (-0.2, 1.0, False, False),
         (-1.0, -0.05, True, True),  # far photographs cannot show invented detail; native crops can
