@@ -34,8 +34,8 @@ HELD_OUT_SHARE = 0.125
 """Share of the photographs that is held out to score the arms: half of them the closest to the target, half spread
 out."""
 MIN_GAIN = 0.05
-"""A round must be better than its control by this many dB on the held-out photographs' native crops, or, where they have
-none, on the photographs. Less is noise: a round kept for 0.022 dB lost 0.19 dB on flower's test photographs."""
+"""A round must be better than its control by this many dB on the held-out photographs' native crops, or, without any,
+on the photographs. Less is noise: a round kept for 0.022 dB lost 0.19 dB on flower's test photographs."""
 GENERATED_TOLERANCE = 2.0
 """A refiner that invents detail may cost this many dB on them in the short trial: far photographs cannot show its
 detail. A plausible generator lost 0.8 to 1.2 dB in the first round's trial of 50 steps; 0.4 were left at the end of
