@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from closeup_ns.viewer.frustums import COLORS, WORDS, CameraKind
+from closeup_ns.viewer.frustums import COLORS, LABELS, CameraKind
 from tests.browser import WEBGL, Browser, browser
 from tests.integration.panel_page import PanelPage, changed
 from tests.integration.runs import Run
@@ -121,9 +121,9 @@ def sees_the_cameras(page: PanelPage) -> None:
 def sees_the_cameras_of(page: PanelPage, kind: CameraKind) -> None:
     """They vanish with their tick and come back with it, in their colour; a click on one goes there."""
     shown = page.picture(f"viewer-cameras-{kind}")
-    page.tick(WORDS[kind])
+    page.tick(LABELS[kind])
     without = page.until(f"no {kind} cameras", f"viewer-no-{kind}", lambda now: vanished(shown, now, kind))
-    page.tick(WORDS[kind])
+    page.tick(LABELS[kind])
     page.until(f"{kind} cameras again", f"viewer-cameras-{kind}", lambda now: vanished(now, without, kind))
     if kind == "update":
         goes_to_a_camera(page, changed(shown, without))

@@ -12,7 +12,7 @@ import signal
 import sys
 from dataclasses import replace
 
-from closeup_ns.refine.judging import gate
+from closeup_ns.refine.judging import detail, gate
 from closeup_ns.refine.see3d import stage, unet
 from tests.refine.see3d.tiny import TINY_CONFIG
 
@@ -71,6 +71,7 @@ def _with_small_networks() -> None:
 
 def _with_an_open_gate() -> None:
     gate.MAX_PSNR_DROP, gate.MAX_LOW_FREQUENCY_DIFFERENCE = 1000.0, 10.0
+    detail.FLOOR, detail.MARGIN = -9.0, 9.0
 
 
 def _die_at_the_second_view() -> None:
