@@ -99,7 +99,8 @@ def plan_crops(
         if original is None or not sees(view, target, render):
             continue
         center, _ = project(view, target.to(view.c2w))
-        centers = [center, *further_windows(view, target, zoom, render)][:windows]
+        further = further_windows(view, target, zoom, render) if windows > 1 else []
+        centers = [center, *further[: windows - 1]]
         found = [crop_view(view, place, zoom, original) for place in centers]
         crops += [Crop(index, crop) for crop in found if min(crop.width, crop.height) >= FEWEST_PIXELS]
     return crops
