@@ -39,7 +39,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} does not exist: --load-config wants the config.yml of a run")
     with reading(path, "It is no whole config.yml of a nerfstudio run: restore it from a copy", CheckpointError):
         content = yaml.load(path.read_text(encoding="utf8"), Loader=_PlainLoader)  # a SafeLoader
-        for name in ("pipeline", "vis"):  # nerfstudio writes them in alphabetical order: a cut file lacks the last
+        # nerfstudio writes them in alphabetical order, so a cut file lacks the last.
+        for name in ("method_name", "pipeline", "timestamp", "vis"):
             content[name]
     return content
 

@@ -68,6 +68,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         for part, kind in (("pipeline", dict), ("optimizers", dict), ("step", int)):
             if not isinstance(state[part], kind):
                 raise TypeError(f"its {part} is {state[part]!r:.40}")
+        foreign = [name for name, value in state["pipeline"].items() if not isinstance(value, Tensor)]
+        if foreign:
+            raise TypeError(f"{foreign[0]} in its pipeline is no tensor")
         for name, tensor in _tensors({"pipeline": state["pipeline"], "optimizers": state["optimizers"]}):
             # A pixel kernel may hold an infinity, a Gaussian or its moments may not.
             bad = tensor.isnan() if "gauss_params" not in name and "optimizers" not in name else ~tensor.isfinite()

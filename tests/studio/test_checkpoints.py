@@ -42,6 +42,7 @@ def resaved(**changes: Any) -> Callable[[Path], None]:
         (resaved(pipeline={"_model.gauss_params.means": torch.full((9, 3), torch.inf)}), "27 values of .*means are no"),
         (resaved(pipeline={"_model.screen_kernel": torch.tensor(torch.nan)}), "1 values of .*screen_kernel"),
         (resaved(pipeline="x"), "its pipeline is 'x'"),
+        (resaved(pipeline={"_model.gauss_params.means": 0.5}), "means in its pipeline is no tensor"),
         (resaved(step=2.5), r"its step is 2\.5"),
         (resaved(optimizers={"means": {"state": {0: {"exp_avg": torch.tensor([torch.inf])}}}}), "exp_avg"),
     ],
