@@ -16,7 +16,7 @@ from torch.nn import Parameter
 from closeup_ns.model.cameras import cameras_of, view_of
 from closeup_ns.model.cube import render_by_cube
 from closeup_ns.model.exposure import ExposureCompensation
-from closeup_ns.model.kernel import PixelKernel
+from closeup_ns.model.kernel import KERNEL_SIZE, PixelKernel
 from closeup_ns.model.lazy_lpips import lazy_lpips
 from closeup_ns.model.losses import FusedSsim, PlainPsnr, injected_view_loss
 from closeup_ns.model.regularize import finest_footprint, smooth_3d
@@ -80,8 +80,8 @@ class CloseupModel(SplatfactoModel):
         self.ssim, self.psnr = FusedSsim(), PlainPsnr()
         self.full_resolution = False  # rounds train at full resolution, whatever the base phase's schedule says
         self.base_steps = 0  # what "a share of the base phase" is a share of; the pipeline sets it
-        self.register_buffer("screen_kernel", torch.zeros(3))
-        self.register_buffer("native_kernels", torch.zeros(0, 3))
+        self.register_buffer("screen_kernel", torch.zeros(KERNEL_SIZE))
+        self.register_buffer("native_kernels", torch.zeros(0, KERNEL_SIZE))
         self.kernel = PixelKernel.of(self.config.pixel_variance, 1, self.config.eps2d)
         self.register_buffer("footprint", torch.zeros(0))  # [N] once measured: what the 3D filter was trained with
         self.footprint_views: list[View] = []
@@ -121,26 +121,24 @@ class CloseupModel(SplatfactoModel):
     @property
     def kernel(self) -> PixelKernel:
         """The pixel that this model was trained with."""
-        eps2d, supersample, lens_blur = self.screen_kernel.tolist()
-        return PixelKernel(eps2d, int(supersample), lens_blur)
+        return PixelKernel.from_tensor(self.screen_kernel)
 
     @kernel.setter
     def kernel(self, kernel: PixelKernel) -> None:
-        self.screen_kernel.copy_(self.screen_kernel.new_tensor([kernel.eps2d, kernel.supersample, kernel.lens_blur]))
+        self.screen_kernel.copy_(kernel.to_tensor())
 
     def kernel_of(self, stream: int) -> PixelKernel:
         """The pixel of a stream: 0 the photographs, t the native views of round t (the photographs' where unset)."""
         if not 0 < stream <= len(self.native_kernels) or not bool(self.native_kernels[stream - 1].any()):
             return self.kernel
-        eps2d, supersample, lens_blur = self.native_kernels[stream - 1].tolist()
-        return PixelKernel(eps2d, int(supersample), lens_blur)
+        return PixelKernel.from_tensor(self.native_kernels[stream - 1])
 
     def set_native_kernel(self, stream: int, kernel: PixelKernel) -> None:
         """Set the pixel of round ``stream``'s native views."""
         rows = max(stream, len(self.native_kernels))
-        grown = self.native_kernels.new_zeros(rows, 3)
+        grown = self.native_kernels.new_zeros(rows, KERNEL_SIZE)
         grown[: len(self.native_kernels)] = self.native_kernels
-        grown[stream - 1] = grown.new_tensor([kernel.eps2d, kernel.supersample, kernel.lens_blur])
+        grown[stream - 1] = kernel.to_tensor()
         self.native_kernels = grown
 
     def start_supersampling(self) -> None:

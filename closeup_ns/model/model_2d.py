@@ -104,8 +104,7 @@ class Closeup2dgsModel(CloseupModel):
     @CloseupModel.kernel.setter
     def kernel(self, kernel: PixelKernel) -> None:
         """Take a pixel; what it would widen Gaussians by joins the blur."""
-        flat = PixelKernel.of(kernel.variance, kernel.supersample, eps2d=0.0)
-        self.screen_kernel.copy_(self.screen_kernel.new_tensor([0.0, flat.supersample, flat.lens_blur]))
+        self.screen_kernel.copy_(kernel.unwidened().to_tensor())
 
     def step_post_backward(self, step: int) -> None:
         super().step_post_backward(step)

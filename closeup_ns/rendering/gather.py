@@ -1,4 +1,4 @@
-"""Pixels from a supersampled render in one pass: block means and a separable blur, fused with their adjoint."""
+"""Pixels from a supersampled render in one pass: sums under a separable window, fused with their adjoint."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from closeup_ns.rendering.kernels import load_kernels
 
 class _Gather(Function):
     @staticmethod
-    def forward(ctx: Any, render: Tensor, alpha: Tensor, factor: int, taps: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, render: Tensor, alpha: Tensor, factor: int, window: Tensor) -> tuple[Tensor, Tensor]:
         render, alpha = render.contiguous(), alpha.contiguous()
         rows, source_width, channels = render.shape
         height, width = rows // factor, source_width // factor
-        sizes = (height, width, channels, factor, source_width, len(taps) // 2)
+        sizes = (height, width, channels, factor, source_width, (len(window) - factor) // 2)
         out, out_alpha = render.new_empty(height, width, channels), render.new_empty(height, width, 1)
-        load_kernels().call("gather_forward", *sizes, taps, render, alpha, out, out_alpha)
-        ctx.save_for_backward(*((render, alpha, taps) if channels == 4 else (taps,)))
+        load_kernels().call("gather_forward", *sizes, window, render, alpha, out, out_alpha)
+        ctx.save_for_backward(*((render, alpha, window) if channels == 4 else (window,)))
         ctx.sizes, ctx.rows = sizes, rows
         ctx.set_materialize_grads(False)
         return out, out_alpha
@@ -31,15 +31,15 @@ class _Gather(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_out: Tensor | None, d_out_alpha: Tensor | None) -> tuple[Any, ...]:
-        *depth_inputs, taps = ctx.saved_tensors
+        *depth_inputs, window = ctx.saved_tensors
         height, width, channels, factor, source_width, _ = ctx.sizes
         render, alpha = depth_inputs or (None, None)
-        d_out = taps.new_zeros(height, width, channels) if d_out is None else d_out.contiguous()
+        d_out = window.new_zeros(height, width, channels) if d_out is None else d_out.contiguous()
         d_out_alpha = None if d_out_alpha is None else d_out_alpha.contiguous()
         all_used = ctx.rows == height * factor and source_width == width * factor
-        make = taps.new_empty if all_used else taps.new_zeros  # what is cut off at the far edges gets no gradient
+        make = window.new_empty if all_used else window.new_zeros  # what is cut off at the far edges gets no gradient
         d_render, d_alpha = make(ctx.rows, source_width, channels), make(ctx.rows, source_width, 1)
-        load_kernels().call("gather_backward", *ctx.sizes, taps, render, alpha, d_out, d_out_alpha, d_render, d_alpha)
+        load_kernels().call("gather_backward", *ctx.sizes, window, render, alpha, d_out, d_out_alpha, d_render, d_alpha)
         return d_render, d_alpha, None, None
 
 
@@ -51,17 +51,18 @@ def can_gather(render: Tensor, alpha: Tensor) -> bool:
 
 
 def gather_pixels(
-    render: Float[Tensor, "sH sW C"], alpha: Float[Tensor, "sH sW 1"], factor: int, taps: Float[Tensor, "T"]
+    render: Float[Tensor, "sH sW C"], alpha: Float[Tensor, "sH sW 1"], factor: int, window: Float[Tensor, "T"]
 ) -> tuple[Float[Tensor, "H W C"], Float[Tensor, "H W 1"]]:
-    """Average ``factor`` x ``factor`` blocks, then blur colour and alpha by the symmetric ``taps`` along both axes.
+    """Pixels of ``factor`` x ``factor`` samples: sums of colour and alpha under a separable symmetric ``window``.
 
-    A fourth channel is expected depth: it is averaged over what is opaque, and not blurred. The border is mirrored
-    without repeating the outermost pixel; rows and columns beyond the last whole block are cut off. Differentiable
-    once, bitwise the same for any number of threads. ``[1]`` as taps blurs nothing.
+    The window has a weight for each of a pixel's own samples and for as many more on either side. A fourth channel is
+    expected depth: it is averaged over a pixel's own samples, as far as they are opaque. The border is mirrored without
+    repeating the outermost sample; rows and columns beyond the last whole pixel are cut off. Differentiable once,
+    bitwise the same for any number of threads.
 
     Raises:
-        ValueError: The shapes do not fit, the number of taps is even, they reach across the whole image, or a tensor is
-            not float32 on the CPU (see `can_gather`).
+        ValueError: The shapes do not fit, the window is not of ``factor`` weights and an even number more, it reaches
+            across the whole image, or a tensor is not float32 on the CPU (see `can_gather`).
     """
     if render.dim() != 3 or alpha.shape != (*render.shape[:2], 1):
         raise ValueError(
@@ -71,10 +72,11 @@ def gather_pixels(
         raise ValueError(f"gather: factor is {factor}, expected 1 or more")
     if render.shape[-1] not in (3, 4):
         raise ValueError(f"gather: {render.shape[-1]} channels, expected 3, or 4 with depth")
-    for name, tensor in (("render", render), ("alpha", alpha), ("taps", taps)):
+    for name, tensor in (("render", render), ("alpha", alpha), ("window", window)):
         if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
             raise ValueError(f"gather: {name} is {tensor.dtype} on {tensor.device}, expected float32 on the CPU")
-    smaller = min(render.shape[:2]) // factor
-    if taps.dim() != 1 or len(taps) % 2 == 0 or len(taps) // 2 >= smaller:
-        raise ValueError(f"gather: {tuple(taps.shape)} taps for an image of {smaller} pixels along its shorter side")
-    return _Gather.apply(render, alpha, factor, taps.contiguous())  # pyright: ignore[reportReturnType]
+    smaller = min(render.shape[:2]) // factor * factor
+    further = len(window) - factor if window.dim() == 1 else -1
+    if further < 0 or further % 2 or further // 2 >= smaller:
+        raise ValueError(f"gather: a window of {tuple(window.shape)} for {smaller} samples along the shorter side")
+    return _Gather.apply(render, alpha, factor, window.contiguous())  # pyright: ignore[reportReturnType]

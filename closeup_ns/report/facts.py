@@ -72,6 +72,7 @@ class Kernel:
     eps2d: float | None = None
     lens_blur: float | None = None
     supersample: int | None = None
+    taps: tuple[float, ...] = ()
 
 
 @dataclass(config=OPEN)

@@ -25,6 +25,7 @@ from closeup_ns.refine.protocol import Refiner
 from closeup_ns.refine.refiner import build_refiner
 from closeup_ns.rounds.injection import fine_tuning_strategy, stored_views
 from closeup_ns.rounds.known import believed_views, known_views, native_observations, observations
+from closeup_ns.rounds.measured_pixel import can_measure, measure_pixel
 from closeup_ns.rounds.native import cut_native_views, native_variance
 from closeup_ns.rounds.next_round import NextRound
 from closeup_ns.rounds.poses import refine_poses
@@ -240,7 +241,7 @@ class Rounds:
             self.lines.total = self.schedule.total_steps
         self.lines.begin(step)
         if step == int(SUPERSAMPLE_FROM * self.schedule.base_steps):
-            self.run.model.start_supersampling()
+            self._start_supersampling()
         if step == self._kernel_step() and self.run.photographs.held_out:
             self._choose_kernel(step, self.schedule.base_steps)
         number = self.schedule.round_at(step)
@@ -279,7 +280,7 @@ class Rounds:
         """Hold out photographs and load earlier rounds' views, as in a run that came to ``step`` without a break."""
         self._caught_up = True
         data = self.run.photographs
-        if step <= self._kernel_step() and self.settings.kernel_search.enabled:
+        if step <= self._kernel_step() and self.settings.kernel_search.enabled and not can_measure(self.run):
             data.hold_out(held_out_indices(len(data.train_views())))
         if step < self.schedule.base_steps or self.schedule.rounds == 0:
             return
@@ -315,11 +316,17 @@ class Rounds:
         search_kernel(self.run, step, steps)
         self.run.photographs.hold_out([])
 
+    def _start_supersampling(self) -> None:
+        """From now on the pixel is an area: the photographs' own, where their originals tell it."""
+        model = self.run.model
+        model.start_supersampling()
+        model.kernel = measure_pixel(self.run) or model.kernel
+
     def end_base_phase(self, step: int) -> None:
         """The base phase ends before ``step``, earlier than scheduled: do now what it would have done later."""
         model = self.run.model
         if step <= int(SUPERSAMPLE_FROM * self.schedule.base_steps):
-            model.start_supersampling()
+            self._start_supersampling()
         if self.run.photographs.held_out:
             self.stage = "choosing the pixel kernel"
             self._choose_kernel(step, base_steps=step)

@@ -13,10 +13,10 @@ from closeup_ns.rounds.schedule import ScheduleConfig
 
 @dataclass
 class KernelSearchConfig:
-    """Cross-validation of the screen-space kernel."""
+    """The pixel of the photographs."""
 
     enabled: bool = True
-    """Choose the kernel by trials; off keeps ``model.pixel_variance``."""
+    """Measure the pixel on originals, or, where there are none, choose it by trials. Off: ``model.pixel_variance``."""
 
 
 @dataclass

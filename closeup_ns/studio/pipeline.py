@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,8 @@ class CloseupPipeline(VanillaPipeline):
         if masked:  # nerfstudio's own figure counts what the masks hide
             scores = [psnr(self.model.render_view(view).color, image, mask) for view, image, mask in masked]
             metrics["psnr_masked"] = mean_of_numbers(scores)
-        metrics |= {f"kernel_{name}": float(value) for name, value in asdict(self.model.kernel).items()}
+        kernel = self.model.kernel
+        metrics |= {"kernel_variance": kernel.variance, "kernel_supersample": float(kernel.supersample)}
         training = self.rounds is not None  # where it would cost seconds at every evaluation
         if not training:
             close, missing = close_metrics(self.as_run())

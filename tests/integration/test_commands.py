@@ -49,7 +49,7 @@ def test_eval_writes_the_metrics_of_the_held_out_photographs(finished: Run, tmp_
     assert results["psnr"] == pytest.approx(reported, abs=0.05)
     assert 0 < results["ssim"] <= 1
     assert "lpips" not in results or 0 < results["lpips"] < 2
-    assert {name for name in results if name.startswith("kernel_")} >= {"kernel_eps2d", "kernel_supersample"}
+    assert {name for name in results if name.startswith("kernel_")} >= {"kernel_variance", "kernel_supersample"}
     missing = results.pop("missing")
     assert all(math.isfinite(value) for value in results.values())
     # The run's rounds went to 3x and 9x; DINO and MetaIQA have no weights here, so they are absent with a reason.

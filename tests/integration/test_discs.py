@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from closeup_ns.model.kernel import PixelKernel
 from tests.integration.captures import SIZE
 from tests.integration.commands import fork
 from tests.integration.runs import Run, run_of, train_arguments
@@ -34,9 +35,9 @@ def test_a_run_has_its_round_and_a_pixel_that_widens_nothing(discs: Run) -> None
     assert discs.state()["step"] == 60 + 12 - 1
     model = discs.model()
     assert all(torch.isfinite(tensor).all() for tensor in model.values())
-    eps2d, supersample, lens_blur = model["_model.screen_kernel"].tolist()
-    assert (eps2d, supersample) == (0.0, 2.0)
-    assert any(lens_blur == pytest.approx(variance) for variance in (0.1, 0.2, 0.3))
+    kernel = PixelKernel.from_tensor(model["_model.screen_kernel"])
+    assert (kernel.eps2d, kernel.supersample) == (0.0, 2)
+    assert any(kernel.lens_blur == pytest.approx(variance) for variance in (0.1, 0.2, 0.3))
 
 
 def test_eval_and_render_show_what_was_trained(discs: Run, capture: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from closeup_ns.model.kernel import PixelKernel
 from tests.integration.captures import SIZE, write_transforms
 from tests.integration.commands import Finished, fork
 from tests.integration.runs import Run, run_of, train_arguments
@@ -61,6 +62,8 @@ def run(ended: Finished, output: Path) -> Run:
 def test_rounds_reach_as_far_as_the_originals(run: Run, ended: Finished) -> None:
     assert "originals 192x144, 3.0x finer than trained on" in ended.text
     assert "Rounds: 1 of 3 are planned" in ended.text
+    assert "measured on" in ended.text and "held-out photographs:" not in ended.text
+    assert len(PixelKernel.from_tensor(run.model()["_model.screen_kernel"]).taps) > 1
     assert run.state()["step"] == 60 + 12 - 1
     frames = run.json("round_1", "native", "transforms.json")["frames"]
     assert len(frames) == 8

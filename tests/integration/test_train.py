@@ -79,12 +79,11 @@ def test_tensorboard_has_the_rounds(finished: Run) -> None:
 
 def test_the_kernel_that_was_found_is_in_every_later_checkpoint(finished: Run) -> None:
     names = ("step-000000059.ckpt", "step-000000083.ckpt")
-    kernels = [finished.state(finished.models / name)["pipeline"]["_model.screen_kernel"].tolist() for name in names]
-    assert kernels[0] == kernels[1]
-    eps2d, supersample, lens_blur = kernels[1]
-    variance = PixelKernel(eps2d, int(supersample), lens_blur).variance
-    assert any(variance == pytest.approx(candidate) for candidate in (0.1, 0.2, 0.3))
-    assert finished.json("round_2", "report.json")["kernel"]["eps2d"] == eps2d
+    kernels = [finished.state(finished.models / name)["pipeline"]["_model.screen_kernel"] for name in names]
+    kernel = PixelKernel.from_tensor(kernels[0])
+    assert PixelKernel.from_tensor(kernels[1]) == kernel
+    assert any(kernel.variance == pytest.approx(candidate) for candidate in (0.1, 0.2, 0.3))
+    assert finished.json("round_2", "report.json")["kernel"]["eps2d"] == kernel.eps2d
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from closeup_ns.model.kernel import PixelKernel, box_average, gaussian_blur
+from closeup_ns.model.kernel import (
+    MOST_TAPS,
+    PixelKernel,
+    apply_window,
+    blur_reach,
+    blurred_taps,
+    box_average,
+    gaussian_taps,
+)
 
 
 @given(st.floats(0.01, 2.0), st.integers(1, 4), st.one_of(st.floats(0.01, 1.0), st.just(math.inf)))
@@ -40,7 +48,7 @@ def test_a_point_blurs_into_a_gaussian(variance: float) -> None:
     """Each tap is the Gaussian's mass over its pixel."""
     image = torch.zeros(31, 31, 1, dtype=torch.float64)
     image[15, 15] = 1.0
-    blurred = gaussian_blur(image, variance)[..., 0]
+    blurred = apply_window(image, gaussian_taps(variance, blur_reach(variance, 31, 31)), 1)[..., 0]
     assert float(blurred.sum()) == pytest.approx(1.0, abs=1e-12)
     below = [0.5 * (1 + math.erf((edge - 0.5) / math.sqrt(2 * variance))) for edge in range(-15, 17)]
     mass = torch.tensor(below, dtype=torch.float64).diff()
@@ -48,16 +56,54 @@ def test_a_point_blurs_into_a_gaussian(variance: float) -> None:
     torch.testing.assert_close(blurred, blurred.T)
 
 
-def test_flat_images_stay_flat_up_to_the_border() -> None:
-    image = torch.full((9, 7, 3), 0.4)
-    torch.testing.assert_close(gaussian_blur(image, 0.5), image)
-    tiny = torch.full((1, 6, 3), 0.4)
-    torch.testing.assert_close(gaussian_blur(tiny, 0.5), tiny)
+@given(
+    st.lists(st.floats(-0.2, 0.5), min_size=1, max_size=MOST_TAPS - 1),
+    st.integers(1, 3),
+    st.floats(0.0, 0.5),
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+)
+def test_flat_images_stay_flat_up_to_the_border(
+    tail: list[float], supersample: int, lens_blur: float, size: tuple[int, int]
+) -> None:
+    kernel = PixelKernel(0.1, supersample, lens_blur, (1 - 2 * sum(tail), *tail))
+    height, width = size
+    window = kernel.window(height, width)
+    assert float(window.sum()) == pytest.approx(1) and torch.allclose(window, window.flip(0))
+    image = torch.full((height * supersample, width * supersample, 3), 0.4, dtype=torch.float64)
+    torch.testing.assert_close(
+        apply_window(image, window, supersample), torch.full((height, width, 3), 0.4, dtype=torch.float64)
+    )
 
 
-def test_the_blur_is_differentiable(generator: torch.Generator) -> None:
-    image = torch.rand(5, 6, 2, generator=generator, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda i: gaussian_blur(i, 0.4), (image,))
+def test_the_window_is_every_blur_of_the_pixel_after_the_other(generator: torch.Generator) -> None:
+    """By the definition, far from the border: taps on the samples, means of blocks, a Gaussian on the pixels."""
+    taps, image = (0.6, 0.25, -0.05), torch.rand(40, 44, 3, generator=generator, dtype=torch.float64)
+    kernel = PixelKernel(0.1, 2, 0.3, taps)
+    row = torch.tensor([-0.05, 0.25, 0.6, 0.25, -0.05], dtype=torch.float64)
+    filtered = sum(row[j] * row[i] * image.roll((2 - j, 2 - i), dims=(0, 1)) for j in range(5) for i in range(5))
+    blurred = apply_window(box_average(filtered, 2), gaussian_taps(0.3, 2), 1)
+    ours = apply_window(image, kernel.window(20, 22), 2)
+    torch.testing.assert_close(ours[4:-4, 4:-4], blurred[4:-4, 4:-4])
+
+
+def test_a_kernel_survives_a_checkpoint() -> None:
+    for kernel in (PixelKernel(0.125, 2, 0.25), PixelKernel(0.0, 1, 0.0, (0.5, 0.25)), PixelKernel.of(0.375)):
+        assert PixelKernel.from_tensor(kernel.to_tensor()) == kernel
+    assert len(PixelKernel.of(0.3).to_tensor()) == len(PixelKernel(0.1, 2, 0.0, (1.0,) * MOST_TAPS).to_tensor())
+
+
+def test_a_blurred_filter_has_the_variances_sum() -> None:
+    taps = blurred_taps((0.5, 0.25), 0.7)
+    assert len(taps) <= MOST_TAPS and taps[0] + 2 * sum(taps[1:]) == pytest.approx(1)
+    before, after = PixelKernel(0, 1, 0, (0.5, 0.25)).variance, PixelKernel(0, 1, 0, taps).variance
+    assert after - before == pytest.approx(0.7 + 1 / 12, abs=0.02)  # of a Gaussian's mass over each sample
+    assert PixelKernel(0.7, 1, 0.0, (0.5, 0.25)).unwidened() == PixelKernel(0.0, 1, 0.0, taps)
+
+
+def test_the_window_is_differentiable(generator: torch.Generator) -> None:
+    image = torch.rand(6, 8, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    window = PixelKernel(0.1, 2, 0.4, (0.8, 0.1)).window(3, 4)
+    assert torch.autograd.gradcheck(lambda i: apply_window(i, window, 2), (image,))
 
 
 @pytest.mark.parametrize("supersample", [1, 2])
@@ -66,10 +112,10 @@ def test_gathering_keeps_what_was_rendered(generator: torch.Generator, supersamp
     """Colours alone, or with depth; training renders the one and evaluation the other."""
     render = torch.rand(8 * supersample, 6 * supersample, channels, generator=generator)
     alpha = torch.rand(8 * supersample, 6 * supersample, 1, generator=generator)
-    gathered, opacity = PixelKernel(0.1, supersample, 0.2).gather(render, alpha)
+    kernel = PixelKernel(0.1, supersample, 0.2)
+    gathered, opacity = kernel.gather(render, alpha)
     assert gathered.shape == (8, 6, channels) and opacity.shape == (8, 6, 1)
-    expected = gaussian_blur(box_average(render[..., :3], supersample), 0.2)
-    torch.testing.assert_close(gathered[..., :3], expected)
+    torch.testing.assert_close(gathered[..., :3], apply_window(render[..., :3], kernel.window(8, 6), supersample))
 
 
 def test_depth_is_averaged_over_what_is_opaque(generator: torch.Generator) -> None:

@@ -71,7 +71,7 @@ def use_every_kernel(generator: torch.Generator) -> None:
     for channels in (3, 4):
         render = torch.rand(40, 52, channels, generator=generator, requires_grad=True)
         alpha = torch.rand(40, 52, 1, generator=generator, requires_grad=True)
-        gathered, gathered_alpha = gather_pixels(render, alpha, 2, torch.tensor([0.2, 0.6, 0.2]))
+        gathered, gathered_alpha = gather_pixels(render, alpha, 2, torch.tensor([0.1, 0.4, 0.4, 0.1]))
         (gathered.square().sum() + gathered_alpha.square().sum()).backward()
 
 

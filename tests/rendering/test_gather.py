@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from closeup_ns.model.kernel import PixelKernel, blur_reach, gaussian_taps
+from closeup_ns.model.kernel import PixelKernel, blur_reach
 from closeup_ns.rendering.backend import kernels_available
 from closeup_ns.rendering.gather import can_gather, gather_pixels
 
@@ -29,14 +29,21 @@ def gradients(kernel: PixelKernel, render: Tensor, alpha: Tensor, weights: Tenso
     return [outputs.detach(), *(leaf.grad if leaf.grad is not None else torch.zeros_like(leaf) for leaf in leaves)]
 
 
+def window(factor: int, variance: float, side: int = 9) -> Tensor:
+    """Of a pixel that a lens blurs, for an image of ``side`` x ``side`` pixels."""
+    return PixelKernel(eps2d=0.1, supersample=factor, lens_blur=variance).window(side, side).float()
+
+
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("factor", [1, 2, 3])
-@pytest.mark.parametrize("variance", [0.0, 0.115, 2.0])
+@pytest.mark.parametrize(
+    ("variance", "taps"), [(0.0, (1.0,)), (0.115, (1.0,)), (2.0, (0.6, 0.3, -0.1)), (0.0, (0.6, 0.2))]
+)
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 9), (4, 2), (17, 30), (33, 21)])
-def test_is_the_torch_path(size: tuple[int, int], variance: float, factor: int, channels: int,
+def test_is_the_torch_path(size: tuple[int, int], variance: float, taps: tuple[float, ...], factor: int, channels: int,
                            generator: torch.Generator) -> None:  # fmt: skip
     height, width = size
-    kernel = PixelKernel(eps2d=0.1, supersample=factor, lens_blur=variance)
+    kernel = PixelKernel(eps2d=0.1, supersample=factor, lens_blur=variance, taps=taps)
     render, alpha = sampled(height * factor, width * factor, channels, generator)
     weights = torch.randn(height, width, channels + 1, generator=generator)
     assert can_gather(render, alpha) and not can_gather(render.double(), alpha.double())
@@ -60,9 +67,8 @@ def test_one_output_alone(parts: slice, generator: torch.Generator) -> None:
 
 def test_backward_is_the_adjoint(generator: torch.Generator) -> None:
     """<A x, y> = <x, A* y> for three channels, where the map is linear; any unsymmetric slip at a border breaks it."""
-    taps = gaussian_taps(1.3, 4).float()
     render, alpha = (torch.randn(22, 34, c, generator=generator).requires_grad_() for c in (3, 1))
-    outputs = gather_pixels(render, alpha, 2, taps)
+    outputs = gather_pixels(render, alpha, 2, window(2, 1.3))
     cotangents = [torch.randn(output.shape, generator=generator) for output in outputs]
     torch.autograd.backward(outputs, cotangents)
     assert render.grad is not None and alpha.grad is not None
@@ -73,7 +79,7 @@ def test_backward_is_the_adjoint(generator: torch.Generator) -> None:
 
 
 def test_a_flat_image_stays_flat() -> None:
-    color, alpha = gather_pixels(torch.full((18, 12, 4), 0.25), torch.ones(18, 12, 1), 2, gaussian_taps(2.0, 4).float())
+    color, alpha = gather_pixels(torch.full((18, 12, 4), 0.25), torch.ones(18, 12, 1), 2, window(2, 2.0))
     torch.testing.assert_close(color, torch.full((9, 6, 4), 0.25))
     torch.testing.assert_close(alpha, torch.ones(9, 6, 1))
 
@@ -83,14 +89,14 @@ def test_depth_is_that_of_what_is_opaque_and_not_blurred() -> None:
     render[..., 3] = 7.0  # an empty sample's depth must not count
     render[2, 2, 3], render[3, 3, 3] = 1.0, 3.0
     alpha[2, 2], alpha[3, 3] = 0.75, 0.25
-    depth = gather_pixels(render, alpha, 2, gaussian_taps(0.5, 2).float())[0][..., 3]
+    depth = gather_pixels(render, alpha, 2, window(2, 0.5, 3))[0][..., 3]
     assert depth[1, 1] == pytest.approx(1.5)
     assert int((depth != 0).sum()) == 1
 
 
 def test_what_is_cut_off_gets_no_gradient(generator: torch.Generator) -> None:
     render, alpha = (tensor.requires_grad_() for tensor in sampled(7, 8, 3, generator))
-    color, opacity = gather_pixels(render, alpha, 3, gaussian_taps(0.2, 1).float())
+    color, opacity = gather_pixels(render, alpha, 3, window(3, 0.0))
     assert color.shape == (2, 2, 3)
     (color.sum() + opacity.sum()).backward()
     assert render.grad is not None and alpha.grad is not None
@@ -114,13 +120,15 @@ def test_thread_count_changes_no_bit(generator: torch.Generator) -> None:
 
 
 def test_shapes_are_checked() -> None:
-    render, alpha, taps = torch.rand(8, 8, 3), torch.rand(8, 8, 1), gaussian_taps(0.5, 2).float()
+    render, alpha, weights = torch.rand(8, 8, 3), torch.rand(8, 8, 1), window(2, 0.5)
     with pytest.raises(ValueError, match="alpha"):
-        gather_pixels(render, alpha[..., 0], 2, taps)
-    with pytest.raises(ValueError, match="taps"):
-        gather_pixels(render, alpha, 2, taps[1:])
-    with pytest.raises(ValueError, match="taps"):
-        gather_pixels(render, alpha, 4, taps)
+        gather_pixels(render, alpha[..., 0], 2, weights)
+    with pytest.raises(ValueError, match="window"):
+        gather_pixels(render, alpha, 2, weights[1:])
+    with pytest.raises(ValueError, match="window"):
+        gather_pixels(render, alpha, 12, weights)
+    with pytest.raises(ValueError, match="window"):
+        gather_pixels(render, alpha, 2, torch.full((18,), 1 / 18))
 
 
 def test_reach_stays_inside_the_image() -> None:

@@ -242,11 +242,17 @@ def test_ssim_of_broken_pixels_and_of_the_smallest_image(generator: torch.Genera
         ({"factor": 0}, "factor is 0"),
         ({"render": torch.rand(8, 8, 5)}, "5 channels"),
         ({"render": torch.rand(8, 8, 3, dtype=torch.float64)}, "float32"),
-        ({"taps": torch.ones(3, dtype=torch.float64)}, "float32"),
-        ({"factor": 9}, "taps for an image of 0 pixels"),
+        ({"window": torch.ones(4, dtype=torch.float64)}, "float32"),
+        ({"factor": 9}, "a window of .* for 0 samples"),
     ],
 )
 def test_gather_refuses_what_its_kernel_would_misread(changes: dict[str, Any], message: str) -> None:
-    given = {"render": torch.rand(8, 8, 3), "alpha": torch.rand(8, 8, 1), "factor": 2, "taps": torch.ones(1), **changes}
+    given = {
+        "render": torch.rand(8, 8, 3),
+        "alpha": torch.rand(8, 8, 1),
+        "factor": 2,
+        "window": torch.ones(2) / 2,
+        **changes,
+    }
     with pytest.raises(ValueError, match=message):
         gather.gather_pixels(**given)

@@ -198,22 +198,22 @@ CLOSEUP_API int closeup_ssim(int height, int width, int channels, const float* i
     });
 }
 
-// render [factor H.., source_width, channels], alphas alike with one channel, taps [2 reach + 1]; out [H,W,channels],
+// render [factor H.., source_width, channels], alphas alike with one channel, window [factor + 2 reach]; out [H,W,channels],
 // out_alphas [H,W,1].
 CLOSEUP_API int closeup_gather_forward(int height, int width, int channels, int factor, int source_width, int reach,
-                                       const float* taps, const float* render, const float* alphas, float* out, float* out_alphas,
+                                       const float* window, const float* render, const float* alphas, float* out, float* out_alphas,
                                        int threads) {
     return guarded([&] {
-        closeup::gather_forward({height, width, channels, factor, source_width, reach, taps}, render, alphas, out, out_alphas, threads);
+        closeup::gather_forward({height, width, channels, factor, source_width, reach, window}, render, alphas, out, out_alphas, threads);
     });
 }
 
 // render and alphas may be null for three channels, d_out_alphas always. Samples beyond the last whole pixel are not written.
 CLOSEUP_API int closeup_gather_backward(int height, int width, int channels, int factor, int source_width, int reach,
-                                        const float* taps, const float* render, const float* alphas, const float* d_out,
+                                        const float* window, const float* render, const float* alphas, const float* d_out,
                                         const float* d_out_alphas, float* d_render, float* d_alphas, int threads) {
     return guarded([&] {
-        closeup::gather_backward({height, width, channels, factor, source_width, reach, taps}, render, alphas, d_out, d_out_alphas,
+        closeup::gather_backward({height, width, channels, factor, source_width, reach, window}, render, alphas, d_out, d_out_alphas,
                                  d_render, d_alphas, threads);
     });
 }
