@@ -50,7 +50,7 @@ def test_a_known_filter_is_found_back_whatever_hides_a_part(tail: list[float], s
 def scene(per_pixel: int) -> np.ndarray:
     """A picture of much detail at ``per_pixel`` samples of each of the photograph's pixels, in [0, 1]."""
     generator, size = np.random.default_rng(0), (HEIGHT * 16, WIDTH * 16, 3)
-    base = sum(gaussian_filter(generator.standard_normal(size), (s, s, 0)) * s for s in (6, 12, 30))
+    base = np.sum([gaussian_filter(generator.standard_normal(size), (s, s, 0)) * s for s in (6, 12, 30)], axis=0)
     base = (base - base.min()) / (base.max() - base.min())
     block = 16 // per_pixel
     return base[block // 2 :: block, block // 2 :: block] if block > 1 else base
