@@ -96,7 +96,7 @@ def make_shots(
         reference = cached.setdefault(path, read_picture(path))
         x0, y0, x1, y1 = found.region
         shown = reference[y0:y1, x0:x1] if crop else reference
-        yield Shot(camera.name, camera.scale, picture, truth, counted, shown, path.name, found.region)
+        yield Shot(camera.name, camera.scale, picture, truth, counted, shown, path.name)
 
 
 def evaluate(

@@ -8,16 +8,17 @@ pixels and its centre of 224 taken, as DINO's own evaluations do. The backbone s
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from closeup_ns.metrics.metric import MetricOptions, MetricSpec, MetricUnavailable, Needs, Provenance
+from closeup_ns.metrics.metric import Metric, MetricOptions, MetricSpec, MetricUnavailable, Provenance
 from closeup_ns.metrics.weights import sha256_of
 
 SHORT_SIDE, CROP = 256, 224
@@ -26,29 +27,17 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-class Encoder(Protocol):
-    """An image as one vector."""
-
-    def __call__(self, pixels: Float[Tensor, "1 3 S S"]) -> Float[Tensor, "1 D"]:
-        """Encode a picture that is already normalised with ImageNet's mean and deviation."""
-        ...
-
-
 class DinoScore:
-    """Cosine of two images' encodings; 1 for identical images."""
+    """Cosine of two images' encodings; 1 for identical images.
 
-    higher_is_better = True
+    ``encoder`` turns a picture [1, 3, S, S] that `prepare` has normalised into a vector [1, D].
+    """
 
-    def __init__(self, name: str, encoder: Encoder, provenance: Provenance, device: str = "cpu") -> None:
-        self.name, self.provenance = name, provenance
-        self.needs: Needs = "reference"
+    def __init__(self, encoder: Callable[[Tensor], Tensor], device: str = "cpu") -> None:
         self._encoder, self._device = encoder, device
         self._last: tuple[Tensor, Tensor] | None = None
 
-    @torch.no_grad()
-    def __call__(self, image: Float[Tensor, "H W 3"], against: Float[Tensor, "h w 3"] | None) -> float:
-        if against is None:
-            raise ValueError(f"{self.name}: a reference photograph is needed")
+    def __call__(self, image: Float[Tensor, "H W 3"], against: Float[Tensor, "h w 3"]) -> float:
         if self._last is None or self._last[0] is not against:
             self._last = (against, self._encode(against))  # many close-ups have one reference
         return float(F.cosine_similarity(self._encode(image), self._last[1]).clamp(-1, 1))
@@ -73,7 +62,7 @@ def prepare(image: Float[Tensor, "H W 3"]) -> Float[Tensor, "1 3 S S"]:
     return (planes - mean) / std
 
 
-def dino_metric(spec: MetricSpec, options: MetricOptions) -> DinoScore:
+def dino_metric(spec: MetricSpec, options: MetricOptions) -> Metric:
     """The DINO score with the backbone of the options.
 
     Raises:
@@ -94,7 +83,7 @@ def dino_metric(spec: MetricSpec, options: MetricOptions) -> DinoScore:
         notes=f"CLS token, cosine, short side {SHORT_SIDE} antialiased, centre {CROP}, "
         f"reference: {'whole photograph' if options.dino_reference == 'full' else 'the part the close-up shows'}",
     )
-    return DinoScore(spec.name, encode, provenance, options.device)
+    return spec.metric(provenance, DinoScore(encode, options.device))
 
 
 def load_backbone(source: str, allow_download: bool) -> tuple[Any, Path | None]:

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 
 from jaxtyping import Float
 from torch import Tensor
 
-from closeup_ns.metrics.metric import MetricOptions, MetricSpec, Needs, Provenance
+from closeup_ns.metrics.metric import Metric, MetricOptions, MetricSpec, Provenance
 from closeup_ns.metrics.sharpness import FINE, relative_sharpness
 from closeup_ns.rendering.ssim import ssim as windowed_ssim
 from closeup_ns.views.psnr import psnr
-
-
-@dataclass(frozen=True)
-class FunctionMetric:
-    """A metric that is a function of render and photograph."""
-
-    name: str
-    higher_is_better: bool
-    needs: Needs
-    provenance: Provenance
-    function: Callable[[Tensor, Tensor], float]
-
-    def __call__(self, image: Float[Tensor, "H W 3"], against: Float[Tensor, "H W 3"] | None) -> float:
-        if against is None or against.shape != image.shape:
-            other = None if against is None else tuple(against.shape)
-            raise ValueError(f"{self.name}: images of one shape expected, got {tuple(image.shape)} and {other}")
-        return self.function(image, against)
 
 
 def ssim(image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"]) -> float:
@@ -86,7 +68,7 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor, Tensor], float], Provenance]] = {
 """The metrics of this room that need no weights, by name."""
 
 
-def function_metric(spec: MetricSpec, options: MetricOptions) -> FunctionMetric:
+def function_metric(spec: MetricSpec, options: MetricOptions) -> Metric:
     """One of `FUNCTIONS` for the suite; what masks let count has the functions of whole images."""
     function, provenance = FUNCTIONS[spec.name.removesuffix("_masked")]
-    return FunctionMetric(spec.name, spec.higher_is_better, spec.needs, provenance, function)
+    return spec.metric(provenance, function)

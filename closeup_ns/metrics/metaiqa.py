@@ -16,7 +16,7 @@ import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from closeup_ns.metrics.metric import MetricOptions, MetricSpec, Needs, Provenance
+from closeup_ns.metrics.metric import Metric, MetricOptions, MetricSpec, Provenance
 from closeup_ns.metrics.weights import fill, load_state, sha256_of, torch_hub_file
 
 SIDE = 224
@@ -57,22 +57,6 @@ class MetaIqaNetwork(nn.Module):
         return self.net(self.resnet_layer((small - mean) / std))
 
 
-class MetaIqa:
-    """The metric."""
-
-    higher_is_better = True
-
-    def __init__(self, name: str, network: MetaIqaNetwork, provenance: Provenance) -> None:
-        self.name, self.provenance = name, provenance
-        self.needs: Needs = "nothing"
-        self._network = network.eval()
-
-    @torch.no_grad()
-    def __call__(self, image: Float[Tensor, "H W 3"], against: Tensor | None = None) -> float:
-        device = next(self._network.parameters()).device
-        return float(self._network(image.permute(2, 0, 1)[None].float().to(device)))
-
-
 def load_metaiqa(path: Path, name: str = "metaiqa") -> MetaIqaNetwork:
     """A network with all of its weights from a table of tensors, in the original's names or in pyiqa's.
 
@@ -88,15 +72,15 @@ def load_metaiqa(path: Path, name: str = "metaiqa") -> MetaIqaNetwork:
     return network
 
 
-def metaiqa_metric(spec: MetricSpec, options: MetricOptions) -> MetaIqa:
+def metaiqa_metric(spec: MetricSpec, options: MetricOptions) -> Metric:
     """MetaIQA with the user's weights, or those that pyiqa publishes. MetricUnavailable where there are none."""
     cached = Path(torch.hub.get_dir()) / "pyiqa" / _FILE  # where pyiqa itself puts them
-    local = options.weights.get(spec.name) or (str(cached) if cached.is_file() else None)
-    path = torch_hub_file(spec.name, _URL, _FILE, local, options.allow_download)
-    network = load_metaiqa(path, spec.name).to(options.device)
+    named = spec.name in options.weights or not cached.is_file()
+    path = torch_hub_file(spec, options, _URL, _FILE) if named else cached
+    network = load_metaiqa(path, spec.name).to(options.device).eval()
     notes = f"resized to {SIDE}x{SIDE} with antialiasing; which weights the paper used is unknown"
     provenance = Provenance("closeup_ns.metrics.metaiqa", "ResNet-18", path.name, sha256_of(path), notes)
-    return MetaIqa(spec.name, network, provenance)
+    return spec.metric(provenance, lambda image: float(network(image.permute(2, 0, 1)[None].to(options.device))))
 
 
 def _original_name(key: str) -> str:

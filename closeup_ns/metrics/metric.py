@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -35,27 +37,22 @@ class Provenance:
     """Conventions that a reader must know to compare figures: resizing, colour space, tokens."""
 
 
-@runtime_checkable
-class Metric(Protocol):
-    """A number for a render. Images are RGB in [0, 1], rounded to 8 bits as a saved picture is."""
+@dataclass(frozen=True)
+class Metric:
+    """A number for a render."""
 
     name: str
     """Key in the results: psnr, ssim, lpips_vgg, dino, ..."""
-    higher_is_better: bool
     needs: Needs
+    higher_is_better: bool
     provenance: Provenance
+    function: Callable[..., float]
+    """Of the render and what ``needs`` names: RGB in [0, 1], rounded to 8 bits as a saved picture is."""
 
-    def __call__(self, image: Float[Tensor, "H W 3"], against: Float[Tensor, "h w 3"] | None) -> float:
-        """Score a render.
-
-        Args:
-            image: The render.
-            against: The photograph of the same camera and size (``truth``), any photograph (``reference``), or None.
-
-        Raises:
-            ValueError: The shapes do not fit.
-        """
-        ...
+    @torch.no_grad()
+    def __call__(self, image: Float[Tensor, "H W 3"], against: Float[Tensor, "h w 3"] | None = None) -> float:
+        """Score a render."""
+        return self.function(image) if self.needs == "nothing" else self.function(image, against)
 
 
 @dataclass(frozen=True)
@@ -68,6 +65,10 @@ class MetricSpec:
     higher_is_better: bool
     build: str = field(repr=False)
     """``module:function`` that takes ``(spec, options)`` and returns a `Metric` or raises `MetricUnavailable`."""
+
+    def metric(self, provenance: Provenance, function: Callable[..., float]) -> Metric:
+        """The metric itself, once its weights are there."""
+        return Metric(self.name, self.needs, self.higher_is_better, provenance, function)
 
 
 @dataclass

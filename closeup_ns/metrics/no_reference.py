@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,30 +17,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from closeup_ns.metrics.metric import MetricOptions, MetricSpec, MetricUnavailable, Needs, Provenance
-from closeup_ns.metrics.weights import sha256_of
+from closeup_ns.metrics.metric import Metric, MetricOptions, MetricSpec, MetricUnavailable, Provenance
+from closeup_ns.metrics.weights import named_file, sha256_of
 
 INSTALL = "pip install 'closeup-ns[metrics]' && pip install --no-deps 'pyiqa>=0.1.16' 'timm>=1.0'"
 """pyiqa wants a newer timm than nerfstudio's metadata allows, though nerfstudio never imports timm."""
-ON_LUMA = {"ssim": "ssimc"}
-"""Metrics of pyiqa that look at luma only -> those on RGB."""
 
 
-class PyiqaMetric:
-    """One of pyiqa's no-reference metrics."""
-
-    def __init__(self, name: str, model: Any, provenance: Provenance) -> None:
-        self.name, self.provenance = name, provenance
-        self.needs: Needs = "nothing"
-        self.higher_is_better = not model.lower_better
-        self._model = model
-
-    @torch.no_grad()
-    def __call__(self, image: Float[Tensor, "H W 3"], against: Tensor | None = None) -> float:
-        return float(self._model(image.permute(2, 0, 1)[None].float().clamp(0, 1)))
-
-
-def pyiqa_metric(spec: MetricSpec, options: MetricOptions) -> PyiqaMetric:
+def pyiqa_metric(spec: MetricSpec, options: MetricOptions) -> Metric:
     """A metric of pyiqa by its name (``pyiqa:`` before it or not).
 
     Raises:
@@ -52,14 +36,12 @@ def pyiqa_metric(spec: MetricSpec, options: MetricOptions) -> PyiqaMetric:
         from pyiqa.default_model_configs import DEFAULT_CONFIGS  # pyright: ignore[reportMissingImports]
     except ImportError as problem:
         raise MetricUnavailable(f"pyiqa is not installed ({problem}): {INSTALL}") from problem
-    if wanted in ON_LUMA:
+    if wanted == "ssim":
         raise MetricUnavailable(f"pyiqa's {wanted} is on luma and full-reference; this suite has its own on RGB")
     if DEFAULT_CONFIGS.get(wanted, {}).get("metric_mode") != "NR":
         raise MetricUnavailable(f"pyiqa {pyiqa.__version__} has no no-reference metric {wanted!r}")
-    local = options.weights.get(spec.name)
-    if local is not None and not Path(local).is_file():
-        raise MetricUnavailable(f"the weights of {spec.name} that were named, {local}, are not a file")
-    given: dict[str, Any] = {} if local is None else {"pretrained_model_path": local}
+    local = named_file(spec, options)
+    given: dict[str, Any] = {} if local is None else {"pretrained_model_path": str(local)}
     read: list[Path] = []
     try:
         with _watched(read, options.allow_download):
@@ -74,7 +56,11 @@ def pyiqa_metric(spec: MetricSpec, options: MetricOptions) -> PyiqaMetric:
         sha256=", ".join(sha256_of(path) for path in files),
         notes=f"range {model.score_range or 'unknown'}; rewards sharpness, aliasing and noise too: read it beside DINO",
     )
-    return PyiqaMetric(spec.name, model, provenance)
+
+    def quality(image: Float[Tensor, "H W 3"]) -> float:
+        return float(model(image.permute(2, 0, 1)[None].float().clamp(0, 1)))
+
+    return Metric(spec.name, "nothing", not model.lower_better, provenance, quality)
 
 
 @contextmanager
@@ -92,14 +78,9 @@ def _watched(read: list[Path], allow_download: bool) -> Iterator[None]:
     def refuse(url: Any, *arguments: Any, **options: Any) -> Any:
         raise OSError(f"{getattr(url, 'full_url', url)} is not cached; allow the download")
 
-    patches: list[Any] = [mock.patch.object(torch, "load", noting_load)]
-    if not allow_download:
-        patches.append(mock.patch.object(downloads, "download_url_to_file", refuse))
-        patches.append(mock.patch.object(urllib.request, "urlopen", refuse))
-    for patch in patches:
-        patch.start()
-    try:
+    with ExitStack() as patched:
+        patched.enter_context(mock.patch.object(torch, "load", noting_load))
+        if not allow_download:
+            patched.enter_context(mock.patch.object(downloads, "download_url_to_file", refuse))
+            patched.enter_context(mock.patch.object(urllib.request, "urlopen", refuse))
         yield
-    finally:
-        for patch in patches:
-            patch.stop()

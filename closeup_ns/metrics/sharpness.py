@@ -26,7 +26,7 @@ class SpectrumCurve(NamedTuple):
     """Mean squared amplitude in each ring."""
 
 
-def radial_power_spectrum(image: Float[Tensor, "H W 3"], bands: int = BANDS) -> SpectrumCurve:
+def radial_power_spectrum(image: Float[Tensor, "H W 3"]) -> SpectrumCurve:
     """Mean power per ring of the luma's spectrum, for frequencies along both axes in cycles per pixel.
 
     A Hann window hides the image's borders, whose jump would otherwise pass as detail.
@@ -39,11 +39,11 @@ def radial_power_spectrum(image: Float[Tensor, "H W 3"], bands: int = BANDS) -> 
     rows = torch.fft.fftfreq(height, dtype=torch.float64, device=image.device)
     columns = torch.fft.fftfreq(width, dtype=torch.float64, device=image.device)
     radius = torch.hypot(rows[:, None], columns[None, :])
-    ring = (radius * (2 * bands)).long()
-    kept = ring < bands  # the corners of the spectrum lie beyond 0.5 in every direction
-    counts = torch.bincount(ring[kept], minlength=bands).clamp(min=1)
-    sums = torch.bincount(ring[kept], weights=power[kept], minlength=bands)
-    centres = (torch.arange(bands, dtype=torch.float64, device=image.device) + 0.5) / (2 * bands)
+    ring = (radius * (2 * BANDS)).long()
+    kept = ring < BANDS  # the corners of the spectrum lie beyond 0.5 in every direction
+    counts = torch.bincount(ring[kept], minlength=BANDS).clamp(min=1)
+    sums = torch.bincount(ring[kept], weights=power[kept], minlength=BANDS)
+    centres = (torch.arange(BANDS, dtype=torch.float64, device=image.device) + 0.5) / (2 * BANDS)
     return SpectrumCurve(centres, sums / counts)
 
 

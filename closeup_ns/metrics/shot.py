@@ -29,8 +29,6 @@ class Shot:
     """The training photograph with the most coverage of what this camera sees (section 5.1); None where unknown."""
     reference_name: str = ""
     """Which photograph that is."""
-    reference_region: Box | None = None
-    """The part of the reference that shows what this camera sees; None: all of it."""
 
 
 def scale_label(scale: float) -> str:

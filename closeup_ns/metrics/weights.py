@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from closeup_ns.metrics.metric import MetricUnavailable
+from closeup_ns.metrics.metric import MetricOptions, MetricSpec, MetricUnavailable
 
 
 def sha256_of(path: Path) -> str:
@@ -19,20 +19,27 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def torch_hub_file(name: str, url: str, file_name: str, local: str | None, allow_download: bool) -> Path:
+def named_file(spec: MetricSpec, options: MetricOptions) -> Path | None:
+    """The weights file that the user named; None where none was. MetricUnavailable where it is no file."""
+    local = options.weights.get(spec.name)
+    if local is not None and not Path(local).is_file():
+        raise MetricUnavailable(f"the weights of {spec.name} that were named, {local}, are not a file")
+    return None if local is None else Path(local)
+
+
+def torch_hub_file(spec: MetricSpec, options: MetricOptions, url: str, file_name: str) -> Path:
     """A weights file: the user's own, torch hub's cached one, or a fresh download.
 
     Raises:
         MetricUnavailable: there is none, and none may or can be fetched.
     """
+    local = named_file(spec, options)
     if local is not None:
-        if not Path(local).is_file():
-            raise MetricUnavailable(f"the weights of {name} that were named, {local}, are not a file")
-        return Path(local)
+        return local
     cached = Path(torch.hub.get_dir()) / "checkpoints" / file_name
     if cached.is_file():
         return cached
-    if not allow_download:
+    if not options.allow_download:
         raise MetricUnavailable(
             f"{file_name} is not in torch's cache; allow the download, or fetch {url} and name the file"
         )

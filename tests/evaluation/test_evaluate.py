@@ -103,7 +103,7 @@ def test_close_ups_are_compared_with_the_photograph_that_shows_them(tmp_path: Pa
     """With an encoder of mean colours the score of a render of the truth is that of reference and truth."""
     made = cameras(tmp_path)
     photographs = [(camera.view, camera.truth) for camera in made[:2] if camera.truth is not None]
-    stub = DinoScore("dino", lambda pixels: pixels.mean((2, 3)), Provenance("a stub"))
+    stub = METRICS["dino"].metric(Provenance("a stub"), DinoScore(lambda pixels: pixels.mean((2, 3))))
     monkeypatch.setattr("closeup_ns.metrics.dino.dino_metric", lambda spec, options: stub)
     assert METRICS["dino"].build == "closeup_ns.metrics.dino:dino_metric"
     render_cameras(RENDER, made, tmp_path / "renders")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from closeup_ns.metrics.dino import CROP, DinoScore, prepare
-from closeup_ns.metrics.metric import MetricOptions, Provenance
+from closeup_ns.metrics.metric import MetricOptions
 from closeup_ns.metrics.suite import build_metrics
 from closeup_ns.metrics.weights import sha256_of
 
@@ -21,12 +21,10 @@ def mean_color(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def test_identical_is_one_and_opposite_is_minus_one():
-    metric = DinoScore("dino", mean_color, Provenance("a stub"))
+    metric = DinoScore(mean_color)
     white, black = torch.ones(300, 400, 3), torch.zeros(300, 400, 3)
     assert metric(white, white) == pytest.approx(1.0, abs=1e-6)
     assert metric(white, black) == pytest.approx(-1.0, abs=0.05)  # ImageNet's mean lies near the middle
-    with pytest.raises(ValueError, match="reference"):
-        metric(white, None)
 
 
 def test_what_lies_outside_the_centre_crop_does_not_count():

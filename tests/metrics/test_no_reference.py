@@ -72,7 +72,7 @@ def test_metaiqa_by_name(network: MetaIqaNetwork, tmp_path: Path, monkeypatch: p
     path = saved(network.state_dict(), tmp_path / "own.pth")
     metrics, _ = build_metrics(["metaiqa"], MetricOptions(weights={"metaiqa": str(path)}))
     image = torch.rand(50, 60, 3, generator=torch.Generator().manual_seed(2))
-    assert metrics[0](image, None) == pytest.approx(float(network(image.permute(2, 0, 1)[None]).detach()))
+    assert metrics[0](image) == pytest.approx(float(network(image.permute(2, 0, 1)[None]).detach()))
     assert metrics[0].provenance.sha256 == sha256_of(path)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "empty"))
     _, missing = build_metrics(["metaiqa"], MetricOptions())
@@ -118,7 +118,7 @@ def stub_pyiqa(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.ModuleT
 
 def test_a_metric_of_pyiqa_is_built_scored_and_its_weights_named(stub_pyiqa: types.ModuleType):
     metrics, missing = build_metrics(["niqe"], MetricOptions())
-    assert not missing and metrics[0](torch.full((20, 30, 3), 0.25), None) == pytest.approx(0.25)
+    assert not missing and metrics[0](torch.full((20, 30, 3), 0.25)) == pytest.approx(0.25)
     assert metrics[0].higher_is_better is False
     assert metrics[0].provenance.weights == "niqe.mat" and len(metrics[0].provenance.sha256) == 64
     assert torch.load.__name__ == "load"  # the watch is over

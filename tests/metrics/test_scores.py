@@ -10,24 +10,16 @@ import pytest
 import torch
 
 from closeup_ns.errors import DataError
-from closeup_ns.metrics.metric import MetricOptions, Needs, Provenance
+from closeup_ns.metrics.metric import Metric, MetricOptions, Needs, Provenance
 from closeup_ns.metrics.scores import Row, Scores, markdown, read_scores, write_scores
 from closeup_ns.metrics.shot import Shot
 from closeup_ns.metrics.suite import METRICS, build_metrics, score
 
 
-class MeanRed:
+def red(needs: Needs) -> Metric:
     """A metric whose value is known: the mean of the red channel, of the difference where there is something."""
-
-    higher_is_better = True
-    provenance = Provenance("a test")
-
-    def __init__(self, needs: Needs) -> None:
-        self.name = f"red_{needs}"
-        self.needs: Needs = needs
-
-    def __call__(self, image: torch.Tensor, against: torch.Tensor | None) -> float:
-        return float((image if against is None else image - against)[..., 0].mean())
+    function = lambda image, against=0: float((image - against)[..., 0].mean())  # noqa: E731
+    return Metric(f"red_{needs}", needs, True, Provenance("a test"), function)
 
 
 def picture(red: int, size: int = 4) -> torch.Tensor:
@@ -45,7 +37,7 @@ def shots() -> list[Shot]:
 
 
 def test_each_metric_sees_what_it_needs_and_means_are_per_scale():
-    scores = score(shots(), [MeanRed("truth"), MeanRed("reference"), MeanRed("nothing")])
+    scores = score(shots(), [red("truth"), red("reference"), red("nothing")])
     values = {row.image: row.values for row in scores.rows}
     assert values["far"] == pytest.approx({"red_truth": 0.2, "red_nothing": 0.2})
     assert values["near_a"] == pytest.approx({"red_truth": 0.2, "red_reference": 0.0, "red_nothing": 0.4})
@@ -57,7 +49,7 @@ def test_each_metric_sees_what_it_needs_and_means_are_per_scale():
 
 
 def test_a_metric_that_applies_to_nothing_is_missing_and_never_zero():
-    scores = score(shots()[2:], [MeanRed("truth"), MeanRed("nothing")], missing={"dino": "no weights"})
+    scores = score(shots()[2:], [red("truth"), red("nothing")], missing={"dino": "no weights"})
     assert set(scores.metrics) == {"red_nothing"}
     assert scores.missing["dino"] == "no weights"
     assert "photograph" in scores.missing["red_truth"]
@@ -65,7 +57,7 @@ def test_a_metric_that_applies_to_nothing_is_missing_and_never_zero():
 
 
 def test_files_carry_every_row_and_read_back(tmp_path: Path):
-    scores = score(shots(), [MeanRed("truth"), MeanRed("nothing")], about={"run": "a"}, missing={"dino": "no weights"})
+    scores = score(shots(), [red("truth"), red("nothing")], about={"run": "a"}, missing={"dino": "no weights"})
     write_scores(scores, tmp_path)
     assert read_scores(tmp_path / "scores.json") == scores
     with open(tmp_path / "scores.csv", newline="") as read:
@@ -89,9 +81,9 @@ def test_scores_of_another_schema_are_refused(tmp_path: Path):
 
 def test_another_size_and_a_name_given_twice_are_errors():
     with pytest.raises(DataError, match="near is 4x4 pixels, its photograph 5x5"):
-        score([Shot("near", 3.0, picture(0), truth=picture(0, 5))], [MeanRed("truth")])
+        score([Shot("near", 3.0, picture(0), truth=picture(0, 5))], [red("truth")])
     with pytest.raises(DataError, match="two images are called far"):
-        score([shots()[0], shots()[0]], [MeanRed("nothing")])
+        score([shots()[0], shots()[0]], [red("nothing")])
 
 
 def test_an_unknown_metric_is_an_error_that_names_the_known():

@@ -7,9 +7,7 @@ import math
 import pytest
 import torch
 
-from closeup_ns.metrics.metric import MetricOptions
 from closeup_ns.metrics.sharpness import BANDS, radial_power_spectrum, relative_sharpness
-from closeup_ns.metrics.suite import build_metrics
 
 
 def wave(frequency: float, angle: float, size: tuple[int, int] = (96, 128)) -> torch.Tensor:
@@ -43,8 +41,3 @@ def test_a_blur_of_known_response_is_measured():
     response = torch.cos(math.pi * rings[:, None] * torch.cos(angles)).square().mean(1).sqrt().mean()
     assert relative_sharpness(soft, sharp) == pytest.approx(float(response), rel=0.03)
     assert relative_sharpness(torch.full_like(sharp, 0.5), sharp) < 1e-3
-
-
-def test_the_suite_knows_it():
-    metrics, missing = build_metrics(["sharpness"], MetricOptions())
-    assert not missing and "cycles per pixel" in metrics[0].provenance.notes
