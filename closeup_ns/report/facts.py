@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, as_tensor
 
+from closeup_ns.data.images import open_image
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.planning.plan import KnownView, RoundPlan
 from closeup_ns.planning.target import Target
@@ -23,19 +23,10 @@ from closeup_ns.reading import OPEN, checked, reading
 from closeup_ns.refine.judging.footprint import as_photographed
 from closeup_ns.report.config_file import option, read_config
 from closeup_ns.rounds.store.rounds import RoundStore
+from closeup_ns.rounds.store.view import StoredView, from_header
 from closeup_ns.views.psnr import psnr
 
 _REMEDY = "Restore it from a copy of the run"
-
-
-@dataclasses.dataclass
-class PlanFile:
-    """plan.json."""
-
-    plans: list[RoundPlan] = field(default_factory=list)
-    """One per target."""
-    known: list[KnownView] = field(default_factory=list)
-    """All known views at the time."""
 
 
 @dataclass(config=OPEN)
@@ -105,40 +96,6 @@ class Report:
 
 
 @dataclass(config=OPEN)
-class Decision:
-    """The gate's decision on a view. PSNR in dB on its reliable pixels."""
-
-    verdict: str = "not judged"
-    reason: str = ""
-    psnr_before: float | None = None
-    psnr_after: float | None = None
-    known_share: float | None = None
-
-
-@dataclass(config=OPEN)
-class Pass:
-    """How a view was refined."""
-
-    refiner: str
-    generates: bool
-    pass_number: int
-    frames: int
-    references: tuple[str, ...]
-    peak_memory_mb: float
-    memory_of: str
-
-
-@dataclass(config=OPEN)
-class Header:
-    """views/NAME.json."""
-
-    decision: Decision = field(default_factory=Decision)
-    seconds: float | None = None
-    notes: dict[str, float | str] = field(default_factory=dict)
-    refined: Annotated[Pass | None, Field(alias="pass")] = None
-
-
-@dataclass(config=OPEN)
 class Schedule:
     """Steps and rounds."""
 
@@ -152,7 +109,8 @@ class View:
     """One close-up that a round trained on."""
 
     name: str
-    header: Header
+    stored: StoredView
+    """Without its pixels."""
     pictures: dict[str, Path]
     """By what they show: render, refined, after, real. Only those that are there."""
     photographed: float | None = None
@@ -163,12 +121,12 @@ class View:
     @property
     def used(self) -> bool:
         """Whether the gate let any of it through."""
-        return self.header.decision.verdict != "rejected"
+        return self.stored.decision.verdict != "rejected"
 
     @property
     def rest(self) -> str:
         """What the pixels are that no photograph set: invented by a generator, or the model's own render."""
-        return "invented" if self.header.refined is not None and self.header.refined.generates else "the model's own"
+        return "invented" if self.stored.record is not None and self.stored.record.generates else "the model's own"
 
 
 @dataclasses.dataclass
@@ -176,7 +134,10 @@ class Round:
     """One round, finished or not."""
 
     number: int
-    plan: PlanFile
+    plans: list[RoundPlan]
+    """One per target; none before the round is planned."""
+    known: list[KnownView]
+    """All known views at the time."""
     verdict: Verdict | None = None
     report: Report | None = None
     """None while the round is under way."""
@@ -194,12 +155,11 @@ class Round:
 
     def shares(self) -> dict[str, float]:
         """Of the pixels of the views that were used: photographed, the model's own, invented."""
-        measured = [view for view in self.used if view.photographed is not None]
+        measured = [(view.photographed, view.rest) for view in self.used if view.photographed is not None]
         totals: dict[str, float] = {"photographed": 0.0, "the model's own": 0.0, "invented": 0.0}
-        for view in measured:
-            assert view.photographed is not None
-            totals["photographed"] += view.photographed / len(measured)
-            totals[view.rest] += (1 - view.photographed) / len(measured)
+        for photographed, rest in measured:
+            totals["photographed"] += photographed / len(measured)
+            totals[rest] += (1 - photographed) / len(measured)
         return totals if measured else {}
 
 
@@ -268,12 +228,13 @@ def _read_round(store: RoundStore, number: int) -> Round:
     folder, problems = store.folder(number), list[str]()
     item = Round(
         number,
-        _read(problems, Any, lambda: _plan_file(store, number), folder / "plan.json") or PlanFile(),
+        *(_read(problems, Any, lambda: _plans(store, number), folder / "plan.json") or ([], [])),
         _read(problems, Verdict, lambda: store.load_verdict(number), folder / "verdict.json"),
         _read(problems, Report, lambda: store.report(number), folder / "report.json"),
         problems=problems,
     )
-    item.views = [_read_view(store, item, name) for name in store.views(number)]
+    read = [_read_view(store, item, name) for name in store.views(number)]
+    item.views = [view for view in read if view is not None]
     sheet, close = store.contact_sheet(number), store.close_photographs(number)
     item.contact_sheet = sheet if sheet.is_file() else None
     item.close_photographs = close if close.is_file() else None
@@ -282,26 +243,29 @@ def _read_round(store: RoundStore, number: int) -> Round:
     return item
 
 
-def _plan_file(store: RoundStore, number: int) -> PlanFile | None:
-    """The plans that the store has checked. DataError where one has a distance that no map can show."""
+def _plans(store: RoundStore, number: int) -> tuple[list[RoundPlan], list[KnownView]] | None:
+    """A round's plans and known views. DataError where one has a distance that no map can show."""
     content = store.load_plan(number)
     if content is None:
         return None
     plans = [RoundPlan.from_dict(plan) for plan in content["plans"]]
     if any(plan.radius <= 0 or plan.zoom_total <= 0 for plan in plans):
         raise DataError(f"{store.folder(number) / 'plan.json'} has a radius or a zoom that is not positive. {_REMEDY}")
-    return PlanFile(plans, [KnownView.from_dict(view) for view in content.get("known", [])])
+    return plans, [KnownView.from_dict(view) for view in content.get("known", [])]
 
 
-def _read_view(store: RoundStore, item: Round, name: str) -> View:
+def _read_view(store: RoundStore, item: Round, name: str) -> View | None:
+    """A view; None where the file that makes it one is damaged."""
     folder, problems = store.folder(item.number), item.problems
+    stored = _read(problems, Any, lambda: from_header(store.header(item.number, name)), folder / f"views/{name}.json")
+    if stored is None:
+        return None
     places = {"render": f"renders/{name}.png", "refined": f"images/{name}.png", "real": f"masks/{name}_real.png"}
     if item.report is not None:
         places["after"] = f"after/{name}.png"
     problems += [f"{folder / place} is missing" for place in places.values() if not (folder / place).is_file()]
     pictures = {kind: folder / place for kind, place in places.items() if (folder / place).is_file()}
-    header = _read(problems, Header, lambda: store.header(item.number, name), folder / f"views/{name}.json")
-    view = View(name, header or Header(), pictures)
+    view = View(name, stored, pictures)
     if "real" in pictures:
         mask = _read(problems, Any, lambda: _picture(pictures["real"], "L"), pictures["real"])
         view.photographed = None if mask is None else float((mask > 127).mean())
@@ -322,8 +286,5 @@ def _reliable_psnr(store: RoundStore, number: int, name: str, picture: Path) -> 
 
 
 def _picture(path: Path, mode: str) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert(mode))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read ({error}). {_REMEDY}") from error
+    with open_image(path) as image:
+        return np.asarray(image.convert(mode))

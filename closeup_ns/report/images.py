@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from closeup_ns.data.images import open_image
+
 QUALITY = 85
 MARK = (214, 40, 140)
 """What covers pixels that no photograph gave, as stripes."""
@@ -27,31 +29,21 @@ class Embedded:
     """Why there is none."""
 
 
-def embed(path: Path, long_side: int) -> Embedded:
-    """``path`` as a JPEG of at most ``long_side`` pixels.
+def embed(path: Path, width: int, height: int = 10**6) -> Embedded:
+    """``path`` as a JPEG of at most so many pixels; contact sheets are as long as they are.
 
     Raises:
-        OSError: it cannot be read.
+        DataError: it cannot be read.
     """
-    with Image.open(path) as opened:
+    with open_image(path) as opened:
         picture = opened.convert("RGB")
-    picture.thumbnail((long_side, long_side), Image.Resampling.LANCZOS)
-    return _embedded(picture, "JPEG", quality=QUALITY, subsampling=0, optimize=True)
-
-
-def embed_sheet(path: Path, width: int) -> Embedded:
-    """A contact sheet ``width`` pixels wide, however long it is."""
-    with Image.open(path) as opened:
-        picture = opened.convert("RGB")
-    if picture.width > width:
-        size = (width, max(1, round(picture.height * width / picture.width)))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    picture.thumbnail((width, height), Image.Resampling.LANCZOS)
     return _embedded(picture, "JPEG", quality=QUALITY, subsampling=0, optimize=True)
 
 
 def embed_mark(path: Path, long_side: int) -> Embedded:
     """Stripes over the pixels where the mask at ``path`` is black; transparent elsewhere."""
-    with Image.open(path) as opened:
+    with open_image(path) as opened:
         mask = opened.convert("L")
     mask.thumbnail((long_side, long_side), Image.Resampling.NEAREST)
     covered = np.asarray(mask) < 128

@@ -33,13 +33,12 @@ class Camera:
     kind: str
     """Key of `LABELS`."""
     name: str
-    offset: tuple[float, float, float]
-    """From the target, world axes (z up)."""
-    forward: tuple[float, float, float]
-
-    @property
-    def distance(self) -> float:
-        return math.hypot(*self.offset)
+    distance: float
+    """From the target."""
+    bearing: float
+    """Radians from x towards y, as seen from the target; one right above it has none and goes to x."""
+    ahead: tuple[float, float]
+    """Along the view, x and y."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def _zooms(scale: _Scale, base: float) -> list[int]:
 
 def _free_bearing(cameras: Sequence[Camera]) -> float:
     """Where the rings' labels go, radians: beside the cameras where they are on one side, to the upper right else."""
-    bearings = [math.atan2(c.offset[1], c.offset[0]) for c in cameras]
+    bearings = [camera.bearing for camera in cameras]
     x, y = (sum(part(b) for b in bearings) / max(len(bearings), 1) for part in (math.cos, math.sin))
     if math.hypot(x, y) < 0.5:
         return math.pi / 4
@@ -152,8 +151,7 @@ def _polar(radius: float, bearing: float) -> tuple[float, float]:
 
 
 def _place(camera: Camera, scale: _Scale) -> tuple[float, float]:
-    """Where a camera is drawn. One right above the target has no bearing and goes to the right (atan2 of nothing)."""
-    return _polar(scale.radius(camera.distance), math.atan2(camera.offset[1], camera.offset[0]))
+    return _polar(scale.radius(camera.distance), camera.bearing)
 
 
 def _ring(scale: _Scale, base: float, zoom: int, bearing: float) -> Ring:
@@ -165,12 +163,10 @@ def _ring(scale: _Scale, base: float, zoom: int, bearing: float) -> Ring:
 def _mark(camera: Camera, scale: _Scale) -> Mark:
     x, y = _place(camera, scale)
     title = f"{LABELS[camera.kind]}: {camera.name}, {camera.distance:.3g} from the target"
-    ahead = (x + TICK * camera.forward[0], y - TICK * camera.forward[1])
-    return Mark(camera.kind, title, round(x, 1), round(y, 1), round(ahead[0], 1), round(ahead[1], 1))
+    x2, y2 = x + TICK * camera.ahead[0], y - TICK * camera.ahead[1]
+    return Mark(camera.kind, title, round(x, 1), round(y, 1), round(x2, 1), round(y2, 1))
 
 
 def _camera(kind: str, name: str, view: View, target: Sequence[float]) -> Camera:
-    c2w = view.c2w.tolist()
-    x, y, z = (c2w[axis][3] - target[axis] for axis in range(3))
-    fx, fy, fz = (c2w[axis][2] for axis in range(3))
-    return Camera(kind, name, (x, y, z), (fx, fy, fz))
+    x, y, z = (view.position - view.position.new_tensor(target)).tolist()
+    return Camera(kind, name, math.hypot(x, y, z), math.atan2(y, x), tuple(view.forward[:2].tolist()))

@@ -11,10 +11,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from closeup_ns.atomic import atomic_path
-from closeup_ns.errors import CloseupError
+from closeup_ns.errors import DataError
 from closeup_ns.report.config_file import option
 from closeup_ns.report.facts import Kernel, Round, Run, View, read_run, read_scores
-from closeup_ns.report.images import Embedded, embed, embed_mark, embed_sheet
+from closeup_ns.report.images import Embedded, embed, embed_mark
 from closeup_ns.report.plan_map import plan_map
 
 LONG_SIDE = 640
@@ -48,21 +48,15 @@ def write_report(config_path: Path, output: Path | None = None, scores: Path | N
     Raises:
         CheckpointError: this is no run.
         DataError: ``scores`` is not there or not what ns-eval writes.
-        CloseupError: the page cannot be written.
+        DiskError: the page cannot be written.
     """
     run = read_run(config_path)
     beside = config_path.parent / "eval.json"
     results = read_scores(scores or beside) if scores is not None or beside.is_file() else {}
     text = page(run, results, datetime.datetime.now().astimezone())
     destination = output or default_output(config_path)
-    try:
-        with atomic_path(destination) as temporary:
-            temporary.write_text(text, encoding="utf8")
-    except OSError as error:
-        reason = error.strerror or error
-        raise CloseupError(
-            f"cannot write {destination}: {reason}. Give --output a place that can be written"
-        ) from error
+    with atomic_path(destination) as temporary:
+        temporary.write_text(text, encoding="utf8")
     return destination
 
 
@@ -73,7 +67,7 @@ def page(run: Run, scores: dict[str, Any], written: datetime.datetime) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
-        "number": number, "percent": percent, "duration": duration, "mean": mean, "close_names": _names
+        "number": number, "percent": percent, "duration": duration, "mean": mean
     }  # fmt: skip
     far = {name: scores[name] for name in _UNITS if isinstance(scores.get(name), (int, float))}
     return environment.get_template("page.html").render(
@@ -121,10 +115,6 @@ def _close_scores(results: dict[str, Any]) -> dict[str, dict[str, float]]:
     return dict(sorted(found.items(), key=lambda item: (len(item[0]), item[0])))
 
 
-def _names(scores: dict[str, dict[str, float]]) -> list[str]:
-    return sorted({name for values in scores.values() for name in values})
-
-
 def _made_with(run: Run) -> list[tuple[str, str]]:
     """Config, versions, device, refiner, kernel: what another person needs to do it again."""
     config, last, schedule = run.config, run.last, run.schedule
@@ -164,7 +154,7 @@ def _kernel(kernel: Kernel | None) -> str:
 
 
 def _closer(run: Run, item: Round) -> str:
-    planned = item.plan.plans[0].zoom_total if item.plan.plans else None
+    planned = item.plans[0].zoom_total if item.plans else None
     zoom = (item.report.zoom if item.report else None) or planned
     step = option(run.config, "pipeline.schedule.zoom")
     if zoom is None and isinstance(step, (int, float)):
@@ -183,7 +173,7 @@ def _chosen(item: Round) -> list[View]:
 
 def _refiners(item: Round) -> str:
     """The refiners of a round's views, and whether they invent."""
-    passes = [view.header.refined for view in item.views if view.header.refined]
+    passes = [view.stored.record for view in item.views if view.stored.record]
     named = {one.refiner: "invents" if one.generates else "invents nothing" for one in passes}
     return ", ".join(f"{name} ({invents})" for name, invents in named.items()) or "–"
 
@@ -191,14 +181,14 @@ def _refiners(item: Round) -> str:
 def _shown(make: Callable[[], Embedded]) -> Embedded:
     try:
         return make()
-    except (OSError, ValueError) as problem:
+    except DataError as problem:
         return Embedded("", 0, 0, str(problem))
 
 
 def _picture(view: View, kind: str) -> Embedded:
     if kind not in view.pictures:
         return Embedded("", 0, 0, f"its picture '{kind}' is missing")
-    return _shown(lambda: embed(view.pictures[kind], LONG_SIDE))
+    return _shown(lambda: embed(view.pictures[kind], LONG_SIDE, LONG_SIDE))
 
 
 def _covered(view: View) -> Embedded | None:
@@ -208,4 +198,4 @@ def _covered(view: View) -> Embedded | None:
 
 
 def _sheet(path: Path) -> Embedded:
-    return _shown(lambda: embed_sheet(path, SHEET_WIDTH))
+    return _shown(lambda: embed(path, SHEET_WIDTH))

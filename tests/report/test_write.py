@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -167,45 +169,27 @@ def test_broken_and_missing_files_are_named_and_the_rest_is_shown(copied: Path) 
         assert said in page.text, said
 
 
-def changed(**changes: object):
+Change = Callable[[dict[str, Any]], object]
+
+
+def changed(**changes: object) -> Change:
     return lambda content: {**content, **changes}
 
 
-def in_plan(change):
-    return lambda content: {**content, "plans": [change(plan) for plan in content["plans"]]}
+BAD_FILES = [  # beyond what the store refuses, of which there is one here
+    ("report.json", changed(seconds=["no"]), "report.json cannot be read .seconds is"),
+    ("report.json", changed(seconds={"plan": float("inf")}), "report.json"),
+    ("report.json", changed(kernel=3), "report.json cannot be read .kernel is 3"),
+    ("plan.json", lambda content: {"plans": [{**content["plans"][0], "radius": 0}]}, "plan.json"),
+    ("verdict.json", changed(photographs_round="x"), "verdict.json"),
+    ("views/t0_update_01.json", changed(decision="yes"), "t0_update_01.json"),
+]
 
 
-BAD_FILES = {
-    "seconds that are no mapping": ("report.json", changed(seconds=["no"]), "report.json cannot be read .seconds is"),
-    "infinite seconds": ("report.json", changed(seconds={"plan": float("inf")}), "report.json"),
-    "a kernel that is a number": ("report.json", changed(kernel=3), "report.json cannot be read .kernel is 3"),
-    "no object as report": ("report.json", lambda content: [], "report.json"),
-    "an empty plan": (
-        "plan.json",
-        lambda content: {"plans": [{}]},
-        "plan.json cannot be read .plans.0.target is|plan.json",
-    ),
-    "targets that are a number": ("../targets.json", lambda content: {"targets": 1}, "targets.json"),
-    "a target of NaN": ("../targets.json", lambda c: {"targets": [{"point": [0, 1, float("nan")]}]}, "targets.json"),
-    "a schedule of words": ("../schedule.json", lambda content: {"rounds": "many"}, "schedule.json"),
-    "an anchor without camera": ("plan.json", in_plan(changed(anchors=[{"name": "x"}])), "plan.json"),
-    "a radius of nought": (
-        "plan.json",
-        in_plan(changed(radius=0)),
-        "plan.json cannot be read .plans.0.radius is 0|plan.json",
-    ),
-    "a pose of two rows": ("plan.json", in_plan(changed(updates=[{"c2w": [[0] * 4] * 2}])), "plan.json"),
-    "a verdict without word": ("verdict.json", lambda content: {}, "verdict.json"),
-    "a verdict of words": ("verdict.json", changed(photographs_round="x"), "verdict.json"),
-    "a decision that is a word": ("views/t0_update_01.json", changed(decision="yes"), "t0_update_01.json"),
-}
-
-
-@pytest.mark.parametrize("kind", BAD_FILES)
-def test_a_bad_file_costs_its_own_part_and_is_named(copied: Path, kind: str) -> None:
-    name, change, message = BAD_FILES[kind]
+@pytest.mark.parametrize(("name", "change", "message"), BAD_FILES)
+def test_a_bad_file_costs_its_own_part_and_is_named(copied: Path, name: str, change: Change, message: str) -> None:
     path = copied / "rounds/round_1" / name
-    path.write_text(json.dumps(change(json.loads(path.read_text()) if path.exists() else {})))
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
     page = page_of(copied / "config.yml")
     said = page.text.partition("What could not be read:")[2]
     assert re.search(message, said), page.text[:3000]
