@@ -22,6 +22,8 @@ from closeup_ns.paths.options import Kind, PathOptions
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View, aim_at
 
+_BENDS = (10.0, 20.0, 30.0, 40.0)
+"""Degrees about the target that an approach may be bent by, to get around what stands in the way."""
 _AIM_PART = 0.4
 """Share of the approach over which the camera turns to the target."""
 _BEND_PART = 0.5
@@ -70,7 +72,7 @@ def find_approach(
 ) -> tuple[Approach, list[str]]:
     """A free approach to the target, with warnings.
 
-    The straight line is tried first, then approaches bent by up to ``max_bend`` degrees, the smallest bend first. Where
+    The straight line is tried first, then bent approaches, the smallest bend first. Where
     none is free to the end, the one that comes closest is cut short, with a warning.
 
     Args:
@@ -89,7 +91,7 @@ def find_approach(
             f"{wanted_zoom:.2g}x; choose a start view further away or a larger zoom"
         )
     best: tuple[float, Approach] | None = None
-    for bend, direction in _directions(start, point, options.max_bend):
+    for bend, direction in _directions(start, point):
         tried = Approach(start, point, direction, distance, final, narrow, bend)
         probe = tried.views(progress(options.check_steps, options.ease))
         reached = float((probe[free_steps(probe, point, render, options)].position - point).norm())
@@ -103,7 +105,7 @@ def find_approach(
     if reached >= distance * 0.99:
         raise PlanningError(
             f"something stands right between the start view and the target {rounded(point)}, and no approach within "
-            f"{options.max_bend:g} degrees is free; choose another start view or target"
+            f"{_BENDS[-1]:g} degrees is free; choose another start view or target"
         )
     warnings = []
     if approach.bend > 0.0:
@@ -119,7 +121,7 @@ def find_approach(
     return approach, warnings
 
 
-def _directions(start: View, point: Tensor, max_bend: float) -> Iterator[tuple[float, Tensor]]:
+def _directions(start: View, point: Tensor) -> Iterator[tuple[float, Tensor]]:
     """Unit directions from the target to where the camera ends up, with their bend in degrees, least bend first."""
     straight = start.position - point
     straight = straight / straight.norm()
@@ -128,8 +130,7 @@ def _directions(start: View, point: Tensor, max_bend: float) -> Iterator[tuple[f
     side = torch.linalg.cross(up, straight)
     side = side / side.norm().clamp_min(1e-12)
     rise = torch.linalg.cross(straight, side)
-    bends = [bend for bend in (10.0, 20.0, 30.0, 40.0, 55.0, 70.0) if bend <= max_bend]
-    for bend in bends:
+    for bend in _BENDS:
         angle = math.radians(bend)
         # Upwards first, then sideways: a tripod can follow these; downwards often ends in the ground.
         for turn in (90, 0, 180, 45, 135, -45, -135, -90):

@@ -79,14 +79,11 @@ def keyframes(views: Sequence[View], target: Float[Tensor, "3"]) -> list[int]:
     return sorted(chosen)
 
 
-def stage_frames(views: Sequence[View], target: Float[Tensor, "3"], factor: float = 3.0) -> list[int]:
-    """The frames at which the distance has changed by each power of ``factor``, with the first and the last frame.
-
-    For ``factor`` 3 these are the paper's rounds, from the end that is further away: 1x, 3x, 9x, 27x.
-    """
+def stage_frames(views: Sequence[View], target: Float[Tensor, "3"]) -> list[int]:
+    """The frames at the paper's rounds, 1x, 3x, 9x and so on from the end that is further away, and both ends."""
     distances = torch.stack([(view.position - target.to(view.position)).norm() for view in views])
     furthest = torch.maximum(distances[0], distances[-1])
-    stages = torch.log(furthest / distances) / math.log(factor)
+    stages = torch.log(furthest / distances) / math.log(3.0)
     frames = {0, len(views) - 1}
     for stage in range(1, math.floor(float(stages.max()) + 1e-6) + 1):
         frames.add(int((stages - stage).abs().argmin()))

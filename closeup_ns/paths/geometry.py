@@ -10,7 +10,7 @@ from torch import Tensor
 
 from closeup_ns.paths.options import Ease
 from closeup_ns.views.view import View
-from closeup_ns.views.warp import project
+from closeup_ns.views.warp import inside, project
 
 
 def eased(time: Float[Tensor, "n"], ease: Ease) -> Float[Tensor, "n"]:
@@ -33,16 +33,6 @@ def between(first: Float[Tensor, "3"], second: Float[Tensor, "3"], share: float)
     if float(angle) < 1e-9:
         return first
     return (torch.sin((1.0 - share) * angle) * first + torch.sin(share * angle) * second) / torch.sin(angle)
-
-
-def rotation_about(axis: Float[Tensor, "3"], degrees: float) -> Float[Tensor, "3 3"]:
-    """Right-handed rotation about the unit vector ``axis`` (Rodrigues)."""
-    x, y, z = axis
-    zero = torch.zeros_like(x)
-    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
-    angle = math.radians(degrees)
-    identity = torch.eye(3, dtype=axis.dtype, device=axis.device)
-    return identity + math.sin(angle) * skew + (1.0 - math.cos(angle)) * (skew @ skew)
 
 
 def narrowed(start: View, factor: float, narrow: bool) -> Float[Tensor, "3 3"]:
@@ -69,6 +59,4 @@ def zoom_at(away: float, distance: float, reference: float, narrow: bool) -> flo
 
 def has_in_image(view: View, target: Float[Tensor, "3"]) -> bool:
     """Whether world point ``target`` projects into the view's image."""
-    uv, z = project(view, target.to(view.position)[None])
-    u, v = uv[0].tolist()
-    return float(z[0]) > 0 and 0 <= u < view.width and 0 <= v < view.height
+    return bool(inside(view, *project(view, target.to(view.position)), near=0.0))

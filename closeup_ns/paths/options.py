@@ -36,12 +36,8 @@ class PathOptions:
     """Orbit: how far around the target, half to either side of the start view; negative goes the other way round."""
     within_coverage: bool = False
     """Orbit: cut where no photograph looks from nearby, instead of only saying so."""
-    coverage_degrees: float = 15.0
-    """Orbit: a direction counts as photographed if a photograph's is within this angle of it, seen from the target."""
     beyond: float = 1.0
     """Pull-back: where it ends, as a multiple of the start view's distance."""
-    max_bend: float = 40.0
-    """Largest turn in degrees of an approach about the target, to get around what stands in the way."""
     clearance: float = 0.1
     """Room that the camera keeps from any surface, as a fraction of its distance to the target."""
     check_size: int = 96

@@ -21,6 +21,8 @@ from closeup_ns.views.view import View, aim_at
 
 _GROWTHS = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
 """How much wider than asked for the orbit may get, tried in this order."""
+_COVERAGE_DEGREES = 15.0
+"""A direction counts as photographed if a photograph's is within this angle of it, seen from the target."""
 _STEEP = 0.2
 """Sine of the angle to the axis below which an orbit about it would only turn the picture."""
 
@@ -160,10 +162,10 @@ def _covered(
     if not known:
         return low, high, []
     outward = -torch.stack([ring.view_at(angle, 1.0).forward for angle in ring.nodes.tolist()])
-    uncovered = ~directions_covered(outward, known, ring.point, options.coverage_degrees)
+    uncovered = ~directions_covered(outward, known, ring.point, _COVERAGE_DEGREES)
     if not bool(uncovered[low : high + 1].any()):
         return low, high, []
-    sweep, near = _sweep(ring, low, high), f"within {options.coverage_degrees:g} degrees"
+    sweep, near = _sweep(ring, low, high), f"within {_COVERAGE_DEGREES:g} degrees"
     if not options.within_coverage:
         outside = float(uncovered[low : high + 1].double().mean()) * sweep
         warning = f"over {outside:.0f} of its {sweep:.0f} degrees the orbit looks from where no photograph does {near}"

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from closeup_ns.paths.geometry import has_in_image, rotation_about
+from closeup_ns.paths.geometry import has_in_image
+from closeup_ns.views.rotation import rotation
 from closeup_ns.views.view import View
 
 _SMOOTHING = 8
@@ -36,7 +37,7 @@ class Ring:
 
     def view_at(self, degrees: float, growth: float | None = None) -> View:
         """The view at an angle from the start direction, ``growth`` times further out than the radius."""
-        turn = rotation_about(self.axis, degrees)
+        turn = rotation(math.radians(degrees) * self.axis)
         away = self.radius * (self.growth_at(degrees) if growth is None else growth)
         c2w = self.aimed.c2w.clone()
         c2w[:3, :3] = turn @ self.aimed.c2w[:3, :3]

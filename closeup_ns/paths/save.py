@@ -46,25 +46,9 @@ def save_path(
     fps: float = 30.0,
     long_side: int = 0,
 ) -> PlannedPath:
-    """Plan a path and write it as nerfstudio's camera_path.json, whole or not at all.
+    """Plan a path and write it as nerfstudio's camera_path.json, whole or not at all; see `plan_path`, `camera_path`.
 
-    nerfstudio's own Render tab lists what lies in ``DATA/camera_paths``. Some 25 to 150 small depth images are rendered
-    (96 pixels on the long side), so call it beside the viewer's drawing thread.
-
-    Args:
-        kind: ``dive``, ``orbit`` or ``pull-back``.
-        start: The view to start from, to orbit from, or to pull back to: OpenCV camera-to-world, nerfstudio's world.
-        target: World coordinates of what the camera looks at.
-        render: Renders the model, whose surfaces the path keeps clear of.
-        options: How the camera moves.
-        file: Where to write; its folder is made.
-        reference_distance: The distance at which the target counts as zoom 1 (`Target.distance`); None: the start's.
-        known: The photographs' views, for an orbit: they give its axis and say what is covered.
-        fps: Frames per second.
-        long_side: Pixels on the video's longer side; 0 takes the start view's.
-
-    Returns:
-        The path, with its ``warnings`` to show.
+    nerfstudio's own Render tab lists what lies in ``DATA/camera_paths``.
 
     Raises:
         PlanningError: there is no such path; the message is one line for the user, and no file was written.

@@ -110,32 +110,30 @@ def shared_fraction(
     return result / total
 
 
-def center_weights(views: DepthViews, sigma: float = 0.25) -> Float[Tensor, "n H W"]:
-    """A Gaussian around each image's centre, ``sigma`` in short sides; 0 in the padding (footnote 3 of the paper)."""
+def center_weights(views: DepthViews) -> Float[Tensor, "n H W"]:
+    """A Gaussian of a quarter of the short side around each image's centre; 0 in the padding (footnote 3)."""
     height, width = views.depth.shape[1:]
     grid = pixel_grid(height, width, views.depth.device, views.depth.dtype)
     size = views.size.to(grid)[:, None, None]
-    scaled = (grid - size / 2) / (sigma * size.amin(-1, keepdim=True))
+    scaled = (grid - size / 2) / (0.25 * size.amin(-1, keepdim=True))
     return torch.exp(-0.5 * scaled.square().sum(-1)) * views.pixel_mask()
 
 
-def coverage(
-    frontier: DepthViews, known: DepthViews, depth_rel: float = 0.05, sigma: float = 0.25
-) -> Float[Tensor, "n_known"]:
+def coverage(frontier: DepthViews, known: DepthViews) -> Float[Tensor, "n_known"]:
     """How much of the frontier views each known view sees: the w of Eq. 5, in [0, 1].
 
     Counted on the frontier's pixels with weight at their centre, and averaged over the frontier views. (Counted on
     the known views' pixels, a distant view would score almost nothing; see papers.md 6.3, point 9.)
     """
-    return shared_fraction(frontier, known, center_weights(frontier, sigma), depth_rel).mean(0)
+    return shared_fraction(frontier, known, center_weights(frontier)).mean(0)
 
 
-def similarity(views: DepthViews, depth_rel: float = 0.05, stride: int = 2) -> Float[Tensor, "n n"]:
+def similarity(views: DepthViews, stride: int = 2) -> Float[Tensor, "n n"]:
     """How much pairs of views share: the E of Eq. 5 with a zero diagonal, symmetric, in [0, 1].
 
     The mean of the two directed fractions, so that a close view and a distant one count alike.
     """
-    directed = shared_fraction(views, views, depth_rel=depth_rel, stride=stride)
+    directed = shared_fraction(views, views, stride=stride)
     return (0.5 * (directed + directed.T)).fill_diagonal_(0.0)
 
 

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from closeup_ns.views.rendered import Renderer
+from closeup_ns.views.rendered import Rendered, Renderer
+from closeup_ns.views.rotation import skew
 from closeup_ns.views.view import View
-from closeup_ns.views.warp import pixel_grid
+from closeup_ns.views.warp import camera_rays, pixel_grid
 
 LEVELS = (8, 4, 2, 1, 1)
 """Each iteration compares images averaged over blocks of so many pixels: coarse ones catch displacements of pixels."""
@@ -48,7 +49,6 @@ def register(
     view: View,
     photograph: Float[Tensor, "H W 3"],
     counted: Bool[Tensor, "H W"] | None = None,
-    translate: bool = True,
 ) -> Registration:
     """Find the pose near ``view`` whose render fits ``photograph`` best.
 
@@ -57,7 +57,6 @@ def register(
         view: the pose as given, and the photograph's pinhole camera.
         photograph: its pixels, in [0, 1].
         counted: pixels that count; None: all.
-        translate: solve for a translation, too, and not for the rotation alone.
 
     Returns:
         The pose as given where no motion made the error smaller.
@@ -75,9 +74,7 @@ def register(
             best, best_motion, lowest = current, motion, min(error, lowest)
         if level == 0 or min(view.width, view.height) // level < SMALLEST:
             continue
-        step = _solve(
-            current, rendered.color, rendered.depth, photograph, weight * (rendered.alpha > 0.5), level, translate
-        )
+        step = _solve(current, rendered, photograph, weight * (rendered.alpha > 0.5), level)
         motion = _log(_exp(motion) @ _exp(step))
         current = moved(view, motion)
     if lowest >= first:
@@ -101,16 +98,11 @@ def displacement(view: View, motion: Float[Tensor, "6"], depth: Float[Tensor, "H
 
 
 def _solve(
-    view: View,
-    render: Float[Tensor, "H W 3"],
-    depth: Float[Tensor, "H W"],
-    photograph: Float[Tensor, "H W 3"],
-    weight: Float[Tensor, "H W"],
-    level: int,
-    translate: bool,
+    view: View, rendered: Rendered, photograph: Float[Tensor, "H W 3"], weight: Float[Tensor, "H W"], level: int
 ) -> Float[Tensor, "6"]:
     """One Gauss-Newton step: motion, and a gain and an offset for each channel that are not kept."""
-    image, target, weight, depth = (_averaged(tensor, level) for tensor in (render, photograph, weight, depth))
+    tensors = rendered.color, photograph, weight, rendered.depth
+    image, target, weight, depth = (_averaged(tensor, level) for tensor in tensors)
     small = view.scaled_to(image.shape[1], image.shape[0])
     weight = weight * (depth > 0)
     dx, dy = _gradients(image)
@@ -122,34 +114,26 @@ def _solve(
     residual = (target - image).reshape(-1).double()
     each = weight[..., None].expand_as(image).reshape(-1).double()
     scale = _median_absolute(residual, each) * 3
-    each = each / (
-        1 + (residual / scale.clamp_min(1e-3)).square()
-    )  # Geman-McClure: occluders, highlights, moved leaves
+    # Geman-McClure: occluders, highlights, moved leaves.
+    each = each / (1 + (residual / scale.clamp_min(1e-3)).square())
     normal = system.T @ (each[:, None] * system)
     right = system.T @ (each * residual)
-    normal = (
-        normal + 1e-9 * torch.diag(normal.diagonal()) + 1e-12 * torch.eye(12, dtype=normal.dtype, device=normal.device)
-    )
-    if translate:
-        # Rotations in radians and translations in depths are alike in size; what both explain, the rotation does.
-        middle = depth[depth > 0].double().median() if bool((depth > 0).any()) else depth.new_tensor(1.0).double()
-        ridge = TRANSLATION_RIDGE * normal.diagonal()[:2].mean() / middle.square()
-        normal[3:6, 3:6] += ridge * torch.eye(3, dtype=normal.dtype, device=normal.device)
-        return torch.linalg.solve(normal, right)[:6]
-    kept = [0, 1, 2, *range(6, 12)]
-    solution = torch.linalg.solve(normal[kept][:, kept], right[kept])
-    return torch.cat([solution[:3], solution.new_zeros(3)])
+    normal = normal + 1e-9 * torch.diag(normal.diagonal()) + 1e-12 * torch.eye(12).to(normal)
+    # Rotations in radians and translations in depths are alike in size; what both explain, the rotation does.
+    middle = depth[depth > 0].double().median() if bool((depth > 0).any()) else depth.new_tensor(1.0).double()
+    ridge = TRANSLATION_RIDGE * normal.diagonal()[:2].mean() / middle.square()
+    normal[3:6, 3:6] += ridge * torch.eye(3).to(normal)
+    return torch.linalg.solve(normal, right)[:6]
 
 
 def _pixel_motion(view: View, depth: Float[Tensor, "H W"]) -> Float[Tensor, "H W 2 6"]:
     """How many pixels (column, row) the surface at each pixel moves per unit of rotation and translation."""
-    uv = pixel_grid(view.height, view.width, depth.device, depth.dtype)
-    fx, fy = view.K[0, 0].to(depth), view.K[1, 1].to(depth)
-    x, y = (uv[..., 0] - view.K[0, 2].to(depth)) / fx, (uv[..., 1] - view.K[1, 2].to(depth)) / fy
+    view = view.to(depth.device, depth.dtype)
+    x, y, _ = camera_rays(view, pixel_grid(view.height, view.width, depth.device, depth.dtype)).unbind(-1)
     near = 1 / depth.clamp_min(1e-6)
     zero = torch.zeros_like(x)
-    across = torch.stack([x * y, -(1 + x * x), y, -near, zero, x * near], dim=-1) * fx
-    down = torch.stack([1 + y * y, -x * y, -x, zero, -near, y * near], dim=-1) * fy
+    across = torch.stack([x * y, -(1 + x * x), y, -near, zero, x * near], dim=-1) * view.K[0, 0]
+    down = torch.stack([1 + y * y, -x * y, -x, zero, -near, y * near], dim=-1) * view.K[1, 1]
     return torch.stack([across, down], dim=-2)
 
 
@@ -185,30 +169,20 @@ def _fitted_error(render: Tensor, photograph: Tensor, weight: Tensor) -> float:
 
 def _exp(motion: Float[Tensor, "6"]) -> Float[Tensor, "4 4"]:
     """The rigid motion of a twist (rotation vector, translation)."""
-    twist = motion.new_zeros(4, 4)
-    x, y, z = motion[:3]
-    zero = torch.zeros_like(x)
-    twist[:3, :3] = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
-    twist[:3, 3] = motion[3:]
-    return torch.matrix_exp(twist)
+    twist = F.pad(torch.cat([skew(motion[:3]), motion[3:, None]], dim=1), (0, 0, 0, 1))
+    return torch.linalg.matrix_exp(twist)
 
 
 def _log(matrix: Float[Tensor, "4 4"]) -> Float[Tensor, "6"]:
     """The inverse of `_exp` for rotations well below half a turn."""
     rotation = matrix[:3, :3]
-    axis = (
-        torch.stack([rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]])
-        / 2
-    )
+    axis = (rotation - rotation.T)[[2, 0, 1], [1, 2, 0]] / 2
     sine = axis.norm()
     angle = torch.atan2(sine, (rotation.trace() - 1) / 2)
     vector = axis * (angle / sine if float(sine) > 1e-12 else 1.0)
-    x, y, z = vector
-    zero = torch.zeros_like(x)
-    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
+    turn = skew(vector)
     factor = 1 / 12 if float(angle) < 1e-4 else (1 / angle**2 - (1 + torch.cos(angle)) / (2 * angle * torch.sin(angle)))
-    eye = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
-    inverse = eye - skew / 2 + factor * (skew @ skew)
+    inverse = torch.eye(3).to(matrix) - turn / 2 + factor * (turn @ turn)
     return torch.cat([vector, inverse @ matrix[:3, 3]])
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from closeup_ns.errors import CloseupError
 from closeup_ns.reading import build
+from closeup_ns.views.rotation import skew
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 LONGEST_SIDE = 100_000
@@ -215,9 +216,5 @@ def _line_of_sight(position: Tensor, target: Tensor) -> Tensor:
 
 def _rotation_between(start: Tensor, end: Tensor) -> Tensor:
     """The smallest rotation [3, 3] that turns unit vector ``start`` into ``end``, which must not be opposite."""
-    axis = torch.linalg.cross(start, end)
-    zero = torch.zeros_like(axis[0])
-    x, y, z = axis
-    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
-    identity = torch.eye(3, dtype=start.dtype, device=start.device)
-    return identity + skew + skew @ skew / (1.0 + torch.dot(start, end))
+    turn = skew(torch.linalg.cross(start, end))
+    return torch.eye(3).to(turn) + turn + turn @ turn / (1.0 + torch.dot(start, end))

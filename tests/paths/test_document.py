@@ -7,7 +7,6 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
-import torch
 
 from closeup_ns.paths.dive import plan_dive
 from closeup_ns.paths.document import camera_path, keyframes, stage_frames
@@ -23,23 +22,6 @@ def test_stages_are_the_papers_rounds() -> None:
     ratios = [float(away[0] / away[frame]) for frame in stages]
     assert len(stages) == 4
     assert ratios == pytest.approx([1, 3, 9, 27], rel=0.02)
-
-
-def test_the_file_reads_back_in_nerfstudio_as_the_same_cameras() -> None:
-    from nerfstudio.cameras.camera_paths import get_path_from_json
-
-    start = view_from(0.5, -0.4, 0.0)
-    dive = plan_dive(start, TARGET, OPEN, QUICK)
-    content = json.loads(json.dumps(camera_path(dive, fps=30.0)))
-    cameras = get_path_from_json(content)
-    assert len(cameras) == 61
-    assert int(cameras.width[0]) == 160 and int(cameras.height[0]) == 120
-    assert float(cameras.fx[7]) == pytest.approx(float(start.K[0, 0]), rel=1e-5)
-    opengl = cameras.camera_to_worlds[-1].double()
-    torch.testing.assert_close(opengl[:, 3], dive.views[-1].position, atol=1e-6, rtol=0)
-    torch.testing.assert_close(-opengl[:, 2], dive.views[-1].forward, atol=1e-6, rtol=0)
-    torch.testing.assert_close(opengl[:, 1], -dive.views[-1].c2w[:3, 1], atol=1e-6, rtol=0)
-    assert content["seconds"] == pytest.approx(61 / 30)
 
 
 @pytest.mark.parametrize(("long_side", "size"), [(0, (160, 120)), (99, (98, 74)), (321, (320, 240))])

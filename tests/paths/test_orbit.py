@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from closeup_ns.errors import PlanningError
-from closeup_ns.paths.geometry import eased, rotation_about
+from closeup_ns.paths.geometry import eased
 from closeup_ns.paths.options import PathOptions
 from closeup_ns.paths.orbit import plan_orbit
 from closeup_ns.paths.ring import Ring, directions_covered
+from closeup_ns.views.rotation import rotation
 from closeup_ns.views.view import View
 from tests.paths.rig import BALL, OPEN, QUICK, TARGET, distances, sights, view_from
 from tests.scenes import analytic_renderer, facing_views, intrinsics
@@ -55,9 +57,9 @@ def test_in_the_open_an_orbit_keeps_its_distance_its_tilt_and_the_target(
         torch.testing.assert_close(tilt, tilt[:1].expand(21), atol=1e-9, rtol=0)
     # The sweep is centred on the start direction, which its middle frame has exactly, and it is eased.
     torch.testing.assert_close(outward(orbit.views)[10], outward([start])[0], atol=1e-9, rtol=0)
-    angles = sign * degrees * (eased(torch.linspace(0, 1, 21, dtype=torch.float64), "smooth") - 0.5)
+    angles = math.radians(sign * degrees) * (eased(torch.linspace(0, 1, 21, dtype=torch.float64), "smooth") - 0.5)
     for angle, direction in zip(angles.tolist(), outward(orbit.views)):
-        expected = rotation_about(axis, angle) @ outward([start])[0]
+        expected = rotation(angle * axis) @ outward([start])[0]
         torch.testing.assert_close(direction, expected, atol=1e-9, rtol=0)
 
 

@@ -28,11 +28,13 @@ def test_every_kind_is_written_and_read_back_by_nerfstudio(kind: Kind, tmp_path:
     assert path.zoom == pytest.approx(3.0 if kind == "orbit" else 27.0)
     assert content["fps"] == 24 and content["seconds"] == pytest.approx(0.5)
     cameras = get_path_from_json(content)
+    assert (int(cameras.width[0]), int(cameras.height[0])) == (160, 120)
     assert len(cameras) == 12 and sorted(found.name for found in file.parent.iterdir()) == ["path.json"]
     for index, view in enumerate(path.views):
         opengl = cameras.camera_to_worlds[index].double()
         torch.testing.assert_close(opengl[:, 3], view.position, atol=1e-6, rtol=0)
         torch.testing.assert_close(-opengl[:, 2], view.forward, atol=1e-6, rtol=0)
+        torch.testing.assert_close(opengl[:, 1], -view.c2w[:3, 1], atol=1e-6, rtol=0)
         assert float(cameras.fy[index]) == pytest.approx(float(view.K[1, 1]), rel=1e-5)
 
 

@@ -30,7 +30,7 @@ def test_a_rotation_is_found_to_a_twentieth_of_a_pixel(size: float, seed: int) -
     motion = torch.cat([torch.randn(3, generator=generator).double() * torch.tensor([1, 1, 0.3]), torch.zeros(3)])
     motion = motion * size / pixels_between(view, motion)
     photograph = RENDER(moved(view, motion)).color
-    found = register(RENDER, view, photograph, translate=False)
+    found = register(RENDER, view, photograph)
     rest = compose(-motion, found.motion)
     assert pixels_between(view, rest) < 0.05
     assert found.shift == pytest.approx(size, abs=0.2)
@@ -59,7 +59,7 @@ def test_what_does_not_count_is_not_looked_at() -> None:
     counted = torch.ones(SIZE[1], SIZE[0], dtype=torch.bool)
     counted[:, :30] = False
     photograph[:, :30] = torch.rand(SIZE[1], 30, 3, generator=torch.Generator().manual_seed(0))
-    found = register(RENDER, view, photograph, counted, translate=False)
+    found = register(RENDER, view, photograph, counted)
     assert pixels_between(view, compose(-motion, found.motion)) < 0.1
 
 

@@ -129,10 +129,6 @@ def test_unusable_views_are_refused_with_a_reason() -> None:
         aim_at(view, view.position)
     with pytest.raises(CloseupError, match="zoom"):
         move_closer(view, view.position, 0.0)
-    with pytest.raises(CloseupError, match="View: K is "):
-        View.from_dict({"K": [], "width": 1, "height": 1})
-    with pytest.raises(CloseupError, match="float16"):
-        View.from_dict({**view.to_dict(), "dtype": "float16"})
 
 
 @pytest.mark.parametrize(
@@ -143,7 +139,12 @@ def test_unusable_views_are_refused_with_a_reason() -> None:
         ({"c2w": torch.diag(torch.tensor([-1.0, 1, 1, 1])).tolist()}, "no rotation"),
         ({"K": [[0.0, 0, 1], [0, 1, 1], [0, 0, 1]]}, "focal length of 0 pixels"),
         ({"K": [[500, 0, float("inf")], [0, 500, 1], [0, 0, 1]]}, "K holds a number that is not finite"),
+        ({"K": [[500, 0, 320], [0, -20, 240], [0, 0, 1]]}, "focal length of -20 pixels"),
+        ({"K": [[500, 3.5, 320], [0, 500, 240], [0, 0, 1]]}, "skew"),
+        ({"K": [[1.0]]}, "K is .*3 3"),
         ({"K": "x"}, "this is no saved View"),
+        ({"c2w": torch.diag(torch.tensor([1.0, 1, 1, 2])).tolist()}, "last row"),
+        ({"dtype": "float16"}, "float16"),
         ({"width": 10**9}, "pixels for 1000000000 pixels"),
         ({"height": "7"}, "height is '7': .*integer"),
         ({"roll": 1}, "roll is 1: .*not permitted"),
