@@ -6,12 +6,24 @@ photograph without distortion parameters for one, too, and undistorts by calibra
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
+import torch
 from nerfstudio.cameras.cameras import CameraType
+from torch.func import jacfwd, vmap
 
 from closeup_ns.errors import DataError
+from closeup_ns.views.lens import Lens, LensKind
 
+Pinhole = tuple[float, float, float, float]
+"""fx, fy, cx, cy in pixels."""
+LENS_KINDS: dict[CameraType, LensKind] = {
+    CameraType.PERSPECTIVE: "perspective",
+    CameraType.FISHEYE: "fisheye",
+    CameraType.FISHEYE624: "fisheye624",
+}
 PARAMETERS = {CameraType.PERSPECTIVE: 6, CameraType.FISHEYE: 6, CameraType.FISHEYE624: 12}
 """Distortion parameters that undistortion reads; k1, k2, k3, k4, p1, p2 where there are six."""
 UNNOTICED = 1e-9
@@ -24,14 +36,14 @@ def check_lens(
     camera_type: CameraType,
     distortion: tuple[float, ...],
     size: tuple[int, int],
-    lens: tuple[float, float, float, float],
+    lens: Pinhole,
     where: str,
 ) -> None:
     """DataError for a camera whose photographs cannot be made pinhole photographs.
 
     Args:
         size: (width, height) in pixels.
-        lens: fx, fy, cx, cy in pixels of that size.
+        lens: of photographs of that size.
         where: the file and the camera in it, for the message.
     """
     if camera_type not in PARAMETERS:
@@ -52,7 +64,7 @@ def check_lens(
             "if that changes little, say camera_model OPENCV_FISHEYE if it is a fisheye lens's, or undistort the "
             "capture with 'colmap image_undistorter'."
         )
-    if any(distortion) and wanted == 6 and folds(camera_type is CameraType.FISHEYE, distortion, size, lens):
+    if any(distortion) and wanted == 6 and folds(LENS_KINDS[camera_type], distortion, size, lens):
         raise DataError(
             f"{where}: the lens distortion ({', '.join(f'{value:g}' for value in distortion)}) folds the image, so "
             "that one pixel shows two directions. The calibration failed, or its parameters are in another order: "
@@ -60,33 +72,26 @@ def check_lens(
         )
 
 
-def folds(
-    fisheye: bool, distortion: tuple[float, ...], size: tuple[int, int], lens: tuple[float, float, float, float]
-) -> bool:
+@cache
+def folds(kind: LensKind, distortion: tuple[float, ...], size: tuple[int, int], lens: Pinhole) -> bool:
     """Whether distortion stops being one-to-one inside the image.
 
     From the optical axis outwards, towards points all along the border, the determinant of the distortion's derivative
     must stay positive until the image ends. Of a fisheye lens towards the middle of each side only, since the corners
     often lie outside of the image circle, and up to 90 degrees, beyond which no pinhole sees.
     """
-    k1, k2, k3, k4, p1, p2 = distortion
+    fisheye = kind == "fisheye"
     angle = np.arange(4) * np.pi / 2 if fisheye else _border_angles(size, lens)
-    reach = np.linspace(0, np.pi / 2, STEPS + 1)[1:] if fisheye else np.geomspace(1e-3, 1e3, STEPS)
-    x, y = reach[:, None] * np.cos(angle), reach[:, None] * np.sin(angle)
-    r = x**2 + y**2
-    radial = 1 + r * (k1 + r * (k2 + r * (k3 + r * k4)))
-    slope = k1 + r * (2 * k2 + r * (3 * k3 + r * 4 * k4))  # of radial, along r
-    u, v = x * radial, y * radial
-    ux, uy, vy = radial + 2 * x * x * slope, 2 * x * y * slope, radial + 2 * y * y * slope
-    if not fisheye:  # OpenCV's tangential terms
-        u, v = u + 2 * p1 * x * y + p2 * (r + 2 * x * x), v + 2 * p2 * x * y + p1 * (r + 2 * y * y)
-        ux, uy, vy = ux + 2 * p1 * y + 6 * p2 * x, uy + 2 * p1 * x + 2 * p2 * y, vy + 6 * p1 * y + 2 * p2 * x
-    outside = ~_inside(u * lens[0] + lens[2], size[0]) | ~_inside(v * lens[1] + lens[3], size[1])
-    folded = ux * vy - uy * uy <= 0
-    return bool((_first(folded) < _first(outside)).any())
+    reach = np.tan(np.linspace(0, np.pi / 2, STEPS + 1)[1:]) if fisheye else np.geomspace(1e-3, 1e3, STEPS)
+    rays = torch.from_numpy(np.stack([np.cos(angle), np.sin(angle)], 1)) * torch.from_numpy(reach)[:, None, None]
+    distort = Lens(kind, distortion).distort
+    pixels = distort(rays) * rays.new_tensor(lens[:2]) + rays.new_tensor(lens[2:])
+    outside = ((pixels < 0) | (pixels > rays.new_tensor(size))).any(-1)
+    folded = torch.linalg.det(vmap(jacfwd(distort))(rays.flatten(0, 1))).reshape(outside.shape) <= 0
+    return bool((_first(folded.numpy()) < _first(outside.numpy())).any())
 
 
-def _border_angles(size: tuple[int, int], lens: tuple[float, float, float, float]) -> npt.NDArray[np.float64]:
+def _border_angles(size: tuple[int, int], lens: Pinhole) -> npt.NDArray[np.float64]:
     """Directions from the optical axis to points along the border, the corners among them."""
     along = np.linspace(0, 1, 16)
     start, end = np.zeros(16), np.ones(16)
@@ -97,10 +102,6 @@ def _border_angles(size: tuple[int, int], lens: tuple[float, float, float, float
 def _first(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
     """Index of the first True along axis 0; `STEPS` where there is none."""
     return np.where(mask.any(0), mask.argmax(0), STEPS)
-
-
-def _inside(position: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.bool_]:
-    return (position >= 0) & (position <= side)
 
 
 def noticed(camera_type: CameraType, distortion: tuple[float, ...]) -> tuple[float, ...]:

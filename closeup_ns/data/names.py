@@ -103,5 +103,5 @@ def find_photograph(names: Sequence[str], wanted: str) -> int:
     raise LookupError(f"none is called {wanted}; there are {_some(names)}.{did_you_mean(wanted, names)}")
 
 
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + ", ..." * (len(names) > most)
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + ", ..." * (len(names) > 5)

@@ -12,20 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from nerfstudio.cameras.cameras import CameraType
 
 from closeup_ns.data.capture import Capture, Intrinsics
 from closeup_ns.data.dataset import decode_image, decode_mask
 from closeup_ns.data.images import ImageChoice, Size, check_aspect, image_folders, image_size, match_by_name
+from closeup_ns.data.lenses import LENS_KINDS
 from closeup_ns.errors import DataError
-from closeup_ns.views.lens import Lens, LensKind
-
-LENS_KINDS: dict[CameraType, LensKind] = {
-    CameraType.PERSPECTIVE: "perspective",
-    CameraType.FISHEYE: "fisheye",
-    CameraType.FISHEYE624: "fisheye624",
-}
-
+from closeup_ns.views.lens import Lens
 
 Row = tuple[float, float, float]
 

@@ -6,12 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from closeup_ns.data.demo.camera import Caster, Walk, closeup_views, far_views, rays_through, target_is_visible
+from closeup_ns.data.demo.camera import (
+    CLOSEUP_JITTER,
+    CONE_DEGREES,
+    DISTANCE,
+    DISTANCE_JITTER,
+    Caster,
+    closeup_views,
+    far_views,
+    target_is_visible,
+)  # fmt: skip
 from closeup_ns.errors import PlanningError
 from closeup_ns.views.view import View
 
 TARGET = np.array([0.1, 0.2, 0.3])
-WALK = Walk()
 
 
 def open_space(origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
@@ -22,14 +30,14 @@ def open_space(origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
 
 
 def walked(count: int = 30) -> list[View]:
-    return far_views(TARGET, count, (64, 48), WALK, np.random.default_rng(0))
+    return far_views(TARGET, count, (64, 48), np.random.default_rng(0))
 
 
 def test_far_views_keep_their_distance_and_see_the_target_near_the_middle() -> None:
     for view in walked(60):
         offset = TARGET - view.position.numpy()
         distance = np.linalg.norm(offset)
-        assert (1 - WALK.distance_jitter) * WALK.distance <= distance <= (1 + WALK.distance_jitter) * WALK.distance
+        assert (1 - DISTANCE_JITTER) * DISTANCE <= distance <= (1 + DISTANCE_JITTER) * DISTANCE
         assert offset @ view.forward.numpy() > 0.95 * distance
         rotation = view.c2w[:3, :3]
         torch.testing.assert_close(rotation.T @ rotation, torch.eye(3, dtype=torch.float64))
@@ -42,15 +50,15 @@ def test_closeups_lie_in_the_promised_shell_and_cone(scale: int) -> None:
     offsets = np.stack([view.position.numpy() for view in far]) - TARGET
     d0 = np.median(np.linalg.norm(offsets, axis=1))
     mean = (offsets / np.linalg.norm(offsets, axis=1, keepdims=True)).mean(0)
-    views = closeup_views(TARGET, far, scale, 8, (64, 48), WALK, np.random.default_rng(1), open_space)
+    views = closeup_views(TARGET, far, scale, 8, (64, 48), np.random.default_rng(1), open_space)
     assert len(views) == 8
     distances = [float(np.linalg.norm(view.position.numpy() - TARGET)) for view in views]
     assert np.ptp(distances) > 0.02 * d0 / scale  # jittered, not the frontier radius itself
     for view, distance in zip(views, distances, strict=True):
-        assert abs(distance / (d0 / scale) - 1) <= WALK.closeup_distance_jitter + 1e-12
+        assert abs(distance / (d0 / scale) - 1) <= CLOSEUP_JITTER + 1e-12
         direction = (view.position.numpy() - TARGET) / distance
         cosine = direction @ mean / np.linalg.norm(mean)
-        assert np.degrees(np.arccos(min(cosine, 1.0))) <= WALK.closeup_cone_degrees + 1e-6
+        assert np.degrees(np.arccos(min(cosine, 1.0))) <= CONE_DEGREES + 1e-6
         on_lines = [np.degrees(np.arccos(direction @ o / np.linalg.norm(o))) for o in offsets]
         assert min(on_lines) > 1e-3  # never on the line from a known camera to the target: not a frontier camera
         local = view.c2w[:3, :3].T.numpy() @ (TARGET - view.position.numpy())
@@ -58,7 +66,7 @@ def test_closeups_lie_in_the_promised_shell_and_cone(scale: int) -> None:
 
 
 def test_a_rod_in_front_of_the_target_is_not_a_clear_view() -> None:
-    view = closeup_views(TARGET, walked(), 3, 1, (64, 48), WALK, np.random.default_rng(2), open_space)[0]
+    view = closeup_views(TARGET, walked(), 3, 1, (64, 48), np.random.default_rng(2), open_space)[0]
     distance = float(np.linalg.norm(view.position.numpy() - TARGET))
     ray = (TARGET - view.position.numpy()) / distance
 
@@ -73,10 +81,10 @@ def test_a_rod_in_front_of_the_target_is_not_a_clear_view() -> None:
 
         return cast
 
-    assert target_is_visible(view, TARGET, 0.5, open_space)
-    assert not target_is_visible(view, TARGET, 0.5, with_ball(0.8, 0.01 * distance))  # hides the target itself
-    assert not target_is_visible(view, TARGET, 0.5, with_ball(0.3, 0.03 * distance, 0.2))  # too near the lens
-    assert target_is_visible(view, TARGET, 0.5, with_ball(0.8, 0.03 * distance, 0.2))  # beside the target, far enough
+    assert target_is_visible(view, TARGET, open_space)
+    assert not target_is_visible(view, TARGET, with_ball(0.8, 0.01 * distance))  # hides the target itself
+    assert not target_is_visible(view, TARGET, with_ball(0.3, 0.03 * distance, 0.2))  # too near the lens
+    assert target_is_visible(view, TARGET, with_ball(0.8, 0.03 * distance, 0.2))  # beside the target, far enough
 
 
 def test_a_target_behind_a_wall_is_an_error_with_words() -> None:
@@ -84,14 +92,4 @@ def test_a_target_behind_a_wall_is_an_error_with_words() -> None:
         return np.full(len(origins), 1e-3)
 
     with pytest.raises(PlanningError, match="hide the target from 9x"):
-        closeup_views(TARGET, walked(), 9, 1, (64, 48), WALK, np.random.default_rng(3), wall)
-
-
-def test_rays_go_through_their_pixels() -> None:
-    view, pixels = walked(3)[1], np.array([[0.5, 0.5], [40.25, 11.0], [63.5, 47.5]])
-    origins, directions = rays_through(view, pixels)
-    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1)
-    points = torch.from_numpy(origins + 2.5 * directions)
-    local = (points - view.position) @ view.c2w[:3, :3]
-    uv = (local / local[:, 2:]) @ view.K.T
-    np.testing.assert_allclose(uv[:, :2].numpy(), pixels, atol=1e-9)
+        closeup_views(TARGET, walked(), 9, 1, (64, 48), np.random.default_rng(3), wall)

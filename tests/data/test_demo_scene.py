@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
@@ -15,6 +16,7 @@ from closeup_ns.data.demo.layout import on_sheet, still_life
 from closeup_ns.data.demo.scene import DemoScene
 from closeup_ns.data.eval_cameras import EvalCamera, read_cameras
 from closeup_ns.data.ply import read_ply
+from closeup_ns.views.warp import inside, project
 from tests.data.demo_small import CLOSE, FAR, FINER, SIZE, small_demo, small_world, write_small_demo
 
 
@@ -109,12 +111,10 @@ def test_sparse_points_lie_on_the_surfaces_that_the_photographs_see() -> None:
     points = np.asarray(cloud.xyz, np.float64)
     assert len(points) > 500
     view = far_cameras(scene)[FAR // 2].view.scaled_to(*SIZE)
-    local = (points - view.position.numpy()) @ view.c2w[:3, :3].numpy()
-    uv = local[:, :2] / local[:, 2:] * np.diag(view.K.numpy())[:2] + view.K.numpy()[:2, 2]
-    inside = (local[:, 2] > 0) & (uv > 0).all(1) & (uv < SIZE).all(1)
-    origins, directions = rays_through(view, uv[inside])
-    reach = small_world().distance(origins, directions)
-    distance = np.linalg.norm(points[inside] - view.position.numpy(), axis=1)
+    uv, z = project(view, torch.from_numpy(points))
+    shown = inside(view, uv, z).numpy()
+    reach = small_world().distance(*rays_through(view, uv.numpy()[shown]))
+    distance = np.linalg.norm(points[shown] - view.position.numpy(), axis=1)
     on_surface = np.abs(reach - distance) < 0.01
     hidden = reach < distance - 0.01
     assert on_surface.mean() > 0.75
@@ -149,10 +149,8 @@ def test_the_image_agrees_with_its_camera() -> None:
     for camera in far_cameras(scene)[5:8]:
         view = camera.view
         image = np.asarray(Image.open(camera.truth).convert("L"), np.float64)
-        places = np.stack([on_sheet(200, 26, 0), on_sheet(120, -4, -0.012)])
-        local = (places - view.position.numpy()) @ view.c2w[:3, :3].numpy()
-        uv = (local[:, :2] / local[:, 2:] * np.diag(view.K.numpy())[:2] + view.K.numpy()[:2, 2]).astype(int)
-        paper, board = (image[row, column] for column, row in uv)
+        places = torch.from_numpy(np.stack([on_sheet(200, 26, 0), on_sheet(120, -4, -0.012)]))
+        paper, board = (image[row, column] for column, row in project(view, places)[0].long().tolist())
         assert paper > board + 60, camera.name
 
 

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 from closeup_ns.data.lenses import folds
+from closeup_ns.views.lens import LensKind
 
 SIZE = (640, 480)
 K = np.array([[400.0, 0, 330], [0, 410.0, 230], [0, 0, 1]])
 
 
-def folds_by_hand(fisheye: bool, distortion: np.ndarray) -> bool:
+def folds_by_hand(kind: LensKind, distortion: np.ndarray) -> bool:
     """Walk outwards: does the image of a ray ever come back towards the centre before it is out?"""
     k1, k2, k3, k4, p1, p2 = distortion
+    fisheye = kind == "fisheye"
     reach = np.tan(np.linspace(0, np.pi / 2, 2000)[1:-1]) if fisheye else np.linspace(0, 6, 2000)[1:]
     corners = [np.arctan2((v - 230) / 410, (u - 330) / 400) for u in (0, 640) for v in (0, 480)]
     for angle in np.arange(4) * np.pi / 2 if fisheye else [*corners, *np.linspace(0, 2 * np.pi, 40)]:
@@ -31,18 +33,19 @@ def folds_by_hand(fisheye: bool, distortion: np.ndarray) -> bool:
     return False
 
 
-@pytest.mark.parametrize("fisheye", [False, True])
-def test_radial_distortion_folds_where_opencvs_does(fisheye: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "spread"), [("perspective", [0.6, 0.3, 0.1, 0, 0, 0]), ("fisheye", [0.3, 0.1, 0.03, 0.01, 0, 0])]
+)
+def test_radial_distortion_folds_where_opencvs_does(kind: LensKind, spread: list[float]) -> None:
     generator = np.random.default_rng(3)
-    spread = [0.3, 0.1, 0.03, 0.01, 0, 0] if fisheye else [0.6, 0.3, 0.1, 0, 0, 0]
     results = []
     for _ in range(25):
         distortion = generator.normal(0, spread)
-        near = {folds_by_hand(fisheye, distortion * factor) for factor in (0.97, 1.03)}
+        near = {folds_by_hand(kind, distortion * factor) for factor in (0.97, 1.03)}
         if len(near) == 1:  # not at the very edge, where the steps of both walks decide
             results.append(near.pop())
             lens = (K[0, 0], K[1, 1], K[0, 2], K[1, 2])
-            assert folds(fisheye, tuple(distortion), SIZE, lens) == results[-1], distortion
+            assert folds(kind, tuple(distortion), SIZE, lens) == results[-1], distortion
     assert 5 < sum(results) < len(results) - 5
 
 
@@ -57,4 +60,4 @@ def test_radial_distortion_folds_where_opencvs_does(fisheye: bool) -> None:
     ],
 )
 def test_calibrations(distortion: tuple[float, ...], expected: bool) -> None:
-    assert folds(False, distortion, SIZE, (400.0, 410.0, 330.0, 230.0)) == expected
+    assert folds("perspective", distortion, SIZE, (400.0, 410.0, 330.0, 230.0)) == expected

@@ -6,7 +6,6 @@ Views are float64, world frame of `demo_layout` (metres, z up).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ import torch
 from closeup_ns.data.demo.layout import Points
 from closeup_ns.errors import PlanningError
 from closeup_ns.views.view import View, look_at
+from closeup_ns.views.warp import camera_rays
 
 SCALES = (3, 9, 27)
 """How many times nearer than the far photographs the true close-ups are."""
@@ -24,30 +24,26 @@ Caster = Callable[[Points, Points], np.ndarray]
 """Distances [N] along unit rays, from origins [N, 3] and directions [N, 3]."""
 
 
-@dataclass(frozen=True)
-class Walk:
-    """How the far photographs are taken, and how far a close-up strays from its nominal place."""
-
-    distance: float = 1.0
-    """Metres from the target."""
-    distance_jitter: float = 0.15
-    """Largest relative deviation of a far camera's distance: no far photograph is nearer than 0.85 of it."""
-    azimuth_degrees: float = 32.0
-    """The walk spans from minus to plus this angle around the target."""
-    elevations_degrees: tuple[float, ...] = (9.0, 22.0, 36.0)
-    """Height of the camera on each pass, as the angle above the target."""
-    hand_degrees: float = 2.5
-    """Standard deviation of azimuth, elevation and roll from a steady walk."""
-    aim_metres: float = 0.05
-    """Standard deviation of the point that a far camera is aimed at."""
-    closeup_cone_degrees: float = 12.0
-    """Largest angle between a close-up's direction and the mean direction of the far cameras."""
-    closeup_distance_jitter: float = 0.08
-    """Largest relative deviation of a close-up's distance from d0 / scale."""
-    closeup_aim: float = 0.06
-    """Largest offset of a close-up's aim from the target, as a fraction of its distance, along each axis."""
-    clearance: float = 0.5
-    """A close-up sees nothing nearer than this fraction of its distance to the target."""
+DISTANCE = 1.0
+"""Metres from the target to a far camera."""
+DISTANCE_JITTER = 0.15
+"""Largest relative deviation of a far camera's distance: no far photograph is nearer than 0.85 of it."""
+AZIMUTH_DEGREES = 32.0
+"""The walk spans from minus to plus this angle around the target."""
+ELEVATIONS_DEGREES = (9.0, 22.0, 36.0)
+"""Height of the camera on each pass, as the angle above the target."""
+HAND_DEGREES = 2.5
+"""Standard deviation of azimuth, elevation and roll from a steady walk."""
+AIM_METRES = 0.05
+"""Standard deviation of the point that a far camera is aimed at."""
+CONE_DEGREES = 12.0
+"""Largest angle between a close-up's direction and the mean direction of the far cameras."""
+CLOSEUP_JITTER = 0.08
+"""Largest relative deviation of a close-up's distance from d0 / scale."""
+CLOSEUP_AIM = 0.06
+"""Largest offset of a close-up's aim from the target, as a fraction of its distance, along each axis."""
+CLEARANCE = 0.5
+"""A close-up sees nothing nearer than this fraction of its distance to the target."""
 
 
 def intrinsics(width: int, height: int) -> torch.Tensor:
@@ -56,17 +52,17 @@ def intrinsics(width: int, height: int) -> torch.Tensor:
     return torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
 
 
-def far_views(target: Points, count: int, size: tuple[int, int], walk: Walk, rng: np.random.Generator) -> list[View]:
+def far_views(target: Points, count: int, size: tuple[int, int], rng: np.random.Generator) -> list[View]:
     """``count`` views in the order of the walk: one pass per elevation, there and back again."""
-    passes = np.array_split(np.arange(count), len(walk.elevations_degrees))
+    passes = np.array_split(np.arange(count), len(ELEVATIONS_DEGREES))
     views = []
-    for k, (members, elevation) in enumerate(zip(passes, walk.elevations_degrees, strict=True)):
-        sweep = np.linspace(-1, 1, len(members)) * walk.azimuth_degrees * (1 if k % 2 == 0 else -1)
+    for k, (members, elevation) in enumerate(zip(passes, ELEVATIONS_DEGREES, strict=True)):
+        sweep = np.linspace(-1, 1, len(members)) * AZIMUTH_DEGREES * (1 if k % 2 == 0 else -1)
         for azimuth in sweep:
-            hand = walk.hand_degrees * rng.standard_normal(3)
+            hand = HAND_DEGREES * rng.standard_normal(3)
             direction = _direction(azimuth + hand[0], max(elevation + hand[1], 4.0))
-            distance = walk.distance * (1 + walk.distance_jitter * rng.uniform(-1, 1))
-            aim = target + walk.aim_metres * rng.standard_normal(3)
+            distance = DISTANCE * (1 + DISTANCE_JITTER * rng.uniform(-1, 1))
+            aim = target + AIM_METRES * rng.standard_normal(3)
             views.append(_view(target + distance * direction, aim, np.deg2rad(hand[2]), size))
     return views
 
@@ -77,7 +73,6 @@ def closeup_views(
     scale: int,
     count: int,
     size: tuple[int, int],
-    walk: Walk,
     rng: np.random.Generator,
     cast: Caster,
 ) -> list[View]:
@@ -94,21 +89,21 @@ def closeup_views(
     d0 = float(np.median(np.linalg.norm(offsets, axis=1)))
     views: list[View] = []
     for _ in range(200 * count):
-        direction = _in_cone(mean / np.linalg.norm(mean), np.deg2rad(walk.closeup_cone_degrees), rng)
-        distance = d0 / scale * (1 + walk.closeup_distance_jitter * rng.uniform(-1, 1))
-        aim = target + walk.closeup_aim * distance * rng.uniform(-1, 1, 3)
+        direction = _in_cone(mean / np.linalg.norm(mean), np.deg2rad(CONE_DEGREES), rng)
+        distance = d0 / scale * (1 + CLOSEUP_JITTER * rng.uniform(-1, 1))
+        aim = target + CLOSEUP_AIM * distance * rng.uniform(-1, 1, 3)
         view = _view(target + distance * direction, aim, np.deg2rad(3 * rng.standard_normal()), size)
-        if target_is_visible(view, target, walk.clearance, cast):
+        if target_is_visible(view, target, cast):
             views.append(view)
             if len(views) == count:
                 return views
     raise PlanningError(f"the demo's occluders hide the target from {scale}x; {len(views)} of {count} views were found")
 
 
-def target_is_visible(view: View, target: Points, clearance: float, cast: Caster) -> bool:
-    """Whether nothing is within ``clearance`` of the distance to the target, and nothing hides the target itself."""
+def target_is_visible(view: View, target: Points, cast: Caster) -> bool:
+    """Whether nothing is within `CLEARANCE` of the distance to the target, and nothing hides the target itself."""
     distance = float(np.linalg.norm(view.position.numpy() - target))
-    if not clearance * distance < cast(*pixel_rays(view, 32, 24)).min():
+    if not CLEARANCE * distance < cast(*pixel_rays(view, 32, 24)).min():
         return False
     ray = (target - view.position.numpy())[None] / distance
     return abs(float(cast(view.position.numpy()[None], ray)[0]) - distance) < 1e-3 * distance
@@ -122,11 +117,9 @@ def pixel_rays(view: View, columns: int, rows: int) -> tuple[Points, Points]:
 
 def rays_through(view: View, pixels: Points) -> tuple[Points, Points]:
     """Origins and unit directions [N, 3], world, of the rays through image positions [N, 2] (centres at +0.5)."""
-    K, c2w = view.K.double().numpy(), view.c2w.double().numpy()
-    local = np.concatenate([(pixels - K[:2, 2]) / np.diag(K)[:2], np.ones((len(pixels), 1))], 1)
-    directions = local @ c2w[:3, :3].T
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    return np.repeat(c2w[None, :3, 3], len(pixels), 0), directions
+    directions = camera_rays(view, torch.from_numpy(pixels)) @ view.c2w[:3, :3].T
+    origins = view.position.expand_as(directions)
+    return origins.numpy(), torch.nn.functional.normalize(directions, dim=1).numpy()
 
 
 def _direction(azimuth_degrees: float, elevation_degrees: float) -> Points:

@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
 from closeup_ns.atomic import write_json
-from closeup_ns.data.demo.camera import SCALES, Walk, closeup_views, far_views, rays_through
+from closeup_ns.data.demo.camera import SCALES, closeup_views, far_views, rays_through
 from closeup_ns.data.demo.layout import Points, still_life, target_point
 from closeup_ns.data.demo.photo import PhotoModel, reduced
 from closeup_ns.data.demo.render import World
@@ -25,10 +26,13 @@ from closeup_ns.data.demo.write import write_photograph, write_points, write_tra
 from closeup_ns.data.eval_cameras import EvalCamera, write_cameras
 from closeup_ns.errors import PlanningError
 from closeup_ns.views.view import View
+from closeup_ns.views.warp import inside, project
 
 HOLD_OUT_EVERY = 8
 """Every n-th far photograph is held out of training."""
 _FAR_SAMPLES, _TRUTH_SAMPLES = 4, 9
+_CORNERS = 160
+"""Of a photograph, for sparse points."""
 _POINT_NOISE_METRES = 0.0008
 """Standard deviation of a sparse point: about half a pixel of a far photograph, as structure from motion has it."""
 
@@ -92,7 +96,7 @@ def write_demo_scene(
     """
     world, target = World(still_life(seed), light_samples), target_point()
     rng = np.random.default_rng([seed, 2])
-    views, names = far_views(target, far_count, size, Walk(), rng), photo_names(far_count)
+    views, names = far_views(target, far_count, size, rng), photo_names(far_count)
     held_out = [i % HOLD_OUT_EVERY == HOLD_OUT_EVERY // 2 for i in range(far_count)]
     train = [view for view, test in zip(views, held_out, strict=True) if not test]
     d0 = float(np.median([np.linalg.norm(view.position.numpy() - target) for view in train]))
@@ -122,7 +126,7 @@ def _closeups(world: World, train: list[View], count: int, rng: np.random.Genera
     return [
         (scale, view)
         for scale in SCALES
-        for view in closeup_views(target, train, scale, count, size, Walk(), rng, world.distance)
+        for view in closeup_views(target, train, scale, count, size, rng, world.distance)
     ]
 
 
@@ -177,7 +181,6 @@ def _sparse_points(
     photos: list[NDArray[np.uint8]],
     held_out: list[bool],
     rng: np.random.Generator,
-    per_photo: int = 160,
 ) -> tuple[Points, NDArray[np.uint8]]:
     """What structure from motion would find: corners of the training photographs, seen again by two other photographs.
 
@@ -186,7 +189,7 @@ def _sparse_points(
     kept = [image for image, test in zip(photos, held_out, strict=True) if not test]
     points, colours = [], []
     for view, image in zip(train, kept, strict=True):
-        rows, columns = _corners(image, per_photo, rng)
+        rows, columns = _corners(image, rng)
         origins, directions = rays_through(view, np.stack([columns + 0.5, rows + 0.5], 1))
         reach = world.distance(origins, directions)
         hit = np.isfinite(reach)
@@ -203,7 +206,7 @@ def _click(world: World, train: list[View], names: list[str], target: Points) ->
     spots: list[tuple[float, str, Points]] = []
     for view, name in zip(train, names, strict=True):
         if _sees(world, view, target[None])[0]:
-            uv = _project(view, target[None])[0][0]
+            uv = project(view, torch.from_numpy(target))[0].numpy()
             spots.append((float(np.linalg.norm(uv - view.K[:2, 2].numpy())), name, uv))
     if not spots:
         raise PlanningError("the demo's occluders hide the target in every training photograph; choose another seed")
@@ -211,15 +214,13 @@ def _click(world: World, train: list[View], names: list[str], target: Points) ->
     return Click(name, float(uv[0]), float(uv[1]))
 
 
-def _corners(
-    image: NDArray[np.uint8], count: int, rng: np.random.Generator
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of up to ``count`` local maxima of the gradient, the stronger the likelier."""
+def _corners(image: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of up to `_CORNERS` local maxima of the gradient, the stronger the likelier."""
     down, right = np.gradient(image.astype(np.float32).mean(2))
     strength = np.hypot(down, right)
     rows, columns = np.nonzero((strength == maximum_filter(strength, 5)) & (strength > 6))
     chance = strength[rows, columns] / strength[rows, columns].sum()
-    chosen = rng.choice(len(rows), min(count, len(rows)), replace=False, p=chance)
+    chosen = rng.choice(len(rows), min(_CORNERS, len(rows)), replace=False, p=chance)
     return rows[chosen], columns[chosen]
 
 
@@ -228,15 +229,6 @@ def _sees(world: World, view: View, points: Points) -> NDArray[np.bool_]:
     position = view.position.numpy()
     offset = points - position
     distance = np.linalg.norm(offset, axis=1)
-    uv, depth = _project(view, points)
-    inside = (depth > 0) & (uv > 0).all(1) & (uv < [view.width, view.height]).all(1)
+    shown = inside(view, *project(view, torch.from_numpy(points))).numpy()
     reach = world.distance(np.repeat(position[None], len(points), 0), offset / distance[:, None])
-    return inside & (reach > distance - 2e-3)
-
-
-def _project(view: View, points: Points) -> tuple[Points, Points]:
-    """Pixels [N, 2] and z-depths [N] of world points [N, 3]."""
-    local = np.asarray((points - view.position.numpy()) @ view.c2w[:3, :3].numpy(), np.float64)
-    depth: Points = local[:, 2]
-    K = view.K.numpy()
-    return local[:, :2] / np.maximum(depth[:, None], 1e-9) * np.diag(K)[:2] + K[:2, 2], depth
+    return shown & (reach > distance - 2e-3)

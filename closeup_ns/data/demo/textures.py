@@ -84,13 +84,13 @@ def cloth(colour: tuple[int, int, int], width: int, height: int, rng: np.random.
     return np.clip(value[..., None] * np.asarray(colour, np.float32), 0, 255).astype(np.uint8)
 
 
-def banded(colour: tuple[int, int, int], tip: tuple[int, int, int], width: int = 64, height: int = 256) -> Texture:
+def banded(colour: tuple[int, int, int], tip: tuple[int, int, int]) -> Texture:
     """A pencil: painted shaft with thin rings, and a tip of another colour at the top."""
-    texture = np.empty((height, width, 3), np.uint8)
+    texture = np.empty((256, 64, 3), np.uint8)
     texture[:] = colour
     texture[:, ::16] = np.asarray(colour) // 2
-    texture[height // 3 : height // 3 + 4] = texture[height // 2 : height // 2 + 8] = 235
-    texture[: height // 10] = tip
+    texture[85:89] = texture[128:136] = 235
+    texture[:25] = tip
     return texture
 
 
