@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from closeup_ns.refine.judging.gate import GateDecision, Verdict
+from closeup_ns.rounds.store.rounds import run_identity
 from closeup_ns.rounds.store.view import PassRecord, StoredView
 from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.view import View
@@ -42,3 +45,7 @@ def a_view(seed: int = 0, width: int = 20, height: int = 14, verdict: Verdict = 
         notes={"footprint_px": 3.0, "model": "none"},
         record=PassRecord("see3d", True, 2, 7, ("train/frame_00012.png", "t0_update_05"), 1234.5, "GPU"),
     )
+
+
+PLAN: dict[str, Any] = {"plans": [], "known": [{"name": "a", "view": a_view().view.to_dict(), "is_real": True}]}
+IDENTITY = run_identity(["a.png", "b.png"], [0.5, 1.0, -2.0], seed=42)

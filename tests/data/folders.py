@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +25,17 @@ FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
 
 @dataclass(frozen=True)
 class Scene:
-    """Ground truth: ``xyz`` [P, 3] world, ``rgb`` [P, 3] uint8, ``c2w`` [n, 4, 4] OpenCV axes, ``K`` [3, 3]."""
+    """Ground truth: ``xyz`` [P, 3] world, ``rgb`` [P, 3] uint8, ``c2w`` [n, 4, 4] OpenCV axes, ``K`` [3, 3].
+
+    ``photographs``: one [H, W, 3] uint8 for each camera; where there are none, a photograph shows the points as dots.
+    """
 
     xyz: npt.NDArray[np.float64]
     rgb: npt.NDArray[np.uint8]
     c2w: npt.NDArray[np.float64]
     K: npt.NDArray[np.float64]
     size: tuple[int, int]
+    photographs: Sequence[npt.NDArray[np.uint8]] = ()
 
     @property
     def n(self) -> int:
@@ -44,6 +49,8 @@ class Scene:
 
     def photograph(self, index: int) -> npt.NDArray[np.uint8]:
         """[H, W, 3]: square dots of the points' colours on grey, centred on the pixel that holds the projection."""
+        if self.photographs:
+            return self.photographs[index]
         width, height = self.size
         image = np.full((height, width, 3), BACKGROUND, np.uint8)
         for (u, v), colour in zip(self.project(index)[0], self.rgb, strict=True):
@@ -53,9 +60,9 @@ class Scene:
         return image
 
 
-def make_scene(n: int = 6, size: tuple[int, int] = (64, 48), seed: int = 0) -> Scene:
+def make_scene(n: int = 6, size: tuple[int, int] = (64, 48)) -> Scene:
     """``n`` cameras on an arc, not quite parallel, before 12 well separated dots, in a world turned at random."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     width, height = size
     focal = 0.9 * width
     K = np.array([[focal, 0, width / 2 + 0.7], [0, focal * 1.01, height / 2 - 0.4], [0, 0, 1]])
@@ -82,23 +89,27 @@ def save_image(path: Path, pixels: npt.NDArray[np.uint8], factor: int = 1) -> No
     image.reduce(factor).save(path) if factor > 1 else image.save(path)
 
 
+def turn(path: Path) -> None:
+    """Turn an image file by 90 degrees."""
+    Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path)
+
+
 def make_llff(
     path: Path,
     n: int = 6,
-    size: tuple[int, int] = (64, 48),
     images: bool = True,
     sparse: bool = True,
     factors: tuple[int, ...] = (2,),
     images_bin: bool = False,
     k1: float = 0.0,
-    seed: int = 0,
+    scene: Scene | None = None,
 ) -> Scene:
     """An LLFF folder. ``images``: the full-size images/; ``factors``: the images_N/, named image000.png and so on;
     ``sparse``: sparse/0 with cameras.bin and points3D.bin; ``images_bin``: images.bin as well."""
-    scene = _square_pixels(make_scene(n, size, seed))
-    width, height = size
+    scene = scene or _square_pixels(make_scene(n))
+    width, height = scene.size
     rows = []
-    for index in range(n):
+    for index in range(scene.n):
         right, down, forward, position = scene.c2w[index, :3].T
         hwf = np.array([height, width, scene.K[0, 0]])
         depth = scene.project(index)[1]
@@ -111,25 +122,25 @@ def make_llff(
     path.mkdir(parents=True, exist_ok=True)
     np.save(path / "poses_bounds.npy", np.array(rows))
     if sparse:
-        write_model(path / "sparse/0", scene, [f"IMG_{i:04d}.png" for i in range(n)], k1=k1, with_images=images_bin)
+        names = [f"IMG_{index:04d}.png" for index in range(scene.n)]
+        write_model(path / "sparse/0", scene, names, k1=k1, with_images=images_bin)
     return scene
 
 
 def make_colmap(
     path: Path,
     n: int = 6,
-    size: tuple[int, int] = (64, 48),
     folder: str = "sparse/0",
     text: bool = False,
     factors: tuple[int, ...] = (),
     llff_names: bool = False,
     images: bool = True,
     k1: float = 0.0,
-    seed: int = 0,
+    scene: Scene | None = None,
 ) -> Scene:
     """A COLMAP folder; ``llff_names``: the images_N/ are named image000.png, ... instead of like images/."""
-    scene = _square_pixels(make_scene(n, size, seed))
-    names = [f"IMG_{index:04d}.png" for index in range(n)]
+    scene = scene or _square_pixels(make_scene(n))
+    names = [f"IMG_{index:04d}.png" for index in range(scene.n)]
     for index, name in enumerate(names):
         if images:
             save_image(path / "images" / name, scene.photograph(index))
@@ -149,12 +160,12 @@ def make_transforms(
     masks: bool = False,
     per_frame: bool = False,
     splits: bool = False,
-    seed: int = 0,
+    scene: Scene | None = None,
 ) -> Scene:
     """A nerfstudio folder. ``per_frame``: intrinsics in every frame; ``splits``: lists of file names, train = 0 and 2
     onwards but the last, val = the last, test = 1."""
-    scene = make_scene(n, size, seed)
-    width, height = size
+    scene = scene or make_scene(n, size)
+    n, (width, height) = scene.n, scene.size
     intrinsics = {
         "w": width, "h": height, "fl_x": scene.K[0, 0], "fl_y": scene.K[1, 1], "cx": scene.K[0, 2], "cy": scene.K[1, 2],
     }  # fmt: skip

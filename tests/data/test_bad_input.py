@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.dataset import CloseupDataset
 from closeup_ns.errors import DataError
 from tests.data import folders
+from tests.integration import fuzz
 
 Damage = Callable[[Path], object]
 MAKERS = {"llff": folders.make_llff, "colmap": folders.make_colmap, "transforms": folders.make_transforms}
@@ -103,10 +102,6 @@ def every_image(change: Callable[[Path], object]) -> Damage:
     return lambda path: [change(found) for found in sorted((path / "images").iterdir())]
 
 
-def turn(path: Path) -> None:
-    Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path)
-
-
 def noisy_jpeg(path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path.with_suffix(".jpg"))
@@ -134,7 +129,7 @@ FOLDERS_TABLE: list[tuple[str, dict[str, Any], Damage, dict[str, Any], list[str]
     ("transforms", {}, lambda p: (remove("*")(p), (p / "transforms_train.json").touch()), {}, ["blender-data"]),
     *[(name, {}, remove("images*"), {}, ["images"]) for name in MAKERS],
     *[(name, {"n": 1}, remove("none"), {}, ["single image"]) for name in MAKERS],
-    *[(name, {}, every_image(turn), {"downscale_factor": 1}, ["rotated by 90 degrees"]) for name in MAKERS],
+    *[(name, {}, every_image(folders.turn), {"downscale_factor": 1}, ["rotated by 90 degrees"]) for name in MAKERS],
     ("llff", {"factors": ()}, remove("images/*"), {}, ["neither images/ nor images_N/"]),
     ("llff", {}, write("images/IMG_0003.png", "none"), {}, ["IMG_0003.png cannot be read", "identify"]),
     ("llff", {}, remove("none"), {"downscale_factor": 0}, ["downscale_factor is 0"]),
@@ -318,43 +313,10 @@ def test_nothing_there(name: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("pristine")
-    folders.make_llff(root / "llff", n=2, images_bin=True)
-    folders.make_transforms(root / "transforms", n=2)
-    folders.make_colmap(root / "colmap", n=2, text=True)
-    return {
-        **{name: root / "llff/sparse/0" / name for name in ("cameras.bin", "images.bin", "points3D.bin")},
-        **{name: root / "colmap/sparse/0" / name for name in ("cameras.txt", "images.txt", "points3D.txt")},
-        "poses_bounds.npy": root / "llff/poses_bounds.npy",
-        "transforms.json": root / "transforms/transforms.json",
-        "sparse_pc.ply": root / "transforms/sparse_pc.ply",
-    }
+def readers(tmp_path_factory: pytest.TempPathFactory) -> list[fuzz.Reader]:
+    return fuzz.input_readers(tmp_path_factory.mktemp("pristine"))
 
 
-@pytest.mark.parametrize(
-    "name", [*(f"{part}.{kind}" for part in ("cameras", "images", "points3D") for kind in ("bin", "txt")),
-             "poses_bounds.npy", "transforms.json", "sparse_pc.ply"],
-)  # fmt: skip
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-@given(data=st.data())
-def test_damaged_bytes_end_in_a_data_error_or_in_a_possible_capture(
-    name: str, pristine: dict[str, Path], data: st.DataObject
-) -> None:
-    path = pristine[name]
-    root = next(folder for folder in path.parents if folder.name in ("llff", "transforms", "colmap"))
-    whole = path.read_bytes()
-    broken = bytearray(whole)
-    for _ in range(data.draw(st.integers(1, 4))):
-        broken[data.draw(st.integers(0, min(len(broken), 400) - 1))] = data.draw(st.integers(0, 255))
-    del broken[data.draw(st.one_of(st.just(len(broken)), st.integers(0, len(broken)))) :]
-    try:
-        path.write_bytes(broken)
-        outputs = CloseupDataParserConfig(data=root).setup().get_dataparser_outputs()
-        assert outputs.cameras.camera_to_worlds.isfinite().all() and (outputs.cameras.fx > 0.1).all()
-        if "points3D_xyz" in outputs.metadata:
-            assert outputs.metadata["points3D_xyz"].isfinite().all()
-    except DataError:
-        pass
-    finally:
-        path.write_bytes(whole)
+@pytest.mark.parametrize("seed", range(40))
+def test_a_changed_file_ends_in_a_data_error_or_in_a_possible_capture(seed: int, readers: list[fuzz.Reader]) -> None:
+    assert [why for reader in readers if (why := fuzz.trial(reader, seed)[1])] == []

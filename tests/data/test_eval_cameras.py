@@ -64,7 +64,6 @@ def test_photographs_of_a_rig_keep_their_names_and_the_training_lists_theirs(tmp
     [
         ({"file_path": "../secret.png"}, "outside"),
         ({"mask_path": "../secret.png"}, "outside"),
-        ({"transform_matrix": [[2, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}, "not a rotation"),
         ({"transform_matrix": 1}, "shape"),
         ({"name": "a/b"}, "cannot name a picture"),
         ({"name": ""}, "lacks both name and file_path"),
@@ -73,7 +72,6 @@ def test_photographs_of_a_rig_keep_their_names_and_the_training_lists_theirs(tmp
         ({"k1": 0.1}, "without distortion"),
         ({"camera_model": "OPENCV_FISHEYE"}, "pinhole"),
         *(({"scale": value}, "scale|float") for value in ("near", 0, -1, float("nan"), float("inf"), [1])),
-        ({"fl_x": 1e-9}, "intrinsics"),
     ],
 )
 def test_damage_is_refused_with_the_place(tmp_path: Path, change: dict, message: str):
@@ -88,9 +86,8 @@ def test_damage_is_refused_with_the_place(tmp_path: Path, change: dict, message:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "valid JSON"), ("[]", "'frames'"), ('{"frames": 1}', "'frames'"), ('{"frames": [1]}', "'frames'"),
-     ('{"frames": []}', "no frames"), ('{"frames": [{"name": "a"}, {"name": "a"}]}', "size is"), (None, "exist")],
-)  # fmt: skip
+    [("", "valid JSON"), ('{"frames": []}', "no frames"), ('{"frames": [{"name": "a"}]}', "size is"), (None, "exist")],
+)
 def test_damaged_files(tmp_path: Path, content: str | None, message: str):
     if content is not None:
         (tmp_path / "cameras.json").write_text(content)

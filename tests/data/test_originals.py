@@ -14,6 +14,7 @@ from PIL import Image
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.originals import Original
+from tests.data import folders
 from tests.integration.captures import SIZE, write_transforms
 
 FINER, COUNT = 3, 8
@@ -52,40 +53,20 @@ def test_a_photograph_that_is_shrunk_when_loaded_is_its_own_original(capture: Pa
     assert originals_of(capture, 192) == dict.fromkeys(found)  # as fine as trained on: nothing to learn
 
 
-def remove(path: Path) -> None:
-    path.unlink()
+DAMAGE: list[tuple[Callable[[Path], object], str]] = [
+    (Path.unlink, "no original for frame_00001.png"),
+    (lambda path: path.write_bytes(path.read_bytes()[:20]), "frame_00001.png"),
+    (lambda path: Image.new("RGB", (192, 100)).save(path), "192x100"),
+    (folders.turn, "144x192"),
+    (lambda path: Image.new("RGB", (32, 24)).save(path), "no original for frame_00001.png"),
+]
+"""Missing, damaged, of another shape, turned, or smaller than what is trained on."""
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:20])
-
-
-def reshape(path: Path) -> None:
-    Image.new("RGB", (192, 100)).save(path)
-
-
-def turn(path: Path) -> None:
-    Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path)
-
-
-def shrink(path: Path) -> None:
-    Image.open(path).resize((32, 24)).save(path)
-
-
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (remove, "no original for frame_00001.png"),
-        (cut, "frame_00001.png"),
-        (reshape, "192x100"),
-        (turn, "144x192"),
-        (shrink, "no original for frame_00001.png"),
-    ],
-)
+@pytest.mark.parametrize(("damage", "said"), DAMAGE)
 def test_an_original_that_cannot_be_used_costs_its_own_photograph_only(
-    damage: Callable[[Path], None], said: str, capture: Path, capfd: pytest.CaptureFixture[str]
+    damage: Callable[[Path], object], said: str, capture: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Missing, damaged, of another shape, turned, or smaller than what is trained on."""
     damage(capture / "images" / "frame_00001.png")
     found = originals_of(capture)
     assert found.pop("frame_00001.png") is None and None not in found.values()

@@ -260,12 +260,11 @@ def change(path: Path, chance: random.Random) -> None:
 # ---- the pristine files
 
 
-def readers(root: Path) -> list[Reader]:
-    """Folders of each kind, written once, and what reads them."""
+def input_readers(root: Path) -> list[Reader]:
+    """Folders of each kind of input, written once, and what reads them."""
     folders.make_llff(root / "llff", n=2, images_bin=True)
     folders.make_transforms(root / "transforms", n=2, masks=True)
     folders.make_colmap(root / "colmap", n=2, text=True)
-    run = trained(root)
     (root / "cameras").mkdir()
     shutil.copy(root / "transforms/transforms.json", root / "cameras/cameras.json")
     meta = json.loads((root / "cameras/cameras.json").read_text())
@@ -278,20 +277,25 @@ def readers(root: Path) -> list[Reader]:
     (root / "protocols").mkdir()
     for path in FOLDER.glob("*.yaml"):
         shutil.copy(path, root / "protocols")
-    lists, text = ("*.json", "round_*/*.json", "round_*/views/*.json", "round_*/native/*.json"), ("*.txt",)
-    both = tuple(f"rounds/{pattern}" for pattern in lists)
     return [
         Reader("transforms.json", root / "transforms", ("transforms.json",), capture),
         Reader("ply", root / "transforms", ("sparse_pc.ply",), capture),
         Reader("images and masks", root / "transforms", ("images/*.png", "masks/*.png"), lambda p: capture(p, True)),
         Reader("COLMAP bin", root / "llff", ("sparse/0/*.bin",), capture),
-        Reader("COLMAP txt", root / "colmap", tuple(f"sparse/0/{pattern}" for pattern in text), capture),
+        Reader("COLMAP txt", root / "colmap", ("sparse/0/*.txt",), capture),
         Reader("poses_bounds.npy", root / "llff", ("poses_bounds.npy",), capture),
         Reader("cameras.json", root / "cameras", ("cameras.json",), cameras),
         Reader("protocols", root / "protocols", ("*.yaml",), protocols),
-        Reader("rounds' JSON", run, both, rounds),
+    ]
+
+
+def run_readers(run: Path) -> list[Reader]:
+    """What reads the files of a run."""
+    lists = tuple(f"rounds/{part}*.json" for part in ("", "round_*/", "round_*/views/", "round_*/native/"))
+    return [
+        Reader("rounds' JSON", run, lists, rounds),
         Reader("rounds' pixels", run, ("rounds/round_*/exact/*.npz", "rounds/round_*/native/images/*.png"), rounds, 2),
-        Reader("report", run, (*both, "config.yml", "eval.json"), report, 4),
+        Reader("report", run, (*lists, "config.yml", "eval.json"), report, 4),
         Reader("checkpoints", run, ("nerfstudio_models/*.ckpt",), checkpoints, 2),
         Reader("a run to load", run, ("config.yml", "nerfstudio_models/*.ckpt"), loaded, 16),
     ]
@@ -349,7 +353,7 @@ def main() -> int:
     wrong: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         with contextlib.redirect_stdout(io.StringIO()):
-            known = readers(Path(folder))
+            known = [*input_readers(Path(folder)), *run_readers(trained(Path(folder)))]
             for reader in known:
                 reader.read(reader.folder)  # as it was written
         seed, done = options.seed if options.only is None else options.only, 0
