@@ -24,7 +24,7 @@ def survey(views: Sequence[View], render: Renderer) -> DepthViews:
     """Depth of every view at `DEPTH_SIZE` pixels; 0 where the render is less opaque than `ALPHA`.
 
     Raises:
-        CloseupError: no views, or a renderer that returns another size than it was asked for.
+        CloseupError: no views.
     """
     small = [view.resized(DEPTH_SIZE) for view in views]
     depths = []

@@ -29,7 +29,12 @@ class Lens:
         """Normalised coordinates on the photograph of normalised pinhole coordinates ``xy``."""
         if self.kind == "perspective":
             return self._brown(xy) if any(self.parameters) else xy
-        return self._fisheye(xy) if self.kind == "fisheye" else self._fisheye624(xy)
+        radius = xy.norm(dim=-1, keepdim=True)
+        angle = torch.atan(radius)
+        coefficients = self.parameters[: 4 if self.kind == "fisheye" else 6]
+        bent = angle * (1 + sum(k * angle ** (2 * i) for i, k in enumerate(coefficients, 1)))
+        radial = torch.where(radius > 1e-12, xy * bent / radius.clamp_min(1e-12), xy)
+        return self._prism(radial) if self.kind == "fisheye624" and self.parameters else radial
 
     def _brown(self, xy: Tensor) -> Tensor:
         k1, k2, k3, _, p1, p2 = self.parameters
@@ -44,30 +49,9 @@ class Lens:
             dim=-1,
         )
 
-    def _fisheye(self, xy: Tensor) -> Tensor:
-        radius = xy.norm(dim=-1, keepdim=True)
-        angle = torch.atan(radius)
-        bent = _odd_polynomial(angle, self.parameters[:4])
-        return torch.where(radius > 1e-12, xy * bent / radius.clamp_min(1e-12), xy)
-
-    def _fisheye624(self, xy: Tensor) -> Tensor:
-        radius = xy.norm(dim=-1, keepdim=True)
-        angle = torch.atan(radius)
-        parameters = self.parameters or (0.0,) * 12
-        bent = _odd_polynomial(angle, parameters[:6])
-        radial = torch.where(radius > 1e-12, xy * bent / radius.clamp_min(1e-12), xy)
-        p, s = xy.new_tensor(parameters[6:8]), parameters[8:12]
-        r2 = radial.square().sum(-1, keepdim=True)
-        tangential = 2 * radial * (radial * p).sum(-1, keepdim=True) + r2 * p
+    def _prism(self, xy: Tensor) -> Tensor:
+        p, s = xy.new_tensor(self.parameters[6:8]), self.parameters[8:12]
+        r2 = xy.square().sum(-1, keepdim=True)
+        tangential = 2 * xy * (xy * p).sum(-1, keepdim=True) + r2 * p
         prism = torch.cat([r2 * (s[0] + r2 * s[1]), r2 * (s[2] + r2 * s[3])], dim=-1)
-        return radial + tangential + prism
-
-
-def _odd_polynomial(angle: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    """``angle * (1 + k1 angle^2 + k2 angle^4 + ...)``."""
-    squared, total = angle.square(), torch.ones_like(angle)
-    power = torch.ones_like(angle)
-    for coefficient in coefficients:
-        power = power * squared
-        total = total + coefficient * power
-    return angle * total
+        return xy + tangential + prism

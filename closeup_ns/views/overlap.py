@@ -56,15 +56,10 @@ def stack_depths(views: Sequence[View], depths: Sequence[Float[Tensor, "H W"]]) 
     """Batch ``views``, whose sizes may differ (portrait and landscape), with one depth map each, of the view's size.
 
     Raises:
-        CloseupError: no views, or a depth map that has not its view's size.
+        CloseupError: no views.
     """
-    if not views or len(views) != len(depths):
-        raise CloseupError(
-            f"stack_depths needs at least one view and a depth map for each; got {len(views)}, {len(depths)}"
-        )
-    for view, depth in zip(views, depths, strict=True):
-        if tuple(depth.shape) != (view.height, view.width):
-            raise CloseupError(f"a {view.width} x {view.height} view came with a depth map of {list(depth.shape)}")
+    if not views:
+        raise CloseupError("there are no views whose depths could be compared")
     padded = depths[0].new_zeros(len(views), max(v.height for v in views), max(v.width for v in views))
     for row, (view, depth) in enumerate(zip(views, depths, strict=True)):
         padded[row, : view.height, : view.width] = torch.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0)

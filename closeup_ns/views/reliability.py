@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from closeup_ns.errors import CloseupError
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import MIN_DEPTH, pixel_grid, sample, transfer_matrix
 
@@ -37,14 +36,6 @@ class Observation:
     """The photograph, in [0, 1]."""
     depth: Float[Tensor, "H W"]
     """The current model's z-depth rendered from ``view``; 0 where nothing is rendered or no scene is photographed."""
-
-    def __post_init__(self) -> None:
-        size = (self.view.height, self.view.width)
-        if tuple(self.color.shape) != (3, *size) or tuple(self.depth.shape) != size:
-            raise CloseupError(
-                f"an Observation of a {size[1]} x {size[0]} view needs color [3, {size[0]}, {size[1]}] and depth "
-                f"[{size[0]}, {size[1]}]; got {list(self.color.shape)} and {list(self.depth.shape)}"
-            )
 
 
 DEPTH_REL = 0.05
@@ -89,15 +80,8 @@ def reliable_pixels(
         depth: z-depth [H, W] rendered from ``view``; 0 where nothing is rendered.
         alpha: accumulated opacity [H, W] in [0, 1].
         observations: real photographs with their depth from the same model; sizes may differ.
-
-    Raises:
-        CloseupError: ``depth`` or ``alpha`` does not have the view's size.
     """
     size = (view.height, view.width)
-    if tuple(depth.shape) != size or tuple(alpha.shape) != size:
-        raise CloseupError(
-            f"depth and alpha must be {list(size)} like the view; got {list(depth.shape)} and {list(alpha.shape)}"
-        )
     depth = torch.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0)
     solid = (alpha > ALPHA) & (depth > NEAR)
     splat = _splat(view, observations, depth)

@@ -38,15 +38,6 @@ class View:
     height: int
     """Image height in pixels."""
 
-    def __post_init__(self) -> None:
-        if tuple(self.K.shape) != (3, 3) or tuple(self.c2w.shape) != (4, 4):
-            raise CloseupError(
-                f"a View needs K [3, 3] and c2w [4, 4]; got {list(self.K.shape)} and {list(self.c2w.shape)} "
-                "(nerfstudio's [3, 4] poses are completed with the row 0 0 0 1)"
-            )
-        if self.width < 1 or self.height < 1:
-            raise CloseupError(f"a View needs a positive size in pixels; got {self.width} x {self.height}")
-
     @property
     def position(self) -> Float[Tensor, "3"]:
         """Camera centre in world coordinates."""

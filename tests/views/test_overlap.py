@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from closeup_ns.errors import CloseupError
 from closeup_ns.views import overlap
 from closeup_ns.views.overlap import (
-    DepthViews,
     center_weights,
     coverage,
     discount_factor,
@@ -147,12 +146,8 @@ def test_distance_discount_peaks_in_the_middle_and_never_vanishes() -> None:
     assert float(paper.min()) > 0
 
 
-def test_misuse_is_refused() -> None:
-    views, depths = scene(1)
-    with pytest.raises(CloseupError, match="at least one view"):
+def test_no_views_and_a_frontier_beyond_the_known_ones_are_refused() -> None:
+    with pytest.raises(CloseupError, match="no views"):
         stack_depths([], [])
-    with pytest.raises(CloseupError, match="16 x 12"):
-        stack_depths(views[:1], [depths[1]])
     with pytest.raises(CloseupError, match="frontier's distance"):
         distance_discount(torch.ones(1), 3.0, 1.0)
-    assert isinstance(stack_depths(views, depths)[torch.tensor([0])], DepthViews)

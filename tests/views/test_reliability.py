@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from closeup_ns.errors import CloseupError
 from closeup_ns.views import reliability
 from closeup_ns.views.reliability import Observation, ReliablePixels, reliable_pixels
 from closeup_ns.views.view import View
@@ -173,11 +172,3 @@ def test_the_result_depends_neither_on_blocks_nor_on_threads(monkeypatch: pytest
     assert torch.equal(whole.support, parts.support)
     torch.testing.assert_close(whole.blended, parts.blended)
     assert whole.blended.dtype == torch.float32
-
-
-def test_sizes_must_match() -> None:
-    view = close_up(3)
-    with pytest.raises(CloseupError, match="like the view"):
-        reliable_pixels(view, torch.ones(3, 3), torch.ones(3, 3), OBSERVATIONS)
-    with pytest.raises(CloseupError, match="160 x 120"):
-        Observation(view, torch.zeros(3, 10, 10), torch.zeros(120, 160))

@@ -121,10 +121,6 @@ def test_a_view_survives_json_bit_for_bit(dtype: torch.dtype) -> None:
 
 def test_unusable_views_are_refused_with_a_reason() -> None:
     view, _ = random_view(2)
-    with pytest.raises(CloseupError, match=r"\[3, 4\]"):
-        View(view.K, view.c2w[:3], 640, 480)
-    with pytest.raises(CloseupError, match="positive size"):
-        View(view.K, view.c2w, 0, 480)
     with pytest.raises(CloseupError, match="own centre"):
         aim_at(view, view.position)
     with pytest.raises(CloseupError, match="zoom"):
