@@ -12,6 +12,7 @@ from nerfstudio.cameras.cameras import CameraType
 
 from closeup_ns.data.lenses import check_lens
 from closeup_ns.errors import DataError
+from closeup_ns.views.view import LONGEST_SIDE
 
 COLMAP_TO_NERFSTUDIO = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 0.0]])
 """[3, 4] world transform of nerfstudio's own COLMAP parser: COLMAP guesses gravity along -y, nerfstudio's up is +z."""
@@ -23,8 +24,6 @@ LONGEST_NAME = 255
 """Bytes of a file's name on every common file system."""
 LARGEST_NUMBER = 1e12
 """Beyond this a number in a file is damage, and what is computed from it in float32 would be infinite."""
-LARGEST_SIDE = 100_000
-"""Pixels; beyond this the size of a photograph is damage."""
 FOCAL_RANGE = (0.01, 1000.0)
 """In long sides of the photograph: beyond these a focal length is damage."""
 
@@ -51,7 +50,7 @@ class Intrinsics:
         long = max(self.width, self.height)
         possible = (
             min(self.width, self.height) >= 1
-            and long <= LARGEST_SIDE
+            and long <= LONGEST_SIDE
             and all(FOCAL_RANGE[0] * long <= focal <= FOCAL_RANGE[1] * long for focal in (self.fx, self.fy))
             and max(abs(self.cx), abs(self.cy)) <= 10 * long  # all of these are false for NaN
         )

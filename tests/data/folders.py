@@ -159,11 +159,9 @@ def make_transforms(
     factors: tuple[int, ...] = (),
     masks: bool = False,
     per_frame: bool = False,
-    splits: bool = False,
     scene: Scene | None = None,
 ) -> Scene:
-    """A nerfstudio folder. ``per_frame``: intrinsics in every frame; ``splits``: lists of file names, train = 0 and 2
-    onwards but the last, val = the last, test = 1."""
+    """A nerfstudio folder. ``per_frame``: intrinsics in every frame."""
     scene = scene or make_scene(n, size)
     n, (width, height) = scene.n, scene.size
     intrinsics = {
@@ -183,9 +181,6 @@ def make_transforms(
     meta: dict = {"camera_model": "OPENCV", "frames": frames[::-1]}
     if not per_frame:
         meta |= {**intrinsics, "k1": 0.0}
-    if splits:
-        names = [f"images/frame_{index:05d}.png" for index in range(n)]
-        meta |= {"train_filenames": [names[0], *names[2:-1]], "val_filenames": names[-1:], "test_filenames": names[1:2]}
     if ply:
         write_ply(path / "sparse_pc.ply", scene.xyz, scene.rgb)
         meta["ply_file_path"] = "sparse_pc.ply"

@@ -81,16 +81,6 @@ def test_distances_are_as_promised() -> None:
         assert abs(distance * t.scale / scene.d0 - 1) <= 0.08 + 1e-9
 
 
-def test_close_ups_see_the_target_unhidden() -> None:
-    _, scene = small_demo()
-    for t in read_cameras(scene.truth / "cameras.json"):
-        offset = np.asarray(scene.target) - t.view.position.numpy()
-        distance = np.linalg.norm(offset)
-        assert small_world().distance(t.view.position.numpy()[None], offset[None] / distance)[0] == pytest.approx(
-            distance, rel=2e-3
-        )
-
-
 def test_some_far_photographs_have_the_target_region_behind_an_occluder() -> None:
     folder, scene = small_demo()
     target, hidden = np.asarray(scene.target), 0

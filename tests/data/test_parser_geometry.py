@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -214,32 +215,26 @@ def test_every_eighth_image_by_name_is_held_out(layout: str, tmp_path: Path) -> 
     assert [scene_index(path) for path in train.image_filenames] == [1, 2, 3, 4, 5, 6, 7, 9]
 
 
-def test_lists_of_file_names_decide_the_split(tmp_path: Path) -> None:
-    folders.make_transforms(tmp_path, splits=True)
-    chosen = {
-        split: [scene_index(p) for p in parse(tmp_path, split).image_filenames] for split in ("train", "val", "test")
-    }
-    assert chosen == {"train": [0, 2, 3, 4], "val": [5], "test": [1]}
-    # Each split's cameras are those of its own images.
-    everything = parse(tmp_path, train_on_all=True)
-    test = parse(tmp_path, "test")
-    assert torch.equal(test.cameras.camera_to_worlds[0], everything.cameras.camera_to_worlds[1])
-
-
 @pytest.mark.parametrize(
     ("lists", "expected"),
     [
+        ({"train": [0, 2, 3, 4], "val": [5], "test": [1]}, {"train": [0, 2, 3, 4], "val": [5], "test": [1]}),
         ({"train": [0, 1, 2]}, {"train": [0, 1, 2], "val": [3, 4, 5], "test": [3, 4, 5]}),
         ({"test": [5]}, {"train": [0, 1, 2, 3, 4], "val": [5], "test": [5]}),
         ({"train": [0, 1], "val": [4]}, {"train": [0, 1], "val": [4], "test": [4]}),
     ],
 )
-def test_missing_lists_are_completed(lists: dict, expected: dict, tmp_path: Path) -> None:
+def test_lists_of_file_names_decide_the_split_and_missing_ones_are_completed(
+    lists: dict, expected: dict, tmp_path: Path
+) -> None:
     folders.make_transforms(tmp_path)
     names = {f"{s}_filenames": [f"images/frame_{i:05d}.png" for i in members] for s, members in lists.items()}
     folders.edit_json(tmp_path / "transforms.json", **names)
-    chosen = {s: [scene_index(p) for p in parse(tmp_path, s).image_filenames] for s in ("train", "val", "test")}
-    assert chosen == expected
+    everything = parse(tmp_path, train_on_all=True).cameras.camera_to_worlds
+    for split, members in expected.items():
+        outputs = parse(tmp_path, split)
+        assert [scene_index(path) for path in outputs.image_filenames] == members
+        assert torch.equal(outputs.cameras.camera_to_worlds, everything[members])
 
 
 def test_a_small_transforms_capture_keeps_something_to_evaluate_on(tmp_path: Path) -> None:
@@ -258,8 +253,6 @@ def test_a_json_file_as_data_is_the_one_that_is_read(tmp_path: Path) -> None:
 
 def test_frames_may_have_their_own_cameras(tmp_path: Path) -> None:
     """Two cameras, one of them of half the size: every frame keeps its own, also against the top of the file."""
-    import json
-
     scene = folders.make_transforms(tmp_path, per_frame=True)
     meta = json.loads((tmp_path / "transforms.json").read_text())
     small = next(frame for frame in meta["frames"] if frame["file_path"].endswith("2.png"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import trimesh
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -25,15 +26,8 @@ def write_photograph(path: Path, image: NDArray[np.uint8], jpeg_quality: int = 9
 
 def write_points(path: Path, points: Points, colours: NDArray[np.uint8]) -> None:
     """Save points [N, 3] and colours [N, 3] as a binary PLY file."""
-    fields = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
-    table = np.empty(len(points), np.dtype(fields))
-    for i, (name, _) in enumerate(fields):
-        table[name] = points[:, i] if i < 3 else colours[:, i - 3]
-    kinds = ["float", "float", "float", "uchar", "uchar", "uchar"]
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
-    header += [f"property {kind} {name}" for kind, (name, _) in zip(kinds, fields, strict=True)] + ["end_header", ""]
     with atomic_path(path) as temporary:
-        temporary.write_bytes("\n".join(header).encode("ascii") + table.tobytes())
+        trimesh.PointCloud(points, colours).export(temporary, file_type="ply")
 
 
 def write_transforms(folder: Path, frames: Sequence[tuple[str, View]], extra: Mapping[str, Any]) -> None:
