@@ -226,9 +226,11 @@ def _read(problems: list[str], kind: Any, read: Callable[[], Any], where: Path) 
 
 def _read_round(store: RoundStore, number: int) -> Round:
     folder, problems = store.folder(number), list[str]()
+    plans, known = _read(problems, Any, lambda: _plans(store, number), folder / "plan.json") or ([], [])
     item = Round(
         number,
-        *(_read(problems, Any, lambda: _plans(store, number), folder / "plan.json") or ([], [])),
+        plans,
+        known,
         _read(problems, Verdict, lambda: store.load_verdict(number), folder / "verdict.json"),
         _read(problems, Report, lambda: store.report(number), folder / "report.json"),
         problems=problems,
