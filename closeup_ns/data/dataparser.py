@@ -68,12 +68,6 @@ class CloseupDataParserConfig(DataParserConfig):
     """Where to put the origin, as in nerfstudio."""
     auto_scale_poses: bool = True
     """Scale the cameras' positions into the box of +/- 1."""
-    scale_factor: float = 1.0
-    """A further factor on the positions."""
-    scene_scale: float = 1.0
-    """Half the side of the scene box."""
-    load_3D_points: bool = True
-    """Start the Gaussians at the capture's sparse points where it has them."""
     masks_path: Path | None = None
     """LLFF and COLMAP: folder of masks below the data folder; <image name>.png, bright (or where nothing is, non-zero)
     where a pixel counts."""
@@ -110,23 +104,21 @@ class CloseupDataParser(DataParser):
                 CONSOLE.print(escape(f"Note: {problem}"), style="yellow", soft_wrap=True)
         capture, images = self._loaded
         poses, transform = _oriented(self.config, capture)
-        scale = self.config.scale_factor
+        scale = 1.0
         if self.config.auto_scale_poses and not in_one_place(capture):
             scale /= float(poses[:, :3, 3].abs().max())
         poses[:, :3, 3] *= scale
 
         indices = split_indices(self.config, capture, split)
-        box = torch.full((2, 3), self.config.scene_scale)
-        box[0] *= -1
         return DataparserOutputs(
             image_filenames=[images.paths[i] for i in indices],
             cameras=_cameras(capture, images, poses, indices),
-            scene_box=SceneBox(aabb=box),
+            scene_box=SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3])),
             mask_filenames=_mask_files(capture, images, indices),
             dataparser_scale=scale * capture.applied_scale,
             dataparser_transform=_whole_transform(capture, transform),
             metadata={
-                **_metadata(self.config, capture, images, indices, transform, scale),
+                **_metadata(capture, indices, transform, scale),
                 "originals": [self._originals[i] for i in indices],
             },
         )
@@ -307,16 +299,9 @@ def _whole_transform(capture: Capture, transform: torch.Tensor) -> torch.Tensor:
     return (transform @ applied).float()
 
 
-def _metadata(
-    config: CloseupDataParserConfig,
-    capture: Capture,
-    images: ImageChoice,
-    indices: list[int],
-    transform: torch.Tensor,
-    scale: float,
-) -> dict[str, Any]:
+def _metadata(capture: Capture, indices: list[int], transform: torch.Tensor, scale: float) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
-    if config.load_3D_points and capture.points is not None:
+    if capture.points is not None:
         cloud = capture.points.transformed(transform.numpy())
         metadata["points3D_xyz"] = torch.from_numpy(cloud.xyz * scale).float()
         metadata["points3D_rgb"] = torch.from_numpy(cloud.rgb.copy())

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.errors import PlanningError
+from closeup_ns.paths.approach import Approach
 from closeup_ns.paths.clearance import free_steps, hides_target, is_blocked, placed, rounded, target_notes
 from closeup_ns.paths.geometry import closest_distance, narrowed, progress, zoom_at
 from closeup_ns.paths.options import PathOptions, PlannedPath
@@ -93,12 +94,8 @@ def _reachable_radius(
     start: View, point: Tensor, distance: float, radius: float, render: Renderer, options: PathOptions
 ) -> tuple[float, list[str]]:
     """The radius, or how close the straight way to it gets where a surface is before it."""
-    outward = (start.position - point) / distance
-    probe = []
-    for share in progress(options.check_steps, "linear").tolist():
-        c2w = start.c2w.clone()
-        c2w[:3, 3] = point + distance * (radius / distance) ** share * outward
-        probe.append(View(start.K, c2w, start.width, start.height))
+    straight = Approach(start, point, (start.position - point) / distance, distance, radius, narrow_lens=False)
+    probe = straight.views(progress(options.check_steps, "linear"))
     free = free_steps(probe, point, render, options)
     if free == len(probe) - 1:
         return radius, []

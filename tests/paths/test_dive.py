@@ -43,13 +43,6 @@ def test_path_starts_at_the_start_view_and_ends_on_the_target_at_the_zoom() -> N
     torch.testing.assert_close(last.forward, gaze, atol=1e-9, rtol=0)
 
 
-def test_log_distance_follows_the_ease_exactly() -> None:
-    start = view_from(0.0, 0.0, 0.0)
-    dive = plan_dive(start, TARGET, OPEN, QUICK)
-    share = torch.log(distances(dive.views) / 4.0) / math.log(1 / 27)
-    torch.testing.assert_close(share, eased(torch.linspace(0, 1, 61, dtype=torch.float64), "smooth"), atol=1e-6, rtol=0)
-
-
 def test_poses_are_rotations_and_turn_without_jumps_or_roll() -> None:
     start = view_from(0.5, -0.4, 0.0, aim=(1.0, 0.5, 4.0))
     dive = plan_dive(start, TARGET, OPEN, QUICK)

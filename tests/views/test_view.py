@@ -70,12 +70,6 @@ def test_move_closer_divides_the_distance_and_keeps_the_orientation(seed: int, z
     assert torch.equal(moved.c2w[:3, :3], view.c2w[:3, :3])
 
 
-def test_a_centred_point_stays_centred_when_moving_closer() -> None:
-    view, point = random_view(5)
-    uv, _ = project(move_closer(aim_at(view, point), point, 27.0), point)
-    torch.testing.assert_close(uv, view.K[:2, 2], atol=1e-4, rtol=0)
-
-
 def test_look_at_has_up_upwards_and_survives_a_parallel_up() -> None:
     K = intrinsics(64, 48)
     position, target = torch.zeros(3, dtype=torch.float64), torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
