@@ -26,6 +26,10 @@ WINDOW = 5
 """Side, in pixels, of the window whose median depth lifts a picked pixel."""
 EDGE_REL = 0.2
 """Spread of depth in that window above which the pixel is reported as lying on an edge."""
+EDGE_DEPTHS = 40
+"""How many depths are tried there."""
+EDGE_SIGMA = 0.02
+"""How exactly a view's depth must fit to vote for one of them: standard deviation, as a share of the depth."""
 WARN_BELOW = 0.5
 """Reliability below which a warning is given."""
 VOXEL = 0.1
@@ -98,6 +102,9 @@ def target_from_pixel(
 ) -> Target:
     """The surface behind pixel (``column``, ``row``) of ``view``: the median rendered depth of a 5 x 5 window.
 
+    On an edge a rendered depth is a mean of what is in front and what is behind, where nothing is: there it is the
+    depth at which most known views show a surface.
+
     Column and row count from 0 at the top left; their pixel's centre is at +0.5.
 
     Raises:
@@ -119,16 +126,16 @@ def target_from_pixel(
             f"nothing solid is rendered at column {column}, row {row}: pick a pixel on the object, or give coordinates"
         )
     uv = view.c2w.new_tensor([int(column) + 0.5, int(row) + 0.5])
-    middle = depth.median()
-    point = unproject(view, uv, middle)
-    warnings = []
-    if float((depth.max() - depth.min()) / middle) > EDGE_REL:
+    views, warnings, chosen = survey(known, render), [], depth.median()
+    if float((depth.max() - depth.min()) / chosen) > EDGE_REL:
+        chosen = _depth_of_most(view, uv, torch.stack([chosen, *_between(depth.min(), depth.max())]), views)
         warnings.append(
             f"depth around column {column}, row {row} runs from {float(depth.min()):.4g} to {float(depth.max()):.4g}: "
-            "the pixel lies on an edge and the target may be on either side; pick one further inside the object"
+            "the pixel lies on an edge; the target is where most views show a surface. Pick a pixel further inside the "
+            "object if it is another"
         )
-    source = f"pixel (column {column}, row {row}) at depth {float(middle):.4g}"
-    return _assess(point, source, survey(known, render), warnings)
+    source = f"pixel (column {column}, row {row}) at depth {float(chosen):.4g}"
+    return _assess(unproject(view, uv, chosen), source, views, warnings)
 
 
 def target_automatic(known: Sequence[View], render: Renderer) -> Target:
@@ -207,6 +214,23 @@ def _assess(point: Tensor, source: str, views: DepthViews, warnings: list[str]) 
             "views that look there: it may float in empty space; pick a pixel on the object for a better one",
         ]
     return Target(point, distance, reliability, source, warnings)
+
+
+def _between(nearest: Tensor, farthest: Tensor) -> Float[Tensor, "d"]:
+    """Depths in equal ratios from one to the other."""
+    return torch.logspace(0, 1, EDGE_DEPTHS, base=float(farthest / nearest)).to(nearest) * nearest
+
+
+def _depth_of_most(
+    view: View, uv: Float[Tensor, "2"], depths: Float[Tensor, "d"], views: DepthViews
+) -> Float[Tensor, ""]:
+    """Of ``depths`` along the ray of a pixel, the one at which most views render a surface; the first of equals."""
+    votes = []
+    for depth in depths:
+        seen = point_visibility(views, unproject(view, uv, depth))
+        off = (seen.depth - seen.z) / (EDGE_SIGMA * seen.z)
+        votes.append(torch.where(seen.in_frame & (seen.depth > 0), (-0.5 * off.square()).exp(), 0.0).sum())
+    return depths[int(torch.stack(votes).argmax())]
 
 
 def _surface_points(views: DepthViews, per_side: int = 24) -> tuple[Tensor, Tensor, Tensor]:

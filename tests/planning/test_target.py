@@ -55,6 +55,27 @@ def test_a_pixel_on_an_edge_is_reported() -> None:
     assert target_from_pixel(view, column + 10, 60, render, [view]).warnings == []
 
 
+def test_on_an_edge_the_target_is_where_other_views_show_a_surface() -> None:
+    """A splat's edge is translucent: its rendered depth lies between front and back, where nothing is."""
+    near_box = ((0.0, -0.2, 1.5), (0.3, 0.2, 1.6))
+    exact = analytic_renderer(boxes=(near_box,))
+    view = View(intrinsics(160, 120), torch.eye(4, dtype=torch.float64), 160, 120)
+    column = int((exact(view).depth[60] < 2.0).nonzero()[0])
+
+    def blended(camera: View) -> Rendered:
+        rendered = exact(camera)
+        depth = rendered.depth.clone()
+        scale = camera.width // 160
+        if scale and camera.c2w is view.c2w:
+            depth[58:63, column : column + 3] = 2.4
+        return Rendered(rendered.color, depth, rendered.alpha)
+
+    others = facing_views(11, (0.02, 0.0, 1.5))
+    target = target_from_pixel(view, column + 1, 60, blended, [view, *others])
+    assert float(target.point[2]) == pytest.approx(1.5, rel=0.03)
+    assert target.reliability > 0.5
+
+
 def test_the_automatic_target_is_on_the_object_that_all_look_at() -> None:
     target = target_automatic(KNOWN, RENDER)
     assert abs(float(target.point[0]) - 0.25) < 0.3
