@@ -28,6 +28,7 @@ STAGES = {
     "plan": "planning",
     "refine": "rendering and refining",
     "judge": "judging",
+    "learn": "native views",
     "fine_tune": "fine-tuning",
 }
 _UNITS = {"psnr": " dB", "ssim": "", "lpips": ""}

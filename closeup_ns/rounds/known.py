@@ -37,16 +37,14 @@ def observations(run: Run) -> dict[str, Observation]:
     return result
 
 
-def known_views(
-    run: Run, store: RoundStore, number: int, native: Sequence[NativeView], refiner: Refiner
-) -> list[KnownView]:
+def known_views(run: Run, store: RoundStore, number: int, refiner: Refiner) -> list[KnownView]:
     """What planning round ``number`` may build on: photographs, native views, and earlier rounds' views.
 
     A generator's references may only be views that are believed.
     """
     data = run.photographs
     known = [KnownView(f"train/{name}", view, True) for name, view in zip(data.photograph_names(), data.train_views())]
-    known += [KnownView(view.name, data.native_view(view), True) for view in (*data.native, *native)]
+    known += [KnownView(view.name, data.native_view(view), True) for view in data.native]
     earlier = list(data.injected)
     if refiner.generates and earlier:
         believed = believed_views(run, store, number)

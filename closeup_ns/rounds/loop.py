@@ -46,6 +46,7 @@ STAGES = {
     "plan": ("planning", "planned"),
     "refine": ("refining", "refined"),
     "judge": ("judging", "judged"),
+    "learn": ("", "trained on its native views"),
     "fine_tune": ("", "fine-tuned"),
 }
 """A round's stages: what is shown while one lasts (nothing while steps are trained), and what is said after it."""
@@ -84,16 +85,21 @@ class Rounds:
         """What is being done between two steps, for whoever watches; empty while steps are trained."""
         self.next_step = 0
         self._caught_up = False
-        self._under_way: Iterator[None] | None = None
+        self._under_way: Iterator[int] | None = None
+        self._trained_until = 0
+        """The step before which the round under way wants to go on."""
 
     # ---- one round
 
-    def _round(self, number: int, step: int) -> Iterator[None]:
-        """Round ``number`` from top to bottom, begun or resumed at ``step``; the fine-tuning happens where it yields.
+    def _round(self, number: int, step: int) -> Iterator[int]:
+        """Round ``number`` from top to bottom, begun or resumed at ``step``; the fine-tuning happens where it yields,
+        until the step that it gives.
 
-        A stage whose result the store holds is skipped: that is all that resuming is.
+        A stage whose result the store holds is skipped: that is all that resuming is. Where there are native views,
+        half of the round trains on them before anything is refined: a refiner shall see what was photographed.
         """
         run, start, zoom = self.run, self.schedule.round_start(number), self.schedule.zoom**number
+        end = start + self.schedule.round_steps
         CONSOLE.rule(f"Round {number} of {self.schedule.rounds}: {zoom:g}x closer")
         result = RoundResult(number, zoom, psnr_before=eval_psnr(run))
         if step == start:
@@ -106,36 +112,48 @@ class Rounds:
         if native and step == start and self.settings.originals.refine_poses:
             with self._stage(result, "register"):
                 refine_poses(run, number, native, targets[0].distance)
-        views: list[InjectedView] = []
-        if refines(self.settings, run.device):
-            with self._stage(result, "plan"):
-                result.plans = self._plan(number, native, refiner)
-            with self._stage(result, "refine"):
-                CONSOLE.print(description, soft_wrap=True)
-                views = self._refine(number, result.plans, native, refiner)
-        self._prepare(number, native, refiner.generates)
+        self._join([], native)
+        refined_at = start + (self.schedule.round_steps // 2 if native and refines(self.settings, run.device) else 0)
+        if step < refined_at:
+            self._prepare(number, native, False, range(start, refined_at))
+            with self._stage(result, "learn"):
+                yield refined_at
+            step = refined_at
+            self.trainer.save_checkpoint(step - 1)  # its views are rendered by this model
+        views = self._refined_views(result, refiner, description)
+        self._prepare(number, native, refiner.generates, range(refined_at, end))
         with self._stage(result, "judge"):
             candidate = Candidate(
-                number, views, native, targets[0].point, refiner.generates, start, self.schedule.round_steps
+                number, views, native, targets[0].point, refiner.generates, refined_at, self.schedule.round_steps
             )
             result.verdict = verdict = self._judge(candidate)
         views = views if verdict.accepted else []
-        self._join(views, native)
-        if views and step == start:
+        self._join(views, [])
+        if views and step == refined_at:
             self._forget_moments()
         CONSOLE.print(f"Round {number} is {'kept' if verdict.accepted else 'not kept'}: {verdict.reason}")
         with self._stage(result, "fine_tune"):
-            yield  # 4.3.4: the trainer's own steps
+            yield end  # 4.3.4: the trainer's own steps
         result.psnr_after = eval_psnr(run)
         write_round_report(run, self.store, result)
         self._round_over()
 
-    def _plan(self, number: int, native: list[NativeView], refiner: Refiner) -> list[RoundPlan]:
+    def _refined_views(self, result: RoundResult, refiner: Refiner, description: str) -> list[InjectedView]:
+        """4.3.1 to 4.3.3: the round's own views; none where nothing refines."""
+        if not refines(self.settings, self.run.device):
+            return []
+        with self._stage(result, "plan"):
+            result.plans = self._plan(result.number, refiner)
+        with self._stage(result, "refine"):
+            CONSOLE.print(description, soft_wrap=True)
+            return self._refine(result.number, result.plans, refiner)
+
+    def _plan(self, number: int, refiner: Refiner) -> list[RoundPlan]:
         """4.3.1 and 4.3.2: anchors, frontier and to-be-updated views for each target."""
         saved = self.store.load_plan(number)
         if saved is not None:
             return [RoundPlan.from_dict(plan) for plan in saved["plans"]]
-        known, plans, planner = known_views(self.run, self.store, number, native, refiner), [], self.settings.planner
+        known, plans, planner = known_views(self.run, self.store, number, refiner), [], self.settings.planner
         for index, target in enumerate(self.targets):
             generator = torch.Generator().manual_seed(self.settings.seed + 1000 * number + index)
             previous = self._previous_anchors(number, index, {view.name for view in known})
@@ -152,9 +170,7 @@ class Rounds:
         self.store.save_plan(number, content)
         return plans
 
-    def _refine(
-        self, number: int, plans: list[RoundPlan], native: list[NativeView], refiner: Refiner
-    ) -> list[InjectedView]:
+    def _refine(self, number: int, plans: list[RoundPlan], refiner: Refiner) -> list[InjectedView]:
         """4.3.3: render and refine what the store does not hold yet; give back what the gate let through."""
         run = self.run
         refinement = Refinement(
@@ -163,7 +179,7 @@ class Rounds:
             number,
             store=self.store,
             earlier=self.store,
-            photographs={**observations(run), **native_observations(run, [*run.photographs.native, *native])},
+            photographs={**observations(run), **native_observations(run, run.photographs.native)},
             believed=list(believed_views(run, self.store, number).values()) if refiner.generates else (),
         )
         try:
@@ -172,25 +188,29 @@ class Rounds:
             refiner.close()  # what it loaded must not lie beside the fine-tuning
         return stored_views(self.store, number, plans, self.settings.fine_tune, refiner.generates, run.device)
 
-    def _prepare(self, number: int, native: list[NativeView], generates: bool) -> None:
-        """4.3.4: a fresh densification strategy, sizes held to the finest pixel, and what is drawn how often."""
-        run, tuning, originals = self.run, self.settings.fine_tune, self.settings.originals
+    def _prepare(self, number: int, native: list[NativeView], generates: bool, steps: range) -> None:
+        """4.3.4: a fresh densification strategy, sizes held to the finest pixel, and what is drawn how often.
+
+        ``steps``: those that are trained next. Native views may add Gaussians in the first of a round, a generator's
+        views in those that train on them.
+        """
+        run, originals = self.run, self.settings.originals
         model, data = run.model, run.photographs
         model.full_resolution = True
         if native and originals.own_kernel:
             variance = native_variance(native)
             model.set_native_kernel(number, PixelKernel.of(variance, model.kernel.supersample, model.config.eps2d))
-        crops = [data.native_view(view) for view in (*data.native, *native)]
-        model.footprint_views = [*data.train_views(), *crops]
+        model.footprint_views = [*data.train_views(), *map(data.native_view, data.native)]
         model.measure_footprint()
-        grows = [1.0, *[GROWTH] * generates, *[originals.growth] * bool(native and originals.own_budget)]
+        new = bool(native) and steps.start == self.schedule.round_start(number)
+        grows = [1.0, *[GROWTH] * generates, *[originals.growth] * (new and originals.own_budget)]
         model.strategy = fine_tuning_strategy(
             model,
-            tuning,
-            start=self.schedule.round_start(number),
-            steps=self.schedule.round_steps,
+            self.settings.fine_tune,
+            start=steps.start,
+            steps=len(steps),
             radius_ratio=self.schedule.zoom**-number,
-            densifies=generates or bool(native),
+            densifies=generates or new,
             growth=max(grows),
         )
         model.strategy_state = model.strategy.initialize_state(scene_scale=1.0)
@@ -249,7 +269,9 @@ class Rounds:
             if number == 1:
                 self.lines.base_phase_over(step)
             self._under_way = self._round(number, step)
-            next(self._under_way)
+            self._trained_until = next(self._under_way)
+        elif self._under_way is not None and step == self._trained_until:
+            self._trained_until = next(self._under_way)
         elif number:
             self._register_between(number, step)
 

@@ -26,7 +26,8 @@ def close_photographs(run: Run, targets: Sequence[Target]) -> tuple[dict[str, fl
     """Means over held-out photographs and their native crops, and what is missing -> why.
 
     ``close_photo_psnr_3x``: native crops at a scale, from the pose as given; ``close_photo_psnr_registered_3x``: after
-    registration to the model, the same for every model. ``photo_psnr_registered``: the photographs as trained on.
+    registration to the model, the same for every model; ``close_photo_count_3x``: of so many crops, one of each
+    held-out photograph that sees a target. ``photo_psnr_registered``: the photographs as trained on.
     """
     metrics, missing = build_metrics(METRICS, MetricOptions())
     zoom, originals = run.settings.schedule.zoom, run.photographs.eval_originals()
@@ -37,8 +38,11 @@ def close_photographs(run: Run, targets: Sequence[Target]) -> tuple[dict[str, fl
         crops = [crop for target in targets for crop in held_out_crops(run, number, target.point)]
         groups[f"close_photo {scale_label(zoom**number)}"] = crops
     values: dict[str, list[float]] = {}
+    counts: dict[str, float] = {}
     for name, crops in groups.items():
         kind, _, scale = name.partition(" ")
+        if scale:
+            counts[f"{kind}_count_{scale}"] = float(len(crops))
         for crop in track(crops, f"held-out photographs, {scale or 'far'}"):
             for how in ("", "_registered"):
                 image = (crop.render(run, registered=bool(how)) * 255).round() / 255
@@ -47,4 +51,4 @@ def close_photographs(run: Run, targets: Sequence[Target]) -> tuple[dict[str, fl
                 found["psnr"] = psnr(image, crop.image, crop.counted)
                 for metric, value in found.items():
                     values.setdefault(f"{kind}_{metric}{suffix}", []).append(value)
-    return {name: sum(found) / len(found) for name, found in values.items()}, missing
+    return counts | {name: sum(found) / len(found) for name, found in values.items()}, missing

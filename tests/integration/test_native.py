@@ -99,6 +99,7 @@ def test_ns_eval_scores_held_out_photographs_at_full_size(run: Run, tmp_path: Pa
         "close_photo_ssim_3x",
         "close_photo_cc_psnr_3x",
         "photo_psnr_registered",
+        "close_photo_count_3x",
     ):
         assert results[key] > 0
     assert results["close_photo_psnr_registered_3x"] > results["close_photo_psnr_3x"] - 0.5

@@ -109,12 +109,13 @@ class Candidate:
     number: int
     views: Sequence[InjectedView]
     native: Sequence[NativeView]
+    """Its native views, which are among the run's photographs already."""
     target: Tensor
     generates: bool
     step: int
-    """The round's first step."""
+    """The first that would train on its views."""
     steps: int
-    """How many it has."""
+    """How many the round has."""
 
 
 def try_round(run: Run, candidate: Candidate) -> RoundVerdict:
@@ -169,12 +170,11 @@ class _Arms:
         ]
 
     def run(self, label: str, views: Sequence[InjectedView]) -> _Outcome:
-        """Train with ``views`` beside the round's native views and what earlier rounds brought."""
+        """Train with ``views`` beside native views and what earlier rounds brought."""
         run, data, round_ = self._run, self._run.photographs, self.candidate
-        injected, cropped = list(data.injected), list(data.native)
+        injected = list(data.injected)
         data.hold_out(self.held_out)
         data.injected = injected + [_without(view, aside) for view, aside in zip(views, self.asides)]
-        data.native = cropped + list(round_.native)
         run_steps(run, round_.step, self.steps, f"judging round {round_.number}: {label}")
         outcome = _Outcome(
             photograph_psnr(run, self.held_out),
@@ -182,7 +182,7 @@ class _Arms:
             _reliable_psnr(run, round_.views, self.asides),
         )
         data.hold_out([])
-        data.injected, data.native = injected, cropped
+        data.injected = injected
         restore_snapshot(run, self.snapshot)
         return outcome
 
