@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from nerfstudio.utils.rich_utils import CONSOLE
-from torch import nn
+from torch import Tensor, nn
 
 from closeup_ns.data.originals import Original
 from closeup_ns.errors import DataError
-from closeup_ns.model.kernel import PixelKernel, blurred_taps, box_average
+from closeup_ns.model.kernel import PixelKernel, blurred_taps
 from closeup_ns.progress import track
 from closeup_ns.rounds.native import NATIVE_BLUR, Crop, cut, disagreement
 from closeup_ns.rounds.run import Run
@@ -32,8 +32,8 @@ REGION = 512
 """Longest side, in pixels, of the middle of a photograph that is measured."""
 REACH = 2
 """How far the filter reaches, in pixels."""
-ITERATIONS = 8
-"""Of fitting the filter along x with that along y held, and the other way round."""
+ITERATIONS = 300
+"""Of fitting the filter along one axis with that along the other held: they cost nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,30 +89,31 @@ def fit_taps(pairs: Sequence[Pair], factor: int) -> list[float]:
     Returns:
         Weights as `PixelKernel.taps` has them.
     """
-    reach = REACH * factor
-    taps = torch.zeros(reach + 1, dtype=torch.float64)
+    count = REACH * factor + 1
+    normal, right = torch.zeros(count**2, count**2, dtype=torch.float64), torch.zeros(count**2, dtype=torch.float64)
+    for pair in pairs:
+        parts = [both for one in _reduced(pair.fine, factor, 0) for both in _reduced(one, factor, 1)]
+        columns = torch.stack([part[pair.counted].flatten() for part in parts]).double()
+        normal += columns @ columns.T
+        right += columns @ pair.photograph.double()[pair.counted].flatten()
+    # The filter is the same along both axes: fitted along one with the other held, until it is.
+    normal, right = normal.reshape(count, count, count, count), right.reshape(count, count)
+    taps = torch.zeros(count, dtype=torch.float64)
     taps[0] = 1.0
     for _ in range(ITERATIONS):
-        found = []
-        for axis in (0, 1):
-            normal, right = torch.zeros(reach + 1, reach + 1, dtype=torch.float64), torch.zeros_like(taps)
-            for pair in pairs:
-                half = _filtered(pair.fine.double(), taps, 1 - axis)
-                columns = torch.stack(
-                    [box_average(part, factor)[pair.counted].flatten() for part in _shifted(half, reach, axis)]
-                )
-                normal += columns @ columns.T
-                right += columns @ pair.photograph.double()[pair.counted].flatten()
-            found.append(torch.linalg.lstsq(normal, right[:, None]).solution[:, 0])
-        taps = (found[0] + found[1]) / 2
+        rows = torch.einsum("ijkl,j,l->ik", normal, taps, taps), right @ taps
+        columns = torch.einsum("ijkl,i,k->jl", normal, taps, taps), taps @ right
+        taps = sum(torch.linalg.lstsq(a, b[:, None]).solution[:, 0] for a, b in (rows, columns)) / 2
         taps = taps / (2 * taps.sum() - taps[0])
     return taps.tolist()
 
 
 def pixels(fine: Float[Tensor, "sH sW C"], taps: Sequence[float], factor: int) -> Float[Tensor, "H W C"]:
     """A finer picture, filtered by ``taps`` along both axes and averaged by blocks of ``factor`` x ``factor``."""
-    weights = torch.tensor(taps, dtype=torch.float64)
-    return box_average(_filtered(_filtered(fine.double(), weights, 0), weights, 1), factor)
+    for axis in (0, 1):
+        parts = _reduced(fine, factor, axis)[: len(taps)]
+        fine = sum((weight * part for weight, part in zip(taps, parts, strict=True)), torch.zeros_like(parts[0]))
+    return fine
 
 
 def _pair(run: Run, index: int, original: Original, supersample: int) -> Pair | None:
@@ -138,14 +139,15 @@ def _pair(run: Run, index: int, original: Original, supersample: int) -> Pair | 
     return Pair(fine / 255, photograph[place].cpu(), counted)
 
 
-def _shifted(image: Float[Tensor, "H W C"], reach: int, axis: int) -> Float[Tensor, "T H W C"]:
-    """``image`` and, for each distance up to ``reach``, the sum of its two copies moved so far along ``axis``."""
+def _reduced(image: Float[Tensor, "H W C"], factor: int, axis: int) -> list[Tensor]:
+    """Means of ``factor`` pixels along ``axis``, for each distance that the filter reaches.
+
+    Of ``image``, and then of the sums of its two copies moved by 1, 2, ... pixels; mirrored at the border.
+    """
+    reach = REACH * factor
     pads = [reach, reach, 0, 0] if axis == 1 else [0, 0, reach, reach]
     padded = nn.functional.pad(image.permute(2, 0, 1)[None], pads, mode="reflect")[0].permute(1, 2, 0)
     size = image.shape[axis]
     moved = [padded.narrow(axis, start, size) for start in range(2 * reach + 1)]
-    return torch.stack([moved[reach], *[moved[reach - k] + moved[reach + k] for k in range(1, reach + 1)]])
-
-
-def _filtered(image: Float[Tensor, "H W C"], taps: Float[Tensor, "T"], axis: int) -> Float[Tensor, "H W C"]:
-    return torch.einsum("t,thwc->hwc", taps, _shifted(image, len(taps) - 1, axis))
+    sums = [moved[reach], *[moved[reach - k] + moved[reach + k] for k in range(1, reach + 1)]]
+    return [part.unflatten(axis, (-1, factor)).mean(axis + 1) for part in sums]

@@ -43,8 +43,8 @@ def test_a_known_filter_is_found_back_whatever_hides_a_part(tail: list[float], s
     counted[10:20, 8:30] = False
     photograph[12:18, 10:28] = 5.0  # hidden
     found = fit_taps([Pair(fine, photograph, counted)], 2)
-    assert found[: len(taps)] == pytest.approx(taps, abs=0.02)
-    assert psnr(pixels(fine, found, 2), photograph, counted) > 50
+    assert found[: len(taps)] == pytest.approx(taps, abs=1e-5)
+    assert psnr(pixels(fine, found, 2), photograph, counted) > 90
 
 
 def scene(per_pixel: int) -> np.ndarray:
