@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,6 +48,7 @@ def test_a_known_filter_is_found_back_whatever_hides_a_part(tail: list[float], s
     assert psnr(pixels(fine, found, 2), photograph, counted) > 90
 
 
+@functools.cache
 def scene(per_pixel: int) -> np.ndarray:
     """A picture of much detail at ``per_pixel`` samples of each of the photograph's pixels, in [0, 1]."""
     generator, size = np.random.default_rng(0), (HEIGHT * 16, WIDTH * 16, 3)
