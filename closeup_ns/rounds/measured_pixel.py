@@ -103,7 +103,8 @@ def fit_taps(pairs: Sequence[Pair], factor: int) -> list[float]:
     for _ in range(ITERATIONS):
         rows = torch.einsum("ijkl,j,l->ik", normal, taps, taps), right @ taps
         columns = torch.einsum("ijkl,i,k->jl", normal, taps, taps), taps @ right
-        taps = sum(torch.linalg.lstsq(a, b[:, None]).solution[:, 0] for a, b in (rows, columns)) / 2
+        fitted = [torch.linalg.lstsq(a, b[:, None]).solution[:, 0] for a, b in (rows, columns)]
+        taps = (fitted[0] + fitted[1]) / 2
         taps = taps / (2 * taps.sum() - taps[0])
     return taps.tolist()
 
