@@ -217,10 +217,13 @@ class Rounds:
         data.mix(number, originals.share, INJECTED_SHARE, CURRENT_SHARE)
 
     def _judge(self, candidate: Candidate) -> RoundVerdict:
-        """Is the round worth keeping? Decided once; a resumed run reads the decision."""
+        """Is the round worth keeping? Decided once; a resumed run reads the decision, if it was on as many views.
+
+        It was not where a run without a refiner is gone on with and has one now.
+        """
         saved = self.store.load_verdict(candidate.number)
-        if saved is not None:
-            return RoundVerdict.from_dict(saved)
+        if saved is not None and (verdict := RoundVerdict.from_dict(saved)).views == len(candidate.views):
+            return verdict
         verdict = try_round(self.run, candidate)
         self.store.save_verdict(candidate.number, verdict.to_dict())
         return verdict

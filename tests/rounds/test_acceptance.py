@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from closeup_ns.rounds.loop import Rounds
 from closeup_ns.rounds.trials import acceptance
 from closeup_ns.rounds.trials.acceptance import (
     HELD_OUT_SHARE,
@@ -219,4 +222,19 @@ def test_nothing_to_train_on_and_nothing_to_judge_by(prepared: CloseupTrainer, m
     prepared.pipeline.config.acceptance.enabled = False
     view = an_injected_view(data.train_view(0), round_index=2)
     kept = try_round(run_in(prepared), Candidate(2, [view], [], target, False, 60, 40))
+    assert kept.views == 1 and photographs.views == 0
     assert kept.accepted and "not judged" in kept.reason and kept.known_share == 1.0
+
+
+def test_a_stored_decision_is_about_the_views_that_were_judged(prepared: CloseupTrainer, tmp_path: Path) -> None:
+    """A run without a refiner is gone on with by `--load-dir` and has one now: its rounds judged no views."""
+    rounds = Rounds(run_in(prepared), tmp_path / "rounds")
+    prepared.pipeline.config.acceptance.enabled = False
+    target = prepared.pipeline.datamanager.train_view(0).position
+    without = Candidate(2, [], [NATIVE], target, False, 60, 40)
+    view = an_injected_view(prepared.pipeline.datamanager.train_view(0), round_index=2)
+    assert "are photographs" in rounds._judge(without).reason
+    decided = rounds._judge(replace(without, views=[view]))
+    assert "not judged" in decided.reason and decided.views == 1
+    prepared.pipeline.config.acceptance.enabled = True
+    assert rounds._judge(replace(without, views=[view])) == decided  # it is not tried again

@@ -87,6 +87,7 @@ class _Verdict(_VerdictAlways, total=False):
     reliable_round: float | None
     known_share: float
     trial_steps: int
+    views: int
 
 
 class _FrameAlways(TypedDict):

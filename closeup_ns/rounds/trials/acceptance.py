@@ -71,6 +71,8 @@ class RoundVerdict:
     known_share: float = 0.0
     """How much the round has to say: mean trust of its pixels."""
     trial_steps: int = 0
+    views: int = 0
+    """How many refined views were judged."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -120,6 +122,10 @@ class Candidate:
 
 def try_round(run: Run, candidate: Candidate) -> RoundVerdict:
     """Judge a round's refined views. The model is left as it was."""
+    return replace(_judged(run, candidate), views=len(candidate.views))
+
+
+def _judged(run: Run, candidate: Candidate) -> RoundVerdict:
     data = run.photographs
     known = mean_of_numbers(float(view.target.weight.mean()) for view in candidate.views)
     if not candidate.views:
