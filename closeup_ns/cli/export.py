@@ -12,7 +12,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from closeup_ns.atomic import write_json
 from closeup_ns.metrics.shot import scale_label
+from closeup_ns.paths.start import choose_start
+from closeup_ns.report.exported import page_command, page_settings
 from closeup_ns.rounds.reporting.held_out import held_out_crops, mean_psnr
 from closeup_ns.studio.export import Splats, Viewer, fit, likeness, views_to_learn, write_ply
 from closeup_ns.studio.loading import load_run
@@ -62,7 +65,9 @@ class Export:
         output = self.output or self.load_config.parent / f"splat-{self.viewer}.ply"
         count = write_ply(fitted, output, self.viewer)
         _print(rows, f"PSNR in dB on held-out photographs, drawn as {self.viewer} viewers do")
-        print(f"{output}: {count} Gaussians")
+        start, _ = choose_start(run.train_views, run.train_names, None, run.target.point, run.renderer)
+        write_json(output.with_suffix(".json"), page_settings(start, run.target.point, background))
+        print(f"{output}: {count} Gaussians. To see it in a browser, at the target:\n{page_command(output)}")
         return output
 
 

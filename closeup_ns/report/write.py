@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from closeup_ns.atomic import atomic_path
 from closeup_ns.errors import DataError
 from closeup_ns.report.config_file import option
+from closeup_ns.report.exported import Exported, exported_scenes
 from closeup_ns.report.facts import Kernel, Round, Run, View, read_run, read_scores
 from closeup_ns.report.images import Embedded, embed, embed_mark
 from closeup_ns.report.plan_map import plan_map
@@ -54,14 +55,15 @@ def write_report(config_path: Path, output: Path | None = None, scores: Path | N
     run = read_run(config_path)
     beside = config_path.parent / "eval.json"
     results = read_scores(scores or beside) if scores is not None or beside.is_file() else {}
-    text = page(run, results, datetime.datetime.now().astimezone())
     destination = output or default_output(config_path)
+    exported = list(exported_scenes(run.folder, destination))
+    text = page(run, results, datetime.datetime.now().astimezone(), exported)
     with atomic_path(destination) as temporary:
         temporary.write_text(text, encoding="utf8")
     return destination
 
 
-def page(run: Run, scores: dict[str, Any], written: datetime.datetime) -> str:
+def page(run: Run, scores: dict[str, Any], written: datetime.datetime, exported: Sequence[Exported] = ()) -> str:
     """The whole page. ``scores``: ns-eval's keys."""
     environment = Environment(
         loader=PackageLoader("closeup_ns.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -77,6 +79,7 @@ def page(run: Run, scores: dict[str, Any], written: datetime.datetime) -> str:
         close_scores=_close_scores(scores), made_with=_made_with(run), closer=lambda item: _closer(run, item),
         config=json.dumps(run.config, indent=2, default=str, sort_keys=True), draw=plan_map, chosen=_chosen,
         refiners=_refiners, embedded_sheet=_sheet, stages=STAGES, embedded=_picture, covered=_covered,
+        exported=exported,
     )  # fmt: skip
 
 

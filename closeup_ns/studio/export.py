@@ -1,8 +1,9 @@
 """A finished model for other people's viewers, which draw Gaussians with a pixel of their own (issue 14.5).
 
 closeup-gs draws with the pixel of the capture's camera (`closeup_ns.model.kernel`). A viewer adds 0.3 px^2 to each
-projected Gaussian, with its opacity scaled so that its light stays the same (antialiased: gsplat, Brush, PlayCanvas
-with that mode on) or not (classic). A copy of the model is fine-tuned, with that pixel, to show what the run shows.
+projected Gaussian, with its opacity scaled so that its light stays the same (antialiased: gsplat, Brush, Spark) or not
+(classic). A copy of the model is fine-tuned, with that pixel, to show what the run shows. PlayCanvas and SuperSplat
+count in half pixels: they add 0.075 px^2.
 """
 
 from __future__ import annotations
