@@ -19,6 +19,7 @@ from torch import Tensor
 
 from closeup_ns.views.view import View
 
+COMMAND = ("npx", "@playcanvas/splat-transform@3", "--gpu", "cpu", "--overwrite")
 UPRIGHT = "-90,0,0"
 """Degrees about x, y, z that splat-transform turns a run's scene by, so that its z axis is the viewer's y axis, up."""
 
@@ -43,9 +44,9 @@ def exported_scenes(folder: Path, report: Path) -> Iterator[Exported]:
 
 
 def page_command(splat: Path) -> str:
-    """The command that writes the page beside a .ply and its settings, to be pasted into a shell."""
+    """The command that writes the page beside a .ply and its settings, to be pasted into a shell; it needs no GPU."""
     settings, page = splat.with_suffix(".json"), splat.with_suffix(".html")
-    parts = ["npx", "@playcanvas/splat-transform", "--viewer-settings", settings, splat, f"--rotate={UPRIGHT}", page]
+    parts = [*COMMAND, "--viewer-settings", settings, splat, f"--rotate={UPRIGHT}", page]
     return shlex.join(map(str, parts))
 
 

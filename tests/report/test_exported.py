@@ -52,5 +52,5 @@ def test_it_links_to_the_page_beside_the_file_and_else_says_what_writes_it(tmp_p
         page = Page(write_report(run / "config.yml", report).read_text(encoding="utf8"))
         assert [each["href"] for each in page.all("a")] == [link]
     command = shlex.split(page.text.split("then links to, ")[1].split(" Round ")[0])
-    assert command[:2] == ["npx", "@playcanvas/splat-transform"]
+    assert command[:2] == ["npx", "@playcanvas/splat-transform@3"]
     assert {str(run / f"splat-classic.{kind}") for kind in ("json", "ply", "html")} <= set(command)

@@ -77,11 +77,11 @@ class Page:
         self.window.emulate(view.width, view.height)
         self.window.open(self.url)
         self.window.wait_for("return Boolean(window.show)")
-        shown = self.window.run(
-            "return window.show(...arguments)", f"{name}.ply", frame_of(view), BACKGROUND.tolist(),
-            viewer == "antialiased",
+        self.window.run(
+            "const told = result => { window.told = String(result) }; window.show(...arguments).then(told, told)",
+            f"{name}.ply", frame_of(view), BACKGROUND.tolist(), viewer == "antialiased",
         )  # fmt: skip
-        assert shown == count
+        assert self.window.wait_for("return window.told") == str(count)
         with Image.open(self.window.screenshot(f"exported-{name}")) as picture:
             return torch.from_numpy(np.asarray(picture.convert("RGB")) / 255.0).float()
 
