@@ -19,7 +19,8 @@ from torch import Tensor
 
 from closeup_ns.views.view import View
 
-COMMAND = ("npx", "@playcanvas/splat-transform@3", "--gpu", "cpu", "--overwrite")
+COMMAND = ("npx", "@playcanvas/splat-transform@3", "--overwrite", "--gpu", "cpu", "--filter-harmonics", "0")
+"""Seconds anywhere; colours are then the same from every side, for whose variation it takes hours without a GPU."""
 UPRIGHT = "-90,0,0"
 """Degrees about x, y, z that splat-transform turns a run's scene by, so that its z axis is the viewer's y axis, up."""
 
