@@ -92,7 +92,8 @@ def fit(
     """Fine-tune opacities, sizes and colours so that ``viewer`` shows what ``model`` shows.
 
     Args:
-        groups: `views_to_learn`; the first is drawn ``FAR_SHARE`` of the time.
+        groups: `views_to_learn`; the first is drawn ``FAR_SHARE`` of the time. Each is shown with the pixel of its
+            scale: of the photographs, and of each round's native views.
         generator: decides which view comes next.
     """
     device, background = splats.means.device, model.evaluation_background().to(splats.means.device)
@@ -102,9 +103,10 @@ def fit(
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.1 ** (1 / max(steps, 1)))
     for _ in track(range(steps), f"fitting to {viewer} viewers"):
         far = len(groups) == 1 or float(torch.rand((), generator=generator)) < FAR_SHARE
-        group = groups[0 if far else int(torch.randint(1, len(groups), (), generator=generator))]
+        scale = 0 if far else int(torch.randint(1, len(groups), (), generator=generator))
+        group = groups[scale]
         view = group[int(torch.randint(len(group), (), generator=generator))].to(device, torch.float32)
-        wanted = model.render_view(view).color.clamp(0, 1)
+        wanted = model.render_view(view, stream=scale).color.clamp(0, 1)  # photographs ring where they were shrunk
         image = fitted.draw(view, background, viewer)
         loss = 0.8 * (image - wanted).abs().mean() + 0.2 * (1 - ssim(image, wanted))
         optimizer.zero_grad()
