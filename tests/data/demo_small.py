@@ -24,10 +24,17 @@ def small_demo() -> tuple[Path, DemoScene]:
     return folder, write_small_demo(folder)
 
 
-def write_small_demo(folder: Path) -> DemoScene:
+def write_small_demo(folder: Path, exposure_drift: float = 0.0) -> DemoScene:
     """Render the small scene into ``folder``."""
     return write_demo_scene(
-        folder, seed=3, far_count=FAR, size=SIZE, closeups_per_scale=CLOSE, finer=FINER, light_samples=4
+        folder,
+        seed=3,
+        far_count=FAR,
+        size=SIZE,
+        closeups_per_scale=CLOSE,
+        finer=FINER,
+        light_samples=4,
+        exposure_drift=exposure_drift,
     )
 
 

@@ -151,3 +151,21 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     assert len(files) == 2 * FAR + CLOSE * len(SCALES) + 4
     for name in files:
         assert (folder / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+def test_exposures_drift_around_those_of_what_judges(tmp_path: Path) -> None:
+    """Held-out photographs and close-ups stay as they are; the training photographs' mean exposure, too."""
+    folder, scene = small_demo()
+    write_small_demo(tmp_path, exposure_drift=0.5)
+    train = set(json.loads((scene.capture / "transforms.json").read_text())["train_filenames"])
+    stops = []
+    for path in (path for path in folder.rglob("*") if path.suffix in (".jpg", ".png")):
+        name = path.relative_to(folder)
+        if f"images/{name.name}" not in train:
+            assert path.read_bytes() == (tmp_path / name).read_bytes(), name
+        elif name.parent.name == "images":
+            before, after = (np.asarray(Image.open(root / name)) / 255.0 for root in (folder, tmp_path))
+            usable = (before > 0.2) & (before < 0.8) & (after > 0.1) & (after < 0.9)
+            ratio = (after[usable] + 0.055) / (before[usable] + 0.055)  # of sRGB
+            stops.append(2.4 * float(np.log2(np.median(ratio))))
+    assert len(stops) == FAR - 2 and abs(np.mean(stops)) < 0.03 and 0.3 < np.std(stops) < 0.7

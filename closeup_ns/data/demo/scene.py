@@ -9,7 +9,7 @@ folder/demo.json  `DemoNote`: the target point and where a user would click on i
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +82,7 @@ def write_demo_scene(
     closeups_per_scale: int = 4,
     finer: int = 4,
     light_samples: int = 144,
+    exposure_drift: float = 0.0,
 ) -> DemoScene:
     """Render the still life and write it below ``folder``. The same arguments give the same files.
 
@@ -93,6 +94,8 @@ def write_demo_scene(
         closeups_per_scale: true close-ups at each of `SCALES`.
         finer: N: how many times more pixels along each axis the photographs as taken (capture/images) have.
         light_samples: per place on a surface when the scene is lit; a square number.
+        exposure_drift: standard deviation, in stops, of the training photographs' exposures around their mean, at which
+            the held-out photographs and the close-ups are taken.
     """
     world, target = World(still_life(seed), light_samples), target_point()
     rng = np.random.default_rng([seed, 2])
@@ -102,8 +105,9 @@ def write_demo_scene(
     d0 = float(np.median([np.linalg.norm(view.position.numpy() - target) for view in train]))
     scene = DemoScene(folder / "capture", folder / "truth", (float(target[0]), float(target[1]), float(target[2])), d0)
     larger, small = [view.scaled_to(size[0] * finer, size[1] * finer) for view in views], []
+    stops = exposure_drift * _unit_drift(held_out, seed)
     for i, (name, view) in enumerate(zip(names, larger, strict=True)):
-        small.append(_take(world, view, d0, scene.capture / "images" / name, finer, (seed, i)))
+        small.append(_take(world, view, d0, scene.capture / "images" / name, finer, (seed, i), stops[i]))
     write_points(scene.capture / "sparse_pc.ply", *_sparse_points(world, train, small, held_out, rng))
     _write_cameras(scene.capture, larger, held_out)
     for i, (scale, view) in enumerate(closeups := _closeups(world, train, closeups_per_scale, rng)):
@@ -139,15 +143,30 @@ def photo_names(count: int) -> list[str]:
     return [f"far_{i:03d}.jpg" for i in range(count)]
 
 
-def _take(world: World, view: View, d0: float, path: Path, finer: int, seeds: tuple[int, int]) -> NDArray[np.uint8]:
-    """Take one far photograph, write it as taken and ``finer`` times smaller, and return the smaller one."""
-    camera = PhotoModel(reduction=1)
-    radiance = _expose(world, view, d0, camera, _FAR_SAMPLES, seed=1000 * seeds[0] + seeds[1])
-    original = camera.develop(radiance, np.random.default_rng([seeds[0], 3, seeds[1]]))
-    small = reduced(original, finer)
-    write_photograph(path, original, camera.jpeg_quality)
-    write_photograph(path.parent.with_name(f"images_{finer}") / path.name, small, camera.jpeg_quality)
-    return small
+def _unit_drift(held_out: list[bool], seed: int) -> NDArray[np.float64]:
+    """Of each photograph: draws of deviation 1 whose mean is 0 for those to train on, 0 for those held out."""
+    train = ~np.array(held_out)
+    drawn = np.random.default_rng([seed, 4]).standard_normal(len(train))
+    return np.where(train, drawn - drawn[train].mean(), 0.0)
+
+
+def _take(
+    world: World, view: View, d0: float, path: Path, finer: int, seeds: tuple[int, int], stops: float
+) -> NDArray[np.uint8]:
+    """Take one far photograph, ``stops`` above the usual exposure; write it as taken and ``finer`` times smaller.
+
+    Returns the smaller one at the usual exposure, so that nothing else of the scene depends on ``stops``.
+    """
+    usual = PhotoModel(reduction=1)
+    radiance = _expose(world, view, d0, usual, _FAR_SAMPLES, seed=1000 * seeds[0] + seeds[1])
+
+    def developed(camera: PhotoModel) -> NDArray[np.uint8]:
+        return camera.develop(radiance, np.random.default_rng([seeds[0], 3, seeds[1]]))
+
+    original = developed(replace(usual, exposure=usual.exposure * 2**stops))
+    write_photograph(path, original, usual.jpeg_quality)
+    write_photograph(path.parent.with_name(f"images_{finer}") / path.name, reduced(original, finer), usual.jpeg_quality)
+    return reduced(developed(usual) if stops else original, finer)
 
 
 def photographed(world: World, view: View, distance: float, seed: int = 0) -> NDArray[np.uint8]:
