@@ -35,7 +35,10 @@ def _optimizers() -> dict:
         "optimizer": FusedAdamConfig(lr=1.6e-4, eps=1e-15),
         "scheduler": RestartingDecaySchedulerConfig(lr_final=1.6e-6),
     }
-    groups["exposure"] = {"optimizer": AdamOptimizerConfig(lr=1e-3, eps=1e-15), "scheduler": None}
+    groups["exposure"] = {
+        "optimizer": AdamOptimizerConfig(lr=1e-3, eps=1e-15),
+        "scheduler": RestartingDecaySchedulerConfig(lr_final=1e-4),
+    }
     groups["camera_opt"] = {
         "optimizer": AdamOptimizerConfig(lr=1e-4, eps=1e-15),
         "scheduler": ExponentialDecaySchedulerConfig(lr_final=5e-7, max_steps=30000),

@@ -21,6 +21,7 @@ from rich.markup import escape
 
 from closeup_ns.data.capture import Capture
 from closeup_ns.data.colmap import MODEL_FOLDERS, find_models, read_colmap
+from closeup_ns.data.exif import exposure_stops
 from closeup_ns.data.images import (
     ImageChoice,
     check_aspect,
@@ -31,7 +32,7 @@ from closeup_ns.data.images import (
 )
 from closeup_ns.data.lenses import noticed
 from closeup_ns.data.llff import POSES_FILE, read_llff
-from closeup_ns.data.originals import Original, describe_originals, find_originals
+from closeup_ns.data.originals import Original, describe_originals, find_originals, finest_files
 from closeup_ns.data.transforms import read_transforms
 from closeup_ns.errors import DataError
 
@@ -85,13 +86,14 @@ class CloseupDataParser(DataParser):
         super().__init__(config=config)
         self._loaded: tuple[Capture, ImageChoice] | None = None
         self._originals: list[Original | None] = []
+        self._stops: list[float | None] = []
 
     def _generate_dataparser_outputs(self, split: str = "train", **_: Any) -> DataparserOutputs:
         """Cameras, image files and seed points of one split ("train", "val" or "test"), in nerfstudio's world frame.
 
-        ``metadata`` holds the sparse points as nerfstudio's own parsers give them, ``originals`` (an `Original` or None
-        per image), and for an LLFF capture ``bounds`` [images, 2]: the nearest and farthest scene depth per image, in
-        units of the transformed world.
+        ``metadata`` holds the sparse points as nerfstudio's own parsers give them, per image ``originals`` (an
+        `Original` or None) and ``exposure_stops`` (as EXIF tells it, or None), and for an LLFF capture ``bounds``
+        [images, 2]: the nearest and farthest scene depth per image, in units of the transformed world.
 
         Raises:
             DataError: the capture is not there, not recognised, damaged or inconsistent.
@@ -99,6 +101,7 @@ class CloseupDataParser(DataParser):
         if self._loaded is None:
             self._loaded = load_capture(self.config)
             self._originals, problems = find_originals(*self._loaded)
+            self._stops = [exposure_stops(path) for path in finest_files(*self._loaded)]
             _report(self.config, *self._loaded, describe_originals(self._originals))
             for problem in problems:
                 CONSOLE.print(escape(f"Note: {problem}"), style="yellow", soft_wrap=True)
@@ -120,6 +123,7 @@ class CloseupDataParser(DataParser):
             metadata={
                 **_metadata(capture, indices, transform, scale),
                 "originals": [self._originals[i] for i in indices],
+                "exposure_stops": [self._stops[i] for i in indices],
             },
         )
 

@@ -59,7 +59,7 @@ def find_originals(capture: Capture, images: ImageChoice) -> tuple[list[Original
     found: list[Original | None] = []
     problems: list[str] = []
     none_finer: list[str] = []
-    candidates = _finest_files(capture, images)
+    candidates = finest_files(capture, images)
     for index, frame in enumerate(capture.frames):
         original, trained = None, images.sizes[index]
         try:
@@ -96,7 +96,7 @@ def lens_of(intrinsics: Intrinsics) -> Lens:
     return Lens(LENS_KINDS[intrinsics.camera_type], tuple(float(value) for value in parameters))
 
 
-def _finest_files(capture: Capture, images: ImageChoice) -> list[Path]:
+def finest_files(capture: Capture, images: ImageChoice) -> list[Path]:
     """The finest file of each frame; complete sets of images are matched already, incomplete folders by name."""
     finest = min(capture.image_sets)
     files = list(capture.image_sets[finest])

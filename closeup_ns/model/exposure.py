@@ -1,34 +1,61 @@
-"""Per-image exposure: a colour gain and offset for each photograph, so that drift is not learnt as detail."""
+"""Exposure and white balance of each photograph, so that drift is not learnt as detail."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+BASE = 0.055
+"""sRGB: an encoded value plus this is a power of linear light, so exposure multiplies it (below 0.04 nearly)."""
+STOP = math.log(2) / 2.4
+"""Of exposure, in the log gain of encoded values."""
+PRIOR = 0.01
+"""Weight of a photograph's squared log gain in the loss: what tells nothing (black, masked) stays at the identity."""
 
-class ExposureCompensation(nn.Module):
-    """A gain (in log) and an offset per channel and training image; the identity at the start.
 
-    What is rendered for evaluation carries no compensation, so the photographs' mean exposure must stay the
-    model's own: `drift` keeps the mean over the images at the identity.
+class PhotographExposure(nn.Module):
+    """A gain per channel for each training photograph: its exposure and its white balance.
+
+    Only differences between photographs can be seen. The mean log gain of all of them is taken out wherever a gain is
+    used, so what the model itself shows is the photographs' mean exposure. Off, every gain is 1.
     """
 
-    def __init__(self, num_images: int) -> None:
+    on: Tensor
+
+    def __init__(self, photographs: int) -> None:
         super().__init__()
-        self.log_gain = nn.Parameter(torch.zeros(num_images, 3))
-        self.offset = nn.Parameter(torch.zeros(num_images, 3))
+        self.log_gain = nn.Parameter(torch.zeros(photographs, 3))
+        self.register_buffer("on", torch.tensor(False))
 
-    def forward(self, rgb: Float[Tensor, "H W 3"], image_index: int) -> Float[Tensor, "H W 3"]:
-        """``rgb`` as photograph ``image_index`` would have recorded it."""
-        return rgb * torch.exp(self.log_gain[image_index]) + self.offset[image_index]
+    @torch.no_grad()
+    def start(self, log_gain: Float[Tensor, "N 3"]) -> None:
+        """Switch it on, from ``log_gain``."""
+        self.log_gain.copy_(log_gain)
+        self.on.fill_(True)
 
-    def undo(self, photograph: Float[Tensor, "H W 3"], image_index: int) -> Float[Tensor, "H W 3"]:
-        """A photograph brought to the model's own exposure, in [0, 1]."""
-        return ((photograph - self.offset[image_index]) * torch.exp(-self.log_gain[image_index])).clamp(0, 1)
+    def of(self, index: int) -> Float[Tensor, "3"]:
+        """Log gain of photograph ``index`` over the mean of all.
 
-    def drift(self) -> Tensor:
-        """Squared distance of the mean compensation from the identity, plus a little of each image's own."""
-        mean = self.log_gain.mean(0).square().sum() + self.offset.mean(0).square().sum()
-        each = self.log_gain.square().mean() + self.offset.square().mean()
-        return mean + 0.01 * each
+        The mean has no gradient: Adam would make whole steps of its tiny share for photographs that are not looked at.
+        """
+        return self.log_gain[index] - self.log_gain.detach().mean(0)
+
+    def forward(self, rgb: Float[Tensor, "H W 3"], index: int) -> Float[Tensor, "H W 3"]:
+        """``rgb``, at the model's own exposure, as photograph ``index`` would have recorded it."""
+        return exposed(rgb, self.of(index)) if self.on else rgb
+
+    def undo(self, photograph: Float[Tensor, "H W 3"], index: int) -> Float[Tensor, "H W 3"]:
+        """Photograph ``index`` (or a crop of it) brought to the model's own exposure."""
+        return exposed(photograph, -self.of(index)) if self.on else photograph
+
+    def prior(self, index: int) -> Tensor:
+        """Loss that holds photograph ``index`` near the identity. Of it alone, as in `of`."""
+        return PRIOR * self.of(index).square().mean()
+
+
+def exposed(rgb: Float[Tensor, "H W 3"], log_gain: Float[Tensor, "3"]) -> Float[Tensor, "H W 3"]:
+    """Encoded ``rgb`` with its light multiplied, channel by channel; clipped as a sensor clips."""
+    return ((rgb + BASE) * torch.exp(log_gain) - BASE).clamp(0, 1)

@@ -15,7 +15,7 @@ from torch.nn import Parameter
 
 from closeup_ns.model.cameras import cameras_of, view_of
 from closeup_ns.model.cube import render_by_cube
-from closeup_ns.model.exposure import ExposureCompensation
+from closeup_ns.model.exposure import PhotographExposure
 from closeup_ns.model.kernel import KERNEL_SIZE, PixelKernel
 from closeup_ns.model.lazy_lpips import lazy_lpips
 from closeup_ns.model.losses import FusedSsim, PlainPsnr, injected_view_loss
@@ -52,8 +52,8 @@ class CloseupModelConfig(SplatfactoModelConfig):
     """Smallest allowed size of a Gaussian's two longer axes, in widths of the finest pixel that sees it; 0 is off."""
     filter_3d: float = 0.0
     """Variance of Mip-Splatting's 3D filter in squared widths of the finest pixel (Mip-Splatting: 0.2); 0 is off."""
-    exposure_compensation: bool = False
-    """Learn a colour gain and offset per photograph. For captures with auto-exposure."""
+    exposure: Literal["auto", "on", "off"] = "auto"
+    """Learn an exposure and white balance of each photograph; auto: where the photographs differ in them."""
     max_gaussians: int = 0
     """Most Gaussians that densification may reach in the base phase; 0 means no limit. Rounds: their own growth."""
 
@@ -62,7 +62,7 @@ class CloseupModel(SplatfactoModel):
     """A `SplatfactoModel`, so that the viewer, the exporter and depth compositing keep working."""
 
     config: CloseupModelConfig
-    exposure: ExposureCompensation | None
+    exposure: PhotographExposure
     screen_kernel: Tensor
     footprint: Tensor
 
@@ -85,7 +85,7 @@ class CloseupModel(SplatfactoModel):
         self.kernel = PixelKernel.of(self.config.pixel_variance, 1, self.config.eps2d)
         self.register_buffer("footprint", torch.zeros(0))  # [N] once measured: what the 3D filter was trained with
         self.footprint_views: list[View] = []
-        self.exposure = ExposureCompensation(self.num_train_data) if self.config.exposure_compensation else None
+        self.exposure = PhotographExposure(self.num_train_data)
         self.strategy = self.base_strategy()
         self.strategy_state = self.strategy.initialize_state(scene_scale=1.0)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
@@ -171,8 +171,7 @@ class CloseupModel(SplatfactoModel):
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         groups = super().get_param_groups()
-        if self.exposure is not None:
-            groups["exposure"] = list(self.exposure.parameters())
+        groups["exposure"] = list(self.exposure.parameters())
         return groups
 
     def step_cb(self, optimizers: Any, step: int) -> None:
@@ -286,9 +285,7 @@ class CloseupModel(SplatfactoModel):
             return rgb
         if self.config.use_bilateral_grid:
             rgb = self._apply_bilateral_grid(rgb[None], index, *rgb.shape[:2])[0]
-        if self.exposure is not None:
-            rgb = self.exposure(rgb, index)
-        return rgb
+        return self.exposure(rgb, index)
 
     def _wants_depth(self) -> bool:
         """Whether the next render needs depth."""
@@ -327,7 +324,7 @@ class CloseupModel(SplatfactoModel):
 
     def unexposed(self, photograph: Float[Tensor, "H W 3"], index: int) -> Float[Tensor, "H W 3"]:
         """Training photograph ``index`` (or a crop of it) brought to the model's own exposure."""
-        return photograph if self.exposure is None else self.exposure.undo(photograph, index)
+        return self.exposure.undo(photograph, index)
 
     def evaluation_background(self) -> Float[Tensor, "3"]:
         """What `render_view` shows where there is no Gaussian; training draws its own at random."""
@@ -362,8 +359,8 @@ class CloseupModel(SplatfactoModel):
             losses = injected_view_loss(outputs["rgb"], batch["injected"])
         else:
             losses = super().get_loss_dict(outputs, batch, metrics_dict)
-        if self.exposure is not None and self.training:
-            losses["exposure"] = self.exposure.drift()
+            if self.exposure.on and self.training:
+                losses["exposure"] = self.exposure.prior(int(batch["image_idx"]))
         return losses
 
     def get_image_metrics_and_images(

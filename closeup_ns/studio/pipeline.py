@@ -24,6 +24,7 @@ from closeup_ns.rounds.settings import RoundSettings
 from closeup_ns.studio.close_metrics import close_metrics, finite, say_missing
 from closeup_ns.studio.compatibility import refuse_command
 from closeup_ns.studio.datamanager import CloseupDatamanager, CloseupDatamanagerConfig
+from closeup_ns.studio.exposure import predicted_psnr
 from closeup_ns.viewer.control import CloseupViewerControl
 from closeup_ns.views.psnr import mean_of_numbers, psnr
 
@@ -116,6 +117,8 @@ class CloseupPipeline(VanillaPipeline):
         if masked:  # nerfstudio's own figure counts what the masks hide
             scores = [psnr(self.model.render_view(view).color, image, mask) for view, image, mask in masked]
             metrics["psnr_masked"] = mean_of_numbers(scores)
+        if (predicted := predicted_psnr(self.model, self.datamanager)) is not None:
+            metrics["psnr_predicted_exposure"] = predicted
         kernel = self.model.kernel
         metrics |= {"kernel_variance": kernel.variance, "kernel_supersample": float(kernel.supersample)}
         training = self.rounds is not None  # where it would cost seconds at every evaluation

@@ -32,6 +32,7 @@ from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.trials.trial import photograph_psnr
 from closeup_ns.studio.checkpoints import find_checkpoint, locate, read_checkpoint
 from closeup_ns.studio.compatibility import config_being_loaded, forgive_event_writers
+from closeup_ns.studio.exposure import start_exposure
 from closeup_ns.studio.memory import keep_freed_memory
 from closeup_ns.studio.pipeline import CloseupPipeline, CloseupPipelineConfig
 from closeup_ns.studio.run_folder import hold_folder, inherit_rounds, refuse_used_folder
@@ -242,6 +243,7 @@ class CloseupTrainer(Trainer):
             path = find_checkpoint(self.config.load_dir, self.config.load_step)
         if path is None:
             super()._load_checkpoint()
+            start_exposure(self.pipeline.model, self.pipeline.datamanager)
             return
         state = read_checkpoint(path)
         own = "_model.screen_kernel" in state["pipeline"]
@@ -250,6 +252,7 @@ class CloseupTrainer(Trainer):
             super()._load_checkpoint()
         if not own:
             self._continue_from_splatfacto(path)
+            start_exposure(self.pipeline.model, self.pipeline.datamanager)
         self._check_scene(path)
 
     def _check_shapes(self, path: Path, state: Mapping[str, Any]) -> None:

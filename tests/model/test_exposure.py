@@ -1,51 +1,78 @@
-"""Exposure per photograph: invertible, the identity at the start, held there on average."""
+"""Exposure per photograph: invertible, the photographs' mean at the identity whatever is learnt, light multiplied."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closeup_ns.model.exposure import ExposureCompensation
+from closeup_ns.data.demo.render import linear_to_srgb
+from closeup_ns.model.exposure import STOP, PhotographExposure, exposed
 
 
-def compensation(seed: int, images: int = 4, spread: float = 0.3) -> ExposureCompensation:
-    module = ExposureCompensation(images).double()
+def exposure(seed: int, photographs: int = 4, spread: float = 0.3) -> PhotographExposure:
+    module = PhotographExposure(photographs).double()
     generator = torch.Generator().manual_seed(seed)
-    for parameter in module.parameters():
-        parameter.data = spread * torch.randn(images, 3, generator=generator, dtype=torch.float64)
+    module.start(0.2 + spread * torch.randn(photographs, 3, generator=generator, dtype=torch.float64))
     return module
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 3))
-def test_undo_inverts(seed: int, index: int) -> None:
-    module = compensation(seed)
-    rgb = torch.rand(5, 6, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def test_undo_inverts_what_is_not_clipped(seed: int, index: int) -> None:
+    module = exposure(seed, spread=0.1)
+    rgb = 0.1 + 0.4 * torch.rand(5, 6, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     torch.testing.assert_close(module.undo(module(rgb, index), index), rgb)
 
 
-def test_undo_stays_in_range_and_each_photograph_has_its_own() -> None:
-    module = compensation(1, spread=2.0)
-    photograph = torch.rand(5, 6, 3, dtype=torch.float64)
-    undone = module.undo(photograph, 2)
-    assert undone.min() >= 0 and undone.max() <= 1
-    assert not torch.equal(module(photograph, 0), module(photograph, 1))
+def test_the_mean_of_the_log_gains_is_the_identity() -> None:
+    """Whatever all photographs share is not theirs: adding it to all changes no picture."""
+    module, shifted = exposure(1), exposure(1)
+    assert torch.stack([module.of(index) for index in range(4)]).mean(0).abs().max() < 1e-15
+    shifted.log_gain.data += torch.tensor([0.5, -0.2, 0.1], dtype=torch.float64)
+    rgb = torch.rand(5, 6, 3, dtype=torch.float64)
+    torch.testing.assert_close(shifted(rgb, 2), module(rgb, 2))
 
 
-def test_the_start_is_the_identity_without_drift() -> None:
-    module = ExposureCompensation(3)
-    rgb = torch.rand(4, 5, 3)
-    assert torch.equal(module(rgb, 1), rgb)
-    assert torch.equal(module.undo(rgb, 1), rgb)
-    assert float(module.drift()) == 0.0
+def test_a_single_photograph_is_at_the_mean() -> None:
+    module, rgb = exposure(3, photographs=1), torch.rand(4, 5, 3, dtype=torch.float64)
+    torch.testing.assert_close(module(rgb, 0), rgb)
 
 
-def test_common_drift_costs_far_more_than_differences_between_photographs() -> None:
-    """What all photographs share must stay the model's own; what tells them apart may be compensated."""
-    common, apart = ExposureCompensation(2), ExposureCompensation(2)
-    common.log_gain.data[:] = 0.1
-    apart.log_gain.data[:] = torch.tensor([[0.1], [-0.1]])
-    assert float(common.drift()) > 50 * float(apart.drift()) > 0
-    common.drift().backward()
-    assert common.log_gain.grad is not None and (common.log_gain.grad > 0).all()
+@pytest.mark.parametrize("stops", [-1.0, -0.3, 0.3, 1.0])
+def test_a_stop_doubles_the_light(stops: float) -> None:
+    """Of the sRGB curve, but in its linear foot."""
+    light = torch.linspace(0.02, 0.4, 50, dtype=torch.float64)[:, None, None].expand(50, 1, 3)
+    before = torch.from_numpy(linear_to_srgb(light.numpy())).double()
+    after = torch.from_numpy(linear_to_srgb((light * 2**stops).numpy())).double()
+    found = exposed(before, torch.full((3,), stops * STOP, dtype=torch.float64))
+    torch.testing.assert_close(found, after, rtol=0, atol=1e-3)
+
+
+def test_it_clips_as_a_sensor_and_stays_in_range() -> None:
+    rgb = torch.rand(5, 6, 3)
+    for stops in (-6.0, 6.0):
+        found = exposed(rgb, torch.full((3,), stops))
+        assert found.min() >= 0 and found.max() <= 1
+    assert (exposed(torch.ones(1, 1, 3), torch.full((3,), 0.1)) == 1).all()
+
+
+def test_off_it_changes_no_bit() -> None:
+    module, rgb = PhotographExposure(3), torch.rand(4, 5, 3)
+    module.log_gain.data += torch.rand(3, 3)
+    assert torch.equal(module(rgb, 1), rgb) and torch.equal(module.undo(rgb, 1), rgb)
+
+
+def test_a_photograph_teaches_its_own_gain_only() -> None:
+    """Adam makes whole steps of any gradient: one that is held out must have none, not a little one."""
+    module = exposure(4)
+    (module(torch.rand(4, 5, 3, dtype=torch.float64) / 2, 2).sum() + module.prior(2)).backward()
+    grad = module.log_gain.grad
+    assert grad is not None and grad[2].all() and not grad[[0, 1, 3]].any()
+
+
+def test_the_decision_and_the_gains_are_saved() -> None:
+    module, loaded = exposure(5), PhotographExposure(4).double()
+    loaded.load_state_dict(module.state_dict())
+    assert loaded.on and torch.equal(loaded.log_gain, module.log_gain)

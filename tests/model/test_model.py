@@ -103,7 +103,7 @@ def test_rendering_a_view_changes_nothing(trainer: CloseupTrainer, supersample: 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "supersample": {"supersample": 2},
-    "exposure": {"exposure_compensation": True},
+    "exposure": {"exposure": "on"},
     "3D filter": {"filter_3d": 0.2},
     "scale floor": {"scale_floor": 1.0},
     "cameras": {"camera_optimizer.mode": "SO3xR3"},
@@ -144,16 +144,14 @@ def test_every_option_trains(make_trainer: MakeTrainer, name: str) -> None:
 
 def test_generated_views_touch_no_photographs_parameters(make_trainer: MakeTrainer) -> None:
     """No ``cam_idx``: neither camera poses nor exposures of photographs may learn from a generated view."""
-    trainer = make_trainer(
-        pipeline__model__exposure_compensation=True, pipeline__model__camera_optimizer__mode="SO3xR3"
-    )
+    trainer = make_trainer(pipeline__model__exposure="on", pipeline__model__camera_optimizer__mode="SO3xR3")
     model, data = trainer.pipeline.model, trainer.pipeline.datamanager
     data.injected, data.injected_probability, data.current_round = [an_injected_view(data.train_view(0))], 1.0, 1
     model.step_cb(trainer.optimizers, 0)
     trainer.pipeline.train()
     _, losses, _ = trainer.pipeline.get_train_loss_dict(0)
     losses["injected"].backward()
-    assert model.exposure is not None
+    assert model.exposure.on
     for parameter in (*model.exposure.parameters(), *model.camera_optimizer.parameters()):
         assert parameter.grad is None or not parameter.grad.any()
     assert model.gauss_params["means"].grad is not None

@@ -261,7 +261,7 @@ def test_a_crop_box_around_nothing_shows_nothing(make_2d: MakeTrainer) -> None:
 OPTIONS: dict[str, dict[str, Any]] = {
     "supersample": {"supersample": 2, "normal_from": 0.0},
     "distortion": {"distortion_weight": 0.01, "distortion_from": 0.0},
-    "exposure": {"exposure_compensation": True},
+    "exposure": {"exposure": "on"},
     "cameras": {"camera_optimizer.mode": "SO3xR3"},
     "no spherical harmonics": {"sh_degree": 0},
 }

@@ -45,9 +45,7 @@ def gather_evidence(
     photographs = []
     for done, index in enumerate(chosen):
         say(f"looking at photograph {done + 1} of {len(chosen)}")
-        photograph = data.photograph(index)
-        if model.exposure is not None:
-            photograph = model.exposure.undo(photograph, index)
+        photograph = model.unexposed(data.photograph(index), index)
         view = data.train_view(index).resized(long_side)
         depth, shown = render(view).depth, data.shown(index)
         if shown is not None:
