@@ -35,6 +35,11 @@ from closeup_ns.views.view import View
 __all__ = ["KnownView", "PlannerConfig", "RoundPlan", "plan_round"]
 
 
+SAME_PLACE = 0.01
+"""Views are taken from one place if they are at most this share of the target's distance apart: registered native views
+move a little."""
+
+
 @dataclass(frozen=True, eq=False)
 class KnownView:
     """A view whose image is known: a photograph, or a generated view that an earlier round accepted."""
@@ -151,6 +156,7 @@ def plan_round(
     _check(round_index, known)
     radius, previous_radius = (target.distance / zoom**power for power in (round_index, round_index - 1))
     views, names = [item.view for item in known], [item.name for item in known]
+    whole = _whole_fields(views, target)
     warnings, seconds = list(target.warnings), {}
     with torch.no_grad(), _timed(seconds, "total"):
         with _timed(seconds, "known depths"):
@@ -161,12 +167,12 @@ def plan_round(
                 radius = frontier.radius(target.point)
             else:
                 seeds = _seeds(known, known_depths, target, config.anchors, previous_anchors, warnings)
-                frontier = place_frontier(views, names, seeds, target, radius, render)
+                frontier = place_frontier(whole, names, seeds, target, radius, render)
         with _timed(seconds, "anchors"):
             resolved = _resolved(views, frontier, target)
             anchors, anchor_coverage = _choose_anchors(known_depths, resolved, frontier, config.anchors, warnings)
         with _timed(seconds, "candidates"):
-            sources = [views[index] for index in anchors.tolist()] + frontier.views
+            sources = [whole[index] for index in anchors.tolist()] + frontier.views
             candidates = find_candidates(sources, target, radius, previous_radius, render, config, generator)
         with _timed(seconds, "updates"):
             shell = (radius, previous_radius)
@@ -223,6 +229,22 @@ def _seeds(
             f"see the target from directions at least {SEED_SEPARATION:g} degrees apart"
         )
     return seeds
+
+
+def _whole_fields(views: Sequence[View], target: Target) -> list[View]:
+    """Each view with the intrinsics of the widest view that was taken from its place.
+
+    A native view is a part of its photograph, narrower and off its centre. Moved nearer by a round's zoom it would go
+    by the square of that zoom, past the target.
+    """
+    positions = torch.stack([view.position for view in views])
+    fields = torch.stack([view.width / view.K[0, 0] for view in views])
+    together = torch.cdist(positions, positions) <= SAME_PLACE * target.distance
+    widest = torch.where(together, fields, 0.0).argmax(1).tolist()
+    return [
+        View(views[wide].K, view.c2w, views[wide].width, views[wide].height)
+        for view, wide in zip(views, widest, strict=True)
+    ]
 
 
 def _resolved(known: Sequence[View], frontier: Frontier, target: Target) -> Float[Tensor, "n"]:

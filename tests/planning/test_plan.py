@@ -123,6 +123,24 @@ def test_later_rounds_start_from_the_previous_anchors() -> None:
     assert any("gone" in warning for warning in lost.warnings)
 
 
+def test_views_planned_from_native_ones_have_the_photographs_field() -> None:
+    """A native view is three times narrower and off centre: three times nearer it would show a ninth, elsewhere."""
+    crops = []
+    for view in VIEWS:
+        K = view.K.clone()
+        K[:2] *= 3
+        K[0, 2], K[1, 2] = K[0, 2] - 150, K[1, 2] - 110
+        c2w = view.c2w.clone()
+        c2w[:3, 3] += 1e-3
+        crops.append(View(K, c2w, view.width, view.height))
+    known = known_views(VIEWS) + [KnownView(f"native1/{i:04d}", crop, True) for i, crop in enumerate(crops)]
+    target = target_from_xyz(ON_BOX, VIEWS, RENDER)
+    result = plan_round(1, 3.0, target, known, RENDER, SMALL, torch.Generator().manual_seed(0))
+    assert any(anchor.name.startswith("native") for anchor in result.anchors), "the test needs native anchors"
+    for view in (*result.frontier, *result.updates):
+        assert torch.equal(view.K, VIEWS[0].K)
+
+
 def test_accepted_generated_views_join_the_known_set() -> None:
     first = plan(1)
     known = known_views(VIEWS) + [KnownView(f"gen_{i}", v, False) for i, v in enumerate(first.frontier + first.updates)]
