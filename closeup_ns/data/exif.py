@@ -28,10 +28,9 @@ def exposure_stops(path: Path) -> float | None:
 
 
 def _sound(value: Any, limits: tuple[float, float]) -> float | None:
-    if isinstance(value, tuple) and value:
-        value = value[0]  # some cameras give ISO twice
+    first: Any = value[0] if isinstance(value, tuple) and value else value  # some cameras give ISO twice
     try:
-        number = float(value)
+        number = float(first)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
     return number if limits[0] <= number <= limits[1] else None  # false for NaN
