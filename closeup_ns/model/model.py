@@ -128,10 +128,12 @@ class CloseupModel(SplatfactoModel):
         self.screen_kernel.copy_(kernel.to_tensor())
 
     def kernel_of(self, stream: int) -> PixelKernel:
-        """The pixel of a stream: 0 the photographs, t the native views of round t (the photographs' where unset)."""
-        if not 0 < stream <= len(self.native_kernels) or not bool(self.native_kernels[stream - 1].any()):
-            return self.kernel
-        return PixelKernel.from_tensor(self.native_kernels[stream - 1])
+        """The pixel of a stream: 0 the photographs, t the native views of round t.
+
+        Where round t has none it is the last earlier round's, whose pixels are native, too; else the photographs'.
+        """
+        known = [row for row in self.native_kernels[: max(stream, 0)] if bool(row.any())]
+        return PixelKernel.from_tensor(known[-1]) if known else self.kernel
 
     def set_native_kernel(self, stream: int, kernel: PixelKernel) -> None:
         """Set the pixel of round ``stream``'s native views."""

@@ -197,3 +197,11 @@ def test_the_evaluation_metrics_leave_out_what_cannot_be_computed(
     metrics = trainer.pipeline.get_average_eval_image_metrics()
     assert "lpips" not in metrics and metrics["psnr"] > 5 and metrics["ssim"] > 0
     assert metrics["kernel_supersample"] == trainer.pipeline.model.kernel.supersample
+
+
+def test_beyond_the_originals_a_crop_has_the_last_native_pixel(trainer: CloseupTrainer) -> None:
+    model = trainer.pipeline.model
+    native = PixelKernel(0.125, 2, 0.5)
+    assert model.kernel_of(0) == model.kernel_of(3) == model.kernel
+    model.set_native_kernel(2, native)
+    assert [model.kernel_of(stream) == native for stream in range(5)] == [False, False, True, True, True]
