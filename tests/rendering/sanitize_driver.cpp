@@ -118,19 +118,19 @@ void ssim(int height, int width, int channels, float broken, int threads) {
 }
 
 void gather(int height, int width, int channels, int factor, int spare, int reach, int threads) {
-    std::printf("  gather %dx%dx%d by %d, %d taps\n", width, height, channels, factor, 2 * reach + 1);
+    std::printf("  gather %dx%dx%d by %d, a window of %d\n", width, height, channels, factor, factor + 2 * reach);
     Random random(height * 37 + width);
     const int source_width = width * factor + spare;
     const size_t samples = static_cast<size_t>(source_width) * (static_cast<size_t>(height) * factor), pixels = static_cast<size_t>(height) * width;
-    const Floats taps(2 * reach + 1, 1.f), render = random.normals(samples * channels, 1.f), alphas = random.normals(samples, 1.f);
+    const Floats window(factor + 2 * reach, 1.f), render = random.normals(samples * channels, 1.f), alphas = random.normals(samples, 1.f);
     Floats out = unwritten(pixels * channels), out_alphas = unwritten(pixels);
-    check(closeup_gather_forward(height, width, channels, factor, source_width, reach, taps.data(), render.data(), alphas.data(),
+    check(closeup_gather_forward(height, width, channels, factor, source_width, reach, window.data(), render.data(), alphas.data(),
                                  out.data(), out_alphas.data(), threads));
     const Floats d_out = random.normals(pixels * channels, 1.f), d_out_alphas = random.normals(pixels, 1.f);
     Floats d_render = unwritten(samples * channels), d_alphas = unwritten(samples);
     const bool depth = channels == 4;
     for (const float* given : {static_cast<const float*>(nullptr), d_out_alphas.data()})
-        check(closeup_gather_backward(height, width, channels, factor, source_width, reach, taps.data(),
+        check(closeup_gather_backward(height, width, channels, factor, source_width, reach, window.data(),
                                       depth ? render.data() : nullptr, depth ? alphas.data() : nullptr, d_out.data(), given,
                                       d_render.data(), d_alphas.data(), threads));
     written({&out, &out_alphas});
