@@ -128,8 +128,8 @@ def test_the_rule(
         (0.01, 0.15, False, True),  # the reliable refiner on fern
         (0.3, 0.0, False, False),  # what refines without inventing must gain at its own scale, too
         (-0.2, 1.0, False, False),
-        (-1.0, -0.05, True, True),  # far photographs cannot show invented detail; native crops can
-        (0.3, -0.2, True, False),
+        (-0.64, -0.67, True, True),  # the truth, on the demo
+        (0.3, -1.1, True, False),
     ],
 )
 def test_native_crops_judge_refined_views_at_their_own_scale(

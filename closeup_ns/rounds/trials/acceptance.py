@@ -40,8 +40,10 @@ GENERATED_TOLERANCE = 2.0
 """A refiner that invents detail may cost this many dB on them in the short trial: far photographs cannot show its
 detail. A plausible generator lost 0.8 to 1.2 dB in the first round's trial of 50 steps; 0.4 were left at the end of
 a run that gained 2 dB at 27x (docs/quality.md)."""
-NATIVE_TOLERANCE = 0.1
-"""A refiner that invents detail may cost this many dB on held-out photographs' native crops, which show its scale."""
+NATIVE_TOLERANCE = 1.0
+"""A refiner that invents detail may cost this many dB on held-out photographs' native crops, which show its scale.
+Even the truth lost 0.67 in the demo's first trial: its views take steps from the crops. The gate leaves out before what
+contradicts the originals: of detail from elsewhere 13 of 13 views in round 1, 10 of 13 in round 2."""
 MAX_RELIABLE_LOSS = 0.1
 """A round may lose this many dB on the reliable pixels that were set aside."""
 GENERATED_RELIABLE_LOSS = 3.0
