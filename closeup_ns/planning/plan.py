@@ -156,8 +156,7 @@ def plan_round(
     _check(round_index, known)
     radius, previous_radius = (target.distance / zoom**power for power in (round_index, round_index - 1))
     views, names = [item.view for item in known], [item.name for item in known]
-    whole = _whole_fields(views, target)
-    warnings, seconds = list(target.warnings), {}
+    whole, warnings, seconds = _whole_fields(views, target), list(target.warnings), {}
     with torch.no_grad(), _timed(seconds, "total"):
         with _timed(seconds, "known depths"):
             known_depths = survey(views, render)
@@ -172,7 +171,7 @@ def plan_round(
             resolved = _resolved(views, frontier, target)
             anchors, anchor_coverage = _choose_anchors(known_depths, resolved, frontier, config.anchors, warnings)
         with _timed(seconds, "candidates"):
-            sources = [whole[index] for index in anchors.tolist()] + frontier.views
+            sources = [*(whole[index] for index in anchors.tolist()), *frontier.views]
             candidates = find_candidates(sources, target, radius, previous_radius, render, config, generator)
         with _timed(seconds, "updates"):
             shell = (radius, previous_radius)

@@ -170,7 +170,7 @@ def test_a_run_without_rounds(copied: Run, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_run_of_another_method(copied: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    copied.config.write_text("method_name: nerfacto\npipeline: {model: {}}\nvis: viewer\n")
+    copied.config.write_text("method_name: nerfacto\npipeline: {model: {}}\ntimestamp: t\nvis: viewer\n")
     assert "is a run of nerfacto: only runs of closeup-gs have rounds" in refusal(
         capsys, "--load-config", copied.config
     )
