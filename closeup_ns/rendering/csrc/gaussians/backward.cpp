@@ -83,7 +83,7 @@ CLOSEUP_INLINE void add_to_rows(Contributions& c, const TileSplat* splats, const
     load_listed(splats, list, count, seen);
     transpose(c.d_sigma);
     Lanes* moments = out + kChannels;
-    whitened_moments(pixel_moments(c.d_sigma), seen, block, moments);
+    whitened_moments(c.d_sigma, seen, block, moments);
     if (kAbsolute) {
         transpose(c.abs_x);
         transpose(c.abs_y);
