@@ -22,9 +22,12 @@ def psnr(
     error = (image.double() - reference.double()).square().mean(-1)
     if mask is not None:
         error = error[mask]
-    if not error.numel():
-        return math.nan
-    return min(-10 * math.log10(max(float(error.mean()), 1e-30)), IDENTICAL_PSNR)  # in this order NaN stays NaN
+    return decibels(float(error.mean())) if error.numel() else math.nan
+
+
+def decibels(error: float) -> float:
+    """PSNR in dB of a mean squared error of values in [0, 1]; `IDENTICAL_PSNR` at most."""
+    return min(-10 * math.log10(max(error, 1e-30)), IDENTICAL_PSNR)  # in this order NaN stays NaN
 
 
 def mean_of_numbers(scores: Iterable[float]) -> float:

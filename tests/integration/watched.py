@@ -70,7 +70,7 @@ def _with_small_networks() -> None:
 
 
 def _with_an_open_gate() -> None:
-    gate.MAX_PSNR_DROP, gate.MAX_LOW_FREQUENCY_DIFFERENCE = 1000.0, 10.0
+    gate.MAX_PSNR_DROP, gate.COARSE_PSNR_DROP, gate.MAX_LOW_FREQUENCY_DIFFERENCE = 1000.0, 1000.0, 10.0
     detail.FLOOR, detail.MARGIN = -9.0, 9.0
 
 

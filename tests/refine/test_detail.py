@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
 
 from closeup_ns.refine.imaging.filters import gaussian_blur
-from closeup_ns.refine.judging.detail import BLOCK, lost_detail
+from closeup_ns.refine.judging.detail import BLOCK, SHIFT, fitted_error, lost_detail
 from closeup_ns.views.reliability import ReliablePixels
 
 HEIGHT, WIDTH = 64, 96
@@ -91,3 +93,20 @@ def test_flat_surfaces_and_broken_renders_lose_nothing() -> None:
     mask.blended = flat.permute(2, 0, 1)
     assert not lost_detail(texture(5), flat, mask)[1].any()
     assert not lost_detail(TRUTH, torch.full_like(TRUTH, float("nan")), seen(1.0))[1].any()
+
+
+def test_fitted_error_against_brute_force(generator: torch.Generator) -> None:
+    """Every block, shift, channel and pixel in turn, on a size that is no multiple of a block."""
+    picture, wanted = torch.rand(2, 3, 21, 37, generator=generator).double()
+    inside = torch.rand(21, 37, generator=generator) < 0.4
+    total = 0.0
+    for top in range(0, 21, BLOCK):
+        for left in range(0, 37, BLOCK):
+            rows, columns = inside[top : top + BLOCK, left : left + BLOCK].nonzero(as_tuple=True)
+            rows, columns = rows + top, columns + left
+            errors = []
+            for down, right in itertools.product(range(-SHIFT, SHIFT + 1), repeat=2):
+                seen = picture[:, (rows + down).clamp(0, 20), (columns + right).clamp(0, 36)]
+                errors.append(float((seen - wanted[:, rows, columns]).var(dim=1, correction=0).mean()))
+            total += min(errors) * len(rows)
+    assert fitted_error(picture, wanted, inside) == pytest.approx(total / int(inside.sum()), rel=1e-6)

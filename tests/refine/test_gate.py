@@ -178,6 +178,24 @@ def test_a_close_up_of_something_else_is_refused(zoom: int) -> None:
     assert not judge(candidate(other), render, mask, generates=True).accepted
 
 
+def test_detail_a_little_beside_its_place_is_believed_and_detail_from_elsewhere_is_not(
+    generator: torch.Generator,
+) -> None:
+    """Where native crops resolve the view, pixel by pixel both would be equally wrong (issue 15.2)."""
+    page = gaussian_blur(torch.rand(3, 80, 112, generator=generator), 1.0)
+    everywhere, ones = torch.ones(80, 112, dtype=torch.bool), torch.ones(80, 112)
+    mask = ReliablePixels(everywhere, everywhere, page, page, everywhere.int(), ones)
+    mush = gaussian_blur(page, 2.0)
+    beside = torch.roll(page, (1, -2), (1, 2)) + 0.03
+    elsewhere = mush + torch.roll(page - mush, (20, 30), (1, 2))
+    render = Rendered(mush.permute(1, 2, 0), ones, ones)
+    plain = [psnr(image.permute(1, 2, 0), page.permute(1, 2, 0)) for image in (mush, beside, elsewhere)]
+    assert plain[1] < plain[0] and plain[2] < plain[0]
+    good, bad = (judge(candidate(image.permute(1, 2, 0)), render, mask, True) for image in (beside, elsewhere))
+    assert good.accepted, good.reason
+    assert "reliable pixels went from" in bad.reason
+
+
 def test_psnr_in_closed_form() -> None:
     truth = torch.rand(8, 9, 3, generator=torch.Generator().manual_seed(3)) * 0.5
     mask = torch.zeros(8, 9, dtype=torch.bool)
