@@ -22,10 +22,11 @@ from closeup_ns.metrics.shot import scale_label
 from closeup_ns.metrics.suite import build_metrics
 from closeup_ns.planning.targets import resolve_targets
 from closeup_ns.progress import track
-from closeup_ns.refine.judging.gate import reliable_psnr
+from closeup_ns.refine.judging.footprint import as_photographed
 from closeup_ns.rounds.known import observations
 from closeup_ns.rounds.run import Run
 from closeup_ns.studio.close_photographs import close_photographs
+from closeup_ns.views.psnr import psnr
 from closeup_ns.views.reliability import Observation, reliable_pixels
 from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View, aim_at, move_closer
@@ -113,7 +114,8 @@ def _score(
     mask = reliable_pixels(view, rendered.depth, rendered.alpha, photographs)
     values = {"reliable_share": float(mask.sparse.float().mean())}
     if int(mask.sparse.sum()) >= _FEWEST_PIXELS:
-        values["reliable_psnr"] = reliable_psnr(rendered.color, mask)
+        seen = as_photographed(rendered.color.permute(2, 0, 1), mask.footprint)
+        values["reliable_psnr"] = psnr(seen.permute(1, 2, 0), mask.color.permute(1, 2, 0), mask.sparse)
     depth = rendered.depth * (rendered.alpha > 0.5)
     found = choose_reference(view, depth, [p.view for p in photographs], [p.depth for p in photographs])
     image = (rendered.color.clamp(0, 1) * 255).round() / 255

@@ -75,8 +75,7 @@ def _likeness(
     picture: Float[Tensor, "H W"], wanted: Float[Tensor, "H W"], inside: Float[Tensor, "H W"]
 ) -> Float[Tensor, "h w"]:
     """Correlation of each block with ``wanted`` at the shift that fits it best, -1 to 1."""
-    found = [_correlation(moved[0], wanted, inside) for moved in _moved(picture[None])]
-    return torch.stack(found).amax(0).clamp_min(-1.0)
+    return torch.stack([_correlation(moved[0], wanted, inside) for moved in _moved(picture[None])]).amax(0)
 
 
 def fitted_error(picture: Float[Tensor, "C H W"], wanted: Float[Tensor, "C H W"], inside: Bool[Tensor, "H W"]) -> float:
@@ -86,7 +85,7 @@ def fitted_error(picture: Float[Tensor, "C H W"], wanted: Float[Tensor, "C H W"]
     good one; pixel by pixel it would lose to mush.
     """
     known = inside.to(picture)
-    count = _blocks(known).clamp_min(1e-6)
+    count = _blocks(known)
 
     def error(moved: Float[Tensor, "C H W"]) -> Float[Tensor, "h w"]:
         parts = [_spread(difference, known).square() for difference in moved - wanted]

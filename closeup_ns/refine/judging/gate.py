@@ -19,7 +19,7 @@ from closeup_ns.reading import build
 from closeup_ns.refine.judging.detail import fitted_error, lost_detail
 from closeup_ns.refine.judging.footprint import as_photographed
 from closeup_ns.refine.protocol import RefinedView
-from closeup_ns.views.psnr import decibels, psnr
+from closeup_ns.views.psnr import decibels
 from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.rendered import Rendered
 
@@ -30,9 +30,9 @@ MAX_PSNR_DROP, COARSE_PSNR_DROP = 2.2, 3.0
 photograph's pixel covers at most `COARSE` of the view's in each direction, and where it covers more.
 
 Detail that has nothing to do with the truth's doubles the error of a render without any: 3 dB. On the demo, whose
-rounds had originals, detail from elsewhere lost 2.7 to 4.8 dB at 3x and 9x, a plausible generator at most 1.0, the
+rounds had originals, detail from elsewhere lost 2.7 to 4.8 dB at 3x and 9x, a plausible generator at most 1.4, the
 truth 1.7: the render was fitted to these photographs through the very geometry that carries them here. At 27x, where
-nothing resolves the view, the truth lost up to 2.7 (docs/quality.md)."""
+nothing resolves the view, the truth lost up to 2.7, no less with moves of a photograph's pixel (docs/quality.md)."""
 COARSE = 3.0
 MAX_LOW_FREQUENCY_DIFFERENCE = 0.1
 """Largest root-mean-square difference (0 to 1, worst channel) between refined view and render, both averaged over
@@ -83,21 +83,16 @@ class GateDecision:
         return build(GateDecision, {name: value for name, value in content.items() if name != "accepted"})
 
 
-def reliable_psnr(image: Float[Tensor, "H W 3"], mask: ReliablePixels) -> float:
+def fitted_psnr(image: Float[Tensor, "H W 3"], mask: ReliablePixels) -> float:
     """PSNR in dB between what photographs would see of ``image`` and what they do see, on the sparse reliable pixels.
 
-    Pixel by pixel a true close-up would lose to the blurred render that it replaces: photographs hold none of its
-    detail (the demo's truth, 3x closer: 22 dB where the render has 25). The mask must have sparse pixels.
-    """
-    seen = as_photographed(image.permute(2, 0, 1), mask.footprint.to(image))
-    return psnr(seen.permute(1, 2, 0), mask.color.permute(1, 2, 0).to(image), mask.sparse)
+    Each block is moved by up to two pixels and its colours are offset as fits best (`fitted_error`). The mask must have
+    sparse pixels.
 
-
-def fitted_psnr(image: Float[Tensor, "H W 3"], mask: ReliablePixels) -> float:
-    """`reliable_psnr` with each block moved by up to two pixels and its colours offset as fits best (`fitted_error`).
-
-    Native crops put reliable pixels at the view's own scale. There a generator's view that is bent by 1.5 pixels loses
-    4 dB as it is, as one whose detail is from elsewhere does; fitted, 0 and 4 dB (docs/quality.md).
+    Pixel by pixel a true close-up would lose to the blurred render that it replaces: far photographs hold none of its
+    detail (the demo's truth, 3x closer: 22 dB where the render has 25). Native crops do, at the view's own scale; there
+    a generator's view that is bent by 1.5 pixels loses 4 dB as it is, as one with detail from elsewhere does; fitted, 0
+    and 4 dB (docs/quality.md).
     """
     seen = as_photographed(image.permute(2, 0, 1), mask.footprint.to(image))
     return decibels(fitted_error(seen, mask.color.to(image), mask.sparse))
@@ -138,11 +133,12 @@ def judge(
     known, reliable = float(mask.dense.float().mean()), float(mask.sparse.float().mean())
     enough = int(mask.sparse.sum()) >= MIN_RELIABLE_PIXELS
     before = after = difference = None
+    footprint = _typical_footprint(mask)
     usable = not refined.failure and refined_is_finite(refined)
     if enough:
         before = fitted_psnr(torch.nan_to_num(render.color), mask)
     if usable:
-        cell = max(CELL, round(2 * _typical_footprint(mask)))
+        cell = max(CELL, round(2 * footprint))
         difference = low_frequency_difference(refined.image, torch.nan_to_num(render.color), mask.dense, cell)
         after = fitted_psnr(refined.image, mask) if enough else None
 
@@ -156,7 +152,8 @@ def judge(
     if not usable:
         fault = refined.failure or "the refined view has NaN or infinite pixels"
     else:
-        fault = _fault(before, after, difference, generates, _limit(mask))
+        limit = MAX_PSNR_DROP if footprint <= COARSE else COARSE_PSNR_DROP
+        fault = _fault(before, after, difference, generates, limit)
         if lost_share > 0 and float((refined.weight > 0).float().mean()) < MIN_KNOWN_SHARE:
             fault = f"it lost what originals resolve on {lost_share:.0%} of the view, and no other pixel is left"
     if fault is None:
@@ -182,11 +179,6 @@ def refined_is_finite(refined: RefinedView) -> bool:
 def _typical_footprint(mask: ReliablePixels) -> float:
     """Side of a photograph's pixel in pixels of the view: the median over the sparse reliable pixels, 1 without any."""
     return float(mask.footprint[mask.sparse].median()) if bool(mask.sparse.any()) else 1.0
-
-
-def _limit(mask: ReliablePixels) -> float:
-    """The largest drop of `fitted_psnr` in dB that a refined view may have."""
-    return MAX_PSNR_DROP if _typical_footprint(mask) <= COARSE else COARSE_PSNR_DROP
 
 
 def _fault(

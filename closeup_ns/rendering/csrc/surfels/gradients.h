@@ -35,22 +35,17 @@ CLOSEUP_INLINE void surfel_moments(const Lanes* surface, const Lanes* perspectiv
     const Lanes h1 = seen[kSeenH1], h2 = seen[kSeenH2];
     const Lanes linear = fma(h1, a[kU], h2 * a[kV]);
     const Lanes square = fma(h1, fma(h1, a[kUU], 2.f * h2 * a[kUV]), h2 * h2 * a[kVV]);
-    const Lanes from_surface = a[kSum] - 2.f * linear + square;
     out[kSurfaceU] = a[kU], out[kSurfaceV] = a[kV];
     out[kSurfaceUU] = a[kUU], out[kSurfaceUV] = a[kUV], out[kSurfaceVV] = a[kVV];
     out[kTurn] = b[kSum], out[kTurnU] = b[kU], out[kTurnV] = b[kV];
-    const Lanes filter_x = seen[kSeenFilterX] * broadcast(1.f / kFilterScale);
-    const Lanes filter_y = seen[kSeenFilterY] * broadcast(1.f / kFilterScale);
-    const BlockPixels at = block_pixels(block);
-    alignas(64) float xs[kLanes], ys[kLanes];
-    store(xs, at.x), store(ys, at.y);
-    Lanes from_filter = zero(), dx = zero(), dy = zero();
+    const Lanes dx = seen[kSeenFilterX] * broadcast(1.f / kFilterScale) - broadcast(static_cast<float>(block_x(block)));
+    const Lanes dy = seen[kSeenFilterY] * broadcast(1.f / kFilterScale) - broadcast(static_cast<float>(block_y(block)));
+    out[kDSigma] = a[kSum] - 2.f * linear + square, out[kFilterDX] = zero(), out[kFilterDY] = zero();
     for (int pixel = 0; pixel < kLanes; pixel++) {
-        from_filter = from_filter + filter[pixel];
-        dx = fma(filter[pixel], filter_x - broadcast(xs[pixel]), dx);
-        dy = fma(filter[pixel], filter_y - broadcast(ys[pixel]), dy);
+        out[kDSigma] = out[kDSigma] + filter[pixel];
+        out[kFilterDX] = fma(filter[pixel], dx - broadcast(kLaneX[pixel]), out[kFilterDX]);
+        out[kFilterDY] = fma(filter[pixel], dy - broadcast(kLaneY[pixel]), out[kFilterDY]);
     }
-    out[kDSigma] = from_filter + from_surface, out[kFilterDX] = dx, out[kFilterDY] = dy;
 }
 
 // sigma = kUnscale (u^2 + v^2) / (2 W^2) with the records' scaled whitening.
