@@ -36,10 +36,6 @@ class RefinePass:
     anchors: tuple[int, ...]
     """Anchors that are shown."""
 
-    def __len__(self) -> int:
-        """Pictures of the pass."""
-        return len(self.targets) + len(self.neighbours) + len(self.anchors)
-
 
 def plan_passes(targets: DepthViews, anchors: DepthViews, frames: int) -> list[RefinePass]:
     """Cut ``targets`` into passes of at most ``frames`` pictures, in the order in which they are to be done.

@@ -12,7 +12,7 @@ import torch
 
 from closeup_ns.errors import CloseupError, RefinerError
 from closeup_ns.refine.options import CommandRefinerConfig, EnhanceConfig, RefinerConfig
-from closeup_ns.refine.protocol import Refiner
+from closeup_ns.refine.protocol import RefinedView, Refiner, RefineRequest
 
 KINDS: tuple[str, ...] = get_args(get_type_hints(RefinerConfig)["kind"])
 ENHANCERS: tuple[str, ...] = get_args(get_type_hints(EnhanceConfig)["kind"])
@@ -34,15 +34,15 @@ def build_refiner(config: RefinerConfig, device: torch.device | str) -> tuple[Re
     """
     device = torch.device(device)
     kind, why = _chosen(config, device)
-    refiner = _refiner(kind, config, device)
+    refiner = _built(kind, config, device, COMMAND_OPTION)
     what = f"{kind}, weights {config.see3d.weights}," if kind == "see3d" else kind
     invents = "generates detail, which is marked and weighs less" if refiner.generates else "invents nothing"
     line = f"refiner: {what} on {device} ({why}; {invents})"
-    enhancer = _enhancer(config, device)
-    if enhancer is None:
+    if config.enhance.kind == "none":
         return refiner, line
     from closeup_ns.refine.enhanced import EnhancedRefiner
 
+    enhancer = _built(config.enhance.kind, config, device, ENHANCE_OPTION)
     return EnhancedRefiner(refiner, enhancer), f"{line}, enhanced by {config.enhance.kind}"
 
 
@@ -63,15 +63,10 @@ def check_refiner(config: RefinerConfig, device: torch.device | str) -> None:
             f"the enhancer {config.enhance.kind} has no refined views to sharpen: choose --pipeline.refiner.kind "
             "reliable, see3d or command"
         )
-    for what, reason in (
-        (f"the refiner {kind}", _why_not(kind, config, config.command, COMMAND_OPTION)),
-        (
-            f"the enhancer {config.enhance.kind}",
-            _why_not(config.enhance.kind, config, _enhance_command(config), ENHANCE_OPTION),
-        ),
-    ):
+    for what, one, option in (("refiner", kind, COMMAND_OPTION), ("enhancer", config.enhance.kind, ENHANCE_OPTION)):
+        reason = _why_not(one, config, option)
         if reason is not None:
-            raise RefinerError(f"{what} cannot run here: {reason}")
+            raise RefinerError(f"the {what} {one} cannot run here: {reason}")
 
 
 def chosen_kind(config: RefinerConfig, device: torch.device | str) -> str:
@@ -79,62 +74,72 @@ def chosen_kind(config: RefinerConfig, device: torch.device | str) -> str:
     return _chosen(config, torch.device(device))[0]
 
 
+class NoRefiner:
+    """Passes the render on with weight 0, so that a round has only its sparse reliable pixels to learn from."""
+
+    name = "none"
+    generates = False
+    frames = 1
+
+    def refine(self, request: RefineRequest) -> list[RefinedView]:
+        """The renders themselves; nothing in them is called real."""
+        return [
+            RefinedView(
+                image=render.color.clamp(0, 1),
+                real=torch.zeros_like(render.alpha, dtype=torch.bool),
+                weight=torch.zeros_like(render.alpha),
+            )
+            for render in request.renders
+        ]
+
+    def close(self) -> None:
+        """Nothing was loaded."""
+
+
 def _chosen(config: RefinerConfig, device: torch.device) -> tuple[str, str]:
     """Which kind refines, and why."""
     if config.kind not in KINDS:
         raise CloseupError(f"unknown refiner kind {config.kind!r}: choose {', '.join(KINDS)}")
+    if config.enhance.kind not in ENHANCERS:
+        raise CloseupError(f"unknown enhancer {config.enhance.kind!r}: choose {', '.join(ENHANCERS)}")
     if config.kind != "auto":
         return config.kind, "as configured"
     if device.type != "cuda":
         return "none", "auto: see3d is for a GPU, and takes hours without one unless asked for"
-    reason = _why_not("see3d", config, config.command, COMMAND_OPTION)
+    reason = _why_not("see3d", config, COMMAND_OPTION)
     if reason is None:
         return "see3d", "auto: a GPU and the weights are here"
     return "none", f"auto: not see3d, since {reason}"
 
 
-def _refiner(kind: str, config: RefinerConfig, device: torch.device) -> Refiner:
-    """The refiner of one kind. Each module is imported only when it is chosen."""
-    if kind == "none":
-        from closeup_ns.refine.none import NoRefiner
+def _built(kind: str, config: RefinerConfig, device: torch.device, option: str) -> Refiner:
+    """The refiner or enhancer of one kind. Each module is imported only when it is chosen.
 
+    ``option`` names the option that holds its command, as does that of `_why_not`.
+    """
+    if kind == "none":
         return NoRefiner()
     if kind == "reliable":
         from closeup_ns.refine.reliable import ReliableRefiner
 
         return ReliableRefiner()
-    if kind == "see3d":
-        from closeup_ns.refine.see3d.refiner import See3DRefiner
-        from closeup_ns.refine.see3d.stage import BASE
+    if kind == "command":
+        from closeup_ns.refine.programs.command import CommandRefiner
 
-        return See3DRefiner(config.see3d, device, BASE)
-    from closeup_ns.refine.programs.command import CommandRefiner
+        return CommandRefiner(_command(config, option), option)
+    from closeup_ns.refine.see3d.refiner import See3DRefiner
+    from closeup_ns.refine.see3d.stage import BASE, SR
 
-    return CommandRefiner(config.command, COMMAND_OPTION)
-
-
-def _enhancer(config: RefinerConfig, device: torch.device) -> Refiner | None:
-    """What sharpens refined views: a refiner whose renders they are. None where nothing does."""
-    kind = config.enhance.kind
-    if kind not in ENHANCERS:
-        raise CloseupError(f"unknown enhancer {kind!r}: choose {', '.join(ENHANCERS)}")
-    if kind == "none":
-        return None
-    if kind == "see3d-sr":
-        from closeup_ns.refine.see3d.refiner import See3DRefiner
-        from closeup_ns.refine.see3d.stage import SR
-
-        return See3DRefiner(config.see3d, device, SR)
-    from closeup_ns.refine.programs.command import CommandRefiner
-
-    return CommandRefiner(_enhance_command(config), ENHANCE_OPTION)
+    return See3DRefiner(config.see3d, device, BASE if kind == "see3d" else SR)
 
 
-def _enhance_command(config: RefinerConfig) -> CommandRefinerConfig:
+def _command(config: RefinerConfig, option: str) -> CommandRefinerConfig:
+    if option == COMMAND_OPTION:
+        return config.command
     return CommandRefinerConfig(config.enhance.run, config.enhance.timeout, frames=config.command.frames)
 
 
-def _why_not(kind: str, config: RefinerConfig, command: CommandRefinerConfig, option: str) -> str | None:
+def _why_not(kind: str, config: RefinerConfig, option: str) -> str | None:
     """Why a refiner or an enhancer cannot run, and what to do, in one line; None where it can.
 
     Looks at packages and files only.
@@ -146,5 +151,6 @@ def _why_not(kind: str, config: RefinerConfig, command: CommandRefinerConfig, op
     if kind == "command":
         from closeup_ns.refine.programs.external import Program
 
+        command = _command(config, option)
         return Program(command.run, command.timeout, option).why_not()
     return None

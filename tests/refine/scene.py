@@ -5,10 +5,14 @@ Photographs average over their pixels, as a camera does, so a close-up holds fre
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from closeup_ns.refine.protocol import RefineRequest
 from closeup_ns.views.reliability import Observation, ReliablePixels, reliable_pixels
 from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
@@ -81,3 +85,30 @@ def faulty(truth: Rendered, generator: torch.Generator) -> Rendered:
 
 def known(view: View, render: Rendered, references: list[Observation]) -> ReliablePixels:
     return reliable_pixels(view, render.depth, render.alpha, references)
+
+
+def solid(color: Tensor, depth: float = 1.0) -> Rendered:
+    """An opaque render of the colours [H, W, 3]."""
+    return Rendered(color, torch.full(color.shape[:2], depth), torch.ones(color.shape[:2]))
+
+
+def backed(dense: Tensor, **changes: Tensor) -> ReliablePixels:
+    """Photographs agree with the geometry of the pixels ``dense`` [H, W] and, but for ``changes``, say nothing else."""
+    nothing = torch.zeros(3, *dense.shape)
+    fields = {
+        "dense": dense, "sparse": torch.zeros_like(dense), "color": nothing, "blended": nothing,
+        "support": dense.long(), "footprint": torch.ones(dense.shape), **changes,
+    }  # fmt: skip
+    return ReliablePixels(**fields)
+
+
+def request_of(renders: Sequence[Rendered], dense: Tensor | None = None, **changes: Any) -> RefineRequest:
+    """A request for ``renders``, seen by cameras side by side, all of whose pixels are known unless ``dense``."""
+    sizes = [render.alpha.shape for render in renders]
+    fields = {
+        "views": [camera(0.1 * index, 0.3, 3.0, width, height) for index, (height, width) in enumerate(sizes)],
+        "renders": list(renders),
+        "masks": [backed(torch.ones(size, dtype=torch.bool) if dense is None else dense.clone()) for size in sizes],
+        "references": [], "seed": 7, "names": [f"t0_update_{index:02d}" for index in range(len(renders))], **changes,
+    }  # fmt: skip
+    return RefineRequest(**fields)

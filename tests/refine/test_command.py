@@ -10,14 +10,13 @@ import pytest
 import torch
 
 from closeup_ns.errors import RefinerError
-from closeup_ns.refine.options import CommandRefinerConfig
+from closeup_ns.refine.options import CommandRefinerConfig, EnhanceConfig, RefinerConfig
 from closeup_ns.refine.programs.command import CommandRefiner
 from closeup_ns.refine.protocol import GuideImage, Refiner, RefineRequest
-from closeup_ns.refine.refiner import COMMAND_OPTION
-from closeup_ns.views.reliability import ReliablePixels
+from closeup_ns.refine.refiner import COMMAND_OPTION, build_refiner
 from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
-from tests.refine.scene import camera
+from tests.refine.scene import backed, camera, request_of, solid
 
 NAMES = ["t0_update_00", "t0_update_01", "t0/update_01"]
 FIX = """
@@ -37,31 +36,14 @@ for number, view in enumerate(request["views"]):
 """
 
 
-def make_request(count: int = 3, names: tuple[str, ...] = tuple(NAMES)) -> RefineRequest:
+def make_request() -> RefineRequest:
+    """Three views of different widths, a photograph and a finished view."""
     generator = torch.Generator().manual_seed(5)
-    views = [camera(0.1 * index, 0, 1, 12 + index, 8) for index in range(count)]
-    renders = [
-        Rendered(
-            torch.randint(0, 256, (8, view.width, 3), generator=generator) / 255.0,
-            torch.ones(8, view.width),
-            torch.ones(8, view.width),
-        )
-        for view in views
-    ]
-    masks = [
-        ReliablePixels(
-            torch.rand(8, view.width, generator=generator) > 0.5,
-            torch.zeros(8, view.width, dtype=torch.bool),
-            torch.zeros(3, 8, view.width),
-            torch.zeros(3, 8, view.width),
-            torch.zeros(8, view.width, dtype=torch.int64),
-            torch.ones(8, view.width),
-        )
-        for view in views
-    ]
+    renders = [solid(torch.randint(0, 256, (8, 12 + index, 3), generator=generator) / 255.0) for index in range(3)]
+    masks = [backed(torch.rand(render.alpha.shape, generator=generator) > 0.5) for render in renders]
     anchors = [GuideImage("train/frame_1", camera(0, 0, 0, 30, 20), torch.rand(20, 30, 3, generator=generator), True)]
     neighbours = [GuideImage("t0_update_09", camera(1, 0, 0, 24, 16), torch.rand(8, 12, 3, generator=generator), False)]
-    return RefineRequest(views, renders, masks, [], 7, names=names[:count], anchors=anchors, neighbours=neighbours)
+    return request_of(renders, masks=masks, names=NAMES, anchors=anchors, neighbours=neighbours)
 
 
 def refiner(tmp_path: Path, body: str = FIX, **options: object) -> tuple[CommandRefiner, Path]:
@@ -129,17 +111,11 @@ def test_a_view_that_fails_keeps_its_render_and_the_others_are_kept(tmp_path: Pa
 
 
 def test_no_names_no_references_another_type(tmp_path: Path) -> None:
-    full = make_request()
-    request = RefineRequest(
-        full.views[:1],
-        [Rendered(full.renders[0].color.double(), full.renders[0].depth.double(), full.renders[0].alpha.double())],
-        full.masks[:1],
-        [],
-        0,
-    )
-    (result,) = refiner(tmp_path)[0].refine(request)
+    render = make_request().renders[0]
+    double = Rendered(render.color.double(), render.depth.double(), render.alpha.double())
+    (result,) = refiner(tmp_path)[0].refine(request_of([double], names=()))
     assert result.image.dtype == result.weight.dtype == torch.float64
-    assert torch.allclose(result.image, 1 - request.renders[0].color, atol=1e-6)
+    assert torch.allclose(result.image, 1 - render.color.double(), atol=1e-6)
 
 
 def test_a_program_that_fails_is_an_error(tmp_path: Path) -> None:
@@ -147,3 +123,12 @@ def test_a_program_that_fails_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RefinerError, match="--pipeline.refiner.command.run.*exit code 1.*\nno model here"):
         made.refine(make_request())
     made.close()
+
+
+def test_a_program_sharpens_by_the_same_protocol_as_it_refines(tmp_path: Path) -> None:
+    refiner(tmp_path)
+    run = f"{sys.executable} {tmp_path / 'fix.py'} {{input}} {{output}} {tmp_path / 'log'}"
+    made, line = build_refiner(RefinerConfig("none", enhance=EnhanceConfig("command", run)), "cpu")
+    for view in made.refine(make_request()):
+        assert view.notes["enhance"] == "command" and float(view.notes["enhance_change"]) > 0.01
+    assert line.endswith("enhanced by command")

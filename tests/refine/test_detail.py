@@ -11,6 +11,7 @@ from torch import Tensor
 from closeup_ns.refine.imaging.filters import gaussian_blur
 from closeup_ns.refine.judging.detail import BLOCK, SHIFT, fitted_error, lost_detail
 from closeup_ns.views.reliability import ReliablePixels
+from tests.refine.scene import backed
 
 HEIGHT, WIDTH = 64, 96
 
@@ -36,9 +37,8 @@ def seen(footprint: float, columns: int = WIDTH) -> ReliablePixels:
     dense[:, :columns] = True
     sparse = dense & (torch.rand(HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1)) < 0.6)
     colour = TRUTH.permute(2, 0, 1)
-    return ReliablePixels(
-        dense, sparse, colour * sparse, colour * dense, dense.long(), torch.where(sparse, footprint, 1.0)
-    )
+    photographed = torch.where(sparse, footprint, 1.0)
+    return backed(dense, sparse=sparse, color=colour * sparse, blended=colour * dense, footprint=photographed)
 
 
 def moved(picture: Tensor, pixels: int) -> Tensor:

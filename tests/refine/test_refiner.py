@@ -13,12 +13,10 @@ import yaml
 
 from closeup_ns.errors import CloseupError, RefinerError
 from closeup_ns.refine.options import CommandRefinerConfig, EnhanceConfig, RefinerConfig, See3DRefinerConfig
-from closeup_ns.refine.protocol import Refiner, RefineRequest
+from closeup_ns.refine.protocol import Refiner
 from closeup_ns.refine.refiner import build_refiner, check_refiner
 from closeup_ns.refine.see3d import weights
-from closeup_ns.views.reliability import ReliablePixels
-from closeup_ns.views.rendered import Rendered
-from tests.refine.scene import camera
+from tests.refine.scene import request_of, solid
 
 
 @pytest.mark.parametrize(("kind", "name"), [("auto", "none"), ("reliable", "reliable"), ("none", "none")])
@@ -120,13 +118,9 @@ def test_options_from_the_command_line_and_from_a_saved_config() -> None:
 
 
 def test_no_refinement_claims_nothing(generator: torch.Generator) -> None:
-    view = camera(0, 0, 0, 8, 6)
-    render = Rendered(torch.rand(6, 8, 3, generator=generator) + 0.2, torch.ones(6, 8), torch.ones(6, 8))
-    everything = torch.ones(6, 8, dtype=torch.bool)
-    black = torch.zeros(3, 6, 8)
-    mask = ReliablePixels(everything, everything, black, black, everything.int(), torch.ones(6, 8))
+    color = torch.rand(6, 8, 3, generator=generator) + 0.2
     refiner, _ = build_refiner(RefinerConfig(kind="none"), "cpu")
-    (refined,) = refiner.refine(RefineRequest([view], [render], [mask], [], 0))
-    assert torch.equal(refined.image, render.color.clamp(0, 1))
+    (refined,) = refiner.refine(request_of([solid(color)]))
+    assert torch.equal(refined.image, color.clamp(0, 1))
     assert not refined.real.any()
     assert not refined.weight.any()

@@ -91,7 +91,7 @@ def blend(
     The weights of the windows sum to one at every pixel, so pieces of one picture give that picture back.
 
     Args:
-        tiles: all that ``tiles`` gave, in any order.
+        tiles: all that ``tiles`` gave.
         images: what each of them shows, at its size.
         height, width: the picture's; what reaches beyond is cut off.
         feather: pixels over which the change happens; the whole overlap where that is shorter. Generated pictures that

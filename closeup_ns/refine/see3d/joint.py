@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +14,9 @@ from torch import Tensor
 from closeup_ns.refine.imaging.color import match_wavelet
 from closeup_ns.refine.imaging.filters import opened
 from closeup_ns.refine.imaging.sizes import CELL, Tile, blend, cut, resized, tiles
-from closeup_ns.refine.judging.masks import mask_picture
 from closeup_ns.refine.options import See3DRefinerConfig
 from closeup_ns.refine.protocol import GuideImage
+from closeup_ns.refine.see3d.masks import mask_picture
 from closeup_ns.refine.see3d.references import reference_crops, surface_points
 from closeup_ns.refine.see3d.stage import Stage
 from closeup_ns.refine.seeds import seeded
@@ -25,24 +24,8 @@ from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 
 LATENT_CHANNELS = 4
-
-
-class JointModel(Protocol):
-    """See3D's pipeline as it is called here."""
-
-    def __call__(
-        self,
-        references: Float[Tensor, "R 3 H W"],
-        renders: Float[Tensor, "N 3 H W"],
-        masks: Bool[Tensor, "N H W"],
-        *,
-        latents: Float[Tensor, "N 4 h w"],
-        generators: Sequence[torch.Generator],
-        steps: int,
-        progress: Callable[[int, int], None],
-    ) -> Float[Tensor, "N 3 H W"]:
-        """Refines ``renders`` together (``closeup_ns.refine.see3d.pipeline.See3DPipeline``); NaN is not hidden."""
-        ...
+JointModel = Callable[..., Float[Tensor, "N 3 H W"]]
+"""`closeup_ns.refine.see3d.pipeline.See3DPipeline`, or what is called as it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +99,8 @@ def refine_jointly(
         shown = [mask_picture(cut(target.image, tile), cut(target.known, tile), unknown) for target in large]
         images = model(
             reference_crops(guides, points, tile.height, tile.width),
-            torch.stack([one.render for one in shown]),
-            torch.stack([one.mask for one in shown]),
+            torch.stack([picture for picture, _ in shown]),
+            torch.stack([mask for _, mask in shown]),
             latents=torch.stack([_of_tile(start, tile) for start in starts]).to(points.device),
             generators=[seeded(seed, name, f"tile {index}") for name in names],
             steps=stage.steps if config.steps is None else config.steps,

@@ -28,6 +28,7 @@ from closeup_ns.refine.see3d.schedule import TRAIN_STEPS
 from closeup_ns.refine.see3d.stage import BASE, SR, Stage
 from closeup_ns.refine.see3d.weights import UNetName, faults, require_packages, weights_folder
 
+_SMALLER = "try cpu_offload, or dtype fp16"
 Load = Callable[[See3DRefinerConfig, UNetName, torch.device], JointModel]
 
 
@@ -56,11 +57,7 @@ def load_network(config: See3DRefinerConfig, unet: UNetName, device: torch.devic
 class See3DRefiner:
     """Refines views in joint passes of at most ``frames`` pictures; loads the network at the first use.
 
-    Args:
-        config: Options.
-        device: Where the network works.
-        stage: Which of See3D's two stages: the refiner, or what sharpens refined views.
-        load: Brings a network into memory.
+    ``stage`` says which of See3D's two stages it is: the refiner, or what sharpens refined views.
 
     Raises:
         RefinerError: options that contradict each other.
@@ -109,7 +106,11 @@ class See3DRefiner:
             )
         base: UNetName = "single" if len(guides) == 1 else "sparse"
         model = self._loaded("SR" if self.stage.name == SR.name else base)
-        targets = _targets(request)
+        names = request.names or [f"view {index}" for index in range(len(request.views))]
+        targets = [
+            Target.of(name, view, render, mask.dense)
+            for name, view, render, mask in zip(names, request.views, request.renders, request.masks, strict=True)
+        ]
         results: dict[int, RefinedView] = {}
         for size in dict.fromkeys(target.image.shape for target in targets):
             alike = [index for index, target in enumerate(targets) if target.image.shape == size]
@@ -141,8 +142,7 @@ class See3DRefiner:
             if not out_of_memory(error):
                 raise
             raise RefinerOutOfMemory(
-                f"See3D's {network} network does not fit into the memory of {self.device}: try cpu_offload, or "
-                "dtype fp16"
+                f"See3D's {network} network does not fit into the memory of {self.device}: {_SMALLER}"
             ) from None
         self._network = network
         return self._model
@@ -158,12 +158,15 @@ class See3DRefiner:
                 chosen = waiting[: _even_share(len(waiting), min(self._most_targets, self.frames - len(shown)))]
                 made = self._attempt(model, chosen, shown, seed, advance)
                 if made is not None:
-                    results.extend(self._views(chosen, len(shown), *made))
+                    images, tiles = made
+                    frames = len(chosen) + len(shown)
+                    results += [self._view(target, image, frames, tiles) for target, image in zip(chosen, images)]
                 else:
                     self._free()
                     if self._with_less(len(chosen), len(shown)):
                         continue
-                    results.append(failed(chosen[0].render, _too_large(self.device)))
+                    why = f"one view with one reference does not fit into the memory of {self.device}: {_SMALLER}"
+                    results.append(failed(chosen[0].render, why))
                 waiting = waiting[len(chosen) :]
         return results
 
@@ -221,17 +224,22 @@ class See3DRefiner:
                 raise
             return None
 
-    def _views(
-        self, targets: Sequence[Target], references: int, images: Sequence[Tensor | None], tiles: int
-    ) -> list[RefinedView]:
-        """The pass's views with notes for the report."""
+    def _view(self, target: Target, image: Tensor | None, frames: int, tiles: int) -> RefinedView:
+        """What became of a view in a pass of ``frames`` pictures, with notes for the report."""
+        known = float(target.known.float().mean())
         notes: dict[str, float | str] = {
             "tiles": tiles,
-            "frames": len(targets) + references,
+            "frames": frames,
             "network": self._network or "",
             "dtype": precision_name(self.config.dtype, self.device),
+            "known_share": known,
         }
-        return [_view(target, image, notes) for target, image in zip(targets, images, strict=True)]
+        if known == 0.0:
+            notes["mask"] = "nothing known"
+        if image is None:
+            why = "the network returned NaN or infinite pixels: try dtype bf16 or fp32"
+            return failed(target.render, why, notes)
+        return generated(target.render, target.known, image.permute(1, 2, 0), notes)
 
     def _free(self) -> None:
         gc.collect()
@@ -239,29 +247,6 @@ class See3DRefiner:
             torch.cuda.empty_cache()
 
 
-def _targets(request: RefineRequest) -> list[Target]:
-    names = request.names or [f"view {index}" for index in range(len(request.views))]
-    return [
-        Target.of(name, view, render, mask.dense)
-        for name, view, render, mask in zip(names, request.views, request.renders, request.masks, strict=True)
-    ]
-
-
 def _even_share(count: int, room: int) -> int:
     """How many of ``count`` go next, so that passes of at most ``room`` are of about one size."""
     return math.ceil(count / math.ceil(count / max(1, room)))
-
-
-def _too_large(device: torch.device) -> str:
-    return f"one view with one reference does not fit into the memory of {device}: try cpu_offload, or dtype fp16"
-
-
-def _view(target: Target, image: Float[Tensor, "3 H W"] | None, notes: dict[str, float | str]) -> RefinedView:
-    known = float(target.known.float().mean())
-    notes = {**notes, "known_share": known}
-    if known == 0.0:
-        notes["mask"] = "nothing known"
-    if image is None:
-        why = "the network returned NaN or infinite pixels: try dtype bf16 or fp32"
-        return failed(target.render, why, notes)
-    return generated(target.render, target.known, image.permute(1, 2, 0), notes)

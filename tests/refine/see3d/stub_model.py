@@ -15,10 +15,9 @@ from closeup_ns.refine.options import See3DRefinerConfig
 from closeup_ns.refine.protocol import GuideImage, RefineRequest
 from closeup_ns.refine.see3d.refiner import See3DRefiner
 from closeup_ns.refine.see3d.stage import BASE, Stage
-from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
-from tests.refine.scene import WALL, camera, seen
+from tests.refine.scene import WALL, camera, request_of, seen, solid
 
 CPU = torch.device("cpu")
 
@@ -99,21 +98,14 @@ def guides(count: int) -> list[GuideImage]:
     return [photograph(index) for index in range(count)]
 
 
-def known(dense: Tensor) -> ReliablePixels:
-    empty = torch.zeros(3, *dense.shape)
-    return ReliablePixels(dense, torch.zeros_like(dense), empty, empty, dense.long(), torch.ones(dense.shape))
-
-
 def make_request(
-    count: int = 3, references: int = 2, seed: int = 7, size: tuple[int, int] = (96, 72), **changes: Any
+    count: int = 3, references: int = 2, size: tuple[int, int] = (96, 72), dense: Tensor | None = None, **changes: Any
 ) -> RefineRequest:
     """``size``: width and height of the views. One of 64 x 64 is one tile of ``SMALL``, one of 96 x 72 four."""
     views, renders = zip(*[close(index, *size) for index in range(count)], strict=True)
-    masks = [known(torch.ones(view.height, view.width, dtype=torch.bool)) for view in views]
-    names = [f"t0_update_{index:02d}" for index in range(count)]
-    made = RefineRequest(list(views), list(renders), masks, [], seed, names, guides(references))
-    return dataclasses.replace(made, **changes)
+    return request_of(renders, dense, **{"views": list(views), "anchors": guides(references), **changes})
 
 
-def with_masks(request: RefineRequest, dense: Tensor) -> RefineRequest:
-    return dataclasses.replace(request, masks=[known(dense.clone()) for _ in request.views])
+def one_view(color: Tensor, dense: Tensor | None = None, references: int = 1) -> RefineRequest:
+    """A view of the colours [H, W, 3]."""
+    return request_of([solid(color)], dense, anchors=guides(references))

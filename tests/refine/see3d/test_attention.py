@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
-from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
+from closeup_ns.refine.see3d import weights
 from closeup_ns.refine.see3d.attention import JoinedAttention
-from tests.refine.see3d.towers import CONTEXT, seeded, shake, tiny_unet
+from closeup_ns.refine.see3d.pipeline import See3DPipeline
+from closeup_ns.refine.see3d.unet import WEIGHTS_FILE, load_unet
+from tests.refine.see3d.tiny import WIDTH as CONTEXT
+from tests.refine.see3d.tiny import seeded
 
 FRAMES, BRANCHES, TOKENS, HEADS, WIDTH = 3, 2, 5, 2, 8
 
 
 def layer(context: int | None = None) -> Attention:
-    attention = Attention(query_dim=WIDTH, heads=HEADS, dim_head=WIDTH // HEADS, cross_attention_dim=context)
-    return shake(attention, 0).double()  # type: ignore[return-value]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        attention = Attention(query_dim=WIDTH, heads=HEADS, dim_head=WIDTH // HEADS, cross_attention_dim=context)
+    return attention.double()
 
 
 def literal(attention: Attention, frame: Tensor, seen: Tensor) -> Tensor:
@@ -52,42 +59,34 @@ def test_attention_to_a_context_stays_within_each_frame() -> None:
         torch.testing.assert_close(told[index], expected, rtol=1e-10, atol=1e-12)
 
 
-def joined_unet() -> UNet2DConditionModel:
-    unet = tiny_unet()
-    unet.set_attn_processor(JoinedAttention())  # type: ignore[arg-type]
-    return unet
-
-
-def run(unet: torch.nn.Module, rows: Tensor, frames: int) -> Tensor:
+def run(unet: torch.nn.Module, rows: Tensor, **frames: int) -> Tensor:
     context = torch.randn((1, 4, CONTEXT), generator=seeded(5)).expand(len(rows), -1, -1)
     with torch.no_grad():
-        return unet(rows, 500, context, cross_attention_kwargs={"num_frames": frames}, return_dict=False)[0]
+        return unet(rows, 500, context, cross_attention_kwargs=frames or None, return_dict=False)[0]
 
 
-def test_the_whole_network_treats_frames_as_a_set() -> None:
-    unet = joined_unet()
+def test_the_whole_network_treats_frames_as_a_set(pipeline: See3DPipeline) -> None:
     rows = torch.randn((BRANCHES * FRAMES, 9, 8, 16), generator=seeded())
-    told = run(unet, rows, FRAMES)
+    told = run(pipeline.unet, rows, num_frames=FRAMES)
     order = [2, 0, 1, 4, 5, 3]  # within each branch
-    torch.testing.assert_close(run(unet, rows[order], FRAMES), told[order], rtol=1e-4, atol=1e-5)
-    assert (run(unet, rows[[3, 1, 2, 0, 4, 5]], FRAMES)[1] - told[1]).abs().max() > 1e-3  # other company, other answer
+    torch.testing.assert_close(run(pipeline.unet, rows[order], num_frames=FRAMES), told[order], rtol=1e-4, atol=1e-5)
+    other_company = run(pipeline.unet, rows[[3, 1, 2, 0, 4, 5]], num_frames=FRAMES)
+    assert (other_company[1] - told[1]).abs().max() > 1e-3
 
 
-def test_branches_do_not_see_each_other_and_frames_do() -> None:
-    unet = joined_unet()
+def test_branches_do_not_see_each_other_and_frames_do(pipeline: See3DPipeline) -> None:
     rows = torch.randn((BRANCHES * FRAMES, 9, 8, 8), generator=seeded())
     changed = rows.clone()
     changed[0] += 1
-    difference = (run(unet, changed, FRAMES) - run(unet, rows, FRAMES)).abs().amax(dim=(1, 2, 3))
+    difference = run(pipeline.unet, changed, num_frames=FRAMES) - run(pipeline.unet, rows, num_frames=FRAMES)
+    difference = difference.abs().amax(dim=(1, 2, 3))
     assert (difference[:FRAMES] > 1e-3).all()
     assert (difference[FRAMES:] < 1e-5).all()
 
 
-def test_one_frame_a_branch_is_the_stock_network() -> None:
+def test_one_frame_a_branch_is_the_stock_network(pipeline: See3DPipeline, tiny_weights: Path) -> None:
     rows = torch.randn((4, 9, 8, 8), generator=seeded())
-    joined = joined_unet()
-    context = torch.randn((1, 4, CONTEXT), generator=seeded(5)).expand(4, -1, -1)
-    with torch.no_grad():
-        stock = tiny_unet()(rows, 500, context, return_dict=False)[0]
-    torch.testing.assert_close(run(joined, rows, 1), stock, rtol=1e-4, atol=1e-5)
-    assert (run(joined, rows, 4) - stock).abs().max() > 1e-3
+    path = tiny_weights / weights.BELOW / weights.unet_folder("sparse") / WEIGHTS_FILE
+    stock = run(load_unet(path, torch.float32, torch.device("cpu")), rows)
+    torch.testing.assert_close(run(pipeline.unet, rows, num_frames=1), stock, rtol=1e-4, atol=1e-5)
+    assert (run(pipeline.unet, rows, num_frames=4) - stock).abs().max() > 1e-3

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from closeup_ns.refine.see3d import weights
-from closeup_ns.refine.see3d.loading import load_pipeline
 from closeup_ns.refine.see3d.pipeline import See3DPipeline
+from tests.refine.see3d.conftest import Load
 
 GPU = torch.device("cuda:0")
 TOWERS = ("unet", "vae", "text_encoder", "image_encoder")
@@ -61,21 +59,16 @@ def run(pipeline: See3DPipeline, pictures: torch.device, progress: Callable[[int
     return pipeline(shown[:1], shown, masks, latents=latents, generators=generators, steps=1, progress=progress)
 
 
-@pytest.fixture
-def pipeline(tiny_weights: Path) -> See3DPipeline:
-    return load_pipeline(tiny_weights / weights.BELOW, "sparse", torch.float16, torch.device("cpu"))
-
-
-def test_no_two_devices_or_types_meet(pipeline: See3DPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_two_devices_or_types_meet(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = load(dtype=torch.float16)
     with without_content(pipeline, GPU, monkeypatch):
         images = run(pipeline, torch.device("cpu"), lambda done, total: None)
         assert (images.device.type, images.dtype, tuple(images.shape)) == ("cpu", torch.float32, (2, 3, 64, 128))
         assert run(pipeline, GPU, lambda done, total: None).device == GPU
 
 
-def test_offloaded_towers_come_to_the_gpu_one_after_the_other(
-    pipeline: See3DPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offloaded_towers_come_to_the_gpu_one_after_the_other(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = load(dtype=torch.float16)
     at_each_step: list[dict[str, str]] = []
     with without_content(pipeline, torch.device("cpu"), monkeypatch):
         pipeline.enable_model_cpu_offload(device=GPU)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from closeup_ns.refine.protocol import GuideImage
 from closeup_ns.refine.refiner import RefinerConfig, check_refiner
 from closeup_ns.refine.see3d.refiner import See3DRefiner
 from tests.refine.scene import camera
-from tests.refine.see3d.stub_model import CPU, SMALL, Call, Stub, make_request, refiner, with_masks
+from tests.refine.see3d.stub_model import CPU, SMALL, Call, Stub, make_request, refiner
 
 
 @settings(max_examples=15, deadline=None)
@@ -161,34 +161,20 @@ def test_results_have_the_renders_type() -> None:
     torch.testing.assert_close(result.image, half.color, atol=1e-3, rtol=0)
 
 
-@pytest.fixture
-def tiny(tiny_weights: Path) -> Iterator[See3DRefiner]:
+def test_tiny_weights_refine_any_size_deterministically(tiny_weights: Path) -> None:
     """Small random towers in the published layout, through the real loading and sampling."""
     config = See3DRefinerConfig(weights=str(tiny_weights), steps=2, unknown="render")
-    one = See3DRefiner(config, CPU, SMALL)
-    yield one
-    one.close()
-
-
-def test_tiny_weights_refine_any_size_deterministically(tiny: See3DRefiner) -> None:
-    request = make_request(2)
-    request = with_masks(request, torch.arange(96).expand(72, 96) < 80)
+    tiny = See3DRefiner(config, CPU, SMALL)
+    request = make_request(2, 1, dense=torch.arange(96).expand(72, 96) < 80)
     first = tiny.refine(request)
+    tiny.close()
     second = tiny.refine(request)
     other = tiny.refine(dataclasses.replace(request, seed=8))
     for result, same, fresh, render in zip(first, second, other, request.renders, strict=True):
         assert result.failure is None and result.image.shape == render.color.shape and not result.real.any()
         assert torch.equal(result.image, same.image) and not torch.equal(result.image, fresh.image)
         assert float(result.image.min()) >= 0 and float(result.image.max()) <= 1
-        assert result.notes["tiles"] == 4
+        assert result.notes["tiles"] == 4 and result.notes["network"] == "single"
         # Whatever random towers invent, the colours are the render's.
         inner = (result.image - render.color)[:, :64].mean((0, 1))
         assert inner.abs().max() < 0.02 < float((result.image - render.color).abs().max())
-
-
-def test_tiny_weights_load_again_after_they_were_freed(tiny: See3DRefiner) -> None:
-    request = make_request(1, 1)
-    before = tiny.refine(request)[0]
-    tiny.close()
-    assert torch.equal(tiny.refine(request)[0].image, before.image)
-    assert before.notes["network"] == "single"

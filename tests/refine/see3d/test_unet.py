@@ -77,13 +77,6 @@ def test_the_network_is_the_published_one_executed_by_its_published_names(origin
     assert not unet.training and not any(value.requires_grad for value in unet.parameters())
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_tensors_are_cast_on_the_way(original: Path, dtype: torch.dtype) -> None:
-    exact = load_unet(original, torch.float32, CPU).state_dict()
-    loaded = load_unet(original, dtype, CPU).state_dict()
-    assert all(torch.equal(loaded[name], value.to(dtype)) for name, value in exact.items())
-
-
 def test_surplus_output_channels_are_cut_off(original: Path, copied: Path) -> None:
     def widen(tensors: dict[str, Tensor]) -> None:
         for name in ("out.2.weight", "out.2.bias"):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +32,14 @@ _LATENT_GAIN = 10.0
 """Brings the scaled latents of images to about unit variance, as the real VAE's are."""
 _IMAGE_GAIN = 0.3
 """Keeps most decoded pixels off the ends of their range, where clamping would hide differences."""
+SCHEDULER: dict[str, Any] = {
+    "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": "v_prediction", "set_alpha_to_one": False,
+    "clip_sample": True, "steps_offset": 0, "timestep_scaling": "trailing", "timestep_spacing": "leading",
+    "rescale_betas_zero_snr": False,
+}  # fmt: skip
+"""As the published JSON is believed to be: diffusers' defaults in the last two, which the authors' program overrides;
+it reads timestep_scaling, which diffusers does not know."""
 
 
 def write_tiny_weights(folder: Path, generator: torch.Generator, unets: Sequence[UNetName] = UNETS) -> Path:
@@ -44,19 +53,6 @@ def write_tiny_weights(folder: Path, generator: torch.Generator, unets: Sequence
     for unet in unets:
         _write_unet(root / unet_folder(unet), generator)
     return folder
-
-
-SCHEDULER = {
-    "_class_name": "DDIMScheduler",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "num_train_timesteps": 1000,
-    "prediction_type": "v_prediction",
-    "set_alpha_to_one": False,
-    # Not a setting that diffusers knows; the authors' program reads it, so the published file has to have it.
-    "timestep_scaling": "trailing",
-}
 
 
 def _write_unet(folder: Path, generator: torch.Generator) -> None:
@@ -101,19 +97,8 @@ def _write_vae(folder: Path, generator: torch.Generator) -> None:
 def _write_text_encoder(folder: Path, vocabulary: int, generator: torch.Generator) -> None:
     from transformers import CLIPTextModel
 
-    config = _text_config(vocabulary)
-    with torch.device("meta"):
-        model = CLIPTextModel(config)
-    state = model.state_dict()
     # Published files keep the prefix that transformers 5 has dropped from its own names.
-    tensors = {
-        f"text_model.{name.removeprefix('text_model.')}": _filled(name, tuple(value.shape), generator)
-        for name, value in state.items()
-        if not name.endswith("position_ids")
-    }
-    config.architectures = ["CLIPTextModel"]
-    config.save_pretrained(folder)
-    _write_tensors(folder / "model.safetensors", tensors)
+    _write_tower(folder, CLIPTextModel, _text_config(vocabulary), generator, prefix="text_model.")
 
 
 def _write_image_encoder(folder: Path, vocabulary: int, generator: torch.Generator) -> None:
@@ -125,33 +110,28 @@ def _write_image_encoder(folder: Path, vocabulary: int, generator: torch.Generat
         image_size=IMAGE_SIZE, patch_size=IMAGE_SIZE // 7, hidden_act="gelu",
     )  # fmt: skip
     config = CLIPConfig(
-        text_config=_text_config(vocabulary).to_dict(),
-        vision_config=vision.to_dict(),
-        projection_dim=WIDTH,
+        text_config=_text_config(vocabulary).to_dict(), vision_config=vision.to_dict(), projection_dim=WIDTH
     )
+    _write_tower(folder, CLIPModel, config, generator)
+    preprocessing = {
+        "crop_size": IMAGE_SIZE, "do_center_crop": True, "do_normalize": True, "do_resize": True,
+        "feature_extractor_type": "CLIPFeatureExtractor", "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711], "resample": 3, "size": IMAGE_SIZE,
+    }  # fmt: skip
+    _write_json(folder / "preprocessor_config.json", preprocessing)
+
+
+def _write_tower(folder: Path, kind: Any, config: Any, generator: torch.Generator, prefix: str = "") -> None:
+    """One of transformers' models, and its config."""
     with torch.device("meta"):
-        model = CLIPModel(config)
+        state = kind(config).state_dict()
     tensors = {
-        name: _filled(name, tuple(value.shape), generator)
-        for name, value in model.state_dict().items()
+        prefix + name.removeprefix(prefix): _filled(name, tuple(value.shape), generator)
+        for name, value in state.items()
         if not name.endswith("position_ids")
     }
-    config.architectures = ["CLIPModel"]
+    config.architectures = [kind.__name__]
     config.save_pretrained(folder)
-    _write_json(
-        folder / "preprocessor_config.json",
-        {
-            "crop_size": IMAGE_SIZE,
-            "do_center_crop": True,
-            "do_normalize": True,
-            "do_resize": True,
-            "feature_extractor_type": "CLIPFeatureExtractor",
-            "image_mean": [0.48145466, 0.4578275, 0.40821073],
-            "image_std": [0.26862954, 0.26130258, 0.27577711],
-            "resample": 3,
-            "size": IMAGE_SIZE,
-        },
-    )
     _write_tensors(folder / "model.safetensors", tensors)
 
 
@@ -166,41 +146,19 @@ def _text_config(vocabulary: int) -> Any:
 
 
 def _write_tokenizer(folder: Path) -> int:
-    """A byte-pair tokenizer of CLIP's kind with two merges; returns the size of its vocabulary.
+    """CLIP's tokenizer as far as the empty prompt needs it; returns the size of its vocabulary.
 
     As in SD 2, "!" is entry 0 and pads, which only special_tokens_map.json says.
     """
-    start, end, word = "<|startoftext|>", "<|endoftext|>", "</w>"
-    symbols = _byte_symbols()
-    merges = [("t", "h"), ("th", "e" + word)]
-    entries = [*symbols, *(symbol + word for symbol in symbols), *("".join(pair) for pair in merges), start, end]
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "vocab.json", {entry: number for number, entry in enumerate(entries)})
-    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf8")
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    entries = ["!", start, end]
     special = {"bos_token": start, "eos_token": end, "unk_token": end}
-    _write_json(
-        folder / "tokenizer_config.json",
-        {
-            "model_max_length": 77,
-            "tokenizer_class": "CLIPTokenizer",
-            "do_lower_case": True,
-            "pad_token": end,
-            **special,
-        },
-    )
+    settings = {"model_max_length": 77, "tokenizer_class": "CLIPTokenizer", "pad_token": end, **special}
+    _write_json(folder / "vocab.json", {entry: number for number, entry in enumerate(entries)})
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf8")
+    _write_json(folder / "tokenizer_config.json", settings)
     _write_json(folder / "special_tokens_map.json", {"pad_token": "!", **special})
     return len(entries)
-
-
-def _byte_symbols() -> list[str]:
-    """One printable character for each byte, in the order of byte-level vocabularies.
-
-    Printable bytes come first and stand for themselves; the others get the characters from 256 on.
-    """
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = 256 - len(printable)
-    return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(others)]
 
 
 def _filled(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -225,3 +183,14 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, str(path), metadata={"format": "pt"})
+
+
+def zero_snr_alphas() -> np.ndarray:
+    """Cumulated alphas of SCHEDULER's betas, shifted and stretched until the last root is 0 (2305.08891, Alg. 1)."""
+    betas = np.linspace(SCHEDULER["beta_start"] ** 0.5, SCHEDULER["beta_end"] ** 0.5, 1000) ** 2
+    roots = np.sqrt(np.cumprod(1 - betas))
+    return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
