@@ -1,1 +1,1 @@
-"""What a refined view is worth: the gate, the photographs' footprint, masks."""
+"""What a refined view is worth: the gate, the detail that it lost, the photographs' footprint."""
