@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from closeup_ns.data.images import open_image
+from closeup_ns.errors import DataError
 
 QUALITY = 85
 MARK = (214, 40, 140)
@@ -30,21 +31,26 @@ class Embedded:
 
 
 def embed(path: Path, width: int, height: int = 10**6) -> Embedded:
-    """``path`` as a JPEG of at most so many pixels; contact sheets are as long as they are.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    with open_image(path) as opened:
-        picture = opened.convert("RGB")
+    """``path`` as a JPEG of at most so many pixels; contact sheets are as long as they are."""
+    try:
+        with open_image(path) as opened:
+            picture = opened.convert("RGB")
+    except DataError as problem:
+        return Embedded("", 0, 0, str(problem))
     picture.thumbnail((width, height), Image.Resampling.LANCZOS)
     return _embedded(picture, "JPEG", quality=QUALITY, subsampling=0, optimize=True)
 
 
-def embed_mark(path: Path, long_side: int) -> Embedded:
-    """Stripes over the pixels where the mask at ``path`` is black; transparent elsewhere."""
-    with open_image(path) as opened:
-        mask = opened.convert("L")
+def embed_mark(path: Path, long_side: int) -> Embedded | None:
+    """Stripes over the pixels where the mask at ``path`` is black, transparent elsewhere; None without a readable one.
+
+    What is wrong with the file is said where the run is read.
+    """
+    try:
+        with open_image(path) as opened:
+            mask = opened.convert("L")
+    except DataError:
+        return None
     mask.thumbnail((long_side, long_side), Image.Resampling.NEAREST)
     covered = np.asarray(mask) < 128
     rows, columns = np.indices(covered.shape)

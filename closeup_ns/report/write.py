@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from closeup_ns.atomic import atomic_path
-from closeup_ns.errors import DataError
+from closeup_ns.progress import duration
 from closeup_ns.report.config_file import option
 from closeup_ns.report.exported import Exported, exported_scenes
 from closeup_ns.report.facts import Kernel, Round, Run, View, read_run, read_scores
@@ -69,17 +69,16 @@ def page(run: Run, scores: dict[str, Any], written: datetime.datetime, exported:
         loader=PackageLoader("closeup_ns.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {
-        "number": number, "percent": percent, "duration": duration, "mean": mean
-    }  # fmt: skip
+    environment.filters |= {"number": number, "percent": percent, "mean": mean}
+    environment.filters["duration"] = lambda seconds: "–" if seconds is None else duration(seconds)
     far = {name: scores[name] for name in _UNITS if isinstance(scores.get(name), (int, float))}
     return environment.get_template("page.html").render(
         run=run, written=written, title=f"closeup-gs: {run.config.get('experiment_name') or run.folder.name}",
         far_scores=[(f"far views, {name}", number(value, 3) + _UNITS[name]) for name, value in far.items()],
         close_scores=_close_scores(scores), made_with=_made_with(run), closer=lambda item: _closer(run, item),
         config=json.dumps(run.config, indent=2, default=str, sort_keys=True), draw=plan_map, chosen=_chosen,
-        refiners=_refiners, embedded_sheet=_sheet, stages=STAGES, embedded=_picture, covered=_covered,
-        exported=exported,
+        refiners=_refiners, sheet=lambda path: embed(path, SHEET_WIDTH), stages=STAGES, embedded=_picture,
+        covered=_covered, exported=exported,
     )  # fmt: skip
 
 
@@ -91,16 +90,6 @@ def number(value: float | None, digits: int = 2) -> str:
 def percent(share: float | None) -> str:
     """A share of one in per cent."""
     return "–" if share is None else f"{100 * share:.1f} %"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them."""
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -182,24 +171,12 @@ def _refiners(item: Round) -> str:
     return ", ".join(f"{name} ({invents})" for name, invents in named.items()) or "–"
 
 
-def _shown(make: Callable[[], Embedded]) -> Embedded:
-    try:
-        return make()
-    except DataError as problem:
-        return Embedded("", 0, 0, str(problem))
-
-
 def _picture(view: View, kind: str) -> Embedded:
     if kind not in view.pictures:
         return Embedded("", 0, 0, f"its picture '{kind}' is missing")
-    return _shown(lambda: embed(view.pictures[kind], LONG_SIDE, LONG_SIDE))
+    return embed(view.pictures[kind], LONG_SIDE, LONG_SIDE)
 
 
 def _covered(view: View) -> Embedded | None:
     """Stripes over the pixels that no photograph gave; None where that is not known."""
-    mark = _shown(lambda: embed_mark(view.pictures["real"], LONG_SIDE)) if "real" in view.pictures else None
-    return None if mark is None or mark.problem else mark
-
-
-def _sheet(path: Path) -> Embedded:
-    return _shown(lambda: embed(path, SHEET_WIDTH))
+    return embed_mark(view.pictures["real"], LONG_SIDE) if "real" in view.pictures else None
