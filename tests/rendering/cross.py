@@ -1,4 +1,4 @@
-"""Compiling for 64-bit ARM and running that here, where Debian's cross compiler and qemu's user mode are installed."""
+"""Which compilers are here: this machine's, and for 64-bit ARM Debian's cross compiler with qemu's user mode."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ ARM_COMPILER = "aarch64-linux-gnu-g++"
 ARM_RUNNER = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
 _MISSING = [tool for tool in (ARM_COMPILER, ARM_RUNNER[0]) if shutil.which(tool) is None]
 
+try:
+    build.compiler()
+    _NO_COMPILER = ""
+except build.BuildError as error:
+    _NO_COMPILER = str(error)
+
+needs_compiler = pytest.mark.skipif(bool(_NO_COMPILER), reason=_NO_COMPILER)
 needs_arm = pytest.mark.skipif(
     build.machine_family() == "arm" or bool(_MISSING),
     reason="this machine is the real thing"

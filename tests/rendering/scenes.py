@@ -38,6 +38,18 @@ def make_request(count: int, generator: torch.Generator, *, cameras: int = 1, wi
     return replace(request, **changes)
 
 
+def of_thread_counts(compute: Callable[[], Any]) -> list[Any]:
+    """What ``compute`` gives on one, two and three threads."""
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(compute())
+    finally:
+        torch.set_num_threads(before)
+    return found
+
+
 def on_kernels(kernels: Kernels | None = None) -> Render:
     """The compiled kernels as a renderer."""
     return lambda request: rasterize_cpu(request, kernels)

@@ -69,6 +69,19 @@ def one_disc(mean: tuple[float, float, float], quat: Tensor, scales: tuple[float
     return SurfelRequest(**{**given, **changes})
 
 
+def surface_distances(M: Tensor, pixels: Tensor) -> Tensor:
+    """Squared distance u^2 + v^2 on each disc where the rays through ``pixels`` [..., 2] hit its plane; inf behind.
+
+    Args:
+        M: ray transforms [..., 3, 3], which broadcast with the pixels.
+    """
+    M0, M1, M2 = M.unbind(-2)
+    hit = torch.linalg.cross(pixels[..., :1] * M2 - M0, pixels[..., 1:] * M2 - M1)
+    s = hit[..., :2] / hit[..., 2:]
+    in_front = (M2[..., :2] * s).sum(-1) + M2[..., 2] > 0
+    return torch.where(in_front, s.square().sum(-1), torch.inf)
+
+
 def pixel_rays(request: SurfelRequest) -> Tensor:
     """Camera-space directions [H,W,3] with z = 1 through the pixel centres of the first camera."""
     K = request.Ks[0]

@@ -11,16 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from closeup_ns.errors import CloseupError
 from closeup_ns.rendering.backend import kernels_available
 from closeup_ns.rendering.build import runnable_variants
 from closeup_ns.rendering.checks import MAX_SIDE
+from closeup_ns.rendering.cpu.gaussians import rasterize_cpu
+from closeup_ns.rendering.cpu.surfels import rasterize_cpu_2d
 from closeup_ns.rendering.kernels import Kernels, load_kernels
 from closeup_ns.rendering.rasterize import rasterization
 from closeup_ns.rendering.rasterize_2d import rasterization_2dgs
 from closeup_ns.rendering.request import RasterRequest
 
 from . import test_cpu_2d as surfels
-from .scenes import Outcome, make_request, on_kernels, run, run_oracle
+from .scenes import Outcome, make_request, of_thread_counts, on_kernels, run, run_oracle
 from .scenes_2d import OUTPUTS, make_surfel_request
 from .test_cpu_2d import assert_agree
 
@@ -32,12 +35,13 @@ COUNT, BROKEN = 40, 5
 
 @dataclass(frozen=True)
 class Kind:
-    """3D Gaussians or surfels: a random request, the public seam, and images with gradients by name."""
+    """3D Gaussians or surfels: a random request, the public seam, and images, with gradients or not, by name."""
 
     name: str
     images: tuple[str, ...]
     make: Callable[..., Any]
     seam: Callable[..., Any]
+    render: Callable[..., dict[str, Tensor]]
     ours: Callable[..., dict[str, Tensor]]
     oracle: Callable[..., dict[str, Tensor]]
 
@@ -58,9 +62,12 @@ def oracle(request: RasterRequest) -> dict[str, Tensor]:
 
 GAUSSIANS = Kind(
     "gaussians", ("channels", "alphas"), partial(make_request, render_mode="RGB+ED", rasterize_mode="antialiased"),
-    rasterization, ours, oracle,
+    rasterization, lambda request: dict(zip(("channels", "alphas"), rasterize_cpu(request))), ours, oracle,
 )  # fmt: skip
-SURFELS = Kind("surfels", OUTPUTS, make_surfel_request, rasterization_2dgs, surfels.ours, surfels.oracle)
+SURFELS = Kind(
+    "surfels", OUTPUTS, make_surfel_request, rasterization_2dgs, lambda request: vars(rasterize_cpu_2d(request)),
+    surfels.ours, surfels.oracle,
+)  # fmt: skip
 
 
 @pytest.fixture(params=[GAUSSIANS, SURFELS], ids=lambda kind: kind.name)
@@ -74,16 +81,10 @@ def all_finite(outcome: dict[str, Tensor]) -> bool:
 
 def test_thread_count_changes_no_bit(kind: Kind, generator: torch.Generator) -> None:
     request = kind.make(3000, generator, cameras=2, width=150, height=110)
-    before, outcomes = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            outcomes.append(kind.ours(request))
-    finally:
-        torch.set_num_threads(before)
-    for outcome in outcomes[1:]:
+    first, *others = of_thread_counts(lambda: kind.ours(request))
+    for outcome in others:
         for name, value in outcome.items():
-            assert torch.equal(value, outcomes[0][name]), name
+            assert torch.equal(value, first[name]), name
 
 
 @pytest.mark.parametrize("variant", runnable_variants())
@@ -211,6 +212,36 @@ def test_broken_ones_touch_nobody_else(kind: Kind, field: str, value: float, gen
             torch.testing.assert_close(actual[f"d_{name}"][BROKEN:], alone[f"d_{name}"])
 
 
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("absgrad", [False, True])
+def test_a_broken_loss_at_a_pixel_concerns_what_is_drawn_there(
+    kind: Kind, absgrad: bool, value: float, generator: torch.Generator
+) -> None:
+    """In the same block of 4x4 pixels, those that do not reach the pixel keep their gradients, bit for bit."""
+    request = kind.make(80, generator, scales=torch.full((80, 3), 0.03), absgrad=absgrad)
+    leaves = [getattr(request, name).clone().requires_grad_() for name in FIELDS]
+    images = kind.render(replace(request, **dict(zip(FIELDS, leaves))))
+    row, column = divmod(int(images["alphas"][0].argmax()), request.width)
+    weights = {name: torch.randn(images[name].shape, generator=generator) for name in kind.images}
+
+    def gradients(weights: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        loss = torch.stack([(images[name] * weight).sum() for name, weight in weights.items()]).sum()
+        return torch.autograd.grad(loss, leaves, retain_graph=True)
+
+    colors = torch.zeros(80, 1, requires_grad=True)
+    probe = kind.render(replace(request, colors=colors, sh_degree=None))["channels"][0, row, column, 0]
+    drawn = torch.autograd.grad(probe, colors)[0][:, 0] > 0
+    assert drawn.any() and not drawn.all()
+    healthy = gradients(weights)
+    for output in kind.images:
+        weight = weights[output].clone()
+        weight[0, row, column] = value
+        broken = gradients({**weights, output: weight})
+        for before, after in zip(healthy, broken):
+            assert torch.equal(before[~drawn], after[~drawn]), output
+        assert not torch.isfinite(broken[0][drawn]).all(), output
+
+
 @pytest.mark.parametrize("backend", ["cpu", "torch"])
 @pytest.mark.parametrize("value", [NAN, INF])
 @pytest.mark.parametrize("field", ["viewmats", "Ks"])
@@ -222,6 +253,37 @@ def test_a_broken_camera_is_named(
     values[2, 1, 2] = value
     with pytest.raises(ValueError, match=rf"{kind.seam.__name__}: {field}\[2, 1, 2\] is {value}, expected a finite"):
         kind.seam(**{**vars(request), field: values}, backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"viewmats": torch.zeros(0, 4, 4), "Ks": torch.zeros(0, 3, 3)}, "no camera"),
+        ({"width": 0}, "at least 1x1"),
+        ({"quats": torch.zeros(4, 4)}, "quats has shape"),
+        ({"colors": torch.zeros(5, 4, 3)}, "colors has shape"),
+        ({"sh_degree": 4}, "sh_degree is 4"),
+        ({"render_mode": "XYZ"}, "render_mode"),
+        ({"width": MAX_SIDE + 1, "height": 1}, f"at most {MAX_SIDE} per side"),
+        ({"Ks": torch.zeros(1, 3, 3)}, "focal lengths"),
+        ({"near_plane": -1.0}, "near_plane is -1.0"),
+        ({"near_plane": NAN}, "near_plane is nan"),
+        ({"far_plane": 0.001}, "not beyond near_plane"),
+        ({"radius_clip": NAN}, "radius_clip is nan"),
+        ({"colors": torch.zeros(5, 16, 3, device="meta")}, "colors is on meta"),
+        ({"backend": "opengl"}, "backend 'opengl' is none of"),
+    ],
+)
+def test_arguments_that_cannot_be(
+    kind: Kind, changes: dict[str, Any], message: str, generator: torch.Generator
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind.seam(**{**vars(kind.make(5, generator)), **changes})
+
+
+def test_gsplats_backend_needs_a_gpu(kind: Kind, generator: torch.Generator) -> None:
+    with pytest.raises(CloseupError, match="needs CUDA tensors"):
+        kind.seam(**vars(kind.make(5, generator)), backend="gsplat")
 
 
 def test_images_that_do_not_fit_into_memory(kind: Kind, generator: torch.Generator) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from closeup_ns.rendering import build
+from tests.rendering.cross import needs_compiler
 
 
 @pytest.fixture
@@ -24,17 +25,6 @@ def tiny_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(build, "PACKAGED", tmp_path / "_lib")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return sources
-
-
-def has_compiler() -> bool:
-    try:
-        build.compiler()
-    except build.BuildError:
-        return False
-    return True
-
-
-needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler here")
 
 
 def test_name_follows_sources_and_instruction_set(tiny_sources: Path) -> None:

@@ -17,7 +17,7 @@ from closeup_ns.rendering.kernels import Kernels
 from closeup_ns.rendering.reference.surfels import rasterize_reference_2d
 from closeup_ns.rendering.request import SurfelImages, SurfelRequest
 
-from .scenes_2d import OUTPUTS, in_dtype, make_surfel_request, one_disc, quaternion, random_loss
+from .scenes_2d import OUTPUTS, in_dtype, make_surfel_request, one_disc, quaternion, random_loss, surface_distances
 
 pytestmark = pytest.mark.skipif(not kernels_available()[0], reason=kernels_available()[1])
 LEAVES = ("means", "quats", "scales", "opacities", "colors", "viewmats", "backgrounds")
@@ -105,11 +105,7 @@ def every_pixel(request: SurfelRequest) -> tuple[Tensor, Tensor]:
     M, seen = info["ray_transforms"][0], info["radii"][0] > 0
     ys, xs = torch.meshgrid(torch.arange(request.height), torch.arange(request.width), indexing="ij")
     pixels = torch.stack([xs, ys], dim=-1)[None] + 0.5
-    rows = [row[:, None, None] for row in M.unbind(1)]
-    cross = torch.linalg.cross(pixels[..., :1] * rows[2] - rows[0], pixels[..., 1:] * rows[2] - rows[1])
-    hit = cross[..., :2] / cross[..., 2:]
-    in_front = (rows[2][..., :2] * hit).sum(-1) + rows[2][..., 2] > 0
-    surface = torch.where(in_front, hit.square().sum(-1), torch.inf)
+    surface = surface_distances(M[:, None, None], pixels)
     filtered = 2 * (pixels - info["means2d"][0][:, None, None]).square().sum(-1)
     alpha = request.opacities.double()[:, None, None] * torch.exp(-0.5 * torch.minimum(surface, filtered))
     P = (M[:, :2, :2] - M[:, :2, 2:] / M[:, 2:, 2:] * M[:, 2:, :2]) / M[:, 2:, 2:]

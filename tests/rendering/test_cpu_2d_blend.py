@@ -14,7 +14,7 @@ from closeup_ns.rendering.cpu.surfel_blend import BlendSurfels, SurfelBlendInput
 from closeup_ns.rendering.kernels import load_kernels
 from closeup_ns.rendering.reference.surfels import rasterize_reference_2d
 
-from .scenes_2d import in_dtype, make_surfel_request
+from .scenes_2d import in_dtype, make_surfel_request, surface_distances
 
 pytestmark = pytest.mark.skipif(not kernels_available()[0], reason=kernels_available()[1])
 WIDTH, HEIGHT = 45, 37
@@ -70,11 +70,7 @@ def oracle(p: Projected, leaves: dict[str, Tensor], M: Tensor | None, expected_d
         w = 1 + (at["perspective"] * d).sum(-1)
         surface = torch.where(w > 0, whitened / w.square(), torch.inf)
     else:
-        rows = M[order].unbind(1)
-        cross = torch.linalg.cross(pixels[..., :1] * rows[2] - rows[0], pixels[..., 1:] * rows[2] - rows[1])
-        hit = cross[..., :2] / cross[..., 2:]
-        in_front = (rows[2][:, :2] * hit).sum(-1) + rows[2][:, 2] > 0
-        surface = torch.where(in_front, hit.square().sum(-1), torch.inf)
+        surface = surface_distances(M[order], pixels)
     filtered = 2 * (pixels - at["means2d"]).square().sum(-1)
     alpha = (at["opacities"] * torch.exp(-0.5 * torch.minimum(surface, filtered))).clamp(max=0.999)
     alpha = torch.where(alpha >= 1 / 255, alpha, 0.0)

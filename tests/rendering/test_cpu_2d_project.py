@@ -18,7 +18,8 @@ from closeup_ns.rendering.kernels import load_kernels
 from closeup_ns.rendering.reference.gaussians import rotation_matrices
 from closeup_ns.rendering.request import RasterRequest
 
-from .scenes import make_request
+from .scenes import make_request, of_thread_counts
+from .scenes_2d import surface_distances
 
 pytestmark = pytest.mark.skipif(not kernels_available()[0], reason=kernels_available()[1])
 
@@ -191,16 +192,10 @@ def test_every_instruction_set(variant: str) -> None:
 
 
 def test_thread_count_changes_no_bit() -> None:
-    request, before, outcomes = surfels(5000, 1, cameras=2), torch.get_num_threads(), []
-    cotangents = {name: torch.ones_like(value) for name, value in project(request).items() if name in DIFFERENTIABLE}
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            outcomes.append([*project(request).values(), *gradients(request, cotangents, False).values()])
-    finally:
-        torch.set_num_threads(before)
-    for other in outcomes[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(outcomes[0], other, strict=True))
+    request = surfels(5000, 1, cameras=2)
+    ones = {name: torch.ones_like(value) for name, value in project(request).items() if name in DIFFERENTIABLE}
+    first, *others = of_thread_counts(lambda: [*project(request).values(), *gradients(request, ones, False).values()])
+    assert all(torch.equal(*pair) for other in others for pair in zip(first, other, strict=True))
 
 
 def test_agrees_with_gsplat() -> None:
@@ -294,11 +289,7 @@ def hit_alpha(request: RasterRequest, oracle: dict[str, Tensor]) -> Tensor:
     """Each surfel's largest alpha [C,N] over all pixels: its plane is intersected with every pixel's ray."""
     xs, ys = torch.meshgrid(torch.arange(request.width), torch.arange(request.height), indexing="xy")
     pixels = torch.stack([xs, ys], dim=-1).reshape(-1, 2).double() + 0.5
-    M0, M1, M2 = oracle["ray_transforms"][:, :, None].unbind(-2)
-    hit = torch.linalg.cross(pixels[:, :1] * M2 - M0, pixels[:, 1:] * M2 - M1)
-    s = hit[..., :2] / hit[..., 2:]
-    in_front = (M2[..., :2] * s).sum(-1) + M2[..., 2] > 0
-    surface = torch.where(in_front, s.square().sum(-1), math.inf)
+    surface = surface_distances(oracle["ray_transforms"][:, :, None], pixels)
     low_pass = 2 * (pixels - oracle["means2d"][:, :, None]).square().sum(-1)
     return (oracle["opacities"][..., None] * torch.exp(-0.5 * torch.minimum(surface, low_pass))).amax(-1)
 

@@ -10,6 +10,8 @@ from closeup_ns.model.kernel import PixelKernel, blur_reach
 from closeup_ns.rendering.backend import kernels_available
 from closeup_ns.rendering.gather import can_gather, gather_pixels
 
+from .scenes import of_thread_counts
+
 pytestmark = pytest.mark.skipif(not kernels_available()[0], reason=kernels_available()[1])
 
 
@@ -109,14 +111,8 @@ def test_thread_count_changes_no_bit(generator: torch.Generator) -> None:
     kernel = PixelKernel(eps2d=0.1, supersample=2, lens_blur=0.7)
     render, alpha = sampled(122, 90, 4, generator)
     weights = torch.randn(61, 45, 5, generator=generator)
-    before, seen = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            seen.append(gradients(kernel, render, alpha, weights, slice(None)))
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(mine, first) for run in seen for mine, first in zip(run, seen[0]))
+    first, *others = of_thread_counts(lambda: gradients(kernel, render, alpha, weights, slice(None)))
+    assert all(torch.equal(*pair) for other in others for pair in zip(first, other))
 
 
 def test_shapes_are_checked() -> None:

@@ -3,37 +3,58 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import gsplat
 import pytest
 import torch
 from gsplat.cuda import _torch_impl as gsplat_torch
 from gsplat.strategy import DefaultStrategy
+from torch import Tensor
 
 from closeup_ns.rendering.backend import kernels_available
-from closeup_ns.rendering.gsplat_backend import gsplat_arguments
+from closeup_ns.rendering.gsplat_backend import gsplat_arguments, gsplat_arguments_2d
 from closeup_ns.rendering.rasterize import rasterization
+from closeup_ns.rendering.rasterize_2d import rasterization_2dgs
 from closeup_ns.rendering.reference.gaussians import _project_camera, spherical_harmonics
+from closeup_ns.rendering.request import RasterRequest, SurfelRequest
 
 from .scenes import make_request
+from .scenes_2d import make_surfel_request
+
+needs_kernels = pytest.mark.skipif(not kernels_available()[0], reason=kernels_available()[1])
+Render = Callable[..., tuple[Tensor, dict[str, Any]]]
 
 
 @pytest.mark.parametrize("render_mode", ["RGB", "D", "ED", "RGB+D", "RGB+ED"])
-def test_our_call_fits_gsplats_signature(render_mode: str, generator: torch.Generator) -> None:
+def test_our_calls_fit_gsplats_signatures(render_mode: Any, generator: torch.Generator) -> None:
     channels = {"RGB": 3, "D": 1, "ED": 1, "RGB+D": 4, "RGB+ED": 4}[render_mode]
-    request = make_request(5, generator, render_mode=render_mode, backgrounds=torch.zeros(1, channels))
-    arguments = gsplat_arguments(request, packed=False, tile_size=16, sparse_grad=False)
+    changes = {"render_mode": render_mode, "backgrounds": torch.zeros(1, channels)}
+    options = {"packed": False, "tile_size": 16, "sparse_grad": False}
+    arguments = gsplat_arguments(make_request(5, generator, **changes), **options)
     bound = inspect.signature(gsplat.rasterization).bind(**arguments)
     colors = 1 if render_mode in ("D", "ED") else 3
     assert bound.arguments["backgrounds"].shape == (1, colors), "gsplat appends the depth channel itself"
+    arguments = gsplat_arguments_2d(make_surfel_request(5, generator, **changes), **options)
+    bound = inspect.signature(gsplat.rasterization_2dgs).bind(**arguments)
+    assert bound.arguments["backgrounds"].shape == (1, channels), "gsplat wants the depth's background, too"
 
 
-def test_our_signature_takes_what_gsplat_takes() -> None:
-    ours, theirs = inspect.signature(rasterization).parameters, inspect.signature(gsplat.rasterization).parameters
-    for name in set(ours) - {"backend"}:
-        assert name in theirs, name
-        if name not in ("packed", "render_mode", "rasterize_mode"):
-            assert ours[name].default == theirs[name].default, name
+@pytest.mark.parametrize(
+    ("ours", "theirs", "different", "absent"),
+    [
+        (rasterization, gsplat.rasterization, {"packed", "render_mode", "rasterize_mode"}, True),
+        (rasterization_2dgs, gsplat.rasterization_2dgs, set(), False),
+    ],
+)
+def test_our_signatures_take_what_gsplat_takes(ours: Any, theirs: Any, different: set[str], absent: bool) -> None:
+    """Of the surfels' everything, with its defaults."""
+    own, known = inspect.signature(ours).parameters, inspect.signature(theirs).parameters
+    names = set(own) - {"backend"}
+    assert names <= set(known) and (absent or names == set(known))
+    for name in names - different:
+        assert own[name].default == known[name].default, name
 
 
 def test_reference_projection_is_gsplats(generator: torch.Generator) -> None:
@@ -58,29 +79,58 @@ def test_reference_harmonics_are_gsplats(degree: int, generator: torch.Generator
     torch.testing.assert_close(spherical_harmonics(degree, directions, coefficients), theirs, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.skipif(not kernels_available()[0], reason=kernels_available()[1])
-@pytest.mark.parametrize("absgrad", [False, True])
-def test_default_strategy_densifies_on_our_info(absgrad: bool, generator: torch.Generator) -> None:
-    request = make_request(300, generator, width=64, height=48)
-    values = {
-        "means": request.means, "quats": request.quats, "scales": request.scales.log(),
-        "opacities": torch.logit(request.opacities.clamp(0.05, 0.95)), "sh": request.colors,
-    }  # fmt: skip
+def densify(strategy: DefaultStrategy, values: dict[str, Tensor], render: Render) -> int:
+    """How many Gaussians there are after six steps; ``render`` gives a loss and the info that the strategy reads."""
     params = torch.nn.ParameterDict({name: torch.nn.Parameter(value) for name, value in values.items()})
-    optimizers = {name: torch.optim.Adam([params[name]], lr=1e-3) for name in params}
-    strategy = DefaultStrategy(refine_start_iter=2, refine_every=2, reset_every=100, grow_grad2d=1e-6, absgrad=absgrad)
+    optimizers: dict[str, torch.optim.Optimizer] = {name: torch.optim.Adam([params[name]], lr=1e-3) for name in params}
     strategy.check_sanity(params, optimizers)
     state = strategy.initialize_state(scene_scale=1.0)
     for step in range(1, 7):
-        image, _, info = rasterization(
-            params["means"], params["quats"], params["scales"].exp(), params["opacities"].sigmoid(), params["sh"],
-            request.viewmats, request.Ks, 64, 48, sh_degree=3, absgrad=absgrad, rasterize_mode="antialiased",
-        )  # fmt: skip
+        p = params
+        means, quats, scales, opacities = p["means"], p["quats"], p["scales"].exp(), p["opacities"].sigmoid()
+        loss, info = render(means, quats, scales, opacities, p["colors"])
         strategy.step_pre_backward(params, optimizers, state, step, info)
-        (image - 0.5).square().mean().backward()
+        loss.backward()
         strategy.step_post_backward(params, optimizers, state, step, info)
         for optimizer in optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
-    assert len(params["means"]) > 300
     assert all(torch.isfinite(value).all() for value in params.values())
+    return len(params["means"])
+
+
+def parameters(request: RasterRequest | SurfelRequest) -> dict[str, Tensor]:
+    opacities = torch.logit(request.opacities.clamp(0.05, 0.95))
+    names = {"means": request.means, "quats": request.quats, "scales": request.scales.log(), "opacities": opacities}
+    return {**names, "colors": request.colors}
+
+
+@needs_kernels
+@pytest.mark.parametrize("absgrad", [False, True])
+def test_default_strategy_densifies_on_our_info(absgrad: bool, generator: torch.Generator) -> None:
+    request = make_request(300, generator, width=64, height=48)
+
+    def render(*gaussians: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        options = {"sh_degree": 3, "absgrad": absgrad, "rasterize_mode": "antialiased"}
+        image, _, info = rasterization(*gaussians, request.viewmats, request.Ks, 64, 48, **options)
+        return (image - 0.5).square().mean(), info
+
+    strategy = DefaultStrategy(refine_start_iter=2, refine_every=2, reset_every=100, grow_grad2d=1e-6, absgrad=absgrad)
+    assert densify(strategy, parameters(request), render) > 300
+
+
+@needs_kernels
+@pytest.mark.parametrize("key", ["means2d", "gradient_2dgs"])
+def test_default_strategy_densifies_on_our_surfels_info(key: Any, generator: torch.Generator) -> None:
+    request = make_surfel_request(120, generator, width=32, height=24)
+
+    def render(*surfels: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        options: dict[str, Any] = {"sh_degree": 3, "render_mode": "RGB+ED", "distloss": True}
+        rendered = rasterization_2dgs(*surfels, request.viewmats, request.Ks, 32, 24, **options)
+        image, _, normals, _, distort, _, info = rendered
+        return (image - 0.5).square().mean() + normals.mean() + distort.mean(), info
+
+    strategy = DefaultStrategy(
+        refine_start_iter=1, refine_every=2, reset_every=100, grow_grad2d=1e-6, key_for_gradient=key
+    )
+    assert densify(strategy, parameters(request), render) > 120

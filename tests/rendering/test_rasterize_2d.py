@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 from typing import Any
 
-import gsplat
 import pytest
 import torch
-from gsplat.strategy import DefaultStrategy
 from gsplat.utils import depth_to_normal
 from torch import Tensor
 
-from closeup_ns.errors import CloseupError
 from closeup_ns.rendering.backend import kernels_available
-from closeup_ns.rendering.gsplat_backend import gsplat_arguments_2d, surfel_images_of_gsplat
+from closeup_ns.rendering.gsplat_backend import surfel_images_of_gsplat
 from closeup_ns.rendering.normals import normals_from_depth
 from closeup_ns.rendering.rasterize_2d import rasterization_2dgs
 from closeup_ns.rendering.reference.gaussians import rotation_matrices
@@ -99,24 +95,6 @@ def test_gsplats_normals_are_corrected_beyond_the_first_camera(generator: torch.
     without = replace(request, distloss=False, render_mode="RGB")
     back = surfel_images_of_gsplat(without, outputs)
     assert back.distort is None and back.median is None and back.info["render_distort"] is None
-
-
-@pytest.mark.parametrize("render_mode", ["RGB", "D", "ED", "RGB+D", "RGB+ED"])
-def test_our_call_fits_gsplats_signature(render_mode: str, generator: torch.Generator) -> None:
-    channels = {"RGB": 3, "D": 1, "ED": 1, "RGB+D": 4, "RGB+ED": 4}[render_mode]
-    request = make_surfel_request(5, generator, render_mode=render_mode, backgrounds=torch.zeros(1, channels))
-    arguments = gsplat_arguments_2d(request, packed=False, tile_size=16, sparse_grad=False)
-    bound = inspect.signature(gsplat.rasterization_2dgs).bind(**arguments)
-    assert bound.arguments["backgrounds"].shape == (1, channels), "gsplat wants the depth's background, too"
-
-
-def test_our_signature_takes_what_gsplat_takes() -> None:
-    ours, theirs = (
-        inspect.signature(function).parameters for function in (rasterization_2dgs, gsplat.rasterization_2dgs)
-    )
-    assert set(ours) - {"backend"} == set(theirs)
-    for name in theirs:
-        assert ours[name].default == theirs[name].default, name
 
 
 def plane_scene() -> tuple[SurfelRequest, Tensor]:
@@ -222,48 +200,15 @@ def test_backgrounds_with_and_without_the_depths(generator: torch.Generator) -> 
 
 
 def test_seam_says_what_is_wrong(generator: torch.Generator) -> None:
+    """What 3D Gaussians cannot be told either: test_both_kinds.py."""
     request = make_surfel_request(30, generator)
     for changes, message in (
-        ({"quats": torch.zeros(29, 4)}, "rasterization_2dgs: quats has shape"), ({"width": 0}, "at least 1x1"),
-        ({"scales": torch.zeros(30, 2)}, "scales has shape"), ({"sh_degree": 4}, "sh_degree is 4"),
+        ({"quats": torch.zeros(29, 4)}, "rasterization_2dgs: quats has shape"),
+        ({"scales": torch.zeros(30, 2)}, "scales has shape"),
         ({"colors": torch.zeros(30, 4), "sh_degree": None}, "5 channels in one call, at most 4"),
         ({"backgrounds": torch.zeros(1, 5)}, "backgrounds has shape"), ({"render_mode": "RGB"}, "distloss needs"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             call(replace(request, **changes))
-    for options, message in (({"render_mode": "XYZ"}, "render_mode"), ({"depth_mode": "mean"}, "depth_mode 'mean'")):
-        with pytest.raises(ValueError, match=message):
-            call(request, **options)
-    with pytest.raises(ValueError, match="backend"):
-        call(request, backend="opengl")
-    with pytest.raises(CloseupError, match="needs CUDA tensors"):
-        call(request, backend="gsplat")
-
-
-@pytest.mark.parametrize("key", ["means2d", "gradient_2dgs"])
-def test_default_strategy_densifies_on_our_info(key: Any, generator: torch.Generator) -> None:
-    request = make_surfel_request(120, generator, width=32, height=24, sh_degree=None)
-    values = {
-        "means": request.means, "quats": request.quats, "scales": request.scales.log(),
-        "opacities": torch.logit(request.opacities.clamp(0.05, 0.95)), "colors": torch.zeros(120, 3),
-    }  # fmt: skip
-    params = torch.nn.ParameterDict({name: torch.nn.Parameter(value) for name, value in values.items()})
-    optimizers: dict[str, torch.optim.Optimizer] = {name: torch.optim.Adam([params[name]], lr=1e-3) for name in params}
-    strategy = DefaultStrategy(
-        refine_start_iter=1, refine_every=2, reset_every=100, grow_grad2d=1e-6, key_for_gradient=key
-    )
-    state = strategy.initialize_state(scene_scale=1.0)
-    for step in range(1, 4):
-        image, _, normals, _, distort, _, info = rasterization_2dgs(
-            params["means"], params["quats"], params["scales"].exp(), params["opacities"].sigmoid(),
-            params["colors"].sigmoid(), request.viewmats, request.Ks, 32, 24, render_mode="RGB+ED", distloss=True,
-        )  # fmt: skip
-        strategy.step_pre_backward(params, optimizers, state, step, info)
-        assert distort is not None
-        ((image - 0.5).square().mean() + normals.mean() + distort.mean()).backward()
-        strategy.step_post_backward(params, optimizers, state, step, info)
-        for optimizer in optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad()
-    assert len(params["means"]) > 120
-    assert all(torch.isfinite(value).all() for value in params.values())
+    with pytest.raises(ValueError, match="depth_mode 'mean'"):
+        call(request, depth_mode="mean")

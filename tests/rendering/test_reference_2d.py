@@ -278,16 +278,6 @@ def test_absolute_gradients_are_the_filters_alone(generator: torch.Generator) ->
     assert not images.info["means2d"].absgrad.any(), "no pixel is the filter's where the discs are wide"
 
 
-def test_three_cameras_are_three_calls(generator: torch.Generator) -> None:
-    request = in_dtype(make_surfel_request(60, generator, cameras=3), torch.float64)
-    together = rasterize_reference_2d(request)
-    for camera in range(3):
-        pick = slice(camera, camera + 1)
-        alone = rasterize_reference_2d(replace(request, viewmats=request.viewmats[pick], Ks=request.Ks[pick]))
-        for name in OUTPUTS:
-            assert torch.equal(getattr(together, name)[pick], getattr(alone, name)), name
-
-
 def test_no_surfels_show_the_background(generator: torch.Generator) -> None:
     background = torch.tensor([[0.1, 0.2, 0.3, 0.0]])
     images = rasterize_reference_2d(make_surfel_request(0, generator, backgrounds=background))

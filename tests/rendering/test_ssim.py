@@ -10,6 +10,8 @@ from torch import Tensor
 from closeup_ns.rendering.backend import kernels_available
 from closeup_ns.rendering.ssim import ssim
 
+from .scenes import of_thread_counts
+
 pytestmark = pytest.mark.skipif(not kernels_available()[0], reason=kernels_available()[1])
 
 
@@ -66,18 +68,14 @@ def test_small_images_and_other_dtypes_use_the_fallback(generator: torch.Generat
 
 def test_thread_count_changes_no_bit(generator: torch.Generator) -> None:
     image, reference = pair(200, 90, generator)
-    before, seen = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            ours = image.clone().requires_grad_()
-            value = ssim(ours, reference)
-            value.backward()
-            assert ours.grad is not None
-            seen.append((value.item(), ours.grad))
-    finally:
-        torch.set_num_threads(before)
-    assert all(value == seen[0][0] and torch.equal(grad, seen[0][1]) for value, grad in seen)
+    image.requires_grad_()
+
+    def value_and_gradient() -> tuple[Tensor, Tensor]:
+        value = ssim(image, reference)
+        return value.detach(), torch.autograd.grad(value, image)[0]
+
+    first, *others = of_thread_counts(value_and_gradient)
+    assert all(torch.equal(*pair) for other in others for pair in zip(first, other))
 
 
 def test_shapes_are_checked() -> None:
