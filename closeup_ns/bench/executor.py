@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 import queue
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Literal
 
 import torch
 
 from closeup_ns.atomic import atomic_path
-from closeup_ns.bench.cluster import RayExecutor, import_ray
+from closeup_ns.bench.cluster import import_ray, run_on_ray
 from closeup_ns.bench.experiment import Experiment, ExperimentResult, Watch, read_experiment, record_failure
-from closeup_ns.bench.process import percentage, tail
+from closeup_ns.bench.process import percentage, started, tail
 from closeup_ns.bench.stages import TRAIN_LOG
-from closeup_ns.errors import CloseupError, DataError
+from closeup_ns.errors import DataError
 
 EXPERIMENT_LOG = "experiment.log"
 _SPEC = "spec.json"
@@ -30,49 +30,42 @@ _TRAINING_SHARE = 0.95
 """How far a progress bar is when an experiment's training is over."""
 
 
-class Executor(Protocol):
-    """Runs experiments."""
-
-    def run(
-        self, specs: Sequence[Experiment], out: Path, watch: Watch = lambda spec, share: None
-    ) -> Iterator[ExperimentResult]:
-        """The result of each experiment, as it ends; one that fails, or whose process dies, has one too."""
-        ...
+Executor = Callable[[Sequence[Experiment], Path, Watch], Iterator[ExperimentResult]]
+"""Gives the result of each experiment below a folder as it ends, also of one that fails or whose process dies."""
 
 
-@dataclass(frozen=True)
-class LocalExecutor:
-    """Experiments side by side in processes of this machine, each with its share of the cores and one GPU."""
+def run_here(
+    specs: Sequence[Experiment], out: Path, watch: Watch = lambda spec, share: None, workers: int = 0
+) -> Iterator[ExperimentResult]:
+    """An `Executor`: experiments side by side in processes, each with its share of the cores and one GPU.
 
-    workers: int = 0
-    """Experiments at a time; 0: one per GPU, or without one as many as there are cores (8 at most, for the memory)."""
+    Args:
+        workers: experiments at a time; 0: one per GPU, or without one as many as there are cores (8 at most, for the
+            memory).
+    """
+    devices, cores = cuda_devices(), os.cpu_count() or 1
+    workers = max(1, min(workers or len(devices) or min(cores, 8), len(specs)))
+    slots: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for slot in range(workers):
+        slots.put(slot)
+    stop = threading.Event()
 
-    def run(
-        self, specs: Sequence[Experiment], out: Path, watch: Watch = lambda spec, share: None
-    ) -> Iterator[ExperimentResult]:
-        devices, cores = cuda_devices(), os.cpu_count() or 1
-        workers = max(1, min(self.workers or len(devices) or min(cores, 8), len(specs)))
-        slots: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for slot in range(workers):
+    def run_one(spec: Experiment) -> ExperimentResult:
+        slot = slots.get()
+        try:
+            return _in_process(spec, out, _environment(slot, devices, max(cores // workers, 1)), stop, watch)
+        finally:
             slots.put(slot)
-        stop = threading.Event()
 
-        def run_one(spec: Experiment) -> ExperimentResult:
-            slot = slots.get()
-            try:
-                return _in_process(spec, out, _environment(slot, devices, max(cores // workers, 1)), stop, watch)
-            finally:
-                slots.put(slot)
-
-        with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(run_one, spec) for spec in specs]
-            try:
-                for future in as_completed(futures):
-                    yield future.result()
-            finally:
-                stop.set()
-                for future in futures:
-                    future.cancel()
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(run_one, spec) for spec in specs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            stop.set()
+            for future in futures:
+                future.cancel()
 
 
 def cuda_devices() -> list[str]:
@@ -100,16 +93,10 @@ def _in_process(
     with atomic_path(written) as temporary:
         temporary.write_text(spec.to_json() + "\n", encoding="utf8")
     command = [sys.executable, "-m", "closeup_ns.bench.stages", str(out), str(written)]
-    with open(folder / EXPERIMENT_LOG, "w", encoding="utf8") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-        try:
-            while process.poll() is None and not stop.is_set():
-                watch(spec, _TRAINING_SHARE * percentage(folder / TRAIN_LOG) / 100)
-                time.sleep(_POLL_SECONDS)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+    with started(command, folder / EXPERIMENT_LOG, environment) as process:
+        while process.poll() is None and not stop.is_set():
+            watch(spec, _TRAINING_SHARE * percentage(folder / TRAIN_LOG) / 100)
+            time.sleep(_POLL_SECONDS)
     return _outcome(spec, out, process.returncode)
 
 
@@ -127,10 +114,9 @@ def _outcome(spec: Experiment, out: Path, code: int) -> ExperimentResult:
     return record_failure(replace(found, state="failed", error=why))
 
 
-def make_executor(kind: str, workers: int = 0, ray_address: str = "") -> Executor:
-    """The executor called ``kind``: "local" or "ray". CloseupError for another, or where Ray is not installed."""
+def make_executor(kind: Literal["local", "ray"], workers: int = 0, ray_address: str = "") -> Executor:
+    """The executor of that kind. CloseupError where it is "ray" and Ray is not installed."""
     if kind == "local":
-        return LocalExecutor(workers)
-    if kind == "ray":
-        return RayExecutor(import_ray(), ray_address, workers)
-    raise CloseupError(f"there is no executor {kind!r}; there are local and ray")
+        return partial(run_here, workers=workers)
+    ray = import_ray()
+    return lambda specs, out, watch: run_on_ray(specs, out, ray, ray_address, workers)

@@ -6,7 +6,8 @@ import os
 import re
 import resource
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from closeup_ns.errors import CloseupError
@@ -15,12 +16,23 @@ TAIL_LINES = 15
 """Lines of a failed process's log that its error shows."""
 
 
+@contextmanager
+def started(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen]:
+    """A process with its output in ``log``, which is overwritten. It ends with the block, whatever ends that."""
+    with open(log, "w", encoding="utf8") as written:
+        process = subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT, env=environment)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+
+
 def run_training(command: Sequence[str], log: Path, threads: int) -> float:
-    """Run ns-train on ``threads`` threads with its output in ``log``. It ends with this call, whatever ends it.
+    """Run ns-train, ``command`` being the whole command line, with its output in ``log``.
 
     Args:
-        command: the whole command line.
-        log: file for what it prints; overwritten.
         threads: OMP_NUM_THREADS, unless the environment says another number.
 
     Returns:
@@ -32,14 +44,8 @@ def run_training(command: Sequence[str], log: Path, threads: int) -> float:
     quiet = {"OMP_WAIT_POLICY": "passive", "TORCH_COMPILE_DISABLE": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
     quiet["OMP_NUM_THREADS"] = str(threads)
     before = _children_cpu()
-    with open(log, "w", encoding="utf8") as written:
-        process = subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT, env={**quiet, **os.environ})
-        try:
-            process.wait()
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+    with started(command, log, {**quiet, **os.environ}) as process:
+        process.wait()
     if process.returncode != 0:
         raise CloseupError(
             f"ns-train failed with exit code {process.returncode}; all of its output is in {log}, the end is:\n"
@@ -63,6 +69,11 @@ def percentage(log: Path) -> float:
     except OSError:
         return 0.0
     return float(found[-1]) if found else 0.0
+
+
+def leave(number: int, frame: object) -> None:
+    """A handler of SIGTERM (of a batch system, say): ends the processes that were started too, as Ctrl-C does."""
+    raise SystemExit(128 + number)
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:

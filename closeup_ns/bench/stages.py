@@ -30,7 +30,7 @@ from closeup_ns.atomic import write_json
 from closeup_ns.bench.experiment import RENDERS, Experiment, ExperimentResult, read_experiment
 from closeup_ns.bench.held_out import held_out_scores
 from closeup_ns.bench.methods import PARSER, train_options
-from closeup_ns.bench.process import TAIL_LINES, run_training
+from closeup_ns.bench.process import TAIL_LINES, leave, run_training
 from closeup_ns.bench.scenes.prepared import PreparedScene, read_scene
 from closeup_ns.data.eval_cameras import photographs_of
 from closeup_ns.errors import CloseupError, DataError
@@ -271,13 +271,10 @@ def _given(spec: Experiment) -> Path:
 def _copy_renders(scene: PreparedScene, source: Path, destination: Path) -> None:
     """Copy given pictures, so that tables and grids find every method's in one place."""
     found = find_renders(scene.cameras(), source)
-    temporary = destination.with_name(f".{RENDERS}")
-    for folder in (temporary, destination):
-        shutil.rmtree(folder, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    shutil.rmtree(destination, ignore_errors=True)
+    destination.mkdir(parents=True)
     for path in found.values():
-        shutil.copyfile(path, temporary / path.name)
-    os.replace(temporary, destination)
+        shutil.copyfile(path, destination / path.name)
 
 
 def _render(scene: PreparedScene, folder: Path, config: Path) -> dict[str, float]:
@@ -341,12 +338,8 @@ def _last_lines(problem: Exception) -> str:
     return "\n".join("".join(traceback.format_exception(problem)).splitlines()[-TAIL_LINES:])
 
 
-def _stop(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)  # so that ns-train is ended too
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, leave)
     _out, _spec = Path(sys.argv[1]), Path(sys.argv[2])
     run_experiment(
         Experiment.from_json(_spec.read_text(encoding="utf8")), _out, int(os.environ.get("OMP_NUM_THREADS", "1"))

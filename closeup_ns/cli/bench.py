@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
-from rich.console import Console
+from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from closeup_ns.bench.executor import make_executor
 from closeup_ns.bench.experiment import Experiment, ExperimentResult, read_experiments, record_failure, scene_folder
 from closeup_ns.bench.methods import Budget, Method, load_methods, pick_methods, table_methods
+from closeup_ns.bench.process import leave
 from closeup_ns.bench.scenes.prepare import prepare_scene
 from closeup_ns.bench.scenes.protocol import Protocol, Scene, load_protocol
 from closeup_ns.bench.stages import finished_experiment
 from closeup_ns.errors import CloseupError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
+from closeup_ns.progress import bar, say
 
 FULL = Budget(30000, 3, 5000)
 """The paper's: section 5.2."""
@@ -88,12 +87,14 @@ class Bench:
         Raises:
             CloseupError: a name is unknown, Ray is missing, or every experiment failed.
         """
-        console = Console()
-        with _ended_by_sigterm():
-            experiments = self._earlier() if self.only_tables else self._run(console)
+        before = signal.signal(signal.SIGTERM, leave)
+        try:
+            experiments = self._earlier() if self.only_tables else self._run()
+        finally:
+            signal.signal(signal.SIGTERM, before)
         if not experiments:
             raise CloseupError(f"there are no experiments in {self.output}; run closeup-gs bench without --only-tables")
-        self._report(experiments, console)
+        self._report(experiments)
         failed = [experiment for experiment in experiments if experiment.state != "done"]
         if len(failed) == len(experiments):
             raise CloseupError(f"all {len(experiments)} experiments failed; the first: {failed[0].error}")
@@ -103,21 +104,16 @@ class Bench:
         """The experiments in ``output``: rows in the order of --methods, then of methods.yaml."""
         order = [*self.methods, *load_methods()]
         experiments = read_experiments(self.output)
-        return sorted(
-            experiments,
-            key=lambda experiment: order.index(experiment.method) if experiment.method in order else len(order),
-        )
+        return sorted(experiments, key=lambda one: order.index(one.method) if one.method in order else len(order))
 
-    def _report(self, experiments: Sequence[ExperimentResult], console: Console) -> None:
+    def _report(self, experiments: Sequence[ExperimentResult]) -> None:
         """Write the tables, plots and pictures, and say where they are."""
-        from closeup_ns.bench.output.report import (
-            write_report,  # matplotlib takes its time, and --help has no need of it
-        )
+        from closeup_ns.bench.output.report import write_report  # matplotlib takes its time, --help has no need of it
 
         for path in write_report(self.output, experiments):
-            console.print(escape(str(path)), soft_wrap=True, highlight=False)
+            say(str(path))
 
-    def _run(self, console: Console) -> list[ExperimentResult]:
+    def _run(self) -> list[ExperimentResult]:
         executor = make_executor(self.executor, self.workers, self.ray_address)
         protocol = load_protocol(self.protocol, threshold=self.threshold).pick(self.scenes)
         names = self.methods or (() if self.renders else table_methods(self.table, protocol.name))
@@ -126,37 +122,32 @@ class Bench:
         for scene in protocol.scenes:
             experiments = self._experiments(protocol, scene, methods)
             try:
-                with console.status(f"preparing {protocol.name} {scene.name}"):
+                with CONSOLE.status(f"preparing {protocol.name} {scene.name}"):
                     prepare_scene(protocol.name, scene, self.data, scene_folder(self.output, protocol.name, scene.name))
                 specs += experiments
             except (CloseupError, OSError) as problem:
                 results += [record_failure(spec.result(self.output, "failed", str(problem))) for spec in experiments]
         results += [experiment for spec in specs if (experiment := finished_experiment(spec, self.output)) is not None]
         for experiment in results:
-            console.print(_line(experiment, kept=experiment.state == "done"), soft_wrap=True, highlight=False)
+            CONSOLE.print(_line(experiment, kept=experiment.state == "done"), soft_wrap=True, highlight=False)
         finished = {experiment.folder for experiment in results}
         left = [spec for spec in specs if spec.folder(self.output) not in finished]
-        with _progress(console) as bar:
-            task, shares = (
-                bar.add_task("experiments", total=float(max(len(left), 1))),
-                dict.fromkeys(map(_key, left), 0.0),
-            )
+        with bar("experiments", len(left)) as advance:
+            shares: dict[Path, float] = {}
 
             def watch(spec: Experiment, share: float) -> None:
-                shares[_key(spec)] = share
-                bar.update(task, completed=sum(shares.values()))
+                shares[spec.folder(self.output)] = share
+                advance(sum(shares.values()), len(left))
 
             for by_time in (False, True):  # rows that train for as much time as another one come after it
                 wave = [spec for spec in left if bool(spec.method.cpu_time_of) == by_time]
-                for experiment in executor.run(wave, self.output, watch) if wave else ():
+                for experiment in executor(wave, self.output, watch) if wave else ():
                     results.append(experiment)
-                    shares[(experiment.scene, experiment.method, experiment.seed)] = 1.0
-                    bar.update(task, completed=sum(shares.values()))
-                    bar.console.print(_line(experiment), soft_wrap=True, highlight=False)
+                    shares[experiment.folder] = 1.0
+                    advance(sum(shares.values()), len(left))
+                    CONSOLE.print(_line(experiment), soft_wrap=True, highlight=False)
         order = [method.name for method in methods]
-        return sorted(
-            results, key=lambda experiment: (order.index(experiment.method), experiment.scene, experiment.seed)
-        )
+        return sorted(results, key=lambda one: (order.index(one.method), one.scene, one.seed))
 
     def _experiments(self, protocol: Protocol, scene: Scene, methods: Sequence[Method]) -> list[Experiment]:
         """The experiments of one scene. A folder of renders has no seeds."""
@@ -174,27 +165,6 @@ class Bench:
         ]
 
 
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM (of a batch system, say) ends the experiments' processes too, as Ctrl-C does: it becomes a SystemExit."""
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _key(spec: Experiment) -> tuple[str, str, int]:
-    return spec.scene, spec.method.name, spec.seed
-
-
 def _line(experiment: ExperimentResult, kept: bool = False) -> str:
     """The line that is printed when an experiment is over."""
     where = f"{experiment.protocol} {experiment.scene}: {escape(experiment.label)}, seed {experiment.seed}"
@@ -205,14 +175,3 @@ def _line(experiment: ExperimentResult, kept: bool = False) -> str:
         return f"[green]kept[/]   {where}"
     took = f" ({sum(experiment.seconds.get(stage, 0.0) for stage in ('train', 'render', 'score')):.0f} s)"
     return f"[green]done[/]   {where}{took}"
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        console=console,
-        refresh_per_second=1,
-    )

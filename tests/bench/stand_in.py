@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,17 +75,13 @@ def given_renders(folder: Path, protocol: str = "tiny", scene: str = "small") ->
     return folder / "theirs"
 
 
-def install_trainer(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, after_checkpoint: str = ""
-) -> Callable[[], list[list[str]]]:
-    """Put a script in ns-train's place, and grey pictures in its model's; gives what tells its command lines."""
-    calls, script, program = (folder / name for name in ("calls.jsonl", "trainer.py", "python"))
-    script.write_text(TRAINER.replace("CALLS", repr(str(calls))).replace("AFTER_CHECKPOINT", after_checkpoint))
-    program.write_text(f'#!/bin/sh\nexec {REAL_PYTHON} {script} "$@"\n')
+def put_in_pythons_place(script: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """What is started with sys.executable runs this script instead, whatever its arguments."""
+    written, program = folder / "script.py", folder / "python"
+    written.write_text(script)
+    program.write_text(f'#!/bin/sh\nexec {REAL_PYTHON} {written} "$@"\n')
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    monkeypatch.setattr("closeup_ns.evaluation.run.open_run", lambda config: SimpleNamespace(render=render_grey))
-    return lambda: [json.loads(line) for line in calls.read_text().splitlines()]
 
 
 def render_grey(view: View) -> Rendered:

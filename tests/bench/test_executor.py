@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from closeup_ns.bench import cluster, executor
-from closeup_ns.bench.cluster import RayExecutor, experiment_task, import_ray
-from closeup_ns.bench.executor import LocalExecutor, cuda_devices, make_executor
+from closeup_ns.bench import executor
+from closeup_ns.bench.cluster import experiment_task, run_on_ray
+from closeup_ns.bench.executor import cuda_devices, make_executor, run_here
 from closeup_ns.bench.experiment import Experiment, ExperimentResult, read_experiment, record_failure
 from closeup_ns.errors import CloseupError
-from tests.bench.stand_in import REAL_PYTHON, a_spec, write_scene
+from tests.bench.stand_in import a_spec, put_in_pythons_place, write_scene
 from tests.bench.test_stages import given_folder
 
 EXPERIMENT = """
@@ -48,11 +48,7 @@ tell("failed", "as it should") if seed == 4 else tell("done")
 @pytest.fixture
 def experiments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Puts a script in the place of an experiment's process: what becomes of it depends on the seed."""
-    script, program = tmp_path / "experiment.py", tmp_path / "python"
-    script.write_text(EXPERIMENT)
-    program.write_text(f'#!/bin/sh\nexec {REAL_PYTHON} {script} "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
+    put_in_pythons_place(EXPERIMENT, monkeypatch, tmp_path)
     monkeypatch.setattr(executor, "_POLL_SECONDS", 0.05)
 
 
@@ -64,7 +60,8 @@ def environment(result: ExperimentResult) -> dict[str, str]:
 def test_experiments_that_fail_or_die_leave_the_others_be(tmp_path: Path) -> None:
     told: list[float] = []
     specs = [a_spec(seed=seed) for seed in (1, 0, 2, 4, 5)]
-    results = {r.seed: r for r in LocalExecutor(2).run(specs, tmp_path / "out", lambda spec, share: told.append(share))}
+    run = make_executor("local", 2)
+    results = {r.seed: r for r in run(specs, tmp_path / "out", lambda spec, share: told.append(share))}
     assert {seed: result.state for seed, result in results.items()} == {
         0: "done", 1: "failed", 2: "failed", 4: "failed", 5: "done"
     }  # fmt: skip
@@ -79,12 +76,12 @@ def test_experiments_that_fail_or_die_leave_the_others_be(tmp_path: Path) -> Non
 def test_experiments_share_the_cores_and_take_gpus_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     specs = [a_spec(seed=seed) for seed in (5, 6, 7, 8)]
-    results = list(LocalExecutor(2).run(specs, tmp_path / "a"))
+    results = list(run_here(specs, tmp_path / "a", workers=2))
     assert {environment(result)["OMP_NUM_THREADS"] for result in results} == {"3"}
     monkeypatch.setattr(executor, "cuda_devices", lambda: ["2", "5"])
-    results = list(LocalExecutor().run(specs, tmp_path / "b"))
+    results = list(run_here(specs, tmp_path / "b"))
     assert {environment(result)["CUDA_VISIBLE_DEVICES"] for result in results} == {"2", "5"}
-    results = list(LocalExecutor(4).run(specs, tmp_path / "c"))
+    results = list(run_here(specs, tmp_path / "c", workers=4))
     devices = [environment(result)["CUDA_VISIBLE_DEVICES"] for result in results]
     assert set(devices) <= {"2", "5"}
 
@@ -103,7 +100,7 @@ def test_gpus_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.usefixtures("experiments")
 def test_an_interrupted_bench_ends_its_experiments(tmp_path: Path) -> None:
     """Closing the iterator is what a KeyboardInterrupt in the caller does."""
-    results = LocalExecutor(2).run([a_spec(seed=0), a_spec(seed=3), a_spec(seed=6)], tmp_path)
+    results = run_here([a_spec(seed=0), a_spec(seed=3), a_spec(seed=6)], tmp_path, workers=2)
     assert next(results).seed in (0, 6)
     before = threading.active_count()
     results.close()  # type: ignore[attr-defined]
@@ -115,15 +112,6 @@ def test_a_finished_experiment_is_not_overwritten_by_a_failure(tmp_path: Path) -
     done.write()
     failure = record_failure(a_spec().result(tmp_path, "failed", "the scene cannot be prepared"))
     assert failure.state == "failed" and read_experiment(done.folder).state == "done"
-
-
-def test_executors_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert make_executor("local", 3) == LocalExecutor(3)
-    with pytest.raises(CloseupError, match="local and ray"):
-        make_executor("slurm")
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(CloseupError, match=r"pip install 'closeup-ns\[cluster\]'"):
-        make_executor("ray")
 
 
 class StandInRay:
@@ -167,16 +155,17 @@ Trainer = Callable[..., Callable[[], list[list[str]]]]
 
 
 def test_ray_tasks_run_in_the_shared_folder_with_a_gpu_each_where_there_are_some(
-    tmp_path: Path, trainer: Trainer
+    tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer()
     write_scene(tmp_path)
     ray = StandInRay()
-    results = list(RayExecutor(ray, workers=2).run([a_spec(), a_spec(seed=1), given_folder(tmp_path)], tmp_path))
+    results = list(run_on_ray([a_spec(), a_spec(seed=1), given_folder(tmp_path)], tmp_path, ray, workers=2))
     assert [result.state for result in results] == ["done"] * 3
     assert ray.options_given["num_gpus"] == 0 and ray.options["num_cpus"] == 2 and not ray.open
     ray = StandInRay(2.0)
-    list(RayExecutor(ray, "head:6379").run([a_spec()], tmp_path))
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    list(make_executor("ray", 2, "head:6379")([a_spec()], tmp_path, lambda spec, share: None))
     assert ray.options_given["num_gpus"] == 1 and ray.options["address"] == "head:6379"
 
 
@@ -188,7 +177,7 @@ def test_a_task_that_dies_is_a_failed_experiment(tmp_path: Path, trainer: Traine
         if Experiment.from_json(arguments[0]).seed == 1:
             raise OSError("the worker died of its memory")
 
-    results = {r.seed: r for r in RayExecutor(StandInRay(before=die)).run([a_spec(), a_spec(seed=1)], tmp_path)}
+    results = {r.seed: r for r in run_on_ray([a_spec(), a_spec(seed=1)], tmp_path, StandInRay(before=die))}
     assert results[0].state == "done" and results[1].state == "failed"
     assert "died of its memory" in results[1].error and read_experiment(results[1].folder).state == "failed"
 
@@ -197,25 +186,17 @@ def test_an_interrupted_bench_cancels_its_tasks(tmp_path: Path, trainer: Trainer
     trainer()
     write_scene(tmp_path)
     ray = StandInRay()
-    results = RayExecutor(ray).run([a_spec(), a_spec(seed=1), a_spec(seed=2)], tmp_path)
+    results = run_on_ray([a_spec(), a_spec(seed=1), a_spec(seed=2)], tmp_path, ray)
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert len(ray.cancelled) == 2 and not ray.open
 
 
-def test_a_cluster_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
+def test_what_a_user_must_mend_for_ray_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CloseupError, match="cannot connect to the cluster at nowhere:1: no answer"):
-        list(RayExecutor(StandInRay(), "nowhere:1").run([a_spec()], tmp_path))
-
-
-def test_a_node_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
+        list(run_on_ray([a_spec()], tmp_path, StandInRay(), "nowhere:1"))
     with pytest.raises(CloseupError, match="does not see .* a folder that every node shares"):
         experiment_task(a_spec().to_json(), str(tmp_path))
-
-
-def test_ray_is_imported_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in = SimpleNamespace()
-    monkeypatch.setitem(sys.modules, "ray", stand_in)
-    assert import_ray() is stand_in
-    made = make_executor("ray", 2, "head:1")
-    assert isinstance(made, cluster.RayExecutor) and (made.address, made.workers) == ("head:1", 2)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(CloseupError, match=r"pip install 'closeup-ns\[cluster\]'"):
+        make_executor("ray")

@@ -53,7 +53,7 @@ class Recorder:
         self.specs: list[Experiment] = []
         self.fail = fail
 
-    def run(self, specs: Sequence[Experiment], out: Path, watch: object = None) -> Iterator[ExperimentResult]:
+    def __call__(self, specs: Sequence[Experiment], out: Path, watch: object) -> Iterator[ExperimentResult]:
         for spec in reversed(specs):
             self.specs.append(spec)
             if spec.method.renders:
@@ -138,11 +138,11 @@ def test_every_experiment_failing_is_an_error(protocol: Path, recorder: Recorder
 
 
 def test_sigterm_lets_the_executor_end_its_experiments(
-    protocol: Path, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    protocol: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended, before = [], signal.getsignal(signal.SIGTERM)
 
-    def run(specs: Sequence[Experiment], out: Path, watch: object = None) -> Iterator[ExperimentResult]:
+    def run(specs: Sequence[Experiment], out: Path, watch: object) -> Iterator[ExperimentResult]:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)
@@ -150,7 +150,7 @@ def test_sigterm_lets_the_executor_end_its_experiments(
         finally:
             ended.append(True)
 
-    monkeypatch.setattr(recorder, "run", run)
+    monkeypatch.setattr(bench_module, "make_executor", lambda *given: run)
     with pytest.raises(SystemExit, match="143"):
         Bench(str(protocol), ("plain",), scenes=("small",), output=tmp_path).main()
     assert ended == [True] and signal.getsignal(signal.SIGTERM) is before
