@@ -23,7 +23,7 @@ from closeup_ns.errors import DataError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
 from closeup_ns.reading import checked, read_json
 
-State = Literal["waiting", "running", "done", "failed"]
+State = Literal["running", "done", "failed"]
 STATUS = "status.json"
 SCORES = "scores.json"
 RENDERS = "renders"
@@ -130,18 +130,14 @@ def read_experiments(out: Path) -> list[ExperimentResult]:
             found.append(read_experiment(path.parent))
         except DataError:
             continue
-    return sorted(
-        found, key=lambda experiment: (experiment.protocol, experiment.scene, experiment.method, experiment.seed)
-    )
+    return sorted(found, key=lambda one: (one.protocol, one.scene, one.method, one.seed))
 
 
 def record_failure(result: ExperimentResult) -> ExperimentResult:
     """Write the failure, unless a finished experiment is there or the folder cannot be written."""
-    try:
+    with contextlib.suppress(DataError):
         if read_experiment(result.folder).state == "done":
             return result
-    except DataError:
-        pass
     with contextlib.suppress(OSError):
         result.write()
     return result

@@ -90,9 +90,7 @@ def test_an_unknown_protocol_lists_the_known_and_a_missing_file_is_named(tmp_pat
 
 
 def test_a_scene_is_read_as_it_was_written(tmp_path: Path) -> None:
-    record = SceneRecord(
-        "zoom", "flower", "a.png:10:20", (1.0, 2.0, 3.0), scales=(2.0,), notes=["a note"], made_with={"s": 1}
-    )
+    record = SceneRecord("zoom", "flower", "a.png:10:20", (1.0, 2.0, 3.0), notes=["a note"], made_with={"s": 1})
     record.write(tmp_path)
     assert read_scene(tmp_path) == PreparedScene(record, tmp_path)
 
@@ -102,8 +100,8 @@ BAD_CASES = {
     "[]": r"its content is \[\]",
     "{}": "protocol",
     '{"protocol": "p", "scene": "s", "target_point": [1, NaN]}': "NaN is not a finite number",
-    '{"protocol": "p", "scene": "s", "scales": 3}': "scales is 3",
-    '{"protocol": "p", "scene": "s", "rounds": "many"}': "rounds is 'many'",
+    '{"protocol": "p", "scene": "s", "notes": 3}': "notes is 3",
+    '{"protocol": "p", "scene": "s", "image_side": "many"}': "image_side is 'many'",
 }
 
 

@@ -103,7 +103,7 @@ def a_bench(out: Path) -> tuple[list, PreparedScene]:
     write_cameras(folder / "cameras.json", cameras)
     photo = EvalCamera("p", 1.0, views[2], folder / "capture" / "images" / "p.png")
     write_cameras(folder / "capture" / "transforms.json", [photo])
-    scene = SceneRecord("demo", "flower", target_point=(0.0, 0.0, 0.0), scales=(3.0,))
+    scene = SceneRecord("demo", "flower", target_point=(0.0, 0.0, 0.0))
     scene.write(folder)
     images = {"far": (1.0, {"psnr": 30.0}), "near": (3.0, {"psnr": 20.5}), "near2": (3.0, {"psnr": 20.0})}
     experiments = [made_up_result(out, method, images, seed=seed) for method, seed in (("a", 1), ("a", 0), ("b", 0))]
@@ -117,7 +117,7 @@ def a_bench(out: Path) -> tuple[list, PreparedScene]:
 
 def test_looks_take_the_camera_that_most_methods_have_with_truth_and_photograph(tmp_path: Path) -> None:
     experiments, scene = a_bench(tmp_path)
-    assert scene_of(experiments[0]) == scene
+    assert scene_of(experiments[0], tmp_path) == scene
     rows, problems = looks(load_results(experiments), scene)
     assert not problems and [row.name for row in rows] == ["far", "near2"]
     far, near = rows
@@ -141,6 +141,6 @@ def test_a_damaged_picture_costs_its_row_only(tmp_path: Path) -> None:
 def test_without_its_case_there_are_the_renders(tmp_path: Path) -> None:
     experiments, scene = a_bench(tmp_path)
     (scene.folder / "scene.json").unlink()
-    assert scene_of(experiments[0]) is None
+    assert scene_of(experiments[0], tmp_path) is None
     rows, problems = looks(load_results(experiments), None)
     assert not problems and all(row.truth is None and row.photograph is None for row in rows)

@@ -22,7 +22,6 @@ from closeup_ns.errors import DataError
 from closeup_ns.evaluation.pictures import quantise
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View, look_at
-from tests.conftest import shared_data
 from tests.integration.captures import write_colmap
 from tests.scenes import analytic_renderer, intrinsics
 
@@ -167,11 +166,3 @@ def test_a_target_in_a_colmap_capture_is_where_ns_train_sees_it(tmp_path: Path) 
     column = float(camera.cx - camera.fx * local[0] / local[2])
     row = float(camera.cy + camera.fy * local[1] / local[2])
     assert local[2] < 0 and (column, row) == pytest.approx((40.5, 20.5), abs=1e-3)
-
-
-@pytest.mark.slow
-def test_the_target_of_the_zoom_protocol_is_found_on_real_photographs(tmp_path: Path) -> None:
-    data = shared_data()
-    made = load_protocol("zoom").scenes[0]
-    prepared = prepare_scene("zoom", made, data, tmp_path / "scene").record
-    assert prepared.target_xyz is not None and np.isfinite(prepared.target_xyz).all() and prepared.image_side == 504

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from closeup_ns.bench.experiment import ExperimentResult, scene_folder
-from closeup_ns.bench.output.results import Result, last_line
+from closeup_ns.bench.output.results import Result, last_line, methods_of
 from closeup_ns.bench.scenes.prepared import PreparedScene, read_scene
 from closeup_ns.data.eval_cameras import EvalCamera, photographs_of
 from closeup_ns.errors import CloseupError, DataError
@@ -48,29 +48,19 @@ class Look:
     camera: EvalCamera | None = None
 
 
-def bench_folder(experiment: ExperimentResult) -> Path:
-    """The bench that an experiment belongs to: OUT of OUT/experiments/PROTOCOL/SCENE/METHOD-seedN."""
-    return experiment.folder.parents[3]
-
-
-def scene_of(experiment: ExperimentResult) -> PreparedScene | None:
-    """The prepared scene of an experiment; None where it is gone."""
+def scene_of(experiment: ExperimentResult, out: Path) -> PreparedScene | None:
+    """The prepared scene of an experiment below a bench's folder; None where it is gone."""
     try:
-        return read_scene(scene_folder(bench_folder(experiment), experiment.protocol, experiment.scene))
+        return read_scene(scene_folder(out, experiment.protocol, experiment.scene))
     except DataError:
         return None
 
 
 def one_seed(results: Sequence[Result]) -> dict[str, Result]:
     """The finished experiment with the lowest seed of each method, in the order of the methods. Of one scene."""
-    chosen: dict[str, Result] = {}
-    for result in results:
-        method = result.experiment.method
-        if result.scores is not None and (
-            method not in chosen or result.experiment.seed < chosen[method].experiment.seed
-        ):
-            chosen[method] = result
-    return chosen
+    finished = [result for result in results if result.scores is not None]
+    best = {r.experiment.method: r for r in sorted(finished, key=lambda r: r.experiment.seed, reverse=True)}
+    return {method: best[method] for method in methods_of(finished)}
 
 
 def looks(results: Sequence[Result], scene: PreparedScene | None) -> tuple[list[Look], list[str]]:

@@ -1,4 +1,4 @@
-"""Plots of results: quality against zoom, the paper's Figure 5, spectra. A method looks the same in all of them.
+"""Plots of results: quality against zoom, and the paper's Figure 5. A method looks the same in all of them.
 
 Each function returns matplotlib's figure; `save_plot` writes it as PNG and SVG.
 """
@@ -14,17 +14,13 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import pandas as pd
-from jaxtyping import UInt8
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from closeup_ns.atomic import atomic_path
 from closeup_ns.bench.output.results import Result, close_scales, compare, label_of, methods_of, metrics_of
 from closeup_ns.bench.output.tables import NAMES, UNITS, arrow, mean_seconds
 from closeup_ns.metrics.scores import CLOSE
-from closeup_ns.metrics.sharpness import radial_power_spectrum
 from closeup_ns.metrics.shot import scale_label
-from closeup_ns.metrics.suite import as_float
 
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000", "#B8A800")
 """Okabe and Ito's colours, which people with any colour vision tell apart; the yellow is darker, for white paper."""
@@ -74,9 +70,8 @@ def quality_figure(results: Sequence[Result], look: Mapping[str, Style]) -> Figu
             if method in found.index.get_level_values(1):
                 _line(axes, found.xs(method, level=1), look[method], label_of(results, method))
         unit = f" ({UNITS[metric]})" if metric in UNITS else ""
-        axes.set_ylabel(f"{NAMES.get(metric, metric)}{unit} {arrow(results, metric)}")
-        axes.set_xlabel("zoom: times nearer than the photographs")
-        axes.set_xscale("log")
+        label = f"{NAMES.get(metric, metric)}{unit} {arrow(results, metric)}"
+        axes.set(xscale="log", xlabel="zoom: times nearer than the photographs", ylabel=label)
         axes.set_xticks(scales, [scale_label(scale) for scale in scales])
         axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3)
@@ -111,38 +106,9 @@ def views_figure(results: Sequence[Result]) -> Figure:
     for axes, name in ((left, "PSNR of close-ups (dB) ↑"), (right, "refinement (s) ↓")):
         axes.set_xscale("log", base=2)
         axes.set_xticks(counts, [str(count) for count in counts])
-        axes.set_xlabel("views that a round refines")
-        axes.set_ylabel(name)
+        axes.set(xlabel="views that a round refines", ylabel=name)
         axes.grid(alpha=0.3)
     right.set_ylim(bottom=0)
-    _legend(figure)
-    return figure
-
-
-def spectrum_figure(
-    pictures: Mapping[str, UInt8[Tensor, "H W 3"]],
-    truth: UInt8[Tensor, "H W 3"] | None,
-    look: Mapping[str, Style],
-    labels: Mapping[str, str],
-    title: str,
-) -> Figure:
-    """Radial power spectra of one image: each method's, and the photograph's in grey where there is one."""
-    figure = _figure(1, 1, scale=1.5)
-    axes = figure.add_subplot()
-    if truth is not None:
-        curve = radial_power_spectrum(as_float(truth))
-        axes.plot(curve.frequency, curve.power, color="0.55", linewidth=4, label="photograph")
-    for method, picture in pictures.items():
-        curve, style = radial_power_spectrum(as_float(picture)), look[method]
-        axes.plot(
-            curve.frequency, curve.power, color=style.color, linestyle=style.line, marker=style.marker, markersize=4,
-            label=labels.get(method, method),
-        )  # fmt: skip
-    axes.set_yscale("log")
-    axes.set_xlabel("frequency (cycles per pixel)")
-    axes.set_ylabel("power of the luma's detail")
-    axes.set_title(title, fontsize=10)
-    axes.grid(alpha=0.3)
     _legend(figure)
     return figure
 
@@ -157,8 +123,8 @@ def save_plot(figure: Figure, stem: Path) -> list[Path]:
     return written
 
 
-def _figure(columns: int, rows: int, scale: float = 1.0) -> Figure:
-    return Figure(figsize=(scale * _PANEL[0] * columns, scale * _PANEL[1] * rows), layout="constrained")
+def _figure(columns: int, rows: int) -> Figure:
+    return Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows), layout="constrained")
 
 
 def _line(axes: Any, points: pd.DataFrame, style: Style, label: str) -> None:

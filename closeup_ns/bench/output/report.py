@@ -9,101 +9,56 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from closeup_ns.atomic import atomic_path, write_json
 from closeup_ns.bench.experiment import ExperimentResult
 from closeup_ns.bench.methods import table_methods, table_names
 from closeup_ns.bench.output.pictures import comparison_grid, dive_picture, looks, one_seed, scene_of
-from closeup_ns.bench.output.plots import (
-    Style,
-    quality_figure,
-    save_plot,
-    spectrum_figure,
-    styles,
-    views_figure,
-    views_table,
-)
+from closeup_ns.bench.output.plots import Style, quality_figure, save_plot, styles, views_figure, views_table
 from closeup_ns.bench.output.results import Result, label_of, load_results, methods_of, metrics_of
 from closeup_ns.bench.output.tables import Table, latex, markdown, markdown_text, paper_tables
 from closeup_ns.errors import CloseupError
-from closeup_ns.metrics.shot import scale_label
-
-SCHEMA = 2
 
 
 def write_report(folder: Path, experiments: Sequence[ExperimentResult], command: str | None = None) -> list[Path]:
     """Write everything that ``experiments`` say into ``folder``; experiments may be unfinished or failed.
 
     Args:
+        experiments: At least one; of each protocol in the order of the tables' rows.
         command: What made the experiments, for the captions; the command line of this process by default.
 
     Returns:
         The files, README.md first. Each appears whole or not at all.
-
-    Raises:
-        CloseupError: there are no experiments.
     """
-    if not experiments:
-        raise CloseupError("there are no experiments to report on")
-    results = in_order(load_results(experiments))
+    results = sorted(load_results(experiments), key=lambda result: result.experiment.protocol)
     look = styles(methods_of(results))
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if command is None else command
-    parts, written, tables = ["# Results"], [], {}
+    parts, written = ["# Results"], []
     for protocol, members in groupby(results, key=lambda result: result.experiment.protocol):
-        own = list(members)
+        own, problems = list(members), []
         about = f"Best in bold. {_commits(own)}{command}; each row's config and command: results.json."
         made = paper_tables(own, {name: set(table_methods(name)) for name in table_names()}, about)
         files = [path for table in made for path in _write_table(folder / "tables", protocol, table)]
         files += _plots(folder / "plots", protocol, own, look)
-        shown, problems = _scenes(folder, protocol, own, look)
-        files += shown
+        for scene in sorted({result.experiment.scene for result in own}):
+            try:
+                shown, failed = _pictures(folder, [r for r in own if r.experiment.scene == scene])
+                files += shown
+            except (CloseupError, OSError) as problem:  # a damaged file costs its own place only, and is said
+                failed = [str(problem)]
+            problems += [f"scene {scene}: {problem}" for problem in failed]
         texts = [f"## {protocol}", *(markdown(table) for table in made), *(_embed(path, folder) for path in files)]
         remarks = [f"- {markdown_text(line)}" for line in dict.fromkeys([*problems, *_scene_notes(own)])]
         parts += [text for text in [*texts, "\n".join(remarks), _experiments_table(own)] if text]
         written += files
-        tables[protocol] = [_table(table) for table in made]
-    content = {
-        "schema": SCHEMA,
-        "command": command,
-        "experiments": [_experiment(r, folder) for r in results],
-        "tables": tables,
-    }
-    write_json(folder / "results.json", content)
+    write_json(folder / "results.json", {"command": command, "experiments": [_experiment(r, folder) for r in results]})
     with atomic_path(folder / "README.md") as temporary:
         temporary.write_text("\n\n".join(part.rstrip() for part in parts) + "\n", encoding="utf8")
     return [folder / "README.md", folder / "results.json", *written]
 
 
-def in_order(results: Sequence[Result]) -> list[Result]:
-    """By protocol, then rows in the order in which they are given; scenes and seeds in their own."""
-    order = methods_of(results)
-    return sorted(
-        results,
-        key=lambda r: (r.experiment.protocol, order.index(r.experiment.method), r.experiment.scene, r.experiment.seed),
-    )
-
-
 def _commits(results: Sequence[Result]) -> str:
     commits = {str(r.scores.about.get("commit", "")) for r in results if r.scores} - {""}
     return f"Commit {', '.join(sorted(commits))}. " if commits else ""
-
-
-def _scenes(
-    folder: Path, protocol: str, results: Sequence[Result], look: dict[str, Style]
-) -> tuple[list[Path], list[str]]:
-    """Pictures and spectra of every scene. A damaged file costs its own place only, and is said."""
-    files: list[Path] = []
-    problems: list[str] = []
-    for scene in sorted({result.experiment.scene for result in results}):
-        own = [result for result in results if result.experiment.scene == scene]
-        try:
-            made, failed = _pictures(folder, f"{protocol}-{scene}", own, look)
-            files += made
-        except (CloseupError, OSError) as problem:
-            failed = [str(problem)]
-        problems += [f"scene {scene}: {problem}" for problem in failed]
-    return files, problems
 
 
 def _write_table(folder: Path, protocol: str, table: Table) -> list[Path]:
@@ -125,14 +80,13 @@ def _plots(folder: Path, protocol: str, results: Sequence[Result], look: dict[st
     return written
 
 
-def _pictures(
-    folder: Path, stem: str, results: Sequence[Result], look: dict[str, Style]
-) -> tuple[list[Path], list[str]]:
-    """A grid of one scene, the dive as one picture, the spectra at its first close-up; and what went wrong."""
+def _pictures(folder: Path, results: Sequence[Result]) -> tuple[list[Path], list[str]]:
+    """A grid of one scene, and the dive as one picture; and what went wrong."""
     chosen = one_seed(results)
     if not chosen:
         return [], []
-    prepared = scene_of(next(iter(chosen.values())).experiment)
+    first = results[0].experiment
+    stem, prepared = f"{first.protocol}-{first.scene}", scene_of(first, folder)
     rows, failed = looks(results, prepared)
     if not rows:
         return [], failed
@@ -144,12 +98,7 @@ def _pictures(
             written.append(folder / "pictures" / name)
             with atomic_path(written[-1]) as temporary:
                 picture.save(temporary)
-    first = next((row for row in rows if row.scale > 1), rows[0])  # further in, everything is equally blurred
-    renders = {method: torch.from_numpy(picture) for method, picture in first.renders.items()}
-    truth = None if first.truth is None else torch.from_numpy(first.truth)
-    title = f"{stem}, {first.name}, {scale_label(first.scale)}"
-    figure = spectrum_figure(renders, truth, look, labels, title)
-    return [*written, *save_plot(figure, folder / "plots" / f"{stem}-spectrum")], failed
+    return written, failed
 
 
 def _embed(path: Path, folder: Path) -> str:
@@ -170,7 +119,7 @@ def _experiments_table(results: Sequence[Result]) -> str:
     for result in results:
         experiment, about = result.experiment, result.scores.about if result.scores else {}
         done = experiment.state == "done" and result.scores is not None
-        state = experiment.state if done or experiment.state in ("running", "waiting") else f"failed: {result.problem}"
+        state = experiment.state if done or experiment.state == "running" else f"failed: {result.problem}"
         seconds = f"{experiment.seconds['train']:.0f}" if "train" in experiment.seconds else "-"
         name = f"{experiment.scene}, {experiment.label}, seed {experiment.seed}"
         columns = (name, state, str(experiment.steps or "-"), seconds, str(about.get("config") or "-"))
@@ -178,19 +127,10 @@ def _experiments_table(results: Sequence[Result]) -> str:
     return "### Experiments\n\n" + "\n".join(lines)
 
 
-def _table(table: Table) -> dict[str, Any]:
-    """A table for results.json."""
-    columns = [", ".join(part for part in column if part) for column in table.texts.columns]
-    rows = {str(label): list(texts) for label, texts in zip(table.texts.index, table.texts.to_numpy().tolist())}
-    about = {"name": table.name, "title": table.title, "caption": table.caption, "footnotes": table.footnotes}
-    return {**about, "columns": columns, "rows": rows}
-
-
 def _experiment(result: Result, folder: Path) -> dict[str, Any]:
     """An experiment for results.json."""
     content = {name: value for name, value in vars(result.experiment).items() if name != "folder"}
-    root, own = folder.resolve(), result.experiment.folder.resolve()
-    content["folder"] = own.relative_to(root).as_posix() if own.is_relative_to(root) else own.name
+    content["folder"] = result.experiment.folder.relative_to(folder).as_posix()
     if result.scores is None:
         return {**content, "problem": result.problem}
     scores = result.scores.to_dict()

@@ -82,19 +82,9 @@ def label_of(results: Sequence[Result], method: str) -> str:
 def image_values(results: Sequence[Result]) -> pd.DataFrame:
     """A line per image and metric. Values that are no finite numbers, which a foreign file may hold, are left out."""
     lines = [
-        (
-            r.experiment.scene,
-            r.experiment.method,
-            r.experiment.seed,
-            row.image,
-            row.scale,
-            metric,
-            value,
-            _way(r.scores, metric),
-        )
-        for r in results
-        if r.scores is not None
-        for row in r.scores.rows
+        (e.scene, e.method, e.seed, row.image, row.scale, metric, value, _way(scores, metric))
+        for e, scores in ((r.experiment, r.scores) for r in results if r.scores is not None)
+        for row in scores.rows
         for metric, value in row.values.items()
         if math.isfinite(value)
     ]
@@ -128,21 +118,18 @@ def compare(results: Sequence[Result], metric: str, group: str) -> Comparison:
     values = image_values(results)
     chosen = values.scale > 1 if group == CLOSE else values.scale.map(scale_label) == group
     values = values[chosen & (values.metric == metric)]
+    if values.empty:
+        return Comparison(pd.DataFrame(columns=["mean", "spread"]), 0, 0, {}, 0)
     table = values.pivot_table(index=["method", "seed"], columns=["scene", "image"], values="value", sort=False)
     common = table.dropna(axis="columns")
     used = common if common.shape[1] else table
-    per_seed = used.T.groupby(level="scene").mean().mean()
-    by_method = per_seed.groupby(level="method", sort=False) if len(per_seed) else None
-    means = pd.DataFrame({"mean": by_method.mean(), "spread": by_method.std()}) if by_method is not None else None
+    by_method = used.T.groupby(level="scene").mean().mean().groupby(level="method", sort=False)
     absent = table.isna().T.groupby(level="scene").any()
-    lacking = {
-        method: [scene for scene in absent.index if absent.loc[scene, method].any()]
-        for method in dict.fromkeys(table.index.get_level_values("method") if len(table) else [])
-    }
+    lacking = {m: [scene for scene in absent.index if absent.loc[scene, m].any()] for m in by_method.groups}
     return Comparison(
-        pd.DataFrame(columns=["mean", "spread"]) if means is None else means,
-        common.shape[1] if len(table) else 0,
-        table.shape[1] if len(table) else 0,
+        pd.DataFrame({"mean": by_method.mean(), "spread": by_method.std()}),
+        common.shape[1],
+        table.shape[1],
         {method: scenes for method, scenes in lacking.items() if scenes},
         values.way.nunique(),
     )

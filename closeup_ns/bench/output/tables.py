@@ -269,8 +269,7 @@ def _absent(results: Sequence[Result], method: str, metric: str, notes: _Footnot
     """What stands where a row has no figure: the state of its experiments, or a dash with the reason."""
     own = _of(results, {method})
     if all(result.scores is None for result in own):
-        states = {result.experiment.state for result in own}
-        return next((state for state in ("running", "waiting") if state in states), "failed")
+        return "running" if any(result.experiment.state == "running" for result in own) else "failed"
     why = sorted({result.scores.missing[metric] for result in own if result.scores and metric in result.scores.missing})
     return "-" + (notes.mark(f"{NAMES.get(metric, metric)} is missing: {'; '.join(why)}") if why else "")
 
@@ -284,7 +283,7 @@ def _row_marks(results: Sequence[Result], method: str, notes: _Footnotes) -> str
             marks[notes.mark(note)] = None
         if result.scores is None:
             experiment = result.experiment
-            state = "is not finished" if experiment.state in ("running", "waiting") else f"failed: {result.problem}"
+            state = "is not finished" if experiment.state == "running" else f"failed: {result.problem}"
             marks[notes.mark(f"{experiment.label}, scene {experiment.scene}, seed {experiment.seed}, {state}")] = None
     return "".join(marks)
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from closeup_ns.data.capture import Frame, Intrinsics, PointCloud
 from closeup_ns.data.dataparser import CloseupDataParserConfig, load_capture, split_indices
+from closeup_ns.data.images import capped_size, open_image
 from closeup_ns.errors import DataError
 from closeup_ns.views.opengl import flipped
 from closeup_ns.views.view import View
@@ -35,9 +36,9 @@ class LoadedCapture:
 
     photographs: list[Photograph]
     points: PointCloud | None
-    test: frozenset[int]
+    test: frozenset[int] = frozenset()
     """Indices that the capture's own lists hold out; empty where it has none."""
-    train: frozenset[int]
+    train: frozenset[int] = frozenset()
     """Indices that those lists train on."""
 
 
@@ -57,24 +58,18 @@ def load_photographs(data: Path, image_side: int = 0) -> LoadedCapture:
     photographs = [
         _photograph(frame, path, image_side) for frame, path in zip(capture.frames, images.paths, strict=True)
     ]
-    has_lists = bool(capture.split_names)
-    test, train = (
-        frozenset(split_indices(config, capture, split)) if has_lists else frozenset() for split in ("test", "train")
-    )
-    return LoadedCapture(photographs, capture.points, test, train)
+    splits = ("test", "train") if capture.split_names else ()
+    listed = {split: frozenset(split_indices(config, capture, split)) for split in splits}
+    return LoadedCapture(photographs, capture.points, **listed)
 
 
 def _photograph(frame: Frame, path: Path, image_side: int) -> Photograph:
-    try:
-        with Image.open(path) as opened:
-            image = np.array(opened.convert("RGB"))
-    except OSError as problem:
-        raise DataError(f"cannot read the photograph {path} ({problem})") from problem
+    with open_image(path) as opened:
+        image = np.array(opened.convert("RGB"))
     image, K = undistort(image, frame.intrinsics, str(path))
     height, width = image.shape[:2]
-    if image_side and max(height, width) > image_side:
-        factor = image_side / max(height, width)
-        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    size = capped_size((width, height), image_side or None)
+    if size != (width, height):
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
     view = View(torch.from_numpy(K), torch.from_numpy(flipped(frame.c2w)), width, height)
     return Photograph(path.stem, view.scaled_to(image.shape[1], image.shape[0]), image)

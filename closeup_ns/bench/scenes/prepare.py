@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -35,12 +36,10 @@ def prepare_scene(protocol: str, scene: Scene, data: Path, folder: Path) -> Prep
         DataError: the scene's data is missing below ``data`` or cannot be split as the protocol says.
     """
     settings = json.loads(json.dumps(asdict(scene)))
-    try:
+    with contextlib.suppress(DataError):  # not there, or unfinished: made anew
         found = read_scene(folder)
         if found.record.made_with == settings:
             return found
-    except DataError:
-        pass  # not there, or unfinished: made anew
     if folder.exists():
         shutil.rmtree(folder)
     if scene.rule.kind == "rendered":
@@ -75,8 +74,7 @@ def _render(protocol: str, scene: Scene, folder: Path) -> SceneRecord:
     write_cameras(folder / "cameras.json", cameras)
     return SceneRecord(
         protocol, scene.name, f"{note.click.photo}:{note.click.column}:{note.click.row}", note.target,
-        scales=scene.rule.scales, rounds=scene.rule.rounds, image_side=max(made.size),
-        notes=["rendered: the truth is exact at every scale"],
+        image_side=max(made.size), notes=["rendered: the truth is exact at every scale"],
     )  # fmt: skip
 
 
@@ -88,11 +86,9 @@ def _native(protocol: str, scene: Scene, source: Path, folder: Path) -> SceneRec
     if scene.pixel:
         point = _target(scene, load_photographs(source, side))
         xyz = tuple(_in_nerfstudios_world(point, source).tolist())
-    return SceneRecord(
-        protocol, scene.name, scene.pixel, None if point is None else tuple(point.tolist()), xyz, scene.rule.scales,
-        scene.rule.rounds, side, "ns-eval",
-        notes=["ns-eval holds out every eighth photograph; close-ups are crops of their originals around the target"],
-    )  # fmt: skip
+    notes = ["ns-eval holds out every eighth photograph; close-ups are crops of their originals around the target"]
+    target = None if point is None else tuple(point.tolist())
+    return SceneRecord(protocol, scene.name, scene.pixel, target, xyz, side, "ns-eval", notes=notes)
 
 
 def _in_nerfstudios_world(point: Float[Tensor, "3"], source: Path) -> Float[Tensor, "3"]:
@@ -138,11 +134,7 @@ def _by_distance(protocol: str, scene: Scene, source: Path, folder: Path) -> Sce
     notes = [f"{part}: {len(names)} photographs: {', '.join(names)}" for part, names in listed.items()]
     if not keeps_points:
         notes.append("no seed points: the capture's may come from the near photographs")
-    scales = tuple(sorted({camera.scale for camera in cameras if camera.scale > 1}))
-    point = tuple(target.tolist())
-    return SceneRecord(
-        protocol, scene.name, scene.pixel, point, scales=scales, rounds=rule.rounds, frontier=frontier, notes=notes
-    )
+    return SceneRecord(protocol, scene.name, scene.pixel, tuple(target.tolist()), frontier=frontier, notes=notes)
 
 
 def _given_split(capture: LoadedCapture, views: Sequence[View], target: Tensor, source: Path) -> Split:
@@ -170,9 +162,7 @@ def _progressive(protocol: str, scene: Scene, source: Path, folder: Path) -> Sce
     if not scene.pixel:
         wanted = f" ({scene.object})" if scene.object else ""
         notes.append(f"the object of interest{wanted} was not clicked: what the cameras look at is taken")
-    return SceneRecord(
-        protocol, scene.name, scene.pixel, tuple(target.tolist()), scales=rule.scales, rounds=rule.rounds, notes=notes
-    )
+    return SceneRecord(protocol, scene.name, scene.pixel, tuple(target.tolist()), notes=notes)
 
 
 def _target(scene: Scene, capture: LoadedCapture) -> Float[Tensor, "3"]:

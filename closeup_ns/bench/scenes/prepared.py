@@ -33,10 +33,6 @@ class SceneRecord:
     """The same in the capture's frame, where it is known."""
     target_xyz: tuple[float, float, float] | None = None
     """The same in the model's frame (the viewer's coordinates), for rows that train on photographs of several sizes."""
-    scales: tuple[float, ...] = (3.0, 9.0, 27.0)
-    """Scales of the close-up cameras."""
-    rounds: int = 3
-    """How many rounds the protocol gives a progressive method."""
     image_side: int = 0
     """Longest side, in pixels, of the photographs that are trained on; 0: as each method has it."""
     scored_by: Literal["renders", "ns-eval"] = "renders"
