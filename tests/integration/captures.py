@@ -47,11 +47,11 @@ def write_transforms(folder: Path, count: int = 12, seed: int = 0, points: bool 
     return scene
 
 
-def write_llff(folder: Path, count: int = 12, seed: int = 0, points: bool = False) -> Scene:
-    """An LLFF folder: images/ and poses_bounds.npy and, with ``points``, sparse/0."""
-    return folders.make_llff(folder, scene=photographed_scene(count, seed), factors=(), sparse=points)
+def write_llff(folder: Path) -> Scene:
+    """An LLFF folder: images/ and poses_bounds.npy alone."""
+    return folders.make_llff(folder, scene=photographed_scene(12, 0), factors=(), sparse=False)
 
 
-def write_colmap(folder: Path, count: int = 12, seed: int = 0) -> Scene:
+def write_colmap(folder: Path) -> Scene:
     """A COLMAP folder: images/ and sparse/0."""
-    return folders.make_colmap(folder, scene=photographed_scene(count, seed))
+    return folders.make_colmap(folder, scene=photographed_scene(12, 0))

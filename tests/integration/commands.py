@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pytest
+
 ENTRY_POINTS = {
     "ns-train": "nerfstudio.scripts.train:entrypoint",
     "ns-eval": "nerfstudio.scripts.eval:entrypoint",
@@ -67,6 +69,14 @@ def environment() -> dict[str, str]:
 def executable(name: str) -> str:
     """The console script of this environment."""
     return str(Path(sys.executable).parent / name)
+
+
+def require_open3d() -> None:
+    """Skip the test where ns-export cannot import it."""
+    try:
+        importlib.import_module("open3d")
+    except (ImportError, OSError) as error:
+        pytest.skip(f"ns-export imports open3d, which cannot be loaded here (apt-get install libusb-1.0-0): {error}")
 
 
 def command(name: str, *arguments: object, cwd: Path) -> Finished:

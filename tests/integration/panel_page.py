@@ -25,7 +25,6 @@ _TRACK = f"""{_FIND}
     track.scrollIntoView({{block: 'center'}});
     const box = track.getBoundingClientRect();
     return [box.left, box.top, box.width, box.height]"""
-_OPTION = "return [...document.querySelectorAll('[role=option]')].find(o => o.innerText.trim() == arguments[0])"
 _TAB = "return [...document.querySelectorAll('[role=tab]')].find(t => t.innerText.trim() == arguments[0])"
 _FITS = """
     const columns = [...document.querySelectorAll('.mantine-ScrollArea-viewport')].filter(c => c.offsetParent);
@@ -87,12 +86,6 @@ class PanelPage:
     def type(self, label: str, words: str) -> None:
         """Put other words into a field."""
         self.window.type_into(SELECT_ALL + words, _FIELD, label)
-
-    def choose(self, label: str, option: str) -> None:
-        """Choose from a list."""
-        self.window.click_element(_FIELD, label)
-        self.window.wait_for(_OPTION, option)
-        self.window.click_element(_OPTION, option)
 
     def value(self, label: str) -> str:
         """What a field says."""

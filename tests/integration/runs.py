@@ -44,6 +44,12 @@ def train_arguments(
     return arguments
 
 
+def files(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and time of the last change of every file below a folder; locks left out."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
+
+
 @dataclass(frozen=True)
 class Run:
     """A run's folder."""

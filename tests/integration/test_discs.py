@@ -12,7 +12,7 @@ from PIL import Image
 
 from closeup_ns.model.kernel import PixelKernel
 from tests.integration.captures import SIZE
-from tests.integration.commands import fork
+from tests.integration.commands import fork, require_open3d
 from tests.integration.runs import Run, run_of, train_arguments
 
 pytestmark = pytest.mark.integration
@@ -60,10 +60,7 @@ def test_eval_and_render_show_what_was_trained(discs: Run, capture: Path, tmp_pa
 
 
 def test_export_writes_thin_discs(discs: Run, tmp_path: Path) -> None:
-    try:
-        __import__("open3d")
-    except (ImportError, OSError) as error:
-        pytest.skip(f"ns-export imports open3d, which cannot be loaded here (apt-get install libusb-1.0-0): {error}")
+    require_open3d()
     output = tmp_path / "splat"
     ended = fork("ns-export", "gaussian-splat", "--load-config", discs.config, "--output-dir", output, cwd=tmp_path)
     assert ended.code == 0, ended.output

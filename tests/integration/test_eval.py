@@ -56,14 +56,3 @@ def test_a_run_and_its_own_renders_score_the_same_at_given_cameras(
     assert values == {row["image"]: row["values"] for row in folder["rows"]} and values["close_3"] == {}
     assert all(row["reference"] for row in run["rows"] if row["scale"] > 1)
     assert len(list((tmp_path / "a" / "renders").glob("*.png"))) == 4
-
-
-def test_what_is_wrong_is_said_in_one_line(finished: Run, cameras: Path, tmp_path: Path) -> None:
-    for arguments, message in (
-        ((), "either --load-config"),
-        (("--renders", tmp_path), "--renders needs --cameras"),
-        (("--renders", tmp_path, "--cameras", cameras), "lacks renders of 4 of 4 cameras"),
-        (("--load-config", tmp_path / "gone.yml"), "does not exist"),
-    ):
-        ended = fork("closeup-gs", "eval", *arguments, "--output", tmp_path / "out", cwd=tmp_path)
-        assert ended.code == 1 and message in ended.text and "Traceback" not in ended.output

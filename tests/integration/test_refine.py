@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shlex
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from closeup_ns.cli.main import main
 from tests.integration.commands import Finished, fork
-from tests.integration.runs import PLANNED, Run, run_of, train_arguments
+from tests.integration.runs import PLANNED, Run, files, run_of, train_arguments
 from tests.refine.see3d.tiny import write_tiny_weights
 
 pytestmark = pytest.mark.integration
@@ -23,10 +21,6 @@ pytestmark = pytest.mark.integration
 
 def refine(run: Run, *arguments: object, command: str = "closeup-gs") -> Finished:
     return fork(command, "refine", "--load-config", run.config, *arguments, cwd=run.folder)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_same_refiner_from_the_same_checkpoint_gives_the_same_bits(copied: Run) -> None:
@@ -67,16 +61,14 @@ def test_see3d_with_tiny_weights_is_killed_and_goes_on(copied: Run, weights: Pat
     passes = json.loads((folder / "passes.json").read_text())
     ended = refine(copied, *words, command="small-refine")
     assert ended.code == 0, ended.output
-    assert (
-        kept.items() <= files(folder / "exact").items() and json.loads((folder / "passes.json").read_text()) == passes
-    )
+    done = files(folder / "exact")
+    assert kept.items() <= done.items() and json.loads((folder / "passes.json").read_text()) == passes
     views = json.loads((folder / "report.json").read_text())["views"]
     assert len(views) == PLANNED and all(view["generates"] and view["references"] for view in views.values())
     assert all(2 <= view["frames"] <= 4 and view["peak_memory_mb"] > 0 for view in views.values())
     assert "see3d" in ended.text and all(name in ended.text for name in views)
-    stamps = {name: (folder / "exact" / name).stat().st_mtime_ns for name in files(folder / "exact")}
     ended = refine(copied, *words, command="small-refine")  # everything is there: the table is printed again
-    assert ended.code == 0 and stamps == {name: (folder / "exact" / name).stat().st_mtime_ns for name in stamps}
+    assert ended.code == 0 and files(folder / "exact") == done
     ended = refine(copied, *words, "--pipeline.refiner.see3d.unknown", "render", command="small-refine")
     assert ended.code == 1 and "--output another folder" in ended.text and "Traceback" not in ended.output
 
@@ -145,62 +137,3 @@ def test_a_training_with_a_generator_is_killed_and_goes_on_to_its_end(
             assert view["refiner"] == name
     assert f"{name} (invents)" in (run.rounds / "report.html").read_text()
     assert run.state()["step"] == 60 + 2 * 12 - 1
-
-
-# Bad input: in this process, since nothing is loaded before it is refused
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    with pytest.raises(SystemExit) as ended:
-        main(["refine", *map(str, arguments)])
-    assert ended.value.code == 1
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    return said
-
-
-def test_a_round_that_the_run_has_not_planned(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refusal(capsys, "--load-config", finished.folder, "--round", 7)
-    assert "has no round 7: it has planned round 1, 2" in said
-
-
-def test_a_run_without_rounds(copied: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.rmtree(copied.rounds)
-    assert "has no round 1: it has planned no round yet" in refusal(capsys, "--load-config", copied.config)
-
-
-def test_a_run_of_another_method(copied: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    copied.config.write_text("method_name: nerfacto\npipeline: {model: {}}\ntimestamp: t\nvis: viewer\n")
-    assert "is a run of nerfacto: only runs of closeup-gs have rounds" in refusal(
-        capsys, "--load-config", copied.config
-    )
-
-
-@pytest.mark.parametrize(
-    "content", ["{", "[]", '{"plans": [{"round_index": 1}]}', '{"plans": 3}', '{"plans": []}', "{}"]
-)
-def test_a_plan_that_cannot_be_read(copied: Run, content: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (copied.rounds / "round_1/plan.json").write_text(content)
-    said = refusal(capsys, "--load-config", copied.config)
-    assert "plan.json cannot be read" in said or "has no target" in said
-
-
-def test_a_run_whose_checkpoints_are_gone(copied: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.rmtree(copied.models)
-    assert "holds no checkpoint" in refusal(capsys, "--load-config", copied.config)
-
-
-def test_no_run_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "does not exist" in refusal(capsys, "--load-config", tmp_path / "config.yml")
-    assert "does not exist" in refusal(capsys, "--load-config", tmp_path)
-
-
-def test_weights_that_are_not_there(finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refusal(capsys, "--load-config", finished.config, "--refiner", "see3d", "--weights", tmp_path)
-    assert "the refiner see3d cannot run here" in said and str(tmp_path) in said
-
-
-def test_options_of_what_was_not_chosen(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refusal(capsys, "--load-config", finished.config, "--refiner", "reliable", "--weights", "x")
-    assert "--weights are for --refiner see3d" in said
-    assert "refines nothing" in refusal(capsys, "--load-config", finished.config, "--views", 0)

@@ -6,8 +6,10 @@ import random
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.integration.captures import write_transforms
 from tests.integration.commands import Finished, fork, forked
@@ -68,8 +70,6 @@ def test_a_finished_run_goes_on_with_a_further_round(capture: Path, finished: Ru
 
 def test_resuming_inside_a_round_repeats_nothing(capture: Path, finished: Run, tmp_path: Path) -> None:
     """From a checkpoint in the middle of round 1, with everything of round 2 still to come."""
-    source = tmp_path / "source"
-    (source / "nerfstudio_models").mkdir(parents=True)
     middle = train(capture, tmp_path, "stopped", max_num_iterations=66)
     assert middle.code == 0, middle.output
     stopped = run_of(tmp_path, "stopped")
@@ -88,7 +88,7 @@ def test_resuming_inside_a_round_repeats_nothing(capture: Path, finished: Run, t
 # Killed
 
 
-MOMENTS = [("plan.json", 0.0), ("views", 0.05), ("views", 0.4), ("verdict.json", 0.1)]
+MOMENTS = [("plan.json", 0.0), ("views", 0.4), ("verdict.json", 0.1)]
 
 
 @pytest.mark.parametrize(("after", "wait"), MOMENTS)
@@ -148,49 +148,23 @@ def test_a_splatfacto_checkpoint_goes_straight_to_the_rounds(capture: Path, fini
 
 
 def test_a_checkpoint_of_another_scene_is_refused(finished: Run, tmp_path: Path) -> None:
-    """The same number of photographs, another place."""
+    """The same number of photographs, another place, and every photograph its own negative."""
     write_transforms(tmp_path / "other", seed=5)
-    for image in (tmp_path / "other/images").iterdir():
-        invert(image)
+    for path in (tmp_path / "other/images").iterdir():
+        with Image.open(path) as image:
+            pixels = np.asarray(image)
+        Image.fromarray(np.where(pixels > 127, 0, 255).astype(np.uint8)).save(path)
     ended = train(tmp_path / "other", tmp_path, "t", load_checkpoint=finished.checkpoints()[-1])
     assert ended.code == 1
     assert "checkpoint of another scene" in ended.text and "CheckpointError" in ended.output
 
 
-def invert(path: Path) -> None:
-    """Turn a photograph into its negative: the same shapes, another scene."""
-    import numpy as np
-    from PIL import Image
-
-    with Image.open(path) as image:
-        pixels = np.asarray(image)
-    Image.fromarray(np.where(pixels > 127, 0, 255).astype(np.uint8)).save(path)
-
-
 def test_another_scenes_rounds_are_refused(capture: Path, copied: Run, tmp_path: Path) -> None:
     """Rounds of another capture would be trained on as if they were this one's."""
-    copied.rounds.joinpath("run.json").write_text(
-        copied.rounds.joinpath("run.json").read_text().replace('"images": 10', '"images": 11')
-    )
+    path = copied.rounds / "run.json"
+    path.write_text(path.read_text().replace('"images": 10', '"images": 11'))
     before = copied.decided()
     ended = train(capture, tmp_path, "t", load_dir=copied.models, pipeline__schedule__rounds=3)
     assert ended.code == 1, ended.output
     assert "belong to another run" in ended.text
     assert copied.decided() == before
-
-
-def test_a_truncated_checkpoint_is_refused(capture: Path, finished: Run, tmp_path: Path) -> None:
-    whole = finished.checkpoints()[-1].read_bytes()
-    cut = tmp_path / "step-000000083.ckpt"
-    cut.write_bytes(whole[: len(whole) // 2])
-    ended = train(capture, tmp_path, "t", load_checkpoint=cut)
-    assert ended.code == 1
-    assert str(cut) in ended.text.replace(" ", "") or cut.name in ended.text
-    assert "cut short or not a checkpoint" in ended.text
-
-
-def test_a_folder_without_checkpoints_is_refused(capture: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    ended = train(capture, tmp_path, "t", load_dir=tmp_path / "empty")
-    assert ended.code == 1
-    assert "no checkpoint" in ended.text and "nerfstudio_models" in ended.text

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.integration.captures import write_transforms
-from tests.integration.commands import Finished, fork
+from tests.integration.commands import Finished, fork, require_open3d
 from tests.integration.runs import Run, run_of, train_arguments
 
 pytestmark = pytest.mark.integration
@@ -59,10 +59,7 @@ REFUSED: list[tuple[str, str]] = [
 def test_what_splats_cannot_do_is_refused_with_what_to_do(small: Run, line: str, said: str, tmp_path: Path) -> None:
     command = line.split()
     if command[0] == "ns-export":
-        try:
-            __import__("open3d")
-        except (ImportError, OSError) as error:
-            pytest.skip(f"ns-export imports open3d, which cannot be loaded here: {error}")
+        require_open3d()
     name = "--output-path" if command[0] == "ns-render" else "--output-dir"
     ended = fork(*command, "--load-config", small.config, name, tmp_path / "out", cwd=tmp_path)
     assert ended.code == 1, ended.output

@@ -46,7 +46,6 @@ def test_a_person_sees_the_rounds_sets_a_target_comes_closer_and_saves_a_path(
 def drives_the_panel(page: PanelPage, capture: Path) -> None:
     page.open()
     comes_closer(page)
-    clicks_on_the_sky(page)
     sets_a_target(page)
     sees_the_cameras(page)
     sees_what_backs_the_pixels(page)
@@ -79,15 +78,6 @@ def comes_closer(page: PanelPage) -> None:
     far = page.until("the scene", "viewer-1x", lambda now: now.std() > 5)
     come_closer(page, 1)
     page.until("another picture from three times closer", "viewer-3x", lambda now: changed(far, now).mean() > 0.2)
-
-
-def clicks_on_the_sky(page: PanelPage) -> None:
-    old = target_of(page)
-    come_closer(page, -1)
-    pick(page, 30, 30)
-    page.wait_for("a click on empty sky")
-    assert target_of(page) == old
-    page.window.screenshot("viewer-sky")
 
 
 def sets_a_target(page: PanelPage) -> None:
