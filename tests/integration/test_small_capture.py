@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.integration.captures import write_transforms
 from tests.integration.commands import Finished, fork, require_open3d
-from tests.integration.runs import Run, run_of, train_arguments
+from tests.integration.runs import Run, files, run_of, train_arguments
 
 pytestmark = pytest.mark.integration
 
@@ -21,9 +21,11 @@ pytestmark = pytest.mark.integration
 def small(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("small")
     write_transforms(folder / "capture", 8)
+    before = files(folder / "capture")
     arguments = train_arguments(folder / "capture", folder, pipeline__schedule__rounds=0)
     ended = fork("ns-train", *arguments, cwd=folder)
     assert ended.code == 0, ended.output
+    assert files(folder / "capture") == before  # a run reads its photographs and writes elsewhere
     return run_of(folder)
 
 
