@@ -26,6 +26,7 @@ def a_run(photographs: int = 4) -> Any:
         train_views=lambda: views,
         photograph=lambda index: render(views[index]).color,
         shown=lambda index: None,
+        native=[],
         photograph_names=lambda: [f"{index}.png" for index in range(photographs)],
     )
     settings = SimpleNamespace(fine_tune=FineTuneConfig(), seed=7, refiner=None)
@@ -61,7 +62,6 @@ class JointRefiner:
     def __init__(self, frames: int = 6, **per_view: Callable[[RefinedView], RefinedView]) -> None:
         self.frames, self.per_view = frames, per_view
         self.requests: list[RefineRequest] = []
-        self.closed = 0
 
     def refine(self, request: RefineRequest) -> list[RefinedView]:
         self.requests.append(request)
@@ -73,5 +73,4 @@ class JointRefiner:
             results.append(self.per_view.get(name, lambda same: same)(refined))
         return results
 
-    def close(self) -> None:
-        self.closed += 1
+    def close(self) -> None: ...

@@ -34,7 +34,6 @@ def injected_view(
     target: Tensor,
     base_distance: float,
     config: FineTuneConfig,
-    generates: bool,
     device: torch.device | str,
 ) -> InjectedView:
     """A stored view as a training view. Of ``reliable_only`` views (gate) only the reliable pixels are trained on.
@@ -42,11 +41,8 @@ def injected_view(
     Reliable pixels get their real colours, M real + (1 - M) refined (papers.md 6.3 #18), where "real" is an average
     over the photograph's pixel: the refined picture is moved until it has that average and keeps its own detail. What
     is between a photograph's samples weighs as generated: of ``footprint`` squared pixels one is real.
-
-    Args:
-        generates: whether the run's refiner invents; a view that says itself how it was refined knows better.
     """
-    generates = stored.record.generates if stored.record is not None else generates
+    generates = stored.record.generates
     weight = torch.where(stored.real, REAL_WEIGHT, config.generated_weight if generates else REAL_WEIGHT)
     weight, image = weight * stored.weight, stored.image
     sparse = stored.reliable.sparse
@@ -85,7 +81,6 @@ def stored_views(
     number: int,
     plans: Sequence[RoundPlan],
     config: FineTuneConfig,
-    generates: bool,
     device: torch.device | str,
 ) -> list[InjectedView]:
     """The views of round ``number`` that are trained on."""
@@ -96,7 +91,7 @@ def stored_views(
         if trained_on(stored, config):
             plan = plan_of[name]
             target, distance = torch.tensor(plan.target), plan.radius * plan.zoom_total
-            views.append(injected_view(number, name, stored, target, distance, config, generates, device))
+            views.append(injected_view(number, name, stored, target, distance, config, device))
     return views
 
 

@@ -8,28 +8,24 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from nerfstudio.utils.rich_utils import CONSOLE
-from rich.markup import escape
 
-from closeup_ns.data.eval_cameras import read_cameras
 from closeup_ns.errors import RoundStorageError
-from closeup_ns.model.cameras import to_model_frame
 from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.model.model import SUPERSAMPLE_FROM
-from closeup_ns.planning.plan import RoundPlan, plan_round
+from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.planning.target import Target
 from closeup_ns.planning.targets import resolve_targets
-from closeup_ns.progress import StepLines, bar, stage_over, watching
+from closeup_ns.progress import StepLines, stage_over
 from closeup_ns.refine.protocol import Refiner
 from closeup_ns.refine.refiner import build_refiner
 from closeup_ns.rounds.injection import fine_tuning_strategy, stored_views
-from closeup_ns.rounds.known import believed_views, known_views, native_observations, observations
 from closeup_ns.rounds.measured_pixel import can_measure, measure_pixel
 from closeup_ns.rounds.native import cut_native_views, native_variance
 from closeup_ns.rounds.next_round import NextRound
+from closeup_ns.rounds.plan_step import plan_views
 from closeup_ns.rounds.poses import refine_poses
-from closeup_ns.rounds.refine_step import Refinement, refine_round, refines
+from closeup_ns.rounds.refine_step import refine_round, refines
 from closeup_ns.rounds.reporting.round_report import RoundResult, write_round_report
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.native import NativeStore
@@ -38,7 +34,6 @@ from closeup_ns.rounds.trials.acceptance import Candidate, RoundVerdict, try_rou
 from closeup_ns.rounds.trials.kernel_search import SEARCH_AT, TRIAL_STEPS, held_out_indices, search_kernel
 from closeup_ns.rounds.trials.trial import eval_psnr
 from closeup_ns.rounds.views import InjectedView, NativeView
-from closeup_ns.views.view import View
 
 STAGES = {
     "cut": ("cutting originals", "cut its native views"),
@@ -51,14 +46,9 @@ STAGES = {
 }
 """A round's stages: what is shown while one lasts (nothing while steps are trained), and what is said after it."""
 
-INJECTED_SHARE = 0.5
-"""Share of a round's steps that train on an injected view; the others train on photographs."""
-CURRENT_SHARE = 0.7
-"""Of the steps on injected or native views, the share for the round's own rather than earlier rounds'."""
 GROWTH = 1.5
 """A round whose generated views densify may multiply the number of Gaussians by at most this, whatever
 ``pipeline.model.max-gaussians`` allowed the base phase."""
-
 
 REGISTRATIONS = 3
 """How often a round registers its native views, evenly over its steps. Once is enough where nothing moves (fern); where
@@ -130,7 +120,10 @@ class Rounds:
         views = views if verdict.accepted else []
         self._join(views, [])
         if views and step == refined_at:
-            self._forget_moments()
+            # 4.3.4: refined views are a new objective, so Adam starts anew (papers.md 6.3 #20). Native views are
+            # photographs: by forgetting for them, flower lost 0.6 dB at 3x and 0.7 at 9x.
+            for optimizer in self.trainer.optimizers.optimizers.values():
+                optimizer.state.clear()
         CONSOLE.print(f"Round {number} is {'kept' if verdict.accepted else 'not kept'}: {verdict.reason}")
         with self._stage(result, "fine_tune"):
             yield end  # 4.3.4: the trainer's own steps
@@ -143,50 +136,11 @@ class Rounds:
         if not refines(self.settings, self.run.device):
             return []
         with self._stage(result, "plan"):
-            result.plans = self._plan(result.number, refiner)
+            result.plans = plan_views(self.run, self.store, result.number, self.targets, refiner)
         with self._stage(result, "refine"):
             CONSOLE.print(description, soft_wrap=True)
-            return self._refine(result.number, result.plans, refiner)
-
-    def _plan(self, number: int, refiner: Refiner) -> list[RoundPlan]:
-        """4.3.1 and 4.3.2: anchors, frontier and to-be-updated views for each target."""
-        saved = self.store.load_plan(number)
-        if saved is not None:
-            return [RoundPlan.from_dict(plan) for plan in saved["plans"]]
-        known, plans, planner = known_views(self.run, self.store, number, refiner), [], self.settings.planner
-        for index, target in enumerate(self.targets):
-            generator = torch.Generator().manual_seed(self.settings.seed + 1000 * number + index)
-            previous = self._previous_anchors(number, index, {view.name for view in known})
-            # Rendering is what planning spends its time on: the known views, the frontier, the candidates.
-            with bar(f"planning round {number}", len(known) + planner.anchors + planner.candidates) as advance:
-                render, given = watching(self.run.render, advance), self._given_frontier(number)
-                plan = plan_round(
-                    number, self.schedule.zoom, target, known, render, planner, generator, previous, given
-                )
-            for warning in plan.warnings:
-                CONSOLE.print(f"[yellow]Plan: {escape(warning)}")
-            plans.append(plan)
-        content = {"plans": [plan.to_dict() for plan in plans], "known": [view.to_dict() for view in known]}
-        self.store.save_plan(number, content)
-        return plans
-
-    def _refine(self, number: int, plans: list[RoundPlan], refiner: Refiner) -> list[InjectedView]:
-        """4.3.3: render and refine what the store does not hold yet; give back what the gate let through."""
-        run = self.run
-        refinement = Refinement(
-            run,
-            refiner,
-            number,
-            store=self.store,
-            earlier=self.store,
-            photographs={**observations(run), **native_observations(run, run.photographs.native)},
-            believed=list(believed_views(run, self.store, number).values()) if refiner.generates else (),
-        )
-        try:
-            refine_round(refinement, plans)
-        finally:
-            refiner.close()  # what it loaded must not lie beside the fine-tuning
-        return stored_views(self.store, number, plans, self.settings.fine_tune, refiner.generates, run.device)
+            refine_round(self.run, refiner, result.number, result.plans, self.store, self.store)
+            return stored_views(self.store, result.number, result.plans, self.settings.fine_tune, self.run.device)
 
     def _prepare(self, number: int, native: list[NativeView], generates: bool, steps: range) -> None:
         """4.3.4: a fresh densification strategy, sizes held to the finest pixel, and what is drawn how often.
@@ -203,7 +157,9 @@ class Rounds:
         model.footprint_views = [*data.train_views(), *map(data.native_view, data.native)]
         model.measure_footprint()
         new = bool(native) and steps.start == self.schedule.round_start(number)
-        grows = [1.0, *[GROWTH] * generates, *[originals.growth] * (new and originals.own_budget)]
+        growth = GROWTH if generates else 1.0
+        if new and originals.own_budget:
+            growth = max(growth, originals.growth)
         model.strategy = fine_tuning_strategy(
             model,
             self.settings.fine_tune,
@@ -211,10 +167,10 @@ class Rounds:
             steps=len(steps),
             radius_ratio=self.schedule.zoom**-number,
             densifies=generates or new,
-            growth=max(grows),
+            growth=growth,
         )
         model.strategy_state = model.strategy.initialize_state(scene_scale=1.0)
-        data.mix(number, originals.share, INJECTED_SHARE, CURRENT_SHARE)
+        data.mix(number, originals.share)
 
     def _judge(self, candidate: Candidate) -> RoundVerdict:
         """Is the round worth keeping? Decided once; a resumed run reads the decision, if it was on as many views.
@@ -233,15 +189,6 @@ class Rounds:
         data = self.run.photographs
         data.injected = [*data.injected, *views]
         data.native = [*data.native, *native]
-
-    def _forget_moments(self) -> None:
-        """4.3.4: refined views are a new objective, so Adam starts anew (papers.md 6.3 #20).
-
-        Native views are photographs, and a round that is not kept goes on as before: forgetting would cost both. On
-        flower one native round lost 0.6 dB at 3x and 0.7 at 9x by it (registered).
-        """
-        for optimizer in self.trainer.optimizers.optimizers.values():
-            optimizer.state.clear()
 
     @contextmanager
     def _stage(self, result: RoundResult, name: str) -> Iterator[None]:
@@ -325,9 +272,8 @@ class Rounds:
         self.find_targets()
         views: list[InjectedView] = []
         if plans is not None and RoundVerdict.from_dict(saved).accepted:
-            refiner, _ = build_refiner(self.settings.refiner, self.run.device)
-            loaded, tuning = [RoundPlan.from_dict(plan) for plan in plans["plans"]], self.settings.fine_tune
-            views = stored_views(self.store, number, loaded, tuning, refiner.generates, self.run.device)
+            loaded = [RoundPlan.from_dict(plan) for plan in plans["plans"]]
+            views = stored_views(self.store, number, loaded, self.settings.fine_tune, self.run.device)
         names = self.run.photographs.photograph_names()
         self._join(views, self.native_store.load(number, names) if self.native_store.has(number) else [])
 
@@ -377,18 +323,3 @@ class Rounds:
         if saved is None:
             self.store.save_targets([target.to_dict() for target in self.targets])
         return self.targets
-
-    def _given_frontier(self, number: int) -> list[View] | None:
-        """The cameras that the user gave as the first round's frontier, in the model's frame."""
-        if self.settings.frontier_cameras is None or number > 1:
-            return None
-        transform, scale = self.run.photographs.frame()
-        cameras = read_cameras(self.settings.frontier_cameras)
-        return [to_model_frame(camera.view, transform, scale).to(dtype=torch.float32) for camera in cameras]
-
-    def _previous_anchors(self, number: int, target: int, known: set[str]) -> list[str] | None:
-        saved = self.store.load_plan(number - 1) if number > 1 else None
-        if saved is None:
-            return None
-        names = [anchor.name for anchor in RoundPlan.from_dict(saved["plans"][target]).anchors]
-        return [name for name in names if name in known] or None

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 
 from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.planning.survey import survey
+from closeup_ns.refine.chunking import plan_passes
 from closeup_ns.refine.protocol import Refiner
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.views.rendered import Renderer
@@ -67,7 +67,7 @@ def round_passes(
             for name in named
         ]
     saved = store.load_passes(number) or {"frames": 0, "passes": []}
-    passes = [_from_dict(content) for content in saved["passes"]]
+    passes = [RoundPass(**{kind: tuple(names) for kind, names in item.items()}) for item in saved["passes"]]
     wanted = sorted(name for named in views for name in named)
     if saved["frames"] == refiner.frames and sorted(name for item in passes for name in item.targets) == wanted:
         return passes
@@ -82,8 +82,6 @@ def _plan_passes(
     plan: RoundPlan, named: Mapping[str, View], frames: int, render: Renderer, device: torch.device | str
 ) -> list[RoundPass]:
     """One target's passes, by the pixels that its views and anchors share."""
-    from closeup_ns.refine.chunking import plan_passes
-
     if not named:
         return []
     names, anchors = list(named), [anchor.name for anchor in plan.anchors]
@@ -97,7 +95,3 @@ def _plan_passes(
         )
         for item in plan_passes(targets, known, frames)
     ]
-
-
-def _from_dict(content: Mapping[str, Any]) -> RoundPass:
-    return RoundPass(*(tuple(content[kind]) for kind in ("targets", "neighbours", "anchors")))

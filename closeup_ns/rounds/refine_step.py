@@ -5,21 +5,21 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
-from closeup_ns.errors import RefinerError, RefinerOutOfMemory
-from closeup_ns.peak_memory import Peak, measured
+from closeup_ns.errors import RefinerOutOfMemory
+from closeup_ns.peak_memory import measured
 from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.progress import bar, duration
 from closeup_ns.refine.judging.gate import judge, keep_detail, refined_is_finite
 from closeup_ns.refine.protocol import RefinedView, Refiner, RefineRequest
 from closeup_ns.refine.refiner import chosen_kind
 from closeup_ns.refine.results import failed
-from closeup_ns.rounds.known import anchor_images, stored_guide
+from closeup_ns.rounds.known import anchor_image, believed_views, observations, stored_guide
 from closeup_ns.rounds.passes import RoundPass, planned_views, round_passes
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.settings import RoundSettings
@@ -35,18 +35,18 @@ class Refinement:
     """A round that is refined: the model, where views come from and go to, and what may be looked at."""
 
     run: Run
-    """Renders the views; its settings have the thresholds and the seed."""
+    """Renders the views; its settings have the seed."""
     refiner: Refiner
     number: int
     """The round, from 1."""
     store: RoundStore
     """Where the refined views belong."""
     earlier: RoundStore
-    """Where earlier rounds' views are; the same store in a training."""
+    """Where earlier rounds' views are."""
     photographs: Mapping[str, Observation]
-    """All photographs and native views, by their names in a plan (`known.observations`, `native_observations`)."""
-    believed: Sequence[Observation] = field(default_factory=tuple)
-    """Earlier rounds' refined views that say where geometry is known (`known.believed_views`): for generators."""
+    """`known.observations`."""
+    believed: Sequence[Observation]
+    """`known.believed_views`; for generators."""
 
 
 def refines(settings: RoundSettings, device: torch.device | str) -> bool:
@@ -55,10 +55,21 @@ def refines(settings: RoundSettings, device: torch.device | str) -> bool:
 
 
 @torch.no_grad()
-def refine_round(refinement: Refinement, plans: Sequence[RoundPlan], limit: int | None = None) -> None:
+def refine_round(
+    run: Run,
+    refiner: Refiner,
+    number: int,
+    plans: Sequence[RoundPlan],
+    store: RoundStore,
+    earlier: RoundStore,
+    limit: int | None = None,
+) -> None:
     """Refine every view of ``plans`` that the store does not hold; a view once stored is never refined again.
 
     Args:
+        number: the round, from 1.
+        store: where the refined views belong.
+        earlier: where earlier rounds' views are; the same store in a training.
         limit: refine only so many of the views, in the plans' order; None for all.
 
     Raises:
@@ -69,32 +80,27 @@ def refine_round(refinement: Refinement, plans: Sequence[RoundPlan], limit: int 
     chosen = [name for views in named for name in views][:limit]
     named = [{name: view for name, view in views.items() if name in chosen} for views in named]
     views = {name: view for some in named for name, view in some.items()}
-    done = set(refinement.store.views(refinement.number))
-    missing = [name for name in views if name not in done]
+    done = set(store.views(number))
+    missing = views.keys() - done
     if not missing:
         return
-    passes = round_passes(
-        refinement.store,
-        refinement.number,
-        plans,
-        named,
-        refinement.refiner,
-        refinement.run.render,
-        refinement.run.device,
-    )
-    with bar("refining close-ups", len(missing)) as advance:
-        for index, item in enumerate(passes, start=1):
-            todo = {name: views[name] for name in item.targets if name not in done}
-            if not todo:
-                continue
-            began = time.perf_counter()
-            _refine_pass(refinement, index, item, todo, advance)
-            if refinement.refiner.frames > 1:
-                said = f"pass {index} of {len(passes)}, {len(todo)} of {item.frames} pictures refined"
-                CONSOLE.print(
-                    f"Round {refinement.number}: {said} in {duration(time.perf_counter() - began)}", highlight=False
-                )
-    _say_failures(refinement, list(views))
+    passes = round_passes(store, number, plans, named, refiner, run.render, run.device)
+    believed = list(believed_views(run, earlier, number).values()) if refiner.generates else []
+    refinement = Refinement(run, refiner, number, store, earlier, observations(run), believed)
+    try:
+        with bar("refining close-ups", len(missing)) as advance:
+            for index, item in enumerate(passes, start=1):
+                todo = {name: views[name] for name in item.targets if name not in done}
+                if not todo:
+                    continue
+                began = time.perf_counter()
+                _refine_pass(refinement, index, item, todo, advance)
+                if refiner.frames > 1:
+                    said = f"pass {index} of {len(passes)}, {len(todo)} of {item.frames} pictures refined"
+                    CONSOLE.print(f"Round {number}: {said} in {duration(time.perf_counter() - began)}", highlight=False)
+    finally:
+        refiner.close()  # what it loaded must not lie beside the fine-tuning
+    _say_failures(store, number, list(views))
 
 
 def _refine_pass(
@@ -123,7 +129,15 @@ def _refine_pass(
             decision=decision,
             seconds=taken / len(todo) + time.perf_counter() - began,
             notes=refined.notes,
-            record=_record(refinement.refiner, generated, index, len(todo), references, peak),
+            record=PassRecord(
+                refiner=refinement.refiner.name,
+                generates=generated,
+                pass_number=index,
+                frames=len(todo) + len(references),
+                references=references,
+                peak_memory_mb=peak.megabytes,
+                memory_of=peak.of,
+            ),
         )
         refinement.store.save_view(refinement.number, name, stored)
         advance()
@@ -140,8 +154,8 @@ def _request(
         reliable_pixels(view, rendered.depth, rendered.alpha, list(refinement.photographs.values()))
         for view, rendered in zip(views, renders, strict=True)
     ]
-    finished = [name for name in (*item.neighbours, *item.targets) if name not in todo]
     stored = set(refinement.store.views(refinement.number))
+    finished = [name for name in (*item.neighbours, *item.targets) if name in stored]
     request = RefineRequest(
         views=views,
         renders=renders,
@@ -149,11 +163,11 @@ def _request(
         references=list(refinement.photographs.values()),
         seed=run.settings.seed,
         names=list(todo),
-        anchors=anchor_images(item.anchors, refinement.photographs, refinement.earlier, device),
+        anchors=[anchor_image(name, refinement.photographs, refinement.earlier, device) for name in item.anchors],
         neighbours=[
             stored_guide(refinement.store, refinement.number, name, name, device)
             for name in finished
-            if name in stored and refinement.store.header(refinement.number, name)["decision"]["verdict"] == "accepted"
+            if refinement.store.header(refinement.number, name)["decision"]["verdict"] == "accepted"
         ],
     )
     return request, real
@@ -164,27 +178,18 @@ def _shown(refinement: Refinement, view: View, rendered: Rendered, real: Reliabl
 
     Only the dense mask grows. The sparse pixels, their colours and their support stay those of photographs.
     """
-    if not refinement.refiner.generates or not refinement.believed:
+    if not refinement.believed:
         return real
     believed = reliable_pixels(view, rendered.depth, rendered.alpha, refinement.believed)
     return dataclasses.replace(real, dense=real.dense | believed.dense)
 
 
 def _refined(refiner: Refiner, request: RefineRequest) -> list[RefinedView]:
-    """What the refiner makes of the pass; failures where it did not fit into memory.
-
-    Raises:
-        RefinerError: it cannot work, or does not keep to its side of the protocol.
-    """
+    """What the refiner makes of the pass; failures where it did not fit into memory."""
     try:
-        results = refiner.refine(request)
+        return refiner.refine(request)
     except RefinerOutOfMemory as error:
         return [failed(rendered, str(error)) for rendered in request.renders]
-    sizes = [tuple(rendered.color.shape) for rendered in request.renders]
-    found = [tuple(refined.image.shape) for refined in results]
-    if found != sizes:
-        raise RefinerError(f"the refiner {refiner.name} gave back images of {found}, but was asked for {sizes}")
-    return results
 
 
 def _presentable(refined: RefinedView, rendered: Rendered, mask: ReliablePixels) -> RefinedView:
@@ -195,28 +200,12 @@ def _presentable(refined: RefinedView, rendered: Rendered, mask: ReliablePixels)
     return dataclasses.replace(refined, real=refined.real & mask.dense)
 
 
-def _record(
-    refiner: Refiner, generated: bool, index: int, targets: int, references: tuple[str, ...], peak: Peak
-) -> PassRecord:
-    return PassRecord(
-        refiner=refiner.name,
-        generates=generated,
-        pass_number=index,
-        frames=targets + len(references),
-        references=references,
-        peak_memory_mb=peak.megabytes,
-        memory_of=peak.of,
-    )
-
-
-def _say_failures(refinement: Refinement, names: list[str]) -> None:
+def _say_failures(store: RoundStore, number: int, names: list[str]) -> None:
     """One line where the gate could not accept views, with the first reason: a round that taught little says why."""
-    refused = [
-        decision for name in names
-        if (decision := refinement.store.header(refinement.number, name)["decision"])["verdict"] != "accepted"
-    ]  # fmt: skip
+    decisions = [store.header(number, name)["decision"] for name in names]
+    refused = [decision["reason"] for decision in decisions if decision["verdict"] != "accepted"]
     if refused:
         CONSOLE.print(
-            f"[yellow]Round {refinement.number}: {len(refused)} of {len(names)} refined views are not used as refined "
-            f"(the first: {escape(refused[0]['reason'])})"
+            f"[yellow]Round {number}: {len(refused)} of {len(names)} refined views are not used as refined "
+            f"(the first: {escape(refused[0])})"
         )

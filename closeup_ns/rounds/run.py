@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -52,7 +51,7 @@ class Photographs(Protocol):
     def hold_out(self, indices: Iterable[int]) -> None: ...
     def sampler_state(self) -> Any: ...
     def restore_sampler(self, state: Any) -> None: ...
-    def mix(self, number: int, native_share: float, injected_share: float, current_share: float) -> None: ...
+    def mix(self, number: int, native_share: float) -> None: ...
 
 
 @dataclass(eq=False)
@@ -76,32 +75,23 @@ class Run:
         return self.model.render_view(view)
 
     def give_way(self) -> None:
-        """Let a viewer that waits for the training draw a frame."""
-        if self.trainer is not None:
-            give_way(self.trainer)
+        """Let a viewer that waits for the training lock render one frame; called between two renders of a long stage.
 
-
-def give_way(trainer: Trainer) -> None:
-    """Let a viewer that waits for the training lock render one frame; called between two renders of a long stage.
-
-    Without it, a round's planning and refinement would freeze the viewer for minutes. The caller holds the lock, as all
-    training callbacks do; where nobody is connected, nothing happens.
-    """
-    viewer = getattr(trainer, "viewer_state", None)
-    if not getattr(viewer, "render_statemachines", None) or not trainer.train_lock.locked():
-        return
-    trainer.train_lock.release()
-    try:
-        # Python's locks are not fair: whoever releases one and asks for it at once gets it again.
-        time.sleep(0.002)
-    finally:
-        _take_back(trainer.train_lock)
-
-
-def _take_back(lock: threading.Lock) -> None:
-    """Hold the lock again, also where Ctrl+C ends the wait: the training loop releases it on its way out."""
-    try:
-        lock.acquire()
-    except KeyboardInterrupt:
-        lock.acquire(timeout=_FRAME_SECONDS)  # no longer: the interrupt may have come when the lock was ours already
-        raise
+        Without it, a round's planning and refinement would freeze the viewer for minutes. The caller holds the lock, as
+        all training callbacks do; where nobody is connected, nothing happens.
+        """
+        trainer = self.trainer
+        viewer = getattr(trainer, "viewer_state", None)
+        if trainer is None or not getattr(viewer, "render_statemachines", None) or not trainer.train_lock.locked():
+            return
+        lock = trainer.train_lock
+        lock.release()
+        try:
+            # Python's locks are not fair: whoever releases one and asks for it at once gets it again.
+            time.sleep(0.002)
+        finally:
+            try:
+                lock.acquire()
+            except KeyboardInterrupt:  # the training loop releases the lock on its way out
+                lock.acquire(timeout=_FRAME_SECONDS)  # no longer: it may have come when the lock was ours already
+                raise

@@ -38,6 +38,10 @@ class CloseupDatamanagerConfig(FullImageDatamanagerConfig):
     """uint8 saves memory."""
 
 
+INJECTED_SHARE = 0.5
+"""Of a round's steps that train on no native view, the share for an injected one; the others are for photographs."""
+CURRENT_SHARE = 0.7
+"""Of the steps on injected or native views, the share for the round's own rather than earlier rounds'."""
 DrawnView = TypeVar("DrawnView", InjectedView, NativeView)
 
 
@@ -56,7 +60,6 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
         self.register_buffer("pose_motion", torch.zeros(len(self.train_dataset), 6, dtype=torch.float64))
         self.current_round = 0
         self.injected_probability = 0.0
-        self.current_share = 0.7
         self.injection_generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
         self.background = torch.zeros(3)
         """What shows through transparent pixels of photographs; the pipeline sets the model's own."""
@@ -78,10 +81,7 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
 
     def hold_out(self, indices: Iterable[int]) -> None:
         """Keep these photographs out of training until told otherwise; an empty set releases all."""
-        held_out = frozenset(indices)
-        if len(held_out) >= len(self.train_dataset):
-            raise ValueError(f"cannot hold out {len(held_out)} of {len(self.train_dataset)} photographs: none is left")
-        self.held_out = held_out
+        self.held_out = frozenset(indices)
         self.train_unseen_cameras = self.sample_train_cameras()
 
     def photograph(self, index: int) -> Float[Tensor, "H W 3"]:
@@ -179,16 +179,9 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
             return self._injected_batch(self._draw(self.injected))
         return super().next_train(step)
 
-    def mix(self, number: int, native_share: float, injected_share: float, current_share: float) -> None:
-        """Say what the steps of round ``number`` train on.
-
-        Args:
-            native_share: of the steps, on native views.
-            injected_share: of the others, on injected views; the rest on photographs.
-            current_share: of either, on the round's own views rather than earlier rounds'.
-        """
-        self.current_round, self.current_share = number, current_share
-        self.native_share, self.injected_probability = native_share, injected_share
+    def mix(self, number: int, native_share: float) -> None:
+        """Say what the steps of round ``number`` train on; ``native_share`` of them on native views."""
+        self.current_round, self.native_share, self.injected_probability = number, native_share, INJECTED_SHARE
 
     def sampler_state(self) -> Any:
         """What decides which photograph or view comes next; `restore_sampler` takes it."""
@@ -210,7 +203,7 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
         """One of the current round's views most of the time, else one of any earlier round."""
         current = [view for view in views if view.round_index == self.current_round]
         earlier = [view for view in views if view.round_index != self.current_round]
-        pool = current if not earlier or (current and self._chance() < self.current_share) else earlier
+        pool = current if not earlier or (current and self._chance() < CURRENT_SHARE) else earlier
         return pool[int(torch.randint(len(pool), (), generator=self.injection_generator))]
 
     def _injected_batch(self, injected: InjectedView) -> tuple[Cameras, dict[str, Any]]:

@@ -12,8 +12,9 @@ from typing import Any, cast
 import pytest
 
 from closeup_ns.rounds.next_round import NextRound, adopt_schedule, next_round_step
-from closeup_ns.rounds.run import give_way
+from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.schedule import ScheduleConfig
+from closeup_ns.rounds.settings import RoundSettings
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.next_round import progress
 from tests.trainers import MakeTrainer
@@ -117,22 +118,27 @@ def test_a_run_starts_its_round_early_and_ends_when_it_is_over(make_trainer: Mak
     assert rounds.store.load_schedule() == {"base_steps": 20, "rounds": 2, "round_steps": 6}
 
 
+def watched(lock: Any, viewer: object) -> Run:
+    """A run whose trainer has this lock and this viewer."""
+    trainer = SimpleNamespace(train_lock=lock, viewer_state=viewer)
+    return Run(cast(Any, None), cast(Any, None), RoundSettings(), cast(Any, trainer))
+
+
+VIEWER = SimpleNamespace(render_statemachines={0: object()})
+
+
 def test_a_viewer_that_waits_gets_its_frame() -> None:
-    lock = threading.Lock()
-    viewer = SimpleNamespace(render_statemachines={0: object()})
-    trainer = cast(Any, SimpleNamespace(train_lock=lock, viewer_state=viewer))
-    rendered = threading.Event()
+    lock, rendered = threading.Lock(), threading.Event()
 
     def render() -> None:
         with lock:
             rendered.set()
 
     lock.acquire()
-    waiting = threading.Thread(target=render, daemon=True)
-    waiting.start()
+    threading.Thread(target=render, daemon=True).start()
     deadline = time.monotonic() + 240
     while not rendered.is_set() and time.monotonic() < deadline:
-        give_way(trainer)
+        watched(lock, VIEWER).give_way()
     assert rendered.is_set() and lock.locked()
 
 
@@ -157,25 +163,15 @@ class Interrupted:
         return True
 
 
-def test_ctrl_c_while_a_viewer_renders_leaves_the_lock_held() -> None:
+@pytest.mark.parametrize("while_it_waits", [True, False])
+def test_ctrl_c_leaves_the_lock_held(monkeypatch: pytest.MonkeyPatch, while_it_waits: bool) -> None:
     """The training loop releases it on its way out: another's lock, or nobody's, would be another error."""
-    lock = Interrupted()
-    viewer = SimpleNamespace(render_statemachines={0: object()})
+    lock: Any = Interrupted() if while_it_waits else threading.Lock()
+    if not while_it_waits:
+        lock.acquire()
+        monkeypatch.setattr("closeup_ns.rounds.run.time.sleep", Interrupted().acquire)
     with pytest.raises(KeyboardInterrupt):
-        give_way(cast(Any, SimpleNamespace(train_lock=lock, viewer_state=viewer)))
-    assert lock.held
-
-
-def test_ctrl_c_before_the_wait_leaves_the_lock_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(seconds: float) -> None:
-        raise KeyboardInterrupt
-
-    lock = threading.Lock()
-    lock.acquire()
-    viewer = SimpleNamespace(render_statemachines={0: object()})
-    monkeypatch.setattr("closeup_ns.rounds.run.time.sleep", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        give_way(cast(Any, SimpleNamespace(train_lock=lock, viewer_state=viewer)))
+        watched(lock, VIEWER).give_way()
     assert lock.locked()
 
 
@@ -183,5 +179,5 @@ def test_ctrl_c_before_the_wait_leaves_the_lock_held(monkeypatch: pytest.MonkeyP
 def test_where_nobody_watches_the_lock_stays(viewer: object) -> None:
     lock = threading.Lock()
     lock.acquire()
-    give_way(cast(Any, SimpleNamespace(train_lock=lock, viewer_state=viewer)))
+    watched(lock, viewer).give_way()
     assert lock.locked()

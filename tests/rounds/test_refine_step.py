@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,50 +12,44 @@ import torch
 
 from closeup_ns.errors import PlanningError, RefinerError, RefinerOutOfMemory
 from closeup_ns.planning.plan import RoundPlan
+from closeup_ns.refine.chunking import RefinePass
 from closeup_ns.refine.protocol import RefinedView, RefineRequest
 from closeup_ns.rounds.injection import with_real_colors
 from closeup_ns.rounds.known import believed_views, observations
-from closeup_ns.rounds.refine_step import Refinement, refine_round
+from closeup_ns.rounds.refine_step import refine_round
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.views.overlap import DepthViews
 from closeup_ns.views.reliability import reliable_pixels
-from tests.passes import JointRefiner, a_plan, a_run
+from tests.passes import SIZE, JointRefiner, a_plan, a_run
 
 NAMES = ["t0_frontier_00", "t0_frontier_01", "t0_update_00", "t0_update_01"]
 
 
-def two_passes(targets: DepthViews, anchors: DepthViews, frames: int) -> list[Any]:
-    """Views 3 and 0 with the first anchor, then 1 and 2 with both anchors and the finished 0 and 3."""
-    assert targets.depth.shape[0] == 4 and anchors.depth.shape[0] == 2 and max(targets.depth.shape[1:]) <= 128
-    return [
-        SimpleNamespace(targets=(3, 0), neighbours=(), anchors=(0,)),
-        SimpleNamespace(targets=(1, 2), neighbours=(0, 3), anchors=(0, 1)),
-    ]
-
-
 @pytest.fixture(autouse=True)
 def planned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Counts how often passes are planned."""
+    """Views 3 and 0 with the first anchor, then 1 and 2 with both anchors and 0 and 3; notes the calls."""
     calls: list[int] = []
 
-    def plan_passes(targets: DepthViews, anchors: DepthViews, frames: int) -> list[Any]:
+    def plan_passes(targets: DepthViews, anchors: DepthViews, frames: int) -> list[RefinePass]:
+        assert targets.depth.shape[0] == 4 and anchors.depth.shape[0] == 2 and max(targets.depth.shape[1:]) <= 128
         calls.append(frames)
-        return two_passes(targets, anchors, frames)
+        return [RefinePass((3, 0), (), (0,)), RefinePass((1, 2), (0, 3), (0, 1))]
 
-    monkeypatch.setitem(sys.modules, "closeup_ns.refine.chunking", SimpleNamespace(plan_passes=plan_passes))
+    monkeypatch.setattr("closeup_ns.rounds.passes.plan_passes", plan_passes)
     return calls
 
 
-def work(folder: Path, refiner: Any, run: Any = None, number: int = 1, believe: bool = False) -> Refinement:
-    run, store = run or a_run(), RoundStore(folder)
-    believed = list(believed_views(run, store, number).values()) if believe else []
-    return Refinement(run, refiner, number, store, store, observations(run), believed=believed)
-
-
-def refined(folder: Path, refiner: Any, plans: Sequence[RoundPlan] = (), **options: Any) -> RoundStore:
-    task = work(folder, refiner, **options)
-    refine_round(task, plans or [a_plan()])
-    return task.store
+def refined(
+    folder: Path,
+    refiner: Any,
+    plans: Sequence[RoundPlan] = (),
+    run: Any = None,
+    number: int = 1,
+    limit: int | None = None,
+) -> RoundStore:
+    store = RoundStore(folder)
+    refine_round(run or a_run(), refiner, number, plans or [a_plan()], store, store, limit)
+    return store
 
 
 def test_a_pass_is_one_request_with_its_references(tmp_path: Path) -> None:
@@ -75,21 +67,17 @@ def test_a_pass_is_one_request_with_its_references(tmp_path: Path) -> None:
     for guide in second.neighbours:
         assert torch.equal(guide.image, store.load_view(1, guide.name).image) and not guide.is_real
     assert first.seed == second.seed == 7 and len(first.references) == 4
-
-
-def test_what_a_pass_was_is_written_at_each_of_its_views(tmp_path: Path) -> None:
-    store = refined(tmp_path, JointRefiner())
     record = store.load_view(1, "t0_update_01").record
-    assert record is not None and (record.pass_number, record.frames, record.refiner) == (2, 6, "joint")
+    assert (record.pass_number, record.frames, record.refiner) == (2, 6, "joint")
     assert record.references == ("train/0.png", "train/1.png", "t0_update_00", "t0_frontier_01")
     assert record.memory_of == "process" and record.peak_memory_mb > 50 and record.generates
     assert store.load_view(1, "t0_frontier_00").seconds > 0
-    assert [store.load_view(1, name).record.frames for name in NAMES] == [6, 3, 3, 6]  # type: ignore[union-attr]
+    assert [store.load_view(1, name).record.frames for name in NAMES] == [6, 3, 3, 6]
 
 
 def test_a_view_in_which_nothing_is_invented_is_not_called_generated(tmp_path: Path) -> None:
     store = refined(tmp_path, JointRefiner(t0_update_00=lambda view: dataclasses.replace(view, generated=False)))
-    generated = {name: store.load_view(1, name).record.generates for name in NAMES}  # type: ignore[union-attr]
+    generated = {name: store.load_view(1, name).record.generates for name in NAMES}
     assert generated == {name: name != "t0_update_00" for name in NAMES}
 
 
@@ -131,13 +119,10 @@ def test_a_refiner_of_single_views_gets_each_alone(tmp_path: Path, planned: list
     assert not planned and store.load_passes(1) is None
 
 
-def test_only_so_many_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_so_many_views(tmp_path: Path) -> None:
     refiner = JointRefiner(frames=1)
-    task = work(tmp_path, refiner)
-    refine_round(task, [a_plan()], limit=3)
-    assert task.store.views(1) == ["t0_frontier_00", "t0_update_00", "t0_update_01"]
-    refine_round(task, [a_plan()])
-    assert task.store.views(1) == NAMES and len(refiner.requests) == 4
+    assert refined(tmp_path, refiner, limit=3).views(1) == ["t0_frontier_00", "t0_update_00", "t0_update_01"]
+    assert refined(tmp_path, refiner).views(1) == NAMES and len(refiner.requests) == 4
 
 
 # What goes wrong
@@ -196,15 +181,6 @@ def test_a_refiner_that_cannot_work_keeps_what_was_refined(tmp_path: Path) -> No
     assert RoundStore(tmp_path).views(1) == ["t0_frontier_01", "t0_update_00"]
 
 
-def test_fewer_images_than_asked_for_are_refused(tmp_path: Path) -> None:
-    class Stingy(JointRefiner):
-        def refine(self, request: RefineRequest) -> list[RefinedView]:
-            return super().refine(request)[:1]
-
-    with pytest.raises(RefinerError, match="joint gave back images of"):
-        refined(tmp_path, Stingy())
-
-
 @pytest.mark.parametrize("name", ["train/gone.png", "round1/t0_update_09", "roundX/a", "elsewhere"])
 def test_an_anchor_that_is_gone_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(PlanningError, match=f"anchor {name} is neither one of the 4 photographs nor a refined view"):
@@ -222,57 +198,45 @@ def test_a_generated_colour_is_never_called_real(tmp_path: Path) -> None:
         assert torch.equal(stored.real, stored.reliable.dense)
 
 
-def kept_round(folder: Path, accepted: bool = True) -> Any:
+def kept_round(folder: Path) -> Any:
     """A first round whose refined views are known to the second."""
     run = a_run()
-    store = refined(folder, JointRefiner(), run=run)
-    store.save_verdict(1, {"accepted": accepted, "reason": ""})
+    refined(folder, JointRefiner(), run=run).save_verdict(1, {"accepted": True, "reason": ""})
     return run
 
 
-def test_later_masks_know_what_accepted_views_show_and_the_loss_does_not(tmp_path: Path) -> None:
-    """Papers.md 6.3 #17, where the photographs' right halves have no depth."""
+@pytest.mark.parametrize("generates", [True, False])
+def test_later_masks_know_what_accepted_views_show_and_the_loss_does_not(tmp_path: Path, generates: bool) -> None:
+    """Papers.md 6.3 #17, where the photographs' right halves have no depth; nothing where nothing is invented."""
     run, refiner = kept_round(tmp_path), JointRefiner()
-    task = work(tmp_path, refiner, run, number=2, believe=True)
-    for photograph in task.photographs.values():
-        photograph.depth[:, 16:] = 0
-    refine_round(task, [a_plan()])
-    grown = 0
+    refiner.generates = generates
+    left = torch.arange(SIZE[0]).expand(SIZE[1], -1) < 16
+    run.photographs.shown = lambda index: left
+    believed = list(believed_views(run, RoundStore(tmp_path), 2).values())
+    store, grown = refined(tmp_path, refiner, run=run, number=2), 0
     for request in refiner.requests:
         for name, shown, view, render in zip(request.names, request.masks, request.views, request.renders):
-            stored = task.store.load_view(2, name).reliable
-            alone = reliable_pixels(view, render.depth, render.alpha, list(task.photographs.values()))
+            stored = store.load_view(2, name).reliable
+            alone = reliable_pixels(view, render.depth, render.alpha, list(observations(run).values()))
             assert torch.equal(stored.dense, alone.dense) and torch.equal(stored.sparse, alone.sparse)
-            by_views = reliable_pixels(view, render.depth, render.alpha, task.believed)
-            assert torch.equal(shown.dense, alone.dense | by_views.dense)
+            by_views = reliable_pixels(view, render.depth, render.alpha, believed)
+            assert torch.equal(shown.dense, (alone.dense | by_views.dense) if generates else alone.dense)
             assert torch.equal(shown.sparse, alone.sparse) and torch.equal(shown.support, alone.support)
             grown += int((shown.dense & ~stored.dense).sum())
-    assert grown > 50
+    assert (grown > 50) == generates
 
 
-def test_a_refiner_that_invents_nothing_builds_on_photographs_alone(tmp_path: Path) -> None:
-    run, refiner = kept_round(tmp_path), JointRefiner()
-    refiner.generates = False
-    task = work(tmp_path, refiner, run, number=2, believe=True)
-    refine_round(task, [a_plan()])
-    for request in refiner.requests:
-        for name, shown in zip(request.names, request.masks, strict=True):
-            assert torch.equal(shown.dense, task.store.load_view(2, name).reliable.dense)
-
-
-def test_views_of_a_round_that_was_not_kept_are_not_believed(tmp_path: Path) -> None:
-    pipeline = kept_round(tmp_path, accepted=False)
-    assert believed_views(pipeline, RoundStore(tmp_path), 2) == {}
-
-
-def test_a_view_that_the_model_did_not_learn_is_not_believed(tmp_path: Path) -> None:
-    """Papers.md 6.3 #26: below 20 dB it contradicts the rest."""
-    pipeline = kept_round(tmp_path)
-    assert list(believed_views(pipeline, RoundStore(tmp_path), 2)) == [f"round1/{name}" for name in NAMES]
-    assert believed_views(pipeline, RoundStore(tmp_path), 1) == {}
-    render = pipeline.model.render_view
-    pipeline.model.render_view = lambda view: dataclasses.replace(render(view), color=1 - render(view).color)
-    assert believed_views(pipeline, RoundStore(tmp_path), 2) == {}
+def test_views_of_kept_rounds_are_believed_where_the_model_learnt_them(tmp_path: Path) -> None:
+    """Papers.md 6.3 #26: below 20 dB one contradicts the rest."""
+    run, store = kept_round(tmp_path), RoundStore(tmp_path)
+    assert list(believed_views(run, store, 2)) == [f"round1/{name}" for name in NAMES]
+    assert believed_views(run, store, 1) == {}
+    render = run.model.render_view
+    run.model.render_view = lambda view: dataclasses.replace(render(view), color=1 - render(view).color)
+    assert believed_views(run, store, 2) == {}
+    run.model.render_view = render
+    store.save_verdict(1, {"accepted": False, "reason": ""})
+    assert believed_views(run, store, 2) == {}
 
 
 def test_an_earlier_rounds_view_can_be_an_anchor(tmp_path: Path) -> None:

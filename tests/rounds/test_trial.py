@@ -64,10 +64,15 @@ def train(trainer: CloseupTrainer, first: int, steps: int) -> None:
     run_steps(run_in(trainer), first, steps, "test")
 
 
+def inject(trainer: CloseupTrainer) -> None:
+    data = trainer.pipeline.datamanager
+    data.injected, data.injected_probability = [an_injected_view(data.train_view(0))], 0.3
+
+
 @pytest.mark.parametrize("warm", [0, 6], ids=["fresh", "with moments"])
 def test_back_to_the_bit_also_when_the_number_of_gaussians_changed(trainer: CloseupTrainer, warm: int) -> None:
-    data, model = trainer.pipeline.datamanager, trainer.pipeline.model
-    data.injected, data.injected_probability = [an_injected_view(data.train_view(0))], 0.3
+    model = trainer.pipeline.model
+    inject(trainer)
     train(trainer, 0, warm)
     before, count = state_of(trainer), model.num_points
     snapshot = take_snapshot(run_in(trainer))
@@ -78,44 +83,27 @@ def test_back_to_the_bit_also_when_the_number_of_gaussians_changed(trainer: Clos
     assert state_of(trainer) == before
     assert model.num_points == count
     assert_parameters_are_optimized(trainer)
+    # Training goes on: the graph of the trial's last step knows the Gaussians that are no longer there.
+    parameters = bits(dict(model.gauss_params))
+    train(trainer, 0, 2)
+    after = bits(dict(model.gauss_params))
+    assert all(parameters[name] != after[name] for name in parameters if name != "features_rest")
 
 
-def test_the_same_steps_give_the_same_bits_again(trainer: CloseupTrainer) -> None:
+def test_the_same_steps_give_the_same_bits_again_and_leave_the_snapshot_alone(trainer: CloseupTrainer) -> None:
     """Splits draw random numbers, cameras and injected views are drawn: all of it must come back."""
-    data = trainer.pipeline.datamanager
-    data.injected, data.injected_probability = [an_injected_view(data.train_view(0))], 0.3
+    inject(trainer)
     train(trainer, 0, 6)
     snapshot = take_snapshot(run_in(trainer))
+    kept = bits([snapshot.model, snapshot.optimizers, snapshot.strategy_state])
     outcomes = []
     for _ in range(2):
         train(trainer, 6, 15)
         outcomes.append(state_of(trainer))
         restore_snapshot(run_in(trainer), snapshot)
+        assert bits([snapshot.model, snapshot.optimizers, snapshot.strategy_state]) == kept
     assert outcomes[0] == outcomes[1]
     assert outcomes[0]["model"] != state_of(trainer)["model"]
-
-
-def test_a_snapshot_is_not_touched_by_training_or_by_going_back(trainer: CloseupTrainer) -> None:
-    train(trainer, 0, 6)
-    snapshot = take_snapshot(run_in(trainer))
-    kept = bits([snapshot.tensors, snapshot.optimizers, snapshot.strategy_state])
-    train(trainer, 6, 5)
-    restore_snapshot(run_in(trainer), snapshot)
-    train(trainer, 6, 5)
-    assert bits([snapshot.tensors, snapshot.optimizers, snapshot.strategy_state]) == kept
-
-
-def test_training_goes_on_after_going_back(trainer: CloseupTrainer) -> None:
-    """The graph of the last step of a trial knows the Gaussians that are no longer there."""
-    model = trainer.pipeline.model
-    snapshot, count = take_snapshot(run_in(trainer)), model.num_points
-    train(trainer, 20, 7)
-    assert model.num_points != count
-    restore_snapshot(run_in(trainer), snapshot)
-    before = bits(dict(model.gauss_params))
-    train(trainer, 0, 2)
-    after = bits(dict(model.gauss_params))
-    assert all(before[name] != after[name] for name in before if name != "features_rest")
 
 
 def test_per_image_parameters_come_back_too(make_trainer: MakeTrainer) -> None:

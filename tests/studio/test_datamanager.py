@@ -45,18 +45,12 @@ def test_holding_out_takes_effect_at_once(data: CloseupDatamanager) -> None:
     assert 1 not in drawn(data, 9)[0]
 
 
-def test_not_all_can_be_held_out(data: CloseupDatamanager) -> None:
-    with pytest.raises(ValueError, match="none is left"):
-        data.hold_out(range(10))
-    assert data.held_out == frozenset()
-
-
 def test_injected_views_come_as_often_as_they_should(data: CloseupDatamanager) -> None:
     current = [an_injected_view(data.train_view(index), 2, seed=index) for index in (0, 1)]
     earlier = [an_injected_view(data.train_view(index), 1, seed=index) for index in (2, 3, 4)]
     data.injected, data.current_round = current + earlier, 2
     assert drawn(data, 200)[1] == []  # the probability is still 0
-    data.injected_probability, data.current_share = 0.4, 0.7
+    data.injected_probability = 0.4
     photographs, injected = drawn(data, 2000)
     assert len(injected) / 2000 == pytest.approx(0.4, abs=0.04)
     ours = {id(view.target): view for view in current + earlier}

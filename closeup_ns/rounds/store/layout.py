@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Strict
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.planning.plan import KnownView, RoundPlan
 from closeup_ns.planning.target import Target
-from closeup_ns.reading import read_json, reading
+from closeup_ns.reading import build, read_json, reading
 from closeup_ns.rounds.store.view import from_header
 from closeup_ns.views.opengl import flipped
 from closeup_ns.views.view import View
 
 BEGIN_ANEW = "Restore it from a copy of the run, or delete rounds/ and resume from a checkpoint before round 1"
 REPEAT_ROUND = "Restore it from a copy of the run, or delete the round's folder and resume from a checkpoint before it"
-
-MOST_STEPS = 10**9
-"""More than any training takes."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +39,13 @@ class _Targets(TypedDict):
     targets: list[dict[str, Any]]
 
 
+_Steps = Annotated[int, Field(ge=0, le=10**9)]
+
+
 class _Schedule(TypedDict):
-    base_steps: int
-    rounds: int
-    round_steps: int
+    base_steps: _Steps
+    rounds: _Steps
+    round_steps: _Steps
 
 
 class _Pass(TypedDict):
@@ -67,27 +67,42 @@ _View = TypedDict(
         "decision": dict[str, Any],
         "seconds": float,
         "notes": dict[str, float | str],
-        "pass": dict[str, Any] | None,
+        "pass": dict[str, Any],
     },
 )
 
 
-class _VerdictAlways(TypedDict):
-    accepted: Annotated[bool, Strict()]
+@dataclass
+class RoundVerdict:
+    """The outcome of a trial, as the report shows it."""
+
+    accepted: bool
     reason: str
+    photographs_before: float | None = None
+    """PSNR in dB of the held-out photographs before the trial."""
+    photographs_control: float | None = None
+    """After the control arm: real photographs only."""
+    photographs_round: float | None = None
+    """After the round's arm."""
+    native_control: float | None = None
+    """PSNR in dB of the held-out photographs' native crops at the round's scale, after the control arm."""
+    native_round: float | None = None
+    reliable_control: float | None = None
+    """PSNR in dB of the reliable pixels set aside, after the control arm."""
+    reliable_round: float | None = None
+    known_share: float = 0.0
+    """How much the round has to say: mean trust of its pixels."""
+    trial_steps: int = 0
+    views: int = 0
+    """How many refined views were judged."""
 
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
-class _Verdict(_VerdictAlways, total=False):
-    photographs_before: float | None
-    photographs_control: float | None
-    photographs_round: float | None
-    native_control: float | None
-    native_round: float | None
-    reliable_control: float | None
-    reliable_round: float | None
-    known_share: float
-    trial_steps: int
-    views: int
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> RoundVerdict:
+        """The inverse of ``to_dict``. CloseupError where it is not that."""
+        return build(cls, content)
 
 
 class _FrameAlways(TypedDict):
@@ -130,11 +145,6 @@ def _check_targets(content: dict[str, Any]) -> None:
         raise ValueError("it names no target")
 
 
-def _check_schedule(content: dict[str, Any]) -> None:
-    if not all(0 <= value <= MOST_STEPS for value in content.values()):
-        raise ValueError(f"a number of steps or rounds is not between 0 and {MOST_STEPS}")
-
-
 def _check_plan(content: dict[str, Any]) -> None:
     for plan in content["plans"]:
         RoundPlan.from_dict(plan)
@@ -144,10 +154,10 @@ def _check_plan(content: dict[str, Any]) -> None:
 
 RUN = Kind(dict[str, Any], "Restore it from a copy of the run; it says which capture and target the rounds belong to")
 TARGETS = Kind(_Targets, BEGIN_ANEW, _check_targets)
-SCHEDULE = Kind(_Schedule, "Delete it to go by the command line's schedule", _check_schedule)
+SCHEDULE = Kind(_Schedule, "Delete it to go by the command line's schedule")
 PLAN = Kind(dict[str, list[dict[str, Any]]], REPEAT_ROUND, _check_plan)
 PASSES = Kind(_Passes, "Delete it to plan the passes again")
-VERDICT = Kind(_Verdict, REPEAT_ROUND)
+VERDICT = Kind(dict[str, Any], REPEAT_ROUND, RoundVerdict.from_dict)
 REPORT = Kind(dict[str, Any], "Delete it: it is written when the round ends")
 NATIVE = Kind(_Native, "Delete its folder to cut the native views from the originals again", _check_native)
 VIEW = Kind(_View, "Delete it to refine the view again", from_header)
@@ -155,8 +165,11 @@ VIEW = Kind(_View, "Delete it to refine the view again", from_header)
 
 def load(path: Path, kind: Kind) -> Any:
     """A file's checked content, or None where it is not there. RoundStorageError where it is damaged."""
-    if not path.exists():
-        return None
+    return read(path, kind) if path.exists() else None
+
+
+def read(path: Path, kind: Kind) -> Any:
+    """A file's checked content. RoundStorageError where it is missing or damaged."""
     content = read_json(path, kind.shape, kind.remedy, RoundStorageError)
     if kind.check is not None:
         with reading(path, kind.remedy, RoundStorageError):

@@ -69,7 +69,12 @@ class NativeStore:
         """
         folder, frames = self._folder(number), []
         for cut in views:
-            frame = _frame(cut)
+            frame: dict[str, Any] = {
+                "file_path": f"images/{cut.name}.png",
+                "photograph": cut.photograph,
+                "spacing": cut.spacing,
+                **frame_of(cut.view),
+            }
             with atomic_path(folder / frame["file_path"]) as temporary:
                 Image.fromarray(cut.pixels).save(temporary, format="PNG", compress_level=1)
             if cut.mask is not None:
@@ -97,8 +102,8 @@ class NativeStore:
 
     def _view(self, number: int, frame: dict[str, Any], photograph: int) -> NativeView:
         view, folder = layout.view_of_frame(frame), self._folder(number)
-        image = self._inside(folder, frame["file_path"])
-        mask = self._inside(folder, frame["mask_path"]) if "mask_path" in frame else None
+        image = folder / frame["file_path"]
+        mask = folder / frame["mask_path"] if "mask_path" in frame else None
         read, spacing = partial(self._read, image, mask), float(frame["spacing"])
         return NativeView(f"native{number}/{image.stem}", number, photograph, view, spacing, read)
 
@@ -117,19 +122,3 @@ class NativeStore:
 
     def _folder(self, number: int) -> Path:
         return self.root / f"round_{number}" / "native"
-
-    @staticmethod
-    def _inside(folder: Path, relative: str) -> Path:
-        path = (folder / relative).resolve()
-        if not path.is_relative_to(folder.resolve()):
-            raise ValueError(f"{relative!r} leads out of {folder}")
-        return path
-
-
-def _frame(cut: CutView) -> dict[str, Any]:
-    return {
-        "file_path": f"images/{cut.name}.png",
-        "photograph": cut.photograph,
-        "spacing": cut.spacing,
-        **frame_of(cut.view),
-    }

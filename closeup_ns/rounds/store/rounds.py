@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -41,7 +40,6 @@ from closeup_ns.rounds.store.view import StoredView, quantised, read_exact, view
 from closeup_ns.views.opengl import frame_of
 from closeup_ns.views.view import View
 
-VIEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 ROUND_NAME = re.compile(r"round_([1-9][0-9]*)")
 ADVICE = "Give this run another output folder or experiment name, or resume it with the data it was started on"
 
@@ -126,14 +124,7 @@ class RoundStore:
         return load(self.folder(round_index) / "verdict.json", layout.VERDICT)
 
     def save_plan(self, round_index: int, plan: dict[str, Any]) -> None:
-        """Writes a round's plans (``plans``: a ``RoundPlan.to_dict()`` for each target; ``known``: the known views).
-
-        Raises:
-            RoundStorageError: the round has views of another plan; it keeps the one that they came from.
-        """
-        if self.views(round_index) and self.load_plan(round_index) not in (None, json.loads(json.dumps(plan))):
-            path = self.folder(round_index) / "plan.json"
-            raise RoundStorageError(f"{path} already has refined views: load_plan() it instead of planning again")
+        """Writes a round's plans (``plans``: a ``RoundPlan.to_dict()`` for each target; ``known``: the known views)."""
         write_json(self.folder(round_index) / "plan.json", plan)
 
     def load_plan(self, round_index: int) -> dict[str, Any] | None:
@@ -158,12 +149,9 @@ class RoundStore:
             the argument: a resumed run then sees the same pixels.
 
         Raises:
-            RoundStorageError: the view is already there.
             DiskError: it cannot be written; then none of its files remain.
         """
         files, folder = _files(name), self.folder(round_index)
-        if (folder / files["header"]).exists():
-            raise RoundStorageError(f"{name} of round {round_index} was refined before: load_view() it instead")
         exact = quantised(stored)
         pictures: dict[str, Tensor] = {
             "image": exact.image,
@@ -177,7 +165,7 @@ class RoundStore:
             with atomic_path(folder / files["exact"]) as temporary:
                 write_exact(temporary, exact)
             for kind, values in pictures.items():
-                _write_picture(folder / files[kind], values)
+                write_png(folder / files[kind], values)
             write_json(folder / files["header"], {**view_header(exact), "name": name})
         except Exception:
             for relative in files.values():
@@ -206,11 +194,7 @@ class RoundStore:
 
     def header(self, round_index: int, name: str) -> dict[str, Any]:
         """A stored view without its pixels: camera, the gate's decision, how it was refined."""
-        header = load(self.folder(round_index) / _files(name)["header"], layout.VIEW)
-        if header is None:
-            there = ", ".join(self.views(round_index)) or "none"
-            raise RoundStorageError(f"round {round_index} in {self.root} has no view {name}; it has: {there}")
-        return header
+        return layout.read(self.folder(round_index) / _files(name)["header"], layout.VIEW)
 
     def picture(self, round_index: int, name: str, kind: str = "image") -> Path:
         """A stored view's PNG, for people: ``image`` (refined), ``render``, ``reliable``, ``real`` or ``weight``."""
@@ -218,7 +202,7 @@ class RoundStore:
 
     def save_after(self, round_index: int, name: str, image: Tensor) -> None:
         """Writes what the fine-tuned model shows from a view (float [H, W, 3] in [0, 1]), for the contact sheet."""
-        _write_picture(self.folder(round_index) / "after" / f"{_checked(name)}.png", image)
+        write_png(self.folder(round_index) / "after" / f"{name}.png", image)
 
     # Rounds
 
@@ -244,8 +228,6 @@ class RoundStore:
 
     def folder(self, round_index: int) -> Path:
         """A round's folder; round indices count from 1."""
-        if round_index < 1:
-            raise RoundStorageError(f"rounds count from 1, not {round_index}")
         return self.root / f"round_{round_index}"
 
     def contact_sheet(self, round_index: int) -> Path:
@@ -280,7 +262,6 @@ class RoundStore:
 
 def _files(name: str) -> dict[str, str]:
     """A view's files below its round's folder, by what they hold. The header comes last and makes the view count."""
-    name = _checked(name)
     return {
         "exact": f"exact/{name}.npz",
         "image": f"images/{name}.png",
@@ -291,17 +272,6 @@ def _files(name: str) -> dict[str, str]:
         "weight": f"weights/{name}.png",
         "header": f"views/{name}.json",
     }
-
-
-def _checked(name: str) -> str:
-    if not VIEW_NAME.fullmatch(name):
-        raise RoundStorageError(f"{name!r} is no name for a view: use letters, digits, - and _")
-    return name
-
-
-def _write_picture(path: Path, values: Tensor) -> None:
-    with atomic_path(path) as temporary:
-        write_png(temporary, values)
 
 
 def _same(found: Any, wanted: Any) -> bool:

@@ -18,17 +18,12 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
+from closeup_ns.atomic import atomic_path
 from closeup_ns.reading import build
 from closeup_ns.refine.judging.gate import GateDecision
 from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.view import View
 
-_DTYPES = {
-    **dict.fromkeys(("image", "render", "weight", "color", "blended", "support"), np.uint16),
-    **dict.fromkeys(("real", "dense", "sparse"), np.bool_),
-    "footprint": np.float32,
-}
-"""What ``.npz`` holds."""
 LEVELS = 65535
 """Colours and weights are kept in 16 bits: 256 times finer than the photographs themselves."""
 
@@ -73,10 +68,10 @@ class StoredView:
     """The gate's verdict."""
     seconds: float
     """Rendering, refining and judging it took this long; of a joint pass, its share."""
+    record: PassRecord
+    """How it was refined."""
     notes: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
     """The refiner's remarks, for the report."""
-    record: PassRecord | None = None
-    """How it was refined; None where nobody says."""
 
 
 def in_figures(stored: StoredView) -> dict[str, Any]:
@@ -84,7 +79,7 @@ def in_figures(stored: StoredView) -> dict[str, Any]:
     return {
         **stored.decision.to_dict(),
         "seconds": round(stored.seconds, 3),
-        **({} if stored.record is None else dataclasses.asdict(stored.record)),
+        **dataclasses.asdict(stored.record),
         "notes": dict(stored.notes),
     }
 
@@ -106,17 +101,8 @@ def read_exact(path: Path, header: Mapping[str, Any]) -> StoredView:
     Raises:
         Exception: of any kind; the file is damaged or not one of ours (``allow_pickle`` is off).
     """
-    template = from_header(header)
-    size = (template.view.height, template.view.width)
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in _DTYPES}
-    for name, array in arrays.items():
-        wanted = {"image": (*size, 3), "render": (*size, 3), "color": (3, *size), "blended": (3, *size)}.get(name, size)
-        if array.shape != wanted or array.dtype != _DTYPES[name]:
-            raise ValueError(f"its {name} is {array.shape} {array.dtype}, and not {wanted} {np.dtype(_DTYPES[name])}")
-    if not np.isfinite(arrays["footprint"]).all():
-        raise ValueError("its footprint is not finite")
-    return _from_arrays(arrays, template)
+    with np.load(path, allow_pickle=False) as arrays:
+        return _from_arrays(arrays, from_header(header))
 
 
 def from_header(header: Mapping[str, Any]) -> StoredView:
@@ -132,7 +118,7 @@ def from_header(header: Mapping[str, Any]) -> StoredView:
         decision=GateDecision.from_dict(header["decision"]),
         seconds=header["seconds"],
         notes=dict(header["notes"]),
-        record=None if record is None else build(PassRecord, {**record, "references": tuple(record["references"])}),
+        record=build(PassRecord, {**record, "references": tuple(record["references"])}),
     )
 
 
@@ -143,14 +129,19 @@ def view_header(stored: StoredView) -> dict[str, Any]:
         "decision": stored.decision.to_dict(),
         "seconds": stored.seconds,
         "notes": dict(stored.notes),
-        "pass": None if stored.record is None else dataclasses.asdict(stored.record),
+        "pass": dataclasses.asdict(stored.record),
     }
 
 
 def write_png(path: Path, values: Tensor) -> None:
-    """Writes [H, W, 3] or [H, W] values in [0, 1] (or bools) as an 8-bit PNG, for people and other methods."""
+    """Writes [H, W, 3] or [H, W] values in [0, 1] (or bools) as an 8-bit PNG, for people and other methods.
+
+    Raises:
+        DiskError: the disk refuses it.
+    """
     levels = (torch.nan_to_num(values.detach().float()).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    Image.fromarray(levels).save(path, format="PNG")
+    with atomic_path(path) as temporary:
+        Image.fromarray(levels).save(temporary, format="PNG")
 
 
 def _levels(values: Tensor) -> np.ndarray:
@@ -163,19 +154,15 @@ def _values(levels: np.ndarray) -> Tensor:
     return torch.from_numpy(levels.astype(np.float64) / LEVELS).float()
 
 
-def _mask(mask: Tensor) -> np.ndarray:
-    return mask.detach().cpu().numpy().astype(np.bool_)
-
-
 def _to_arrays(stored: StoredView) -> dict[str, np.ndarray]:
     known = stored.reliable
     return {
         "image": _levels(stored.image),
         "render": _levels(stored.render),
         "weight": _levels(stored.weight),
-        "real": _mask(stored.real),
-        "dense": _mask(known.dense),
-        "sparse": _mask(known.sparse),
+        "real": stored.real.cpu().numpy(),
+        "dense": known.dense.cpu().numpy(),
+        "sparse": known.sparse.cpu().numpy(),
         "color": _levels(known.color),
         "blended": _levels(known.blended),
         "footprint": known.footprint.detach().float().cpu().numpy(),

@@ -12,17 +12,16 @@ the photographs and their native views.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from closeup_ns.reading import build
 from closeup_ns.refine.judging.footprint import as_photographed
 from closeup_ns.rounds.run import Run
+from closeup_ns.rounds.store.layout import RoundVerdict
 from closeup_ns.rounds.trials.trial import native_psnr, photograph_psnr, restore_snapshot, run_steps, take_snapshot
 from closeup_ns.rounds.views import InjectedView, NativeView
 from closeup_ns.views.psnr import mean_of_numbers, psnr
@@ -50,39 +49,6 @@ GENERATED_RELIABLE_LOSS = 3.0
 """The same for a refiner that invents detail, as the gate's ``MAX_PSNR_DROP``: even the truth lost 1.2 dB."""
 SET_ASIDE_BLOCK = 8
 """Reliable pixels are set aside in blocks of this many pixels: neighbours would give the answer away."""
-
-
-@dataclass
-class RoundVerdict:
-    """The outcome of a trial, as the report shows it."""
-
-    accepted: bool
-    reason: str
-    photographs_before: float | None = None
-    """PSNR in dB of the held-out photographs before the trial."""
-    photographs_control: float | None = None
-    """After the control arm: real photographs only."""
-    photographs_round: float | None = None
-    """After the round's arm."""
-    native_control: float | None = None
-    """PSNR in dB of the held-out photographs' native crops at the round's scale, after the control arm."""
-    native_round: float | None = None
-    reliable_control: float | None = None
-    """PSNR in dB of the reliable pixels set aside, after the control arm."""
-    reliable_round: float | None = None
-    known_share: float = 0.0
-    """How much the round has to say: mean trust of its pixels."""
-    trial_steps: int = 0
-    views: int = 0
-    """How many refined views were judged."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> RoundVerdict:
-        """The inverse of ``to_dict``. CloseupError where it is not that."""
-        return build(cls, content)
 
 
 def evidence_photographs(views: Sequence[View], target: Tensor) -> list[int]:
@@ -124,75 +90,52 @@ class Candidate:
 
 def try_round(run: Run, candidate: Candidate) -> RoundVerdict:
     """Judge a round's refined views. The model is left as it was."""
-    return replace(_judged(run, candidate), views=len(candidate.views))
-
-
-def _judged(run: Run, candidate: Candidate) -> RoundVerdict:
-    data = run.photographs
-    known = mean_of_numbers(float(view.target.weight.mean()) for view in candidate.views)
+    if not candidate.views and candidate.native:
+        return RoundVerdict(True, "its native views are photographs, and it has no others", known_share=1.0)
     if not candidate.views:
-        if candidate.native:
-            return RoundVerdict(True, "its native views are photographs, and it has no others", known_share=1.0)
         return RoundVerdict(False, "the gate let no view through: nothing to train on")
-    held_out = evidence_photographs(data.train_views(), candidate.target)
-    if not run.settings.acceptance.enabled or not held_out:
-        return RoundVerdict(True, "not judged: acceptance is off or no photograph can be spared", known_share=known)
-    before, arms = photograph_psnr(run, held_out), _Arms(run, candidate, held_out)
-    control = arms.run("control", ())
-    outcome = arms.run("round", candidate.views)
+    known = mean_of_numbers(float(view.target.weight.mean()) for view in candidate.views)
     verdict = RoundVerdict(
-        accepted=False,
-        reason="",
-        photographs_before=_finite(before),
-        photographs_control=_finite(control.far),
-        photographs_round=_finite(outcome.far),
-        native_control=_finite(control.native),
-        native_round=_finite(outcome.native),
-        reliable_control=_finite(control.reliable),
-        reliable_round=_finite(outcome.reliable),
+        True,
+        "not judged: acceptance is off or no photograph can be spared",
         known_share=known,
-        trial_steps=arms.steps,
+        views=len(candidate.views),
     )
-    return decide(verdict, candidate.generates)
+    held_out = evidence_photographs(run.photographs.train_views(), candidate.target)
+    if not run.settings.acceptance.enabled or not held_out:
+        return verdict
+    verdict.photographs_before = _finite(photograph_psnr(run, held_out))
+    verdict.trial_steps = max(int(TRIAL_SHARE * candidate.steps), 1)
+    control = _train_arm(run, candidate, "control", (), held_out, verdict.trial_steps)
+    outcome = _train_arm(run, candidate, "round", candidate.views, held_out, verdict.trial_steps)
+    return decide(replace(verdict, **control, **outcome), candidate.generates)
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """PSNR in dB after one arm: held-out photographs, their native crops, reliable pixels set aside."""
+def _train_arm(
+    run: Run, candidate: Candidate, arm: str, views: Sequence[InjectedView], held_out: Sequence[int], steps: int
+) -> dict[str, float | None]:
+    """Train with ``views`` beside native views and what earlier rounds brought, score, and go back.
 
-    far: float
-    native: float
-    reliable: float
-
-
-class _Arms:
-    """Trains an arm of a trial, scores it, and goes back."""
-
-    def __init__(self, run: Run, candidate: Candidate, held_out: Sequence[int]) -> None:
-        self._run, self.candidate, self.held_out = run, candidate, held_out
-        self.steps = max(int(TRIAL_SHARE * candidate.steps), 1)
-        self.snapshot = take_snapshot(run)
-        self.asides = [
-            set_aside_mask(view.view.height, view.view.width, seed).to(view.target.sparse.device)
-            for seed, view in enumerate(candidate.views)
-        ]
-
-    def run(self, label: str, views: Sequence[InjectedView]) -> _Outcome:
-        """Train with ``views`` beside native views and what earlier rounds brought."""
-        run, data, round_ = self._run, self._run.photographs, self.candidate
-        injected = list(data.injected)
-        data.hold_out(self.held_out)
-        data.injected = injected + [_without(view, aside) for view, aside in zip(views, self.asides)]
-        run_steps(run, round_.step, self.steps, f"judging round {round_.number}: {label}")
-        outcome = _Outcome(
-            photograph_psnr(run, self.held_out),
-            native_psnr(run, round_.number, self.held_out, round_.native),
-            _reliable_psnr(run, round_.views, self.asides),
-        )
-        data.hold_out([])
-        data.injected = injected
-        restore_snapshot(run, self.snapshot)
-        return outcome
+    Returns:
+        The verdict's figures of this arm, by their names.
+    """
+    data, snapshot, injected = run.photographs, take_snapshot(run), run.photographs.injected
+    asides = [
+        set_aside_mask(view.view.height, view.view.width, seed).to(view.target.sparse.device)
+        for seed, view in enumerate(candidate.views)
+    ]
+    data.hold_out(held_out)
+    data.injected = injected + [_without(view, aside) for view, aside in zip(views, asides)]
+    run_steps(run, candidate.step, steps, f"judging round {candidate.number}: {arm}")
+    scores = {
+        "photographs": photograph_psnr(run, held_out),
+        "native": native_psnr(run, candidate.number, held_out, candidate.native),
+        "reliable": _reliable_psnr(run, candidate.views, asides),
+    }
+    data.hold_out([])
+    data.injected = injected
+    restore_snapshot(run, snapshot)
+    return {f"{name}_{arm}": _finite(score) for name, score in scores.items()}
 
 
 def decide(verdict: RoundVerdict, generates: bool) -> RoundVerdict:

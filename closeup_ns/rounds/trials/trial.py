@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.progress import track
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.views import NativeView
@@ -25,41 +24,28 @@ from closeup_ns.views.psnr import mean_of_numbers, psnr
 class Snapshot:
     """Everything that a training step changes."""
 
-    tensors: dict[str, Tensor]
-    optimizers: dict[str, list[dict[str, Any]]]
-    learning_rates: dict[str, list[float]]
+    model: dict[str, Tensor]
+    optimizers: dict[str, dict[str, Any]]
     schedulers: dict[str, dict[str, Any]]
     strategy: Any
     strategy_state: dict[str, Any]
     sampler: Any
     random: Tensor
-    kernel: PixelKernel
-    native_kernels: Tensor
-    footprint: Tensor
     step: int
 
 
 def take_snapshot(run: Run) -> Snapshot:
     """Copy the training state."""
     assert run.trainer is not None
-    model, data, optimizers = run.model, run.photographs, run.trainer.optimizers
+    model, optimizers = run.model, run.trainer.optimizers
     return Snapshot(
-        tensors={name: parameter.detach().clone() for name, parameter in model.named_parameters()},
-        optimizers={
-            name: [copy.deepcopy(optimizer.state.get(p, {})) for p in optimizer.param_groups[0]["params"]]
-            for name, optimizer in optimizers.optimizers.items()
-        },
-        learning_rates={
-            name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.optimizers.items()
-        },
-        schedulers={name: copy.deepcopy(s.state_dict()) for name, s in optimizers.schedulers.items()},
+        model={name: value.clone() for name, value in model.state_dict().items()},
+        optimizers={name: copy.deepcopy(one.state_dict()) for name, one in optimizers.optimizers.items()},
+        schedulers={name: copy.deepcopy(one.state_dict()) for name, one in optimizers.schedulers.items()},
         strategy=model.strategy,
         strategy_state=copy.deepcopy(model.strategy_state),
-        sampler=data.sampler_state(),
+        sampler=run.photographs.sampler_state(),
         random=torch.get_rng_state(),
-        kernel=model.kernel,
-        native_kernels=model.native_kernels.clone(),
-        footprint=model.footprint.clone(),
         step=model.step,
     )
 
@@ -68,30 +54,21 @@ def restore_snapshot(run: Run, snapshot: Snapshot) -> None:
     """Put the training state back, bit for bit, also when the number of Gaussians changed meanwhile."""
     assert run.trainer is not None
     model, optimizers = run.model, run.trainer.optimizers
-    for name in model.gauss_params:
+    for name, parameter in list(model.gauss_params.items()):
         # New parameters, as gsplat makes them when it densifies: a graph that is still alive somewhere would go on
         # expecting gradients of as many Gaussians as there were.
-        model.gauss_params[name] = nn.Parameter(snapshot.tensors[f"gauss_params.{name}"].clone())
-    for name, parameter in model.named_parameters():
-        parameter.data = snapshot.tensors[name].clone()
-        parameter.grad = None
+        model.gauss_params[name] = nn.Parameter(parameter.detach())
+        optimizers.optimizers[name].param_groups[0]["params"] = [model.gauss_params[name]]
+    model.load_state_dict(dict(snapshot.model))
+    model.zero_grad()
     for name, optimizer in optimizers.optimizers.items():
-        parameters = [model.gauss_params[name]] if name in model.gauss_params else optimizer.param_groups[0]["params"]
-        optimizer.param_groups[0]["params"] = parameters
-        optimizer.state.clear()
-        for parameter, state in zip(parameters, snapshot.optimizers[name]):
-            if state:
-                optimizer.state[parameter] = copy.deepcopy(state)
-        for group, rate in zip(optimizer.param_groups, snapshot.learning_rates[name]):
-            group["lr"] = rate
+        optimizer.load_state_dict(copy.deepcopy(snapshot.optimizers[name]))
     for name, scheduler in optimizers.schedulers.items():
         scheduler.load_state_dict(copy.deepcopy(snapshot.schedulers[name]))
     model.strategy, model.strategy_state = snapshot.strategy, copy.deepcopy(snapshot.strategy_state)
     run.photographs.restore_sampler(snapshot.sampler)
     torch.set_rng_state(snapshot.random)
-    model.kernel, model.step = snapshot.kernel, snapshot.step
-    model.native_kernels = snapshot.native_kernels.clone()
-    model.footprint = snapshot.footprint.clone()
+    model.step = snapshot.step
 
 
 def run_steps(run: Run, first_step: int, steps: int, label: str) -> None:
