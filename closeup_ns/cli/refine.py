@@ -62,9 +62,9 @@ class RefineStored:
         from closeup_ns.studio.refine_stored import refine_stored_round
 
         path = self.load_config / "config.yml" if self.load_config.is_dir() else self.load_config
-        done = refine_stored_round(path, self.round, config, self.output, self.views, self.data)
-        print_views(done.report["views"], f"round {done.number}: {done.report['made_with']['refiner']}")
-        print(done.store.folder(done.number))
+        store, report = refine_stored_round(path, self.round, config, self.output, self.views, self.data)
+        print_views(report["views"], f"round {self.round}: {report['made_with']['refiner']}")
+        print(store.folder(self.round))
 
     def configuration(self) -> RefinerConfig:
         """The refiner's options, the short ones laid over the long ones.

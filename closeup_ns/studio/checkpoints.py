@@ -21,18 +21,22 @@ from closeup_ns.reading import reading
 from closeup_ns.rounds.store.rounds import RoundStore
 
 CHECKPOINT = re.compile(r"step-([0-9]+)\.ckpt")
-GAUSSIANS = "_model.gauss_params."
-
-
-def checkpoint_folder(config_path: Path) -> Path:
-    """Where a run's checkpoints are: beside its config.yml, wherever it was trained."""
-    return config_path.parent / "nerfstudio_models"
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints in a folder, in order."""
+    """Steps of the checkpoints in a run's nerfstudio_models, in order.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     names = (CHECKPOINT.fullmatch(path.name) for path in folder.glob("step-*.ckpt"))
-    return sorted(int(match[1]) for match in names if match)
+    steps = sorted(int(match[1]) for match in names if match)
+    if not steps:
+        raise CheckpointError(
+            f"no checkpoint (step-*.ckpt) in {folder}, the nerfstudio_models folder of a run: the run never saved one, "
+            "or it was moved or removed"
+        )
+    return steps
 
 
 def find_checkpoint(folder: Path, step: int | None = None) -> Path:
@@ -42,11 +46,6 @@ def find_checkpoint(folder: Path, step: int | None = None) -> Path:
         CheckpointError: it is not there.
     """
     steps = checkpoint_steps(folder)
-    if not steps:
-        raise CheckpointError(
-            f"no checkpoint (step-*.ckpt) in {folder}, the nerfstudio_models folder of a run: the run never saved one, "
-            "or it was moved or removed"
-        )
     if step is not None and step not in steps:
         raise CheckpointError(
             f"{folder / f'step-{step:09d}.ckpt'} does not exist; there are the steps {', '.join(map(str, steps))}"

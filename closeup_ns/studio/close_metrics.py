@@ -29,6 +29,7 @@ from closeup_ns.studio.close_photographs import close_photographs
 from closeup_ns.views.psnr import psnr
 from closeup_ns.views.reliability import Observation, reliable_pixels
 from closeup_ns.views.rendered import Rendered
+from closeup_ns.views.rotation import rotation
 from closeup_ns.views.view import View, aim_at, move_closer
 from closeup_ns.views.warp import inside, project
 
@@ -54,21 +55,19 @@ def close_metrics(run: Run) -> tuple[dict[str, float], dict[str, str]]:
     scales = [schedule.zoom**number for number in range(1, schedule.rounds + 1)]
     photographs = list(observations(run).values())
     views = [photograph.view for photograph in photographs]
-    names, render = run.photographs.photograph_names(), run.model.render_view
-    targets = resolve_targets(run.settings.target, names, views, render)
-    target = targets[0]
+    names = run.photographs.photograph_names()
+    targets = resolve_targets(run.settings.target, names, views, run.model.render_view)
     real, absent = close_photographs(run, targets)
     metrics, missing = build_metrics(METRICS, MetricOptions())
     generator = torch.Generator().manual_seed(run.settings.seed)
     values: dict[str, list[float]] = {}
-    close_ups = [(scale, view) for scale in scales for view in turned_views(views, target.point, scale, generator)]
+    close_ups = [(scale, view) for scale in scales for view in turned_views(views, targets[0].point, scale, generator)]
     for scale, view in track(close_ups, "close-ups"):
         rendered = run.model.render_view(view.to(run.device, torch.float32))
         for name, value in _score(run, view, rendered, photographs, metrics).items():
             for suffix in ("", f"_{scale_label(scale)}"):
                 values.setdefault(f"close_{name}{suffix}", []).append(value)
-    used = {name for metric in metrics for name in values if name == f"close_{metric.name}"}
-    missing |= {m.name: "no photograph sees the close-ups" for m in metrics if f"close_{m.name}" not in used}
+    missing |= {m.name: "no photograph sees the close-ups" for m in metrics if f"close_{m.name}" not in values}
     return {**real, **{name: math.fsum(found) / len(found) for name, found in values.items()}}, {**absent, **missing}
 
 
@@ -83,24 +82,23 @@ def turned_views(
     Raises:
         PlanningError: no view has the target in its image.
     """
-    candidates = []
+    candidates, target = [], target.to(views[0].c2w)
     for index, view in enumerate(views):
-        uv, z = project(view, target.to(view.c2w))
+        uv, z = project(view, target)
         if bool(inside(view, uv, z)):
             candidates.append((float((uv - uv.new_tensor([view.width / 2, view.height / 2])).norm()), index))
     if not candidates:
         raise PlanningError("no photograph has the target in it, so no close-up can be judged: give another target")
-    chosen = [views[index] for _, index in sorted(candidates)[:VIEWS]]
     turned = []
-    for view in chosen:
-        closer = move_closer(view, target.to(view.c2w), scale)
+    for _, index in sorted(candidates)[:VIEWS]:
+        closer = move_closer(views[index], target, scale)
         axis = torch.randn(3, generator=generator, dtype=torch.float64)
         angle = math.radians(TURN) * float(torch.rand((), generator=generator))
-        rotation = _rotation(axis / axis.norm(), angle).to(view.c2w)
+        turn = rotation(angle * axis / axis.norm()).to(closer.c2w)
         c2w = closer.c2w.clone()
-        c2w[:3, :3] = rotation @ closer.c2w[:3, :3]
-        c2w[:3, 3] = target.to(view.c2w) + rotation @ (closer.position - target.to(view.c2w))
-        turned.append(aim_at(View(closer.K, c2w, closer.width, closer.height), target.to(view.c2w)))
+        c2w[:3, :3] = turn @ closer.c2w[:3, :3]
+        c2w[:3, 3] = target + turn @ (closer.position - target)
+        turned.append(aim_at(View(closer.K, c2w, closer.width, closer.height), target))
     return turned
 
 
@@ -125,13 +123,6 @@ def _score(
         elif metric.needs == "reference" and found is not None:
             values[metric.name] = metric(image, photographs[found.index].color.permute(1, 2, 0))
     return values
-
-
-def _rotation(axis: Float[Tensor, "3"], angle: float) -> Float[Tensor, "3 3"]:
-    """Rotation by ``angle`` radians around a unit ``axis`` (Rodrigues)."""
-    x, y, z = axis.tolist()
-    cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=axis.dtype)
-    return torch.eye(3, dtype=axis.dtype) + math.sin(angle) * cross + (1 - math.cos(angle)) * (cross @ cross)
 
 
 def say_missing(missing: dict[str, Any]) -> None:

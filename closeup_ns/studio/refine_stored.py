@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from closeup_ns.errors import CheckpointError, RoundStorageError
@@ -15,32 +16,19 @@ from closeup_ns.peak_memory import process_peak_mb
 from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.refine.refiner import RefinerConfig, build_refiner, check_refiner, chosen_kind
 from closeup_ns.report.config_file import option, read_config
-from closeup_ns.rounds.known import believed_views, native_observations, observations
 from closeup_ns.rounds.next_round import adopt_schedule
-from closeup_ns.rounds.refine_step import Refinement, refine_round
+from closeup_ns.rounds.refine_step import refine_round
 from closeup_ns.rounds.reporting.contact_sheet import SheetRow, save_contact_sheet
 from closeup_ns.rounds.reporting.round_report import made_with
 from closeup_ns.rounds.schedule import ScheduleConfig
 from closeup_ns.rounds.store.native import NativeStore
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.store.view import in_figures
-from closeup_ns.studio.checkpoints import checkpoint_folder, checkpoint_steps
+from closeup_ns.studio.checkpoints import checkpoint_steps
 from closeup_ns.studio.loading import LoadedRun, load_run
 from closeup_ns.studio.run_folder import hold_folder
 
 ADVICE = "Give --output another folder, or delete that one"
-
-
-@dataclass(frozen=True, eq=False)
-class RefinedRound:
-    """A stored round that was refined into a folder of its own."""
-
-    store: RoundStore
-    """The folder that it went to, laid out like a run's ``rounds``."""
-    number: int
-    """The round."""
-    report: dict[str, Any]
-    """As in its report.json."""
 
 
 def refine_stored_round(
@@ -50,7 +38,7 @@ def refine_stored_round(
     output: Path | None = None,
     limit: int | None = None,
     data: Path | None = None,
-) -> RefinedRound:
+) -> tuple[RoundStore, dict[str, Any]]:
     """Refine round ``number`` of a run once more. Nothing of the run is changed; what is there already is kept.
 
     The views come from the checkpoint nearest to the round's start. A run keeps only its latest checkpoint unless told
@@ -62,6 +50,9 @@ def refine_stored_round(
         output: folder for the views; ``refined/round_N-REFINER`` in the run's folder by default.
         limit: refine only so many views.
         data: the photographs, where they were moved since.
+
+    Returns:
+        The store of ``output``, laid out like a run's ``rounds``, and what its report.json says.
 
     Raises:
         CloseupError: there is no such run, round or checkpoint, the plan cannot be read, ``output`` holds another
@@ -78,50 +69,27 @@ def refine_stored_round(
     hold_folder(destination.root)
     destination.claim(_identity(rounds, number, step, config), ADVICE)
     destination.save_plan(number, rounds.load_plan(number) or {})
+    seen, native_store = run.pipeline.as_run(), NativeStore(rounds.root)
+    for earlier in range(1, number + 1):
+        if native_store.has(earlier):
+            seen.photographs.native += native_store.load(earlier, run.train_names)
+    refiner, description = build_refiner(config, seen.device)
+    CONSOLE.print(description, soft_wrap=True)
     began = time.perf_counter()
-    _refine(run, plans, number, rounds, destination, limit)
+    refine_round(seen, refiner, number, plans, destination, rounds, limit)
     report = _report(run, number, step, destination, time.perf_counter() - began)
     destination.finish_round(number, report)
-    return RefinedRound(destination, number, report)
-
-
-def _refine(
-    run: LoadedRun, plans: list[RoundPlan], number: int, rounds: RoundStore, destination: RoundStore, limit: int | None
-) -> None:
-    """The same passes as in a training, with what that would have known."""
-    refiner, description = build_refiner(run.pipeline.config.refiner, run.pipeline.device)
-    CONSOLE.print(description, soft_wrap=True)
-    view, natives = run.pipeline.as_run(), NativeStore(rounds.root)
-    native = [
-        item
-        for earlier in range(1, number + 1)
-        if natives.has(earlier)
-        for item in natives.load(earlier, view.photographs.photograph_names())
-    ]
-    refinement = Refinement(
-        view,
-        refiner,
-        number,
-        store=destination,
-        earlier=rounds,
-        photographs={**observations(view), **native_observations(view, native)},
-        believed=list(believed_views(view, rounds, number).values()) if refiner.generates else (),
-    )
-    try:
-        refine_round(refinement, plans, limit)
-    finally:
-        refiner.close()
+    return destination, report
 
 
 def _schedule(config_path: Path, rounds: RoundStore) -> ScheduleConfig:
     """The run's schedule. CheckpointError where this is no run of ours."""
     config = read_config(config_path)
     found = option(config, "pipeline.schedule")
-    names = ("base_steps", "rounds", "round_steps")
-    if not isinstance(found, dict) or not all(isinstance(found.get(name), int) for name in names):
+    if found is None:
         method = option(config, "method_name") or "another method"
         raise CheckpointError(f"{config_path} is a run of {method}: only runs of closeup-gs have rounds to refine")
-    schedule = ScheduleConfig(**{name: found[name] for name in names})
+    schedule = ScheduleConfig(**{name: found[name] for name in ("base_steps", "rounds", "round_steps")})
     adopt_schedule(rounds, schedule)
     return schedule
 
@@ -136,7 +104,7 @@ def _plans(config_path: Path, rounds: RoundStore, number: int) -> list[RoundPlan
     if number not in planned:
         there = f"it has planned round {', '.join(map(str, planned))}" if planned else "it has planned no round yet"
         raise RoundStorageError(f"the run {config_path.parent} has no round {number}: {there}")
-    plans = (rounds.load_plan(number) or {"plans": []})["plans"]
+    plans = (rounds.load_plan(number) or {})["plans"]
     if not plans:
         raise RoundStorageError(
             f"the plan of round {number} in {rounds.root} has no target: there is nothing to refine"
@@ -146,10 +114,9 @@ def _plans(config_path: Path, rounds: RoundStore, number: int) -> list[RoundPlan
 
 def _checkpoint(config_path: Path, wanted: int) -> int:
     """Step of the checkpoint nearest to ``wanted``, and a line that says which it is."""
-    steps = checkpoint_steps(checkpoint_folder(config_path))
-    if not steps:
-        raise CheckpointError(f"{checkpoint_folder(config_path)} holds no checkpoint (step-*.ckpt): nothing to render")
-    nearest = min(steps, key=lambda step: (abs(step - wanted), -step))
+    nearest = min(
+        checkpoint_steps(config_path.parent / "nerfstudio_models"), key=lambda step: (abs(step - wanted), -step)
+    )
     if nearest == wanted:
         CONSOLE.print(f"checkpoint: step {nearest}, the round's start", highlight=False)
     else:
@@ -169,8 +136,6 @@ def _default_output(config_path: Path, number: int, config: RefinerConfig) -> Pa
 
 def _device() -> str:
     """What nerfstudio loads a run on."""
-    import torch
-
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -24,6 +24,7 @@ from closeup_ns.progress import shows_bars
 from closeup_ns.reading import reading
 from closeup_ns.refine.refiner import check_refiner
 from closeup_ns.rendering.backend import describe_backend
+from closeup_ns.rounds.loop import Rounds
 from closeup_ns.rounds.native import native_rounds
 from closeup_ns.rounds.next_round import adopt_schedule
 from closeup_ns.rounds.refine_step import refines
@@ -50,6 +51,8 @@ class CloseupTrainerConfig(TrainerConfig):
     """nerfstudio's trainer, with the number of steps taken from the schedule."""
 
     _target: type = field(default_factory=lambda: CloseupTrainer)
+    pipeline: CloseupPipelineConfig = field(default_factory=CloseupPipelineConfig)
+    """Data, model, and the rounds after the base phase."""
     max_num_iterations: int = 0
     """Steps of the whole run, counted from its start also when it is resumed. 0: what ``pipeline.schedule`` adds up
     to. A smaller number stops early."""
@@ -95,11 +98,11 @@ class CloseupTrainer(Trainer):
 
     def __init__(self, config: CloseupTrainerConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        self.schedule = _pipeline_config(config).schedule
+        self.schedule = config.pipeline.schedule
         if not shows_bars():
             config.logging.local_writer.enable = False  # its table redraws itself; StepLines speaks for it
-        if config.max_num_iterations <= 0:
-            config.max_num_iterations = self.schedule.total_steps
+        self._follows_schedule = config.max_num_iterations <= 0
+        self._set_total_steps()
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         CONSOLE.print(describe_backend(self.device))
@@ -111,10 +114,12 @@ class CloseupTrainer(Trainer):
             )
         if self.schedule.rounds > 0:
             # Now, and not after the base phase: a refiner without its weights would be found out hours later.
-            check_refiner(_pipeline_config(self.config).refiner, self.device)
+            check_refiner(self.config.pipeline.refiner, self.device)
         if self.config.load_dir is not None:
             inherit_rounds(self.config.load_dir, self.base_dir)
-            self._adopt_schedule()
+            # Where rounds were asked for in the viewer, the run has a schedule of its own.
+            adopt_schedule(RoundStore(self.base_dir / "rounds"), self.schedule)
+            self._set_total_steps()
         super().setup(test_mode)
         forgive_event_writers()
         if self.schedule.rounds > 0:
@@ -128,11 +133,8 @@ class CloseupTrainer(Trainer):
         if RoundStore(self.base_dir / "rounds").load_targets() is None:
             check_targets(config.target, data.photograph_names(), data.train_views())
 
-    def _adopt_schedule(self) -> None:
-        """Go on by the schedule of the run that is resumed, where rounds were asked for in the viewer."""
-        whole = self.config.max_num_iterations == self.schedule.total_steps
-        adopt_schedule(RoundStore(self.base_dir / "rounds"), self.schedule)
-        if whole:
+    def _set_total_steps(self) -> None:
+        if self._follows_schedule:
             self.config.max_num_iterations = self.schedule.total_steps
 
     def _settle_rounds(self) -> None:
@@ -153,11 +155,9 @@ class CloseupTrainer(Trainer):
             "refiner (--pipeline.refiner.kind) for what lies beyond.",
             soft_wrap=True,
         )
-        whole = self.config.max_num_iterations == self.schedule.total_steps
         self.schedule.rounds = useful
         store.save_schedule(self.schedule.to_dict())
-        if whole:
-            self.config.max_num_iterations = self.schedule.total_steps
+        self._set_total_steps()
 
     def setup_optimizers(self) -> Optimizers:
         self._settle_rounds()
@@ -184,17 +184,18 @@ class CloseupTrainer(Trainer):
 
     def _next_step(self) -> int:
         """The step after the last that was trained."""
-        rounds = self.pipeline.rounds
-        return max(rounds.next_step if rounds is not None else 0, self._start_step)
+        return max(self._rounds().next_step, self._start_step)
 
     def _more_to_train(self) -> bool:
         """After the last step: whether somebody asked for a round since."""
-        rounds = self.pipeline.rounds
-        if rounds is not None and rounds.next_round.wanted:
-            rounds.next_round.grant(rounds.schedule, rounds.store, self._next_step(), rounds.end_base_phase)
+        rounds, step = self._rounds(), self._next_step()
+        rounds.next_round.grant(rounds.schedule, rounds.store, step, rounds.end_base_phase)
         # A run that --max-num-iterations ends early is over at its end, whatever the schedule says.
-        granted = rounds is not None and rounds.next_round.granted
-        return granted and self._next_step() < self.schedule.total_steps
+        return rounds.next_round.granted and step < self.schedule.total_steps
+
+    def _rounds(self) -> Rounds:
+        assert self.pipeline.rounds is not None, "made with the training callbacks, by setup"
+        return self.pipeline.rounds
 
     def _after_train(self) -> None:
         self.step = max(self._next_step() - 1, 0)  # upstream counts one on where the loop was ended early
@@ -257,7 +258,7 @@ class CloseupTrainer(Trainer):
 
     def _check_shapes(self, path: Path, state: Mapping[str, Any]) -> None:
         """Refuse what torch would refuse later in words that help nobody."""
-        if "_model.gauss_params.means" not in state and "_model.means" not in state:
+        if "_model.gauss_params.means" not in state:
             raise CheckpointError(f"{path} holds no Gaussians: it is not a splatfacto or closeup-gs checkpoint")
         loaded = state.get("_model.gauss_params.features_rest")
         own = self.pipeline.model.features_rest
@@ -291,9 +292,3 @@ class CloseupTrainer(Trainer):
                 f"{path} renders the photographs of this capture at {quality:.1f} dB: it is a checkpoint of another "
                 f"scene, or of this one with other poses. Train from scratch, or lower --foreign-psnr to go on anyway."
             )
-
-
-def _pipeline_config(config: TrainerConfig) -> CloseupPipelineConfig:
-    pipeline = config.pipeline
-    assert isinstance(pipeline, CloseupPipelineConfig), "a CloseupTrainer needs a CloseupPipelineConfig"
-    return pipeline

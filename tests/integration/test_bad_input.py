@@ -61,7 +61,7 @@ REFUSED: list[tuple[str, Damage | None, str]] = [
     ("refine --views 0", None, "--views 0 refines nothing"),
     ("refine --refiner see3d --weights nowhere", None, "the refiner see3d cannot run here.*nowhere"),
     ("refine", removed("rounds"), "has no round 1: it has planned no round yet"),
-    ("refine", removed("nerfstudio_models"), "holds no checkpoint"),
+    ("refine", removed("nerfstudio_models"), "no checkpoint"),
     ("refine", removed("config.yml"), r"config\.yml does not exist"),
     ("refine", written("config.yml", OTHER_METHOD), "is a run of nerfacto: only runs of closeup-gs have rounds"),
     *[("refine", written("rounds/round_1/plan.json", plan), r"plan\.json cannot be read|no target") for plan in PLANS],

@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from PIL import Image
 from torch import Tensor
 
-from closeup_ns.atomic import atomic_path
 from closeup_ns.errors import DataError
 from closeup_ns.rounds.native import cut, cut_mask, disagreement, plan_crops
 from closeup_ns.rounds.run import Run
+from closeup_ns.rounds.store.view import write_png
 from closeup_ns.views.psnr import mean_of_numbers, psnr
 from closeup_ns.views.registration import register
 from closeup_ns.views.view import View
@@ -85,12 +83,8 @@ def mean_psnr(run: Run, crops: Sequence[HeldOut], registered: bool = False) -> f
 
 def save_sheet(path: Path, before: Sequence[Tensor], after: Sequence[Tensor], crops: Sequence[HeldOut]) -> None:
     """A picture with a row for each of the first crops: before the round, after it, and the photograph."""
-    rows = [
-        torch.cat([one, other, crop.image], dim=1)
-        for one, other, crop in list(zip(before, after, crops, strict=True))[:SHEET_ROWS]
-    ]
+    pictures = zip(before[:SHEET_ROWS], after[:SHEET_ROWS], crops[:SHEET_ROWS], strict=True)
+    rows = [torch.cat([one, other, crop.image], dim=1) for one, other, crop in pictures]
     width = max(row.shape[1] for row in rows)
-    rows = [torch.nn.functional.pad(row.permute(2, 0, 1), (0, width - row.shape[1])).permute(1, 2, 0) for row in rows]
-    pixels = (torch.cat(rows).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    with atomic_path(path) as temporary:
-        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
+    rows = [torch.nn.functional.pad(row, (0, 0, 0, width - row.shape[1])) for row in rows]
+    write_png(path, torch.cat(rows))
