@@ -99,24 +99,23 @@ class Rounds:
         refiner, description = build_refiner(self.settings.refiner, run.device)
         with self._stage(result, "cut"):
             native = cut_native_views(run, self.native_store, number, targets)
+            self._join([], native)
         if native and step == start and self.settings.originals.refine_poses:
             with self._stage(result, "register"):
-                refine_poses(run, number, native, targets[0].distance)
-        self._join([], native)
+                refine_poses(run, number, targets[0].distance)
         refined_at = start + (self.schedule.round_steps // 2 if native and refines(self.settings, run.device) else 0)
         if step < refined_at:
-            self._prepare(number, native, False, range(start, refined_at))
+            self._prepare(number, False, range(start, refined_at))
             with self._stage(result, "learn"):
                 yield refined_at
             step = refined_at
             self.trainer.save_checkpoint(step - 1)  # its views are rendered by this model
         views = self._refined_views(result, refiner, description)
-        self._prepare(number, native, refiner.generates, range(refined_at, end))
+        self._prepare(number, refiner.generates, range(refined_at, end))
         with self._stage(result, "judge"):
-            candidate = Candidate(
-                number, views, native, targets[0].point, refiner.generates, refined_at, self.schedule.round_steps
-            )
-            result.verdict = verdict = self._judge(candidate)
+            target, steps = targets[0].point, self.schedule.round_steps
+            verdict = self._judge(Candidate(number, views, target, refiner.generates, refined_at, steps))
+            result.verdict = verdict
         views = views if verdict.accepted else []
         self._join(views, [])
         if views and step == refined_at:
@@ -142,14 +141,14 @@ class Rounds:
             refine_round(self.run, refiner, result.number, result.plans, self.store, self.store)
             return stored_views(self.store, result.number, result.plans, self.settings.fine_tune, self.run.device)
 
-    def _prepare(self, number: int, native: list[NativeView], generates: bool, steps: range) -> None:
+    def _prepare(self, number: int, generates: bool, steps: range) -> None:
         """4.3.4: a fresh densification strategy, sizes held to the finest pixel, and what is drawn how often.
 
         ``steps``: those that are trained next. Native views may add Gaussians in the first of a round, a generator's
         views in those that train on them.
         """
         run, originals = self.run, self.settings.originals
-        model, data = run.model, run.photographs
+        model, data, native = run.model, run.photographs, run.native_views(number)
         model.full_resolution = True
         if native and originals.own_kernel:
             variance = native_variance(native)
@@ -229,10 +228,9 @@ class Rounds:
         """Register a round's native views anew while it trains: the sharper the model, the finer they are placed."""
         every = self.schedule.round_steps // REGISTRATIONS
         passed = step - self.schedule.round_start(number)
-        if passed and every and passed % every == 0 and passed < every * REGISTRATIONS:
-            views = [view for view in self.run.photographs.native if view.round_index == number]
-            if views and self.settings.originals.refine_poses:
-                refine_poses(self.run, number, views, self.targets[0].distance)
+        due = every > 0 and passed in range(every, every * REGISTRATIONS, every)
+        if due and self.settings.originals.refine_poses:
+            refine_poses(self.run, number, self.targets[0].distance)
 
     def after_step(self, step: int) -> None:
         """Called after step ``step`` was trained."""

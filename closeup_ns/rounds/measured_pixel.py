@@ -21,7 +21,7 @@ from closeup_ns.data.originals import Original
 from closeup_ns.errors import DataError
 from closeup_ns.model.kernel import PixelKernel, blurred_taps
 from closeup_ns.progress import track
-from closeup_ns.rounds.native import NATIVE_BLUR, Crop, cut, disagreement
+from closeup_ns.rounds.native import NATIVE_BLUR, cut, disagreement
 from closeup_ns.rounds.run import Run
 from closeup_ns.views.psnr import mean_of_numbers, psnr
 from closeup_ns.views.view import View
@@ -130,7 +130,7 @@ def _pair(run: Run, index: int, original: Original, supersample: int) -> Pair | 
         whole, _ = original.read()
     except DataError:
         return None  # named where its native views are cut
-    if disagreement(original, whole, Crop(index, middle), view, photograph):
+    if disagreement(original, whole, middle, view, photograph):
         return None
     fine = torch.from_numpy(cut(original, whole[..., :3], middle.scaled_to(width * supersample, height * supersample)))
     place = (slice(top, top + height), slice(left, left + width))

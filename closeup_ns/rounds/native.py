@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -57,16 +56,6 @@ FLAT = 0.01
 """A photograph whose colours differ by less (standard deviation, of 1) shows nothing that could be compared."""
 
 
-@dataclass(frozen=True, eq=False)
-class Crop:
-    """A native view before its pixels are cut."""
-
-    photograph: int
-    """Index of the photograph that it is a part of."""
-    view: View
-    """Pinhole camera of the crop, in the photograph's pose."""
-
-
 def native_rounds(finer: float, zoom: float, rounds: int) -> int:
     """How many rounds have native detail that no round before them had, for originals ``finer`` times finer.
 
@@ -83,7 +72,7 @@ def plan_crops(
     zoom: float,
     render: Renderer,
     windows: int = 1,
-) -> list[Crop]:
+) -> list[tuple[int, View]]:
     """The crops of a round, of each photograph that sees the target and has an original.
 
     Args:
@@ -93,6 +82,9 @@ def plan_crops(
         zoom: how many times narrower than a photograph the crop is.
         render: the model, whose depth tells whether something hides the target.
         windows: most crops of a photograph: the one around the target, then those that `further_windows` finds.
+
+    Returns:
+        The photograph's index, and the crop's pinhole camera in the photograph's pose.
     """
     crops = []
     for index, (view, original) in enumerate(zip(views, originals, strict=True)):
@@ -102,7 +94,7 @@ def plan_crops(
         further = further_windows(view, target, zoom, render) if windows > 1 else []
         centers = [center, *further[: windows - 1]]
         found = [crop_view(view, place, zoom, original) for place in centers]
-        crops += [Crop(index, crop) for crop in found if min(crop.width, crop.height) >= FEWEST_PIXELS]
+        crops += [(index, crop) for crop in found if min(crop.width, crop.height) >= FEWEST_PIXELS]
     return crops
 
 
@@ -224,7 +216,7 @@ def cut_native_views(run: Run, store: NativeStore, number: int, targets: Sequenc
         ]
         if not crops:
             return []
-        crops.sort(key=lambda crop: crop.photograph)
+        crops.sort(key=lambda crop: crop[0])
         with bar(f"round {number}: cutting originals", len(crops)) as advance:
             store.save(number, _cut_all(run, crops, advance))
     return store.load(number, names)
@@ -240,7 +232,7 @@ def native_variance(views: Sequence[NativeView]) -> float:
     return NATIVE_BLUR / max(spacing, 1.0) ** 2
 
 
-def _cut_all(run: Run, crops: Sequence[Crop], advance: Callable[[], None]) -> Iterator[CutView]:
+def _cut_all(run: Run, crops: Sequence[tuple[int, View]], advance: Callable[[], None]) -> Iterator[CutView]:
     """Cut ``crops``, sorted by photograph: each original is decoded once, and one at a time is in memory.
 
     An original that cannot be decoded or shows another picture costs its own crops and is named.
@@ -248,37 +240,37 @@ def _cut_all(run: Run, crops: Sequence[Crop], advance: Callable[[], None]) -> It
     data = run.photographs
     names, originals = data.photograph_names(), data.originals()
     decoded, picture, problem = -1, None, None
-    for position, crop in enumerate(crops):
+    for position, (index, view) in enumerate(crops):
         run.give_way()
-        original = originals[crop.photograph]
+        original = originals[index]
         assert original is not None, "a crop is planned only where there is an original"
-        if crop.photograph != decoded:
-            decoded, picture, problem = crop.photograph, None, None
+        if index != decoded:
+            decoded, picture, problem = index, None, None
             try:
                 picture = original.read()
-                problem = disagreement(original, picture[0], crop, data.train_view(decoded), data.photograph(decoded))
+                problem = disagreement(original, picture[0], view, data.train_view(index), data.photograph(index))
             except DataError as error:
                 problem = str(error)
             if problem:
-                CONSOLE.print(f"[yellow]No native view of {escape(f'{names[decoded]}: {problem}')}", soft_wrap=True)
+                CONSOLE.print(f"[yellow]No native view of {escape(f'{names[index]}: {problem}')}", soft_wrap=True)
         if picture is not None and problem is None:
             pixels, mask = picture
-            counted = None if mask is None else cut_mask(original, mask, crop.view)
-            image, spacing = cut(original, pixels, crop.view), _spacing(original, crop.view)
-            yield CutView(names[decoded], f"{position:04d}", crop.view, image, counted, spacing)
+            counted = None if mask is None else cut_mask(original, mask, view)
+            image, spacing = cut(original, pixels, view), _spacing(original, view)
+            yield CutView(names[index], f"{position:04d}", view, image, counted, spacing)
         advance()
 
 
 def disagreement(
-    original: Original, pixels: npt.NDArray[np.uint8], crop: Crop, view: View, photograph: Float[Tensor, "H W 3"]
+    original: Original, pixels: npt.NDArray[np.uint8], crop: View, view: View, photograph: Float[Tensor, "H W 3"]
 ) -> str | None:
     """Why an original cannot be of ``photograph``, in a sentence; None where both show one picture in one place.
 
     Both are compared at the photograph's pixels, where the crop is cut: correlated at every shift of a few pixels.
     """
-    scale = float(crop.view.K[0, 0] / view.K[0, 0])
-    left, top = (round(float(view.K[i, 2] - crop.view.K[i, 2] / scale)) for i in (0, 1))
-    width, height = max(int(crop.view.width / scale), 8), max(int(crop.view.height / scale), 8)
+    scale = float(crop.K[0, 0] / view.K[0, 0])
+    left, top = (round(float(view.K[i, 2] - crop.K[i, 2] / scale)) for i in (0, 1))
+    width, height = max(int(crop.width / scale), 8), max(int(crop.height / scale), 8)
     left, top = min(max(left, 0), view.width - width), min(max(top, 0), view.height - height)
     K = view.K.clone()
     K[0, 2], K[1, 2] = K[0, 2] - left, K[1, 2] - top

@@ -11,6 +11,7 @@ fits its pose as given best, since what a narrow view needs also makes up for th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -19,46 +20,38 @@ from torch import Tensor
 
 from closeup_ns.progress import track
 from closeup_ns.rounds.run import Run
-from closeup_ns.rounds.views import NativeView
 from closeup_ns.views.registration import compose, register
 from closeup_ns.views.view import View
 
 
 @torch.no_grad()
-def refine_poses(run: Run, number: int, views: Sequence[NativeView], distance: float) -> float:
-    """Register round ``number``'s native ``views`` and move them (`Photographs.pose_motion`).
+def refine_poses(run: Run, number: int, distance: float) -> None:
+    """Register round ``number``'s native views and move them (`Photographs.pose_motion`).
 
     Args:
         distance: of the photographs from the target, in world units.
-
-    Returns:
-        The median distance in native pixels that the views moved.
     """
     data, shifts = run.photographs, []
     found: dict[int, list[Tensor]] = {}  # photograph -> what its views say
-    for native in track([view for view in views if view.round_index == number], "registering native views"):
+    for native in track(run.native_views(number), "registering native views"):
         image, counted = data.native_image(native)
         image = run.model.unexposed(image, native.photograph)
         run.give_way()
-        fit = register(
-            lambda view: run.model.render_view(view, stream=number), data.native_view(native), image, counted
-        )
+        fit = register(partial(run.model.render_view, stream=number), data.native_view(native), image, counted)
         found.setdefault(native.photograph, []).append(fit.motion)
         shifts.append(fit.shift)
     if not shifts:
-        return 0.0
+        return
     moved, motion = sorted(found), data.pose_motion.clone()
     for index in moved:
         motion[index] = compose(motion[index], torch.stack(found[index]).mean(0).to(motion))
     motion[moved] = without_gauge(motion[moved], [data.train_view(index) for index in moved], distance)
     data.pose_motion.copy_(motion)
-    shift = float(torch.tensor(shifts).median())
     CONSOLE.print(
         f"Round {number}: poses of {len(moved)} photographs registered to their originals, "
-        f"{shift:.2f} native pixels (median), at most {max(shifts):.2f}",
+        f"{float(torch.tensor(shifts).median()):.2f} native pixels (median), at most {max(shifts):.2f}",
         highlight=False,
     )
-    return shift
 
 
 def without_gauge(motion: Float[Tensor, "n 6"], views: Sequence[View], distance: float) -> Float[Tensor, "n 6"]:

@@ -69,6 +69,10 @@ class Run:
         """Where the model is."""
         return self.model.device
 
+    def native_views(self, number: int) -> list[NativeView]:
+        """Those of round ``number`` that are trained on."""
+        return [view for view in self.photographs.native if view.round_index == number]
+
     def render(self, view: View) -> Rendered:
         """The model's view with the photographs' pixel; lets a viewer that waits draw a frame first."""
         self.give_way()

@@ -178,7 +178,7 @@ def test_a_trial_leaves_the_model_as_it_was(prepared: CloseupTrainer, monkeypatc
     recorder = Recorder(prepared, monkeypatch)
     before, earlier = state_of(prepared), list(data.injected)
     target = data.train_view(0).position
-    found = try_round(run_in(prepared), Candidate(2, views, [], target, False, 60, 100))
+    found = try_round(run_in(prepared), Candidate(2, views, target, False, 60, 100))
     assert state_of(prepared) == before
     assert data.held_out == frozenset() and data.injected == earlier
     assert found.trial_steps == 20
@@ -203,7 +203,7 @@ def test_both_arms_train_on_the_same_photographs_first(
     data = prepared.pipeline.datamanager
     data.injected_probability = 0.0
     views = [an_injected_view(data.train_view(0), round_index=2)]
-    found = try_round(run_in(prepared), Candidate(2, views, [], data.train_view(0).position, False, 60, 40))
+    found = try_round(run_in(prepared), Candidate(2, views, data.train_view(0).position, False, 60, 40))
     assert found.photographs_control == found.photographs_round
     assert found.reliable_control == found.reliable_round
 
@@ -215,13 +215,14 @@ def test_nothing_to_train_on_and_nothing_to_judge_by(prepared: CloseupTrainer, m
     monkeypatch.setattr(acceptance, "run_steps", never)
     data = prepared.pipeline.datamanager
     target = data.train_view(0).position
-    refused = try_round(run_in(prepared), Candidate(2, [], [], target, False, 60, 40))
+    refused = try_round(run_in(prepared), Candidate(2, [], target, False, 60, 40))
     assert not refused.accepted and "no view" in refused.reason
-    photographs = try_round(run_in(prepared), Candidate(2, [], [NATIVE], target, False, 60, 40))
+    data.native = [NATIVE]
+    photographs = try_round(run_in(prepared), Candidate(2, [], target, False, 60, 40))
     assert photographs.accepted and "are photographs" in photographs.reason
     prepared.pipeline.config.acceptance.enabled = False
     view = an_injected_view(data.train_view(0), round_index=2)
-    kept = try_round(run_in(prepared), Candidate(2, [view], [], target, False, 60, 40))
+    kept = try_round(run_in(prepared), Candidate(2, [view], target, False, 60, 40))
     assert kept.views == 1 and photographs.views == 0
     assert kept.accepted and "not judged" in kept.reason and kept.known_share == 1.0
 
@@ -230,9 +231,10 @@ def test_a_stored_decision_is_about_the_views_that_were_judged(prepared: Closeup
     """A run without a refiner is gone on with by `--load-dir` and has one now: its rounds judged no views."""
     rounds = Rounds(run_in(prepared), tmp_path / "rounds")
     prepared.pipeline.config.acceptance.enabled = False
-    target = prepared.pipeline.datamanager.train_view(0).position
-    without = Candidate(2, [], [NATIVE], target, False, 60, 40)
-    view = an_injected_view(prepared.pipeline.datamanager.train_view(0), round_index=2)
+    data = prepared.pipeline.datamanager
+    data.native = [NATIVE]
+    without = Candidate(2, [], data.train_view(0).position, False, 60, 40)
+    view = an_injected_view(data.train_view(0), round_index=2)
     assert "are photographs" in rounds._judge(without).reason
     decided = rounds._judge(replace(without, views=[view]))
     assert "not judged" in decided.reason and decided.views == 1

@@ -57,20 +57,20 @@ def held_out_crops(run: Run, number: int, target: Float[Tensor, "3"]) -> list[He
     data, zoom = run.photographs, run.settings.schedule.zoom**number
     photographs, originals, found = data.eval_photographs(), data.eval_originals(), []
     views = [view for view, _, _ in photographs]
-    for crop in plan_crops(views, originals, target, zoom, run.model.render_view):
-        original, (view, photograph, _) = originals[crop.photograph], photographs[crop.photograph]
+    for index, crop in plan_crops(views, originals, target, zoom, run.model.render_view):
+        original, (view, photograph, _) = originals[index], photographs[index]
         assert original is not None
         try:
             pixels, mask = original.read()
         except DataError:
             continue  # named when the photograph's own close-ups are wanted
         if disagreement(original, pixels, crop, view, photograph) is None:
-            image = torch.from_numpy(cut(original, pixels, crop.view)).to(run.device).float() / 255
-            counted = None if mask is None else torch.from_numpy(cut_mask(original, mask, crop.view)).to(run.device)
+            image = torch.from_numpy(cut(original, pixels, crop)).to(run.device).float() / 255
+            counted = None if mask is None else torch.from_numpy(cut_mask(original, mask, crop)).to(run.device)
             if image.shape[-1] == 4:
                 opaque = image[..., 3] > 0.999
                 counted = opaque if counted is None else counted & opaque
-            found.append(HeldOut(number, crop.view, image[..., :3].contiguous(), counted))
+            found.append(HeldOut(number, crop, image[..., :3].contiguous(), counted))
     return found
 
 

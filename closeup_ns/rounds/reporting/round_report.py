@@ -77,7 +77,7 @@ def write_round_report(run: Run, store: RoundStore, result: RoundResult) -> None
         "radii": [plan.radius for plan in result.plans],
         "verdict": verdict.to_dict(),
         "views": {row.name: in_figures(row.stored) for row in rows},
-        "native_views": sum(view.round_index == number for view in run.photographs.native),
+        "native_views": len(run.native_views(number)),
         "warnings": [warning for plan in result.plans for warning in plan.warnings],
         "gaussians": run.model.num_points,
         "kernel": asdict(run.model.kernel),

@@ -23,7 +23,7 @@ from closeup_ns.refine.judging.footprint import as_photographed
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.layout import RoundVerdict
 from closeup_ns.rounds.trials.trial import native_psnr, photograph_psnr, restore_snapshot, run_steps, take_snapshot
-from closeup_ns.rounds.views import InjectedView, NativeView
+from closeup_ns.rounds.views import InjectedView
 from closeup_ns.views.psnr import mean_of_numbers, psnr
 from closeup_ns.views.view import View
 
@@ -78,8 +78,6 @@ class Candidate:
 
     number: int
     views: Sequence[InjectedView]
-    native: Sequence[NativeView]
-    """Its native views, which are among the run's photographs already."""
     target: Tensor
     generates: bool
     step: int
@@ -90,7 +88,7 @@ class Candidate:
 
 def try_round(run: Run, candidate: Candidate) -> RoundVerdict:
     """Judge a round's refined views. The model is left as it was."""
-    if not candidate.views and candidate.native:
+    if not candidate.views and run.native_views(candidate.number):
         return RoundVerdict(True, "its native views are photographs, and it has no others", known_share=1.0)
     if not candidate.views:
         return RoundVerdict(False, "the gate let no view through: nothing to train on")
@@ -129,7 +127,7 @@ def _train_arm(
     run_steps(run, candidate.step, steps, f"judging round {candidate.number}: {arm}")
     scores = {
         "photographs": photograph_psnr(run, held_out),
-        "native": native_psnr(run, candidate.number, held_out, candidate.native),
+        "native": native_psnr(run, candidate.number, held_out),
         "reliable": _reliable_psnr(run, candidate.views, asides),
     }
     data.hold_out([])

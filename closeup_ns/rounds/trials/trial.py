@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from closeup_ns.progress import track
 from closeup_ns.rounds.run import Run
-from closeup_ns.rounds.views import NativeView
 from closeup_ns.views.psnr import mean_of_numbers, psnr
 
 
@@ -101,11 +100,11 @@ def photograph_psnr(run: Run, indices: Sequence[int]) -> float:
 
 
 @torch.no_grad()
-def native_psnr(run: Run, number: int, indices: Sequence[int], views: Sequence[NativeView]) -> float:
+def native_psnr(run: Run, number: int, indices: Sequence[int]) -> float:
     """Mean PSNR in dB of round ``number``'s native views of photographs ``indices``, as `photograph_psnr`."""
     data, scores = run.photographs, []
-    for native in views:
-        if native.round_index == number and native.photograph in indices:
+    for native in run.native_views(number):
+        if native.photograph in indices:
             image, counted = data.native_image(native)
             render = run.model.render_view(data.native_view(native), stream=number).color
             scores.append(psnr(render, run.model.unexposed(image, native.photograph), counted))
