@@ -33,7 +33,7 @@ from closeup_ns.rounds.store.rounds import RoundStore, run_identity
 from closeup_ns.rounds.trials.acceptance import Candidate, RoundVerdict, try_round
 from closeup_ns.rounds.trials.kernel_search import SEARCH_AT, TRIAL_STEPS, held_out_indices, search_kernel
 from closeup_ns.rounds.trials.trial import eval_psnr
-from closeup_ns.rounds.views import InjectedView, NativeView
+from closeup_ns.rounds.views import InjectedView
 
 STAGES = {
     "cut": ("cutting originals", "cut its native views"),
@@ -99,7 +99,7 @@ class Rounds:
         refiner, description = build_refiner(self.settings.refiner, run.device)
         with self._stage(result, "cut"):
             native = cut_native_views(run, self.native_store, number, targets)
-            self._join([], native)
+            run.photographs.native += native
         if native and step == start and self.settings.originals.refine_poses:
             with self._stage(result, "register"):
                 refine_poses(run, number, targets[0].distance)
@@ -117,7 +117,7 @@ class Rounds:
             verdict = self._judge(Candidate(number, views, target, refiner.generates, refined_at, steps))
             result.verdict = verdict
         views = views if verdict.accepted else []
-        self._join(views, [])
+        run.photographs.injected += views
         if views and step == refined_at:
             # 4.3.4: refined views are a new objective, so Adam starts anew (papers.md 6.3 #20). Native views are
             # photographs: by forgetting for them, flower lost 0.6 dB at 3x and 0.7 at 9x.
@@ -182,12 +182,6 @@ class Rounds:
         verdict = try_round(self.run, candidate)
         self.store.save_verdict(candidate.number, verdict.to_dict())
         return verdict
-
-    def _join(self, views: list[InjectedView], native: list[NativeView]) -> None:
-        """The round's views join the photographs."""
-        data = self.run.photographs
-        data.injected = [*data.injected, *views]
-        data.native = [*data.native, *native]
 
     @contextmanager
     def _stage(self, result: RoundResult, name: str) -> Iterator[None]:
@@ -268,12 +262,11 @@ class Rounds:
                 "with --load-step"
             )
         self.find_targets()
-        views: list[InjectedView] = []
+        data = self.run.photographs
+        data.native += self.native_store.load(number, data.photograph_names())
         if plans is not None and RoundVerdict.from_dict(saved).accepted:
             loaded = [RoundPlan.from_dict(plan) for plan in plans["plans"]]
-            views = stored_views(self.store, number, loaded, self.settings.fine_tune, self.run.device)
-        names = self.run.photographs.photograph_names()
-        self._join(views, self.native_store.load(number, names) if self.native_store.has(number) else [])
+            data.injected += stored_views(self.store, number, loaded, self.settings.fine_tune, self.run.device)
 
     # ---- base phase
 

@@ -71,8 +71,7 @@ def refine_stored_round(
     destination.save_plan(number, rounds.load_plan(number) or {})
     seen, native_store = run.pipeline.as_run(), NativeStore(rounds.root)
     for earlier in range(1, number + 1):
-        if native_store.has(earlier):
-            seen.photographs.native += native_store.load(earlier, run.train_names)
+        seen.photographs.native += native_store.load(earlier, run.train_names)
     refiner, description = build_refiner(config, seen.device)
     CONSOLE.print(description, soft_wrap=True)
     began = time.perf_counter()

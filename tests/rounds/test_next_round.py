@@ -20,69 +20,50 @@ from closeup_ns.viewer.next_round import progress
 from tests.trainers import MakeTrainer
 
 
-class StandIn:
-    """The part of `Rounds` that a wish changes."""
-
-    def __init__(self, folder: Path, base: int = 100, rounds: int = 2, each: int = 10) -> None:
-        self.schedule = ScheduleConfig(base, rounds, each)
-        self.store = RoundStore(folder / "rounds")
-        self.ended_at: list[int] = []
-
-    def end_base_phase(self, step: int) -> None:
-        self.ended_at.append(step)
+@pytest.fixture
+def store(tmp_path: Path) -> RoundStore:
+    return RoundStore(tmp_path / "rounds")
 
 
-def granted(rounds: StandIn, step: int) -> NextRound:
-    wish = NextRound()
+@pytest.mark.parametrize(
+    ("rounds", "step", "expected", "starts"),
+    [
+        (2, 40, (40, 2), 40),  # in the base phase the first round starts at once
+        (0, 40, (40, 1), 40),  # also where the method has none
+        (2, 105, (100, 2), 110),  # in round 1 of 2 the second is on its way
+        (2, 115, (100, 3), 120),  # in the last round, and after it, one is added
+        (2, 120, (100, 3), 120),
+    ],
+)
+def test_a_wish_changes_the_schedule(
+    store: RoundStore, rounds: int, step: int, expected: tuple[int, int], starts: int
+) -> None:
+    schedule, wish, ended = ScheduleConfig(100, rounds, 10), NextRound(), list[int]()
+    wish.grant(schedule, store, step, ended.append)
+    assert schedule == ScheduleConfig(100, rounds, 10) and store.load_schedule() is None  # nobody asked
     wish.ask()
-    wish.grant(rounds.schedule, rounds.store, step, rounds.end_base_phase)
-    return wish
+    wish.grant(schedule, store, step, ended.append)
+    assert (schedule.base_steps, schedule.rounds) == expected and not wish.wanted
+    assert ended == ([40] if step < 100 else []) and wish.granted == (step != 105)
+    assert next_round_step(schedule, step) == starts
+    assert schedule.round_at(starts - 1) + 1 == schedule.round_at(starts)
 
 
-def test_in_the_base_phase_the_first_round_starts_at_the_next_step(tmp_path: Path) -> None:
-    rounds = StandIn(tmp_path)
-    wish = granted(rounds, 40)
-    assert wish.granted and not wish.wanted and rounds.ended_at == [40]
-    assert rounds.schedule.round_at(39) == 0 and rounds.schedule.round_at(40) == 1
-    assert rounds.schedule.total_steps == 60
-
-
-def test_a_method_of_no_rounds_gets_one(tmp_path: Path) -> None:
-    rounds = StandIn(tmp_path, rounds=0)
-    granted(rounds, 40)
-    assert rounds.schedule.round_at(40) == 1
-
-
-@pytest.mark.parametrize("step, expected", [(105, 2), (115, 3), (120, 3)])
-def test_later_it_is_the_one_after_the_present(tmp_path: Path, step: int, expected: int) -> None:
-    """In round 1 of 2 the second is on its way; in the last round, and after it, one is added."""
-    rounds = StandIn(tmp_path)
-    wish = granted(rounds, step)
-    assert rounds.schedule.rounds == expected and rounds.ended_at == [] and not wish.wanted
-    assert next_round_step(rounds.schedule, step) == {105: 110, 115: 120, 120: 120}[step]
-
-
-def test_without_a_wish_nothing_changes(tmp_path: Path) -> None:
-    rounds = StandIn(tmp_path)
-    NextRound().grant(rounds.schedule, rounds.store, 40, rounds.end_base_phase)
-    assert rounds.schedule == ScheduleConfig(100, 2, 10) and rounds.store.load_schedule() is None
-
-
-def test_who_resumes_goes_by_the_changed_schedule(tmp_path: Path) -> None:
-    rounds = StandIn(tmp_path)
-    granted(rounds, 40)
-    fresh = ScheduleConfig(100, 2, 10)
-    adopt_schedule(rounds.store, fresh)
-    assert fresh == rounds.schedule
-    more = ScheduleConfig(100, 5, 10)
-    adopt_schedule(rounds.store, more)
-    assert more.base_steps == 40 and more.rounds == 5, "more rounds on the command line are not taken back"
+def test_who_resumes_goes_by_the_changed_schedule(store: RoundStore) -> None:
+    store.save_schedule(ScheduleConfig(40, 2, 10).to_dict())
+    for own in (2, 5):
+        schedule = ScheduleConfig(100, own, 12)
+        adopt_schedule(store, schedule)
+        assert schedule == ScheduleConfig(40, own, 10), "more rounds on the command line are not taken back"
 
 
 def test_a_run_starts_its_round_early_and_ends_when_it_is_over(make_trainer: MakeTrainer) -> None:
     """A real trainer: asked for at step 20 of 60, one round of 6 steps; and one more when all is over."""
     trainer = make_trainer(
-        pipeline__schedule__rounds=1, pipeline__schedule__round_steps=6, viewer__quit_on_train_completion=True
+        pipeline__schedule__rounds=1,
+        pipeline__schedule__round_steps=6,
+        pipeline__originals__refine_poses=False,
+        viewer__quit_on_train_completion=True,
     )
     began: list[tuple[int, int]] = []
 

@@ -23,9 +23,11 @@ from closeup_ns.errors import DiskError, RoundStorageError
 from closeup_ns.rounds.store.rounds import RoundStore, run_identity
 from closeup_ns.rounds.store.view import StoredView, in_figures, quantised
 from closeup_ns.rounds.trials.acceptance import RoundVerdict
+from closeup_ns.views.reliability import ReliablePixels
+from closeup_ns.views.view import View
 from tests.stored import IDENTITY, PLAN, a_view
 
-NAMES = ["frontier_00", "update_00", "update_01"]
+NAMES = ["frontier_00", "update_00"]
 
 
 @pytest.fixture
@@ -35,18 +37,15 @@ def store(tmp_path: Path) -> RoundStore:
 
 def content(stored: StoredView) -> dict[str, Any]:
     """Everything in a stored view as comparable bytes and plain values."""
-    tensors = {
-        "K": stored.view.K,
-        "c2w": stored.view.c2w,
-        "image": stored.image,
-        "render": stored.render,
-        "real": stored.real,
-        "weight": stored.weight,
-        **{f.name: getattr(stored.reliable, f.name) for f in dataclasses.fields(stored.reliable)},
-    }
-    plain: dict[str, Any] = {"seconds": stored.seconds, "decision": stored.decision, "notes": dict(stored.notes)}
-    plain["record"] = stored.record
-    return {**plain, **{k: (str(v.dtype), tuple(v.shape), v.numpy().tobytes()) for k, v in tensors.items()}}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return str(value.dtype), tuple(value.shape), value.numpy().tobytes()
+        if isinstance(value, (View, ReliablePixels)):
+            return {name: plain(part) for name, part in vars(value).items()}
+        return value
+
+    return {name: plain(value) for name, value in vars(stored).items()}
 
 
 def files_below(folder: Path) -> set[str]:
@@ -68,14 +67,18 @@ def test_training_sees_the_same_bits_before_and_after_a_restart(store: RoundStor
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 9))
-def test_rounding_is_small_and_happens_once(seed: int, width: int, height: int) -> None:
+def test_rounding_is_small_and_happens_once_with_exact_ends(seed: int, width: int, height: int) -> None:
     view = a_view(seed, width, height)
+    view.image[0, 0], view.weight[0, 0] = torch.tensor([0.0, 1.0, 0.5]), 1.0
     once = quantised(view)
     assert content(quantised(once)) == content(once)
     for before, after in ((view.image, once.image), (view.weight, once.weight), (view.render, once.render)):
         assert float((before - after).abs().max()) <= 0.5 / 65535 + 1e-7
+    assert once.image[0, 0, :2].tolist() == [0, 1] and float(once.weight[0, 0]) == 1
     assert torch.equal(view.reliable.sparse, once.reliable.sparse)
     assert torch.equal(view.reliable.support, once.reliable.support)
+    wild = dataclasses.replace(view, image=torch.tensor([-0.5, 1.5, torch.nan]).expand(height, width, 3))
+    assert quantised(wild).image[0, 0].tolist() == [0, 1, 0]
 
 
 def test_a_view_in_figures_is_json() -> None:
@@ -84,15 +87,6 @@ def test_a_view_in_figures_is_json() -> None:
     assert figures["accepted"] and figures["reason"] == "because" and figures["psnr_after"] == 21.25
     assert (figures["pass_number"], figures["frames"], figures["peak_memory_mb"]) == (2, 7, 1234.5)
     assert figures["notes"] == {"footprint_px": 3.0, "model": "none"} and figures["seconds"] == 0.1
-
-
-def test_the_ends_of_the_range_are_exact() -> None:
-    view = a_view()
-    view.image[0], view.image[1], view.image[2], view.image[3, 0, 0] = 0.0, 1.0, 1.5, float("nan")
-    image = quantised(view).image
-    assert image[0].eq(0).all()
-    assert image[1:3].eq(1).all()
-    assert image.isfinite().all()
 
 
 # Killed at any instant
@@ -155,7 +149,7 @@ def test_killed_between_any_two_file_operations_nothing_is_refined_twice(tmp_pat
     whole = RoundStore(tmp_path / "whole")
     work_through_a_round(whole, [])
     operations = disk.operations
-    assert operations > 60
+    assert operations > 40
     for moment in range(operations):
         store = RoundStore(tmp_path / f"killed_{moment}")
         refined: list[str] = []
@@ -197,23 +191,6 @@ def test_a_full_disk_at_any_moment_says_so_and_leaves_nothing_half_written(tmp_p
             assert files_below(store.root) == set()
             disk.revive()
             store.save_view(1, "update_00", a_view())
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda store: store.claim(IDENTITY),
-        lambda store: store.save_plan(1, PLAN),
-        lambda store: store.save_after(1, "update_00", torch.zeros(2, 2, 3)),
-        lambda store: store.finish_round(1, {"a": 1}),
-    ],
-)
-def test_every_writer_explains_a_full_disk(store: RoundStore, disk: Disk, write: Callable[[RoundStore], None]) -> None:
-    disk.failure = lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    disk.fail_at = 0
-    with pytest.raises(DiskError, match=r"cannot write .*No space left"):
-        write(store)
-    assert files_below(store.root) == set()
 
 
 @pytest.mark.parametrize(
@@ -317,9 +294,6 @@ def test_an_unfinished_round_is_not_done(store: RoundStore) -> None:
     assert store.rounds_done() == [1]
 
 
-# Damage and malice
-
-
 def test_a_verdict_comes_back_as_it_was(store: RoundStore) -> None:
     """With the types of its numbers: a resumed run reads it, and a whole number is no float."""
     verdict = RoundVerdict(True, "good", photographs_before=20.0, known_share=1.0, trial_steps=0)
@@ -333,10 +307,3 @@ def test_targets_that_are_gone_are_said_to_be_gone(store: RoundStore) -> None:
     store.save_plan(1, PLAN)
     with pytest.raises(RoundStorageError, match=r"targets\.json is missing"):
         store.load_targets()
-
-
-def test_where_pixels_lie_follows_from_the_name_alone(store: RoundStore) -> None:
-    """A header cannot lead to another file."""
-    store.save_view(1, "update_00", a_view())
-    assert store.picture(1, "update_00", "weight") == store.folder(1) / "weights/update_00.png"
-    assert "exact" not in (store.folder(1) / "views/update_00.json").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -65,7 +66,8 @@ HEADER, PLANS, KNOWN = "round_1/views/update_00.json", "round_1/plan.json", ("kn
 DAMAGE: list[tuple[str, Change, str]] = [
     *((name, change, "cannot be read") for name in ("targets.json", "schedule.json", "run.json", PLANS, HEADER,
       "round_1/verdict.json", "round_1/passes.json", "round_1/report.json", NATIVE)
-      for change in (cut, write(""), write("[]"), write("\0\0"), write('{"a": NaN}'), write("1e999"))),
+      for change in (cut, write("[]"))),
+    *(("run.json", write(text), "cannot be read") for text in ("", "\0\0", '{"a": NaN}', "1e999")),
     *((name, write("{}"), "lacks|required") for name in ("targets.json", "schedule.json", PLANS, HEADER,
       "round_1/verdict.json", "round_1/passes.json")),
     ("targets.json", write('{"targets": 1}'), "targets is 1: .*list.*Restore it"),
@@ -97,7 +99,10 @@ DAMAGE: list[tuple[str, Change, str]] = [
 ]  # fmt: skip
 
 
-def a_whole_round(root: Path) -> RoundStore:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A round with all of its files."""
+    root = tmp_path_factory.mktemp("whole")
     store = RoundStore(root)
     store.claim(IDENTITY)
     target = {"point": [0.0, 1.0, 2.0], "distance": 2.0, "reliability": 1.0, "source": "a click", "warnings": []}
@@ -110,15 +115,16 @@ def a_whole_round(root: Path) -> RoundStore:
     NativeStore(root).save(1, [CutView("a.png", "a", a_view().view, pixels, pixels[..., 0] > 0, 1.0)])
     store.save_verdict(1, {"accepted": True, "reason": "good", "photographs_before": None, "trial_steps": 3})
     store.finish_round(1, {"psnr": 20.5})
-    return store
+    store.check()
+    return root
 
 
 @pytest.mark.parametrize(("name", "change", "said"), DAMAGE)
 def test_a_damaged_file_is_named_with_the_reason_and_the_way_out(
-    tmp_path: Path, name: str, change: Change, said: str
+    whole: Path, tmp_path: Path, name: str, change: Change, said: str
 ) -> None:
-    a_whole_round(tmp_path).check()
-    change(tmp_path / name)
+    root = shutil.copytree(whole, tmp_path / "rounds")
+    change(root / name)
     with pytest.raises(RoundStorageError, match=said) as caught:
-        RoundStore(tmp_path).check()
-    assert str(tmp_path / name) in str(caught.value)
+        RoundStore(root).check()
+    assert str(root / name) in str(caught.value)

@@ -59,55 +59,48 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path, damage: Callable[[Path],
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project's folder with a capture and a run on it. Returns the run's folder."""
+    """A run's folder in ``project``, beside the capture that it was trained on."""
     (tmp_path / "project/data/capture").mkdir(parents=True)
-    config = tiny_config(tmp_path / "project/data/capture", tmp_path / "project/outputs")
-    models = config.get_checkpoint_dir()
+    models = tiny_config(tmp_path / "project/data/capture", tmp_path / "project/outputs").get_checkpoint_dir()
     models.mkdir(parents=True)
     torch.save(WHOLE, models / "step-000000001.ckpt")
     return models.parent
 
 
-def located(project: Path, folder: Path, data: Path | None = None) -> tuple[Path, Path]:
-    """Checkpoints and photographs of the run that was trained in ``project`` and is in ``folder`` now."""
-    root = next(parent.parent for parent in project.parents if parent.name == "outputs")
-    config = tiny_config(root / "data/capture", root / "outputs")
+def photographs_of(folder: Path, tmp_path: Path, data: Path | None = None) -> Path:
+    """Where the photographs are of the run that was trained in ``project`` and is in ``folder`` now."""
+    config = tiny_config(tmp_path / "project/data/capture", tmp_path / "project/outputs")
     locate(config, folder / "config.yml", data)
-    assert config.get_base_dir() == folder
-    return config.get_checkpoint_dir(), config.pipeline.datamanager.data
+    assert config.get_base_dir() == folder and config.get_checkpoint_dir() == folder / "nerfstudio_models"
+    return config.pipeline.datamanager.data
 
 
-def test_a_run_is_found_where_it_was_trained(project: Path) -> None:
-    root = next(parent.parent for parent in project.parents if parent.name == "outputs")
-    assert located(project, project) == (project / "nerfstudio_models", root / "data/capture")
-
-
-def test_a_copied_run_has_its_own_checkpoints_and_the_same_photographs(project: Path, tmp_path: Path) -> None:
+def test_a_run_is_found_where_it_was_trained_and_where_it_was_copied_to(project: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(project, tmp_path / "copy")
-    assert located(project, copy) == (copy / "nerfstudio_models", tmp_path / "project/data/capture")
+    for folder in (project, copy):
+        assert photographs_of(folder, tmp_path) == tmp_path / "project/data/capture"
     shutil.rmtree(copy / "nerfstudio_models")
     with pytest.raises(CheckpointError, match=f"no checkpoint.* in {copy}"):
-        located(project, copy)
+        photographs_of(copy, tmp_path)
 
 
 def test_a_project_that_was_moved_as_a_whole_finds_its_photographs(project: Path, tmp_path: Path) -> None:
-    moved = tmp_path / "elsewhere" / project.relative_to(tmp_path / "project")
     shutil.move(tmp_path / "project", tmp_path / "elsewhere")
-    models, data = located(project, moved)
-    assert models == moved / "nerfstudio_models" and data.samefile(tmp_path / "elsewhere/data/capture")
+    moved = tmp_path / "elsewhere" / project.relative_to(tmp_path / "project")
+    assert photographs_of(moved, tmp_path).samefile(tmp_path / "elsewhere/data/capture")
 
 
 @pytest.mark.parametrize("place", ["copy/capture", "capture"])
 def test_photographs_beside_a_run_are_found(project: Path, tmp_path: Path, place: str) -> None:
     copy = shutil.copytree(project, tmp_path / "copy")
     shutil.move(tmp_path / "project/data/capture", tmp_path / place)
-    assert located(project, copy)[1] == tmp_path / place
+    assert photographs_of(copy, tmp_path) == tmp_path / place
 
 
 def test_photographs_that_are_nowhere_can_be_given(project: Path, tmp_path: Path) -> None:
     shutil.move(tmp_path / "project/data/capture", tmp_path / "far")
     with pytest.raises(CheckpointError, match=r"the photographs of .*data/capture nor at .*--data FOLDER.*put or link"):
-        located(project, project)
-    assert located(project, project, tmp_path / "far")[1] == tmp_path / "far"
+        photographs_of(project, tmp_path)
+    assert photographs_of(project, tmp_path, tmp_path / "far") == tmp_path / "far"
     with pytest.raises(CheckpointError, match="not at .*/nowhere"):
-        located(project, project, tmp_path / "nowhere")
+        photographs_of(project, tmp_path, tmp_path / "nowhere")

@@ -32,17 +32,12 @@ def drawn(data: CloseupDatamanager, count: int) -> tuple[list[int], list[Any]]:
 
 
 def test_photographs_held_out_are_never_drawn_until_they_are_released(data: CloseupDatamanager) -> None:
+    drawn(data, 3)
     data.hold_out([4, 7])
     assert set(drawn(data, 60)[0]) == set(range(10)) - {4, 7}
     data.hold_out([])
     photographs, _ = drawn(data, 50)
     assert sorted(photographs) == sorted([*range(10)] * 5)
-
-
-def test_holding_out_takes_effect_at_once(data: CloseupDatamanager) -> None:
-    drawn(data, 3)
-    data.hold_out([1])
-    assert 1 not in drawn(data, 9)[0]
 
 
 def test_injected_views_come_as_often_as_they_should(data: CloseupDatamanager) -> None:
@@ -61,29 +56,16 @@ def test_injected_views_come_as_often_as_they_should(data: CloseupDatamanager) -
     assert max(counts) - min(counts) <= 1  # photographs take turns as before
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_a_round_alone_is_all_there_is(data: CloseupDatamanager, own: bool) -> None:
-    data.injected = [an_injected_view(data.train_view(0), 1)]
-    data.current_round, data.injected_probability = (1 if own else 2), 1.0
-    photographs, injected = drawn(data, 20)
-    assert photographs == [] and len(injected) == 20
-
-
-def test_what_is_drawn_follows_the_generator(data: CloseupDatamanager) -> None:
-    data.injected = [an_injected_view(data.train_view(index), 1, seed=index) for index in range(4)]
-    data.current_round, data.injected_probability = 1, 0.5
-    orders = []
-    for _ in range(2):
-        data.injection_generator.manual_seed(5)
-        orders.append([id(target) for target in drawn(data, 30)[1]])
-    assert orders[0] == orders[1] and orders[0]
-
-
-def test_the_densifying_mark_is_handed_on(data: CloseupDatamanager) -> None:
-    data.current_round, data.injected_probability = 1, 1.0
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_round_alone_is_all_there_is_and_its_densifying_mark_is_handed_on(
+    data: CloseupDatamanager, number: int
+) -> None:
+    data.current_round, data.injected_probability = number, 1.0
     for densifies in (True, False):
         data.injected = [an_injected_view(data.train_view(0), 1, densifies=densifies)]
         assert data.next_train(0)[1]["densifies"] is densifies
+    photographs, injected = drawn(data, 20)
+    assert photographs == [] and len(injected) == 20
 
 
 def test_photographs_are_in_the_unit_range_and_match_their_views(data: CloseupDatamanager) -> None:

@@ -16,7 +16,6 @@ from closeup_ns.model.exposure import STOP, exposed
 from closeup_ns.rounds.trials.trial import run_steps
 from closeup_ns.rounds.views import NativeView
 from closeup_ns.studio.exposure import predicted_psnr, recorded_gains
-from closeup_ns.studio.trainer import CloseupTrainer
 from tests.data.folders import save_image
 from tests.data.test_exif import SOUND, written
 from tests.integration.captures import write_transforms
@@ -66,15 +65,11 @@ def test_training_keeps_what_is_known(make_trainer: MakeTrainer, tmp_path: Path)
     exposure, data = trainer.pipeline.model.exposure, trainer.pipeline.datamanager
     data.hold_out([4])
     before = exposure.log_gain.detach().clone()
-    steps(trainer, 60)
+    run_steps(run_in(trainer), 0, 60, "test")
     after = exposure.log_gain.detach()
     assert torch.equal(after[4], before[4])
     assert (after != before).any(1).sum() == TRAINED - 1
     torch.testing.assert_close(after - after.mean(0), gains.contiguous(), rtol=0, atol=0.05)
-
-
-def steps(trainer: CloseupTrainer, count: int) -> None:
-    run_steps(run_in(trainer), 0, count, "test")
 
 
 def test_a_native_view_has_its_photographs_exposure(make_trainer: MakeTrainer) -> None:
@@ -97,14 +92,14 @@ def test_black_photographs_train(make_trainer: MakeTrainer, tmp_path: Path) -> N
     for path in (tmp_path / "black/images").iterdir():
         Image.new("RGB", Image.open(path).size).save(path)
     trainer = make_trainer(data=tmp_path / "black", pipeline__model__exposure="on")
-    steps(trainer, 5)
+    run_steps(run_in(trainer), 0, 5, "test")
     assert all(torch.isfinite(value).all() for value in trainer.pipeline.model.parameters())
 
 
 def test_a_resumed_run_goes_on_with_its_exposures(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     write_drifting(tmp_path / "drift", 0.3)
     first = make_trainer(data=tmp_path / "drift", output=tmp_path / "first")
-    steps(first, 3)
+    run_steps(run_in(first), 0, 3, "test")
     first.save_checkpoint(2)
     again = make_trainer(data=tmp_path / "drift", output=tmp_path / "again", load_dir=first.checkpoint_dir)
     ours, theirs = first.pipeline.model.exposure, again.pipeline.model.exposure

@@ -13,7 +13,6 @@ from PIL import Image
 
 from closeup_ns.rounds.known import observations
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.rounds.trials.acceptance import RoundVerdict, decide
 from closeup_ns.rounds.trials.trial import eval_psnr, photograph_psnr
 from closeup_ns.studio.datamanager import CloseupDatamanager
 from closeup_ns.studio.trainer import CloseupTrainer
@@ -112,8 +111,3 @@ def test_transparent_pixels_show_the_models_background(tmp_path: Path, make_trai
     assert torch.equal(pipeline.datamanager.photograph(0)[HIDDEN], torch.ones(26, 26, 3))
     _, image, mask = pipeline.datamanager.eval_photographs()[0]
     assert torch.equal(image[HIDDEN], torch.ones(26, 26, 3)) and mask is None
-
-
-def test_judges_of_which_nothing_counts_prove_nothing() -> None:
-    nothing = RoundVerdict(False, "", photographs_round=float("nan"), photographs_control=float("nan"))
-    assert not decide(nothing, generates=False).accepted

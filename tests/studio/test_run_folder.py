@@ -112,25 +112,17 @@ def test_a_used_folder_is_only_trained_in_to_resume_it(
 
 
 def test_rounds_come_along_once(tmp_path: Path) -> None:
+    inherit_rounds(tmp_path / "a run without/nerfstudio_models", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
     models, new = a_run(tmp_path / "old"), tmp_path / "new"
     inherit_rounds(models, new)
     plan = (new / "rounds/round_1/plan.json").read_text()
     assert plan == (models.parent / "rounds/round_1/plan.json").read_text()
     RoundStore(models.parent / "rounds").save_verdict(1, {"accepted": True, "reason": ""})
     inherit_rounds(models, new)
+    inherit_rounds(models, models.parent)  # a run that goes on in its own folder
     assert not (new / "rounds/round_1/verdict.json").exists()
     assert [path.name for path in new.iterdir()] == ["rounds"] and not list(new.rglob(f"{PARTIAL}*"))
-
-
-def test_a_run_that_goes_on_in_its_own_folder_keeps_its_rounds(tmp_path: Path) -> None:
-    inherit_rounds(a_run(tmp_path / "run"), tmp_path / "run")
-    assert RoundStore(tmp_path / "run/rounds").views(1) == ["update_00"]
-
-
-def test_no_rounds_no_folder(tmp_path: Path) -> None:
-    (tmp_path / "old/nerfstudio_models").mkdir(parents=True)
-    inherit_rounds(tmp_path / "old/nerfstudio_models", tmp_path / "new")
-    assert not (tmp_path / "new").exists()
 
 
 def test_a_damaged_view_is_named_where_it_is_and_not_where_it_would_be_copied_to(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ class NativeStore:
         write_json(folder / "transforms.json", content)
 
     def load(self, number: int, names: Sequence[str]) -> list[NativeView]:
-        """The views of round ``number``; their pixels are read when they are first used.
+        """The views of round ``number``, none where none were cut; their pixels are read when they are first used.
 
         Args:
             names: of the training photographs, in index order.
@@ -96,7 +96,7 @@ class NativeStore:
         """
         path = self._folder(number) / "transforms.json"
         index = {name: position for position, name in enumerate(names)}
-        content = layout.load(path, layout.NATIVE)
+        content = layout.load(path, layout.NATIVE) or {"frames": []}
         with reading(path, layout.NATIVE.remedy, RoundStorageError):
             return [self._view(number, frame, index[frame["photograph"]]) for frame in content["frames"]]
 
