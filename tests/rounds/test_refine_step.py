@@ -150,13 +150,6 @@ def test_a_view_that_fails_falls_back_and_is_no_reference(tmp_path: Path, capsys
     assert "Round 1: 2 of 4 refined views are not used as refined" in said and "one view [/of] them" in said
 
 
-def test_a_failed_view_without_reliable_pixels_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = a_run()
-    monkeypatch.setattr("closeup_ns.refine.judging.gate.MIN_RELIABLE_PIXELS", 10**6)
-    store = refined(tmp_path, JointRefiner(t0_update_00=failing), run=run)
-    assert store.load_view(1, "t0_update_00").decision.verdict == "rejected"
-
-
 def test_a_pass_that_does_not_fit_into_memory_costs_its_views_alone(tmp_path: Path) -> None:
     class Small(JointRefiner):
         def refine(self, request: RefineRequest) -> list[RefinedView]:
