@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,8 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from closeup_ns.errors import PlanningError
-from closeup_ns.planning.config import PlannerConfig
-from closeup_ns.planning.frontier import directions_from, frontier_view, perpendicular_pair, view_faults
+from closeup_ns.planning.frontier import describe, directions_from, frontier_view, perpendicular_pair, usable_views
 from closeup_ns.planning.survey import survey
 from closeup_ns.planning.target import Target
 from closeup_ns.views.overlap import DepthViews
@@ -47,44 +47,44 @@ class Candidates:
 def find_candidates(
     sources: Sequence[View],
     target: Target,
-    near: float,
-    far: float,
+    shell: tuple[float, float],
     render: Renderer,
-    config: PlannerConfig,
+    count: int,
+    wanted: int,
     generator: torch.Generator,
 ) -> Candidates:
-    """Draw M views between ``near`` and ``far`` from the target and keep those outside geometry that see the target.
+    """Draw ``count`` views in ``shell`` around the target; keep those outside geometry that see the target.
 
-    ``sources`` are the anchors and frontier views, whose directions bound the region. Where fewer than U survive, M
-    more are drawn, up to `ATTEMPTS` times.
+    ``sources`` are the anchors and frontier views, whose directions bound the region. Where fewer than ``wanted``
+    survive, ``count`` more are drawn, up to `ATTEMPTS` times. ``shell`` is the least and the largest distance.
 
     Raises:
         PlanningError: not one candidate survives.
     """
     kept: list[View] = []
     parts: list[DepthViews] = []
-    tally: dict[str, int] = {}
+    faults: Counter[str] = Counter()
     drawn = 0
-    for _ in range(ATTEMPTS):
-        views = draw_candidates(sources, target.point, near, far, config.candidates, generator)
+    while len(kept) < wanted and drawn < ATTEMPTS * count:
+        views = draw_candidates(sources, target.point, shell, count, generator)
         depths = survey(views, render)
-        faults = view_faults(depths, target.point)
-        good = (~torch.stack(list(faults.values())).any(0)).nonzero()[:, 0]
+        usable, found = usable_views(depths, target.point)
+        good = usable.nonzero()[:, 0]
         kept += [views[index] for index in good.tolist()]
         parts.append(depths[good])
-        drawn += len(views)
-        tally = {name: tally.get(name, 0) + int(mask.sum()) for name, mask in faults.items()}
-        if len(kept) >= config.updates:
-            break
-    reasons = ", ".join(f"{name}: {count}" for name, count in tally.items())
+        drawn += count
+        faults.update(found)
     if not kept:
         raise PlanningError(
-            f"none of {drawn} views drawn between radius {near:.4g} and {far:.4g} can be used ({reasons}): use a "
-            "smaller zoom, more candidates, or a target on the object's surface that the known views look at"
+            f"none of {drawn} views drawn between radius {shell[0]:.4g} and {shell[1]:.4g} can be used "
+            f"({describe(faults)}): use a smaller zoom, more candidates, or a target on the object's surface that the "
+            "known views look at"
         )
     warnings = []
-    if len(kept) < config.updates:
-        warnings.append(f"only {len(kept)} of {drawn} candidates can be used, {config.updates} were wanted ({reasons})")
+    if len(kept) < wanted:
+        warnings.append(
+            f"only {len(kept)} of {drawn} candidates can be used, {wanted} were wanted ({describe(faults)})"
+        )
     distances = torch.stack([view.position for view in kept]).sub(target.point).norm(dim=1)
     return Candidates(kept, distances, _concatenate(parts), warnings)
 
@@ -92,14 +92,13 @@ def find_candidates(
 def draw_candidates(
     sources: Sequence[View],
     point: Float[Tensor, "3"],
-    near: float,
-    far: float,
+    shell: tuple[float, float],
     count: int,
     generator: torch.Generator,
 ) -> list[View]:
     """``count`` random views around ``point`` (papers.md 6.3, point 13).
 
-    The distance is log-uniform in (near, far). The direction lies on the arc between those of two sources at most
+    The distance is log-uniform in ``shell``. The direction lies on the arc between those of two sources at most
     `PAIR_ANGLE` apart, off it by at most `DIRECTION_JITTER`; the optical axis misses ``point`` by at most
     `ORIENTATION_JITTER`. Intrinsics, size and roll come from the first of the two sources.
     """
@@ -110,7 +109,7 @@ def draw_candidates(
     towards = _tilt(arc, draws[:, 3], draws[:, 4], DIRECTION_JITTER)
     # Held a hair inside the open interval, so that rounding to float32 cannot leave it.
     span = draws[:, 5].clamp(1e-4, 1.0 - 1e-4)
-    distances = near * (far / near) ** span
+    distances = shell[0] * (shell[1] / shell[0]) ** span
     axes = _tilt(-towards, draws[:, 6], draws[:, 7], ORIENTATION_JITTER)
     views = []
     for row, source in enumerate(first.tolist()):

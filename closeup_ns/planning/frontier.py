@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from closeup_ns.errors import PlanningError
-from closeup_ns.planning.survey import near_share, point_visibility, survey
+from closeup_ns.planning.survey import point_visibility, survey
 from closeup_ns.planning.target import Target
 from closeup_ns.views.overlap import DepthViews
 from closeup_ns.views.rendered import Renderer
@@ -68,25 +69,21 @@ def seed_views(
     chosen: list[int] = []
     # The cosine to the nearest chosen direction; -2 while none is chosen.
     nearest = directions.new_full((directions.shape[0],), -2.0)
-    queue = [index for index in previous if bool(usable[index])]
+    queue = list(previous)
     while len(chosen) < count:
-        if not queue:
-            free = usable & (nearest < limit)
-            if not bool(free.any()):
-                break
-            queue = [_next_seed(directions, free, nearest, first=not chosen)]
-        index = queue.pop(0)
-        if float(nearest[index]) >= limit:
-            continue
-        chosen.append(index)
-        nearest = torch.maximum(nearest, directions @ directions[index])
+        free = usable & (nearest < limit)
+        if not bool(free.any()):
+            break
+        if queue:
+            index = queue.pop(0)
+        elif not chosen:
+            index = int((directions @ directions[free].mean(0)).masked_fill(~free, -torch.inf).argmax())
+        else:
+            index = int(nearest.masked_fill(~free, torch.inf).argmin())
+        if bool(free[index]):
+            chosen.append(index)
+            nearest = torch.maximum(nearest, directions @ directions[index])
     return chosen
-
-
-def _next_seed(directions: Tensor, free: Tensor, nearest: Tensor, first: bool) -> int:
-    if first:
-        return int((directions @ directions[free].mean(0)).masked_fill(~free, -torch.inf).argmax())
-    return int(nearest.masked_fill(~free, torch.inf).argmin())
 
 
 def frontier_view(seed: View, point: Float[Tensor, "3"], direction: Float[Tensor, "3"], radius: float) -> View:
@@ -96,18 +93,25 @@ def frontier_view(seed: View, point: Float[Tensor, "3"], direction: Float[Tensor
     return aim_at(View(seed.K, c2w, seed.width, seed.height), point)
 
 
-def view_faults(views: DepthViews, point: Float[Tensor, "3"]) -> dict[str, Bool[Tensor, "n"]]:
-    """Why views cannot be used, each view under its first reason: inside geometry, target not shown, target hidden."""
-    seen = point_visibility(views, point)
-    inside = near_share(views, CLEARANCE * seen.distance) > CLEARANCE_FRACTION
+def inside_geometry(views: DepthViews, point: Float[Tensor, "3"]) -> Bool[Tensor, "n"]:
+    """Which views render a surface right before them, compared with their distance to ``point``."""
+    limit = CLEARANCE * (views.c2w[:, :3, 3] - point).norm(dim=1)
+    near = (views.depth > 0) & (views.depth < limit[:, None, None])
+    return near.flatten(1).sum(1) / views.size.prod(1) > CLEARANCE_FRACTION
+
+
+def usable_views(views: DepthViews, point: Float[Tensor, "3"]) -> tuple[Bool[Tensor, "n"], Counter[str]]:
+    """Which views show ``point`` from outside geometry, and how many do not for which (their first) reason."""
+    seen, inside = point_visibility(views, point), inside_geometry(views, point)
     empty = (seen.empty() | ~seen.in_frame) & ~inside
     hidden = seen.hidden(TARGET_DEPTH_REL) & ~inside
-    return {"inside geometry": inside, "nothing rendered at the target": empty, "target hidden": hidden}
+    faults = {"inside geometry": inside, "nothing rendered at the target": empty, "target hidden": hidden}
+    return ~(inside | empty | hidden), Counter({name: int(mask.sum()) for name, mask in faults.items()})
 
 
-def describe_faults(faults: dict[str, Tensor]) -> str:
-    """The counts of `view_faults`, for a message."""
-    return ", ".join(f"{name}: {int(mask.sum())}" for name, mask in faults.items())
+def describe(faults: Counter[str]) -> str:
+    """The faults that `usable_views` counts, for a message."""
+    return ", ".join(f"{name}: {count}" for name, count in faults.items())
 
 
 def frontier_of(given: Sequence[View], known: Sequence[View], target: Target, render: Renderer) -> Frontier:
@@ -117,7 +121,7 @@ def frontier_of(given: Sequence[View], known: Sequence[View], target: Target, re
         PlanningError: none of them is outside geometry.
     """
     views = [view.to(known[0].device, known[0].c2w.dtype) for view in given]
-    inside = view_faults(survey(views, render), target.point)["inside geometry"]
+    inside = inside_geometry(survey(views, render), target.point)
     kept = [view for view, bad in zip(views, inside.tolist(), strict=True) if not bad]
     if not kept:
         raise PlanningError(
@@ -149,12 +153,11 @@ def place_frontier(
     towards = directions_from(point, [known[index] for index in seeds])
     views = [frontier_view(known[i], point, d, radius) for i, d in zip(seeds, towards, strict=True)]
     depths = survey(views, render)
-    faults = view_faults(depths, point)
-    blocked = torch.stack(list(faults.values())).any(0).tolist()
+    free, faults = usable_views(depths, point)
     warnings: list[str] = []
     placed: list[tuple[int, View]] = []
-    for index, view, direction, is_blocked in zip(seeds, views, towards, blocked, strict=True):
-        if is_blocked:
+    for index, view, direction, is_free in zip(seeds, views, towards, free.tolist(), strict=True):
+        if not is_free:
             found = _nearest_free(known[index], target, direction, radius, render)
             if found is None:
                 warnings.append(f"no free place at radius {radius:.4g} within 45 degrees of {names[index]}; left out")
@@ -166,11 +169,11 @@ def place_frontier(
         placed.append((index, view))
     if not placed:
         raise PlanningError(
-            f"no camera fits at radius {radius:.4g} around the target ({describe_faults(faults)} of {len(views)} lines "
+            f"no camera fits at radius {radius:.4g} around the target ({describe(faults)} of {len(views)} lines "
             "from known views, and no direction near them is free): use a smaller zoom or fewer rounds, or move the "
             "target to the object's surface on the cameras' side"
         )
-    if any(blocked):
+    if not bool(free.all()):
         depths = survey([view for _, view in placed], render)
     return Frontier([view for _, view in placed], [index for index, _ in placed], depths, warnings)
 
@@ -179,23 +182,16 @@ def _nearest_free(
     seed: View, target: Target, direction: Tensor, radius: float, render: Renderer
 ) -> tuple[View, float] | None:
     """The free view with the smallest angle to ``direction`` (and that angle in degrees), searched ring by ring."""
+    first, second = perpendicular_pair(direction[None])
+    turn = torch.arange(_RING_STEPS).to(direction)[:, None] * (2.0 * math.pi / _RING_STEPS)
+    around = turn.cos() * first + turn.sin() * second
     for angle in _RING_ANGLES:
-        ring = [
-            frontier_view(seed, target.point, d, radius) for d in _ring(direction, math.radians(angle), _RING_STEPS)
-        ]
-        faults = view_faults(survey(ring, render), target.point)
-        free = ~torch.stack(list(faults.values())).any(0)
+        ring = math.cos(math.radians(angle)) * direction + math.sin(math.radians(angle)) * around
+        views = [frontier_view(seed, target.point, towards, radius) for towards in ring]
+        free, _ = usable_views(survey(views, render), target.point)
         if bool(free.any()):
-            return ring[int(free.nonzero()[0, 0])], angle
+            return views[int(free.nonzero()[0, 0])], angle
     return None
-
-
-def _ring(axis: Float[Tensor, "3"], angle: float, steps: int) -> Float[Tensor, "steps 3"]:
-    """Unit vectors at ``angle`` radians from the unit vector ``axis``, evenly around it."""
-    first, second = perpendicular_pair(axis[None])
-    turn = torch.arange(steps, dtype=axis.dtype, device=axis.device) * (2.0 * math.pi / steps)
-    side = turn.cos()[:, None] * first + turn.sin()[:, None] * second
-    return math.cos(angle) * axis + math.sin(angle) * side
 
 
 def perpendicular_pair(axes: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
@@ -204,9 +200,3 @@ def perpendicular_pair(axes: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 3"]
     first = torch.linalg.cross(axes, helper)
     first = first / first.norm(dim=1, keepdim=True)
     return first, torch.linalg.cross(axes, first)
-
-
-def visible_known(known: DepthViews, target: Target) -> Int[Tensor, "m"]:
-    """Indices of the known views that have the target in their image with nothing in front of it."""
-    seen = point_visibility(known, target.point)
-    return (seen.in_frame & ~seen.hidden(TARGET_DEPTH_REL)).nonzero()[:, 0]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,30 +12,42 @@ from torch import Tensor
 
 from closeup_ns.errors import PlanningError
 from closeup_ns.planning.candidates import Candidates, find_candidates
-from closeup_ns.planning.config import PlannerConfig
 from closeup_ns.planning.frontier import (
     SEED_SEPARATION,
+    TARGET_DEPTH_REL,
     Frontier,
     directions_from,
     frontier_of,
     place_frontier,
     seed_views,
-    visible_known,
 )
-from closeup_ns.planning.selection import ELIGIBLE_FRACTION, select_views
-from closeup_ns.planning.survey import survey
+from closeup_ns.planning.selection import eligible_views, select_views
+from closeup_ns.planning.survey import point_visibility, survey
 from closeup_ns.planning.target import Target
 from closeup_ns.reading import build
 from closeup_ns.views.overlap import DepthViews, coverage, distance_discount, shared_fraction, similarity
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
-__all__ = ["KnownView", "PlannerConfig", "RoundPlan", "plan_round"]
-
-
 SAME_PLACE = 0.01
 """Views are taken from one place if they are at most this share of the target's distance apart: registered native views
 move a little."""
+
+
+@dataclass
+class PlannerConfig:
+    """How many views a round has (paper, section 4.3; numbers from section 5.2)."""
+
+    anchors: int = 5
+    """k: known views that summarise what is known, and number of frontier views."""
+    updates: int = 8
+    """U: to-be-updated views between the anchors and the frontier."""
+    candidates: int = 100
+    """M: random views from which the to-be-updated ones are chosen."""
+
+    def __post_init__(self) -> None:
+        if min(self.anchors, self.updates, self.candidates) < 1:
+            raise PlanningError("anchors, updates and candidates must be at least 1")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +63,7 @@ class KnownView:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able content."""
-        return {"name": self.name, "view": self.view.to_dict(), "is_real": self.is_real}
+        return vars(self) | {"view": self.view.to_dict()}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> KnownView:
@@ -91,24 +101,12 @@ class RoundPlan:
     """All usable candidates, the chosen ones among them; for figures and diagnosis."""
     warnings: list[str] = field(default_factory=list)
     """What did not go as configured, and the target's own warnings."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time per stage; the only content that differs between two runs with the same seed."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able content; `from_dict` restores every float exactly."""
-        plain = (
-            "round_index",
-            "zoom_total",
-            "radius",
-            "previous_radius",
-            "target",
-            "anchor_coverage",
-            "frontier_seeds",
-        )
-        content = {name: getattr(self, name) for name in (*plain, "update_weights", "warnings", "seconds")}
-        content["anchors"] = [anchor.to_dict() for anchor in self.anchors]
-        for name in ("frontier", "updates", "candidates"):
-            content[name] = [view.to_dict() for view in getattr(self, name)]
+        content = dict(vars(self))
+        for name in ("anchors", "frontier", "updates", "candidates"):
+            content[name] = [view.to_dict() for view in content[name]]
         return content
 
     @classmethod
@@ -125,6 +123,7 @@ class RoundPlan:
         return build(cls, restored)
 
 
+@torch.no_grad()
 def plan_round(
     round_index: int,
     zoom: float,
@@ -147,55 +146,36 @@ def plan_round(
         known: photographs and accepted generated views; sizes and intrinsics may differ.
         render: the current model.
         generator: randomness of the candidates.
-        previous_anchors: names of the previous round's anchors, in `RoundPlan.anchors`' order.
+        previous_anchors: names of the previous round's anchors that are still known, in `RoundPlan.anchors`' order.
         given_frontier: where to go, in place of a frontier of its own (the paper's test poses on LERF).
 
     Raises:
         PlanningError: nothing can be planned; the message says what to change.
     """
-    _check(round_index, known)
     radius, previous_radius = (target.distance / zoom**power for power in (round_index, round_index - 1))
     views, names = [item.view for item in known], [item.name for item in known]
-    whole, warnings, seconds = _whole_fields(views, target), list(target.warnings), {}
-    with torch.no_grad(), _timed(seconds, "total"):
-        with _timed(seconds, "known depths"):
-            known_depths = survey(views, render)
-        with _timed(seconds, "frontier"):
-            if given_frontier:
-                frontier = frontier_of(given_frontier, views, target, render)
-                radius = frontier.radius(target.point)
-            else:
-                seeds = _seeds(known, known_depths, target, config.anchors, previous_anchors, warnings)
-                frontier = place_frontier(whole, names, seeds, target, radius, render)
-        with _timed(seconds, "anchors"):
-            resolved = _resolved(views, frontier, target)
-            anchors, anchor_coverage = _choose_anchors(known_depths, resolved, frontier, config.anchors, warnings)
-        with _timed(seconds, "candidates"):
-            sources = [*(whole[index] for index in anchors.tolist()), *frontier.views]
-            candidates = find_candidates(sources, target, radius, previous_radius, render, config, generator)
-        with _timed(seconds, "updates"):
-            shell = (radius, previous_radius)
-            updates, weights = _choose_updates(known_depths[anchors], frontier, candidates, shell, config.updates)
+    whole, warnings = _whole_fields(views, target), list(target.warnings)
+    known_depths = survey(views, render)
+    if given_frontier:
+        frontier = frontier_of(given_frontier, views, target, render)
+        radius = frontier.radius(target.point)
+    else:
+        seeds = _seeds(known, known_depths, target, config.anchors, previous_anchors or (), warnings)
+        frontier = place_frontier(whole, names, seeds, target, radius, render)
+    resolved = _resolved(views, frontier, target)
+    anchors, anchor_coverage = _choose_anchors(known_depths, resolved, frontier, config.anchors, warnings)
+    sources = [*(whole[index] for index in anchors.tolist()), *frontier.views]
+    shell = (radius, previous_radius)
+    candidates = find_candidates(sources, target, shell, render, config.candidates, config.updates, generator)
+    updates, weights = _choose_updates(known_depths[anchors], frontier, candidates, shell, config.updates)
     return RoundPlan(
         round_index=round_index, zoom_total=zoom**round_index, radius=radius, previous_radius=previous_radius,
         target=target.point.tolist(),
         anchors=[known[index] for index in anchors.tolist()], anchor_coverage=anchor_coverage.tolist(),
         frontier=frontier.views, frontier_seeds=[names[index] for index in frontier.seeds],
         updates=[candidates.views[index] for index in updates.tolist()], update_weights=weights.tolist(),
-        candidates=candidates.views,
-        warnings=warnings + frontier.warnings + candidates.warnings, seconds=seconds,
+        candidates=candidates.views, warnings=warnings + frontier.warnings + candidates.warnings,
     )  # fmt: skip
-
-
-def _check(round_index: int, known: Sequence[KnownView]) -> None:
-    if round_index < 1:
-        raise PlanningError(f"rounds count from 1; got round {round_index}")
-    if not known:
-        raise PlanningError("a round needs at least one known view; the data set has no training views")
-    names = [item.name for item in known]
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise PlanningError(f"known views must have different names; these occur twice: {', '.join(twice[:5])}")
 
 
 def _seeds(
@@ -203,25 +183,20 @@ def _seeds(
     depths: DepthViews,
     target: Target,
     count: int,
-    previous_anchors: Sequence[str] | None,
+    previous_anchors: Sequence[str],
     warnings: list[str],
 ) -> list[int]:
     """Indices of the known views that give the frontier its directions; adds to ``warnings`` where they are few."""
-    visible = visible_known(depths, target)
-    if visible.numel() == 0:
+    seen = point_visibility(depths, target.point)
+    usable = seen.in_frame & ~seen.hidden(TARGET_DEPTH_REL)
+    if not bool(usable.any()):
         raise PlanningError(
             f"no known view sees the target {[round(x, 4) for x in target.point.tolist()]}: it is outside every image "
             "or hidden; choose a point on a surface that the photographs show"
         )
-    usable = torch.zeros(len(known), dtype=torch.bool, device=visible.device)
-    usable[visible] = True
-    place = {item.name: index for index, item in enumerate(known)}
-    lost = [name for name in previous_anchors or () if name not in place]
-    if lost:
-        warnings.append(f"previous anchors that are no longer known views are left out: {', '.join(lost)}")
-    previous = [place[name] for name in previous_anchors or () if name in place]
+    names = [item.name for item in known]
     directions = directions_from(target.point, [item.view for item in known])
-    seeds = seed_views(directions, usable, count, previous)
+    seeds = seed_views(directions, usable, count, [names.index(name) for name in previous_anchors])
     if len(seeds) < count:
         warnings.append(
             f"{len(seeds)} frontier views instead of {count}: only so many of the {len(known)} known views "
@@ -271,17 +246,14 @@ def _choose_anchors(
     """The ``count`` known views that cover the frontier best with little redundancy (Eq. 5), and their coverage."""
     weights = coverage(frontier.depths, known)
     weights = weights * resolved.to(weights)
-    best = weights.max()
-    if not float(best) > 0.0:
+    if not bool((weights > 0).any()):
         raise PlanningError(
             "no known view sees any surface that the frontier views show: the model's geometry around the target "
             "disagrees between near and far; train longer, or choose another target"
         )
     # Overlap is only measured among views that can be chosen: its cost grows with their number squared.
-    eligible = ((weights > 0) & (weights >= ELIGIBLE_FRACTION * best)).nonzero()[:, 0]
-    seeing = (weights > 0).nonzero()[:, 0]
-    if eligible.numel() < min(count, seeing.numel()):
-        eligible = weights.argsort(descending=True, stable=True)[: min(count, seeing.numel())].sort().values
+    eligible = eligible_views(weights, count)
+    eligible = eligible[weights[eligible] > 0]
     if eligible.numel() < count:
         warnings.append(f"{eligible.numel()} anchors instead of {count}: no other known view sees the frontier")
     chosen = select_views(weights[eligible], similarity(known[eligible]), count)
@@ -306,12 +278,6 @@ def _choose_updates(
     discount = distance_discount(candidates.distances, *shell)
     weights = discount * (from_anchors + to_frontier)
     weights = weights / weights.max().clamp_min(torch.finfo(weights.dtype).tiny)
-    chosen = select_views(weights, similarity(candidates.depths), count)
+    eligible = eligible_views(weights, count)
+    chosen = eligible[select_views(weights[eligible], similarity(candidates.depths[eligible]), count)]
     return chosen, weights[chosen]
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - started

@@ -12,95 +12,40 @@ starts improved by the best swap until none helps, where Algorithm 1 tries rando
 
 from __future__ import annotations
 
-import itertools
-import math
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from closeup_ns.errors import CloseupError
-
 REDUNDANCY = 0.5
 """Lambda: weight of overlap against coverage."""
 ELIGIBLE_FRACTION = 0.3
-"""Views that cover less than this share of what the best one covers are not chosen."""
-_BRUTE_FORCE_LIMIT = 200_000
+"""Views that cover less than this share of what the best one covers are not to be chosen."""
 _START_BUDGET = 20_000
 """Swap gains (starts x k x n) evaluated at once: small problems start from every view, large ones from a few."""
 _FEWEST_STARTS = 4
 _TOLERANCE = 1e-12
 
 
-def select_views(
-    weights: Float[Tensor, "n"],
-    similarity: Float[Tensor, "n n"],
-    k: int,
-    eligible_fraction: float = ELIGIBLE_FRACTION,
-) -> Int[Tensor, "m"]:
+def eligible_views(weights: Float[Tensor, "n"], k: int) -> Int[Tensor, "m"]:
+    """Sorted indices of the views that may be chosen: those of at least `ELIGIBLE_FRACTION` of the largest weight.
+
+    Where those are fewer than ``k``, the ``k`` heaviest.
+    """
+    enough = (weights >= ELIGIBLE_FRACTION * weights.max()).nonzero()[:, 0]
+    return enough if enough.numel() >= k else weights.argsort(descending=True, stable=True)[:k].sort().values
+
+
+def select_views(weights: Float[Tensor, "n"], similarity: Float[Tensor, "n n"], k: int) -> Int[Tensor, "m"]:
     """Choose ``m = min(k, n)`` views; returns their sorted indices (Eq. 5, Algorithm 1).
 
     Args:
         weights: coverage of each view.
         similarity: overlap of each pair; symmetrised, its diagonal does not count.
         k: number of views wanted.
-        eligible_fraction: views with less than this share of the largest weight are left out, unless fewer than k
-            would remain; then the heaviest k are used. 0 admits all.
-
-    Raises:
-        CloseupError: shapes do not match, or k < 1.
     """
-    count = weights.shape[0]
-    if weights.dim() != 1 or tuple(similarity.shape) != (count, count):
-        raise CloseupError(
-            f"select_views needs weights [n] and similarity [n, n]; got {list(weights.shape)}, {list(similarity.shape)}"
-        )
-    if k < 1 or count < 1:
-        raise CloseupError(f"cannot select {k} of {count} views")
-    eligible = _eligible(weights, min(k, count), eligible_fraction)
-    if eligible.numel() <= k:
-        return eligible
-    gain, penalty = _quadratic(weights[eligible], similarity[eligible][:, eligible], k)
-    chosen = _greedy_swap(gain, penalty, k)
-    return eligible[chosen.to(eligible.device)].sort().values
-
-
-def objective_value(
-    weights: Float[Tensor, "n"],
-    similarity: Float[Tensor, "n n"],
-    selection: Int[Tensor, "*b k"],
-) -> Float[Tensor, "*b"]:
-    """What `select_views` maximises, in float64, for one selection [k] or many [b, k]."""
-    gain, penalty = _quadratic(weights, similarity, selection.shape[-1])
-    selection = selection.to(gain.device)
-    return gain[selection].sum(-1) - penalty[selection[..., :, None], selection[..., None, :]].sum((-1, -2))
-
-
-def brute_force(
-    weights: Float[Tensor, "n"],
-    similarity: Float[Tensor, "n n"],
-    k: int,
-) -> Int[Tensor, "k"]:
-    """The best selection by trying all, without an eligibility filter; for tests.
-
-    Raises:
-        CloseupError: more than 200 000 combinations.
-    """
-    count = weights.shape[0]
-    k = min(k, count)
-    if math.comb(count, k) > _BRUTE_FORCE_LIMIT:
-        raise CloseupError(f"{math.comb(count, k)} combinations are too many to try; use select_views")
-    every = torch.tensor(list(itertools.combinations(range(count), k)))
-    return every[objective_value(weights, similarity, every).argmax()]
-
-
-def _eligible(weights: Tensor, k: int, fraction: float) -> Tensor:
-    """Sorted indices of the views that may be chosen; at least k."""
-    threshold = fraction * weights.max() if fraction > 0 else -torch.inf
-    enough = (weights >= threshold).nonzero()[:, 0]
-    if enough.numel() < k:
-        enough = weights.argsort(descending=True, stable=True)[:k].sort().values
-    return enough
+    if weights.numel() <= k:
+        return torch.arange(weights.numel(), device=weights.device)
+    return _greedy_swap(*_quadratic(weights, similarity, k), k).sort().values.to(weights.device)
 
 
 def _quadratic(weights: Tensor, similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -122,8 +67,12 @@ def _greedy_swap(gain: Tensor, penalty: Tensor, k: int) -> Tensor:
         if not bool(improved.any()):
             break
         chosen = better
-    value = gain[chosen].sum(1) - penalty[chosen[:, :, None], chosen[:, None, :]].sum((1, 2))
-    return chosen[value.argmax()]
+    return chosen[_value(gain, penalty, chosen).argmax()]
+
+
+def _value(gain: Tensor, penalty: Tensor, chosen: Tensor) -> Tensor:
+    """The objective of each selection [..., k]."""
+    return gain[chosen].sum(-1) - penalty[chosen[..., :, None], chosen[..., None, :]].sum((-1, -2))
 
 
 def _grow(gain: Tensor, penalty: Tensor, first: Tensor, k: int) -> Tensor:

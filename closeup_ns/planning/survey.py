@@ -75,9 +75,3 @@ def point_visibility(views: DepthViews, point: Float[Tensor, "3"]) -> PointVisib
     window = views.depth[rows, around[:, 1, :, None], around[:, 0, None, :]].flatten(1)
     depth = torch.where(window > 0, window, torch.nan).nanmedian(1).values.nan_to_num(nan=0.0)
     return PointVisibility(in_frame, z, depth, offset.norm(dim=1))
-
-
-def near_share(views: DepthViews, limit: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-    """Share of each view's pixels that render something nearer than ``limit`` (z-depth, per view)."""
-    near = (views.depth > 0) & (views.depth < limit[:, None, None])
-    return near.flatten(1).sum(1) / views.size.prod(1)

@@ -16,7 +16,7 @@ from closeup_ns.reading import build
 from closeup_ns.views.overlap import DepthViews, center_weights
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
-from closeup_ns.views.warp import inside, project, unproject
+from closeup_ns.views.warp import inside, pixel_grid, project, unproject
 
 DEPTH_REL = 0.1
 """A surface is at the target if its depth differs by at most this share."""
@@ -32,6 +32,8 @@ EDGE_SIGMA = 0.02
 """How exactly a view's depth must fit to vote for one of them: standard deviation, as a share of the depth."""
 WARN_BELOW = 0.5
 """Reliability below which a warning is given."""
+SAMPLES_PER_SIDE = 24
+"""Automatic target: surface points taken along a depth map's longer side."""
 VOXEL = 0.1
 """Automatic target: side of the voxels in which surface points are counted, as a share of the median depth."""
 
@@ -53,13 +55,7 @@ class Target:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able content."""
-        return {
-            "point": self.point.tolist(),
-            "distance": self.distance,
-            "reliability": self.reliability,
-            "source": self.source,
-            "warnings": list(self.warnings),
-        }
+        return vars(self) | {"point": self.point.tolist()}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Target:
@@ -85,12 +81,10 @@ def target_from_xyz(
     """A target at world coordinates ``point``.
 
     Raises:
-        PlanningError: not three finite numbers, no known view, or none that sees the point.
+        PlanningError: the numbers are not finite, or no known view sees the point.
     """
-    _require_known(known)
     xyz = torch.as_tensor(point, dtype=known[0].c2w.dtype, device=known[0].device)
-    _require_point(xyz)
-    return _assess(xyz, "world coordinates", survey(known, render), [])
+    return _assess(xyz, "world coordinates", known, survey(known, render))
 
 
 def target_from_pixel(
@@ -105,17 +99,11 @@ def target_from_pixel(
     On an edge a rendered depth is a mean of what is in front and what is behind, where nothing is: there it is the
     depth at which most known views show a surface.
 
-    Column and row count from 0 at the top left; their pixel's centre is at +0.5.
+    Column and row count from 0 at the top left, within the image; their pixel's centre is at +0.5.
 
     Raises:
-        PlanningError: the pixel is outside the image, nothing is rendered there, or no known view sees the point.
+        PlanningError: nothing is rendered there, or no known view sees the point.
     """
-    _require_known(known)
-    if not (0 <= column < view.width and 0 <= row < view.height):
-        raise PlanningError(
-            f"pixel (column {column}, row {row}) is outside the {view.width} x {view.height} image; "
-            f"columns go from 0 to {view.width - 1}, rows from 0 to {view.height - 1}"
-        )
     rendered = render(view)
     half = WINDOW // 2
     rows = slice(max(0, int(row) - half), int(row) + half + 1)
@@ -128,14 +116,15 @@ def target_from_pixel(
     uv = view.c2w.new_tensor([int(column) + 0.5, int(row) + 0.5])
     views, warnings, chosen = survey(known, render), [], depth.median()
     if float((depth.max() - depth.min()) / chosen) > EDGE_REL:
-        chosen = _depth_of_most(view, uv, torch.stack([chosen, *_between(depth.min(), depth.max())]), views)
+        equal_ratios = torch.logspace(0, 1, EDGE_DEPTHS, base=float(depth.max() / depth.min())).to(depth)
+        chosen = _depth_of_most(view, uv, torch.stack([chosen, *(equal_ratios * depth.min())]), views)
         warnings.append(
             f"depth around column {column}, row {row} runs from {float(depth.min()):.4g} to {float(depth.max()):.4g}: "
             "the pixel lies on an edge; the target is where most views show a surface. Pick a pixel further inside the "
             "object if it is another"
         )
     source = f"pixel (column {column}, row {row}) at depth {float(chosen):.4g}"
-    return _assess(unproject(view, uv, chosen), source, views, warnings)
+    return _assess(unproject(view, uv, chosen), source, known, views, warnings)
 
 
 def target_automatic(known: Sequence[View], render: Renderer) -> Target:
@@ -145,9 +134,8 @@ def target_automatic(known: Sequence[View], render: Renderer) -> Target:
     least-squares intersection, are counted in voxels; a voxel counts what *different* views put there.
 
     Raises:
-        PlanningError: no known view, or nothing solid is rendered from any.
+        PlanningError: nothing solid is rendered from any known view.
     """
-    _require_known(known)
     views = survey(known, render)
     points, weight, owner = _surface_points(views)
     if points.shape[0] == 0:
@@ -158,67 +146,53 @@ def target_automatic(known: Sequence[View], render: Renderer) -> Target:
         weight = weight * torch.exp(-0.5 * ((points - meeting).norm(dim=1) / (0.25 * scale)).square())
     point = _densest(points, weight, owner, len(views), VOXEL * scale)
     source = "where the optical axes meet" if spread < 1.0 else "the surface most views are centred on"
-    return _assess(_on_surface(point, views), source, views, [])
-
-
-def _require_known(known: Sequence[View]) -> None:
-    if not known:
-        raise PlanningError("a target needs at least one known view; the data set has no training views")
+    return _assess(_on_surface(point, views), source, known, views)
 
 
 def require_in_frame(point: Float[Tensor, "3"], known: Sequence[View]) -> None:
     """Refuse what is in no known view's image; says nothing of what hides it, and needs no model.
 
     Raises:
-        PlanningError: not three finite numbers, no known view, or the point is in nobody's image.
+        PlanningError: the numbers are not finite, or the point is in nobody's image.
     """
-    _require_known(known)
-    _require_point(point)
-    if not any(bool(inside(view, *project(view, point.to(view.c2w)))) for view in known):
-        raise PlanningError(_in_no_image(point, len(known)))
-
-
-def _require_point(point: Tensor) -> None:
-    if tuple(point.shape) != (3,) or not bool(torch.isfinite(point).all()):
+    if not bool(torch.isfinite(point).all()):
         raise PlanningError(f"a target is three finite world coordinates, not {point.tolist()}")
+    if not any(bool(inside(view, *project(view, point.to(view.c2w)))) for view in known):
+        place = ", ".join(f"{value:.4g}" for value in point.tolist())
+        raise PlanningError(
+            f"none of the {len(known)} known views has the target ({place}) in its image: it is behind or beside every "
+            "camera. Check that it is in the model's coordinates (nerfstudio recentres and scales a scene), or pick a "
+            "pixel"
+        )
 
 
-def _in_no_image(point: Tensor, known: int) -> str:
-    place = ", ".join(f"{value:.4g}" for value in point.tolist())
-    return (
-        f"none of the {known} known views has the target ({place}) in its image: it is behind or beside every camera. "
-        "Check that it is in the model's coordinates (nerfstudio recentres and scales a scene), or pick a pixel"
-    )
-
-
-def _assess(point: Tensor, source: str, views: DepthViews, warnings: list[str]) -> Target:
+def _assess(
+    point: Tensor, source: str, known: Sequence[View], views: DepthViews, warnings: Sequence[str] = ()
+) -> Target:
     """Measure distance and reliability of ``point`` from the known views, and refuse what cannot be planned for."""
+    require_in_frame(point, known)
     seen = point_visibility(views, point)
     place = ", ".join(f"{value:.4g}" for value in point.tolist())
-    if not bool(seen.in_frame.any()):
-        raise PlanningError(_in_no_image(point, len(views)))
     sees = seen.in_frame & ~seen.hidden(HIDDEN_REL)
     if not bool(sees.any()):
         raise PlanningError(
             f"the target ({place}) is hidden behind other surfaces in all {int(seen.in_frame.sum())} known views that "
             "look there: it may lie inside the object; move it to the surface, or pick a pixel"
         )
-    distance = float(seen.distance[sees].quantile(0.5))
-    if not distance > 0.0:
-        raise PlanningError(f"the target ({place}) is at a camera's own centre; choose a point on the object")
-    reliability = float(seen.agrees(DEPTH_REL)[sees].double().mean())
-    if reliability < WARN_BELOW:
-        warnings = [
-            *warnings,
-            f"a surface is rendered at the target ({place}) in only {reliability:.0%} of the {int(sees.sum())} known "
-            "views that look there: it may float in empty space; pick a pixel on the object for a better one",
-        ]
-    return Target(point, distance, reliability, source, warnings)
-
-
-def _between(nearest: Tensor, farthest: Tensor) -> Float[Tensor, "d"]:
-    """Depths in equal ratios from one to the other."""
-    return torch.logspace(0, 1, EDGE_DEPTHS, base=float(farthest / nearest)).to(nearest) * nearest
+    target = Target(
+        point,
+        float(seen.distance[sees].quantile(0.5)),
+        float(seen.agrees(DEPTH_REL)[sees].double().mean()),
+        source,
+        list(warnings),
+    )
+    if target.reliability < WARN_BELOW:
+        target.warnings.append(
+            f"a surface is rendered at the target ({place}) in only {target.reliability:.0%} of the {int(sees.sum())} "
+            "known views that look there: it may float in empty space; pick a pixel on the object for a better one "
+            "(--pipeline.target.pixel NAME:COLUMN:ROW)"
+        )
+    return target
 
 
 def _depth_of_most(
@@ -233,16 +207,12 @@ def _depth_of_most(
     return depths[int(torch.stack(votes).argmax())]
 
 
-def _surface_points(views: DepthViews, per_side: int = 24) -> tuple[Tensor, Tensor, Tensor]:
+def _surface_points(views: DepthViews) -> tuple[Tensor, Tensor, Tensor]:
     """Coarsely sampled surface points [m, 3] of all views, their centre weight [m] and their view's index [m]."""
-    stride = max(1, max(views.depth.shape[1:]) // per_side)
     n, height, width = views.depth.shape
-    v, u = torch.meshgrid(
-        torch.arange(0, height, stride, device=views.depth.device) + 0.5,
-        torch.arange(0, width, stride, device=views.depth.device) + 0.5,
-        indexing="ij",
-    )
-    pixels = torch.stack([u, v, torch.ones_like(u)], dim=-1).reshape(-1, 3).to(views.depth)
+    stride = max(1, max(height, width) // SAMPLES_PER_SIDE)
+    grid = pixel_grid(height, width, views.depth.device, views.depth.dtype)[::stride, ::stride].reshape(-1, 2)
+    pixels = torch.nn.functional.pad(grid, (0, 1), value=1.0)
     depth = views.depth[:, ::stride, ::stride].reshape(n, -1)
     rays = torch.einsum("nij,pj->npi", torch.linalg.inv(views.K), pixels)
     points = torch.einsum("nij,npj->npi", views.c2w[:, :3, :3], rays * depth[..., None]) + views.c2w[:, None, :3, 3]

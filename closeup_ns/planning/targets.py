@@ -11,14 +11,7 @@ from rich.markup import escape
 
 from closeup_ns.data.names import find_photograph
 from closeup_ns.errors import PlanningError
-from closeup_ns.planning.target import (
-    WARN_BELOW,
-    Target,
-    require_in_frame,
-    target_automatic,
-    target_from_pixel,
-    target_from_xyz,
-)
+from closeup_ns.planning.target import Target, require_in_frame, target_automatic, target_from_pixel, target_from_xyz
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
@@ -53,11 +46,6 @@ def resolve_targets(
         CONSOLE.print(f"Target: ({place}) from {target.source}, {target.distance:.3f} from the cameras that see it")
         for warning in target.warnings:
             CONSOLE.print(f"[yellow]Target: {escape(warning)}")
-        if target.reliability < WARN_BELOW:
-            CONSOLE.print(
-                f"[yellow]Target: only {target.reliability:.0%} reliable: the model is unsure what is there. "
-                "Give --pipeline.target.pixel NAME:COLUMN:ROW on something solid."
-            )
     return targets
 
 

@@ -20,7 +20,7 @@ from closeup_ns.rounds.schedule import ScheduleConfig
 from closeup_ns.views.rendered import Rendered, Renderer
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import project
-from tests.scenes import BOX, analytic_renderer, facing_views, intrinsics, orbit_views
+from tests.scenes import BOX, analytic_renderer, facing_views, orbit_views
 
 RENDER = analytic_renderer()
 ON_BOX = (0.25, 0.0, BOX[0][2])
@@ -94,8 +94,6 @@ def test_anchors_see_the_frontier_and_differ() -> None:
 
 def test_the_same_seed_gives_the_same_plan_and_another_seed_another() -> None:
     first, second, other = (plan(seed=seed).to_dict() for seed in (4, 4, 5))
-    for content in (first, second, other):
-        del content["seconds"]
     assert first == second
     assert first["candidates"] != other["candidates"]
 
@@ -116,11 +114,7 @@ def test_a_plan_survives_json_exactly(dtype: torch.dtype) -> None:
 def test_later_rounds_start_from_the_previous_anchors() -> None:
     first = plan(1)
     names = [anchor.name for anchor in first.anchors]
-    second = plan(2, previous=names)
-    assert second.frontier_seeds == names
-    lost = plan(2, previous=["gone", *names])
-    assert lost.frontier_seeds == names
-    assert any("gone" in warning for warning in lost.warnings)
+    assert plan(2, previous=names).frontier_seeds == names
 
 
 def test_views_planned_from_native_ones_have_the_photographs_field() -> None:
@@ -215,7 +209,7 @@ def test_no_usable_candidate_is_refused_with_reasons() -> None:
     target = target_from_xyz(ON_BOX, VIEWS, RENDER)
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(PlanningError, match=r"none of 72 views.*inside geometry: 72.*smaller\s+zoom"):
-        find_candidates(VIEWS, target, 0.4, 1.2, inside_everything, SMALL, generator)
+        find_candidates(VIEWS, target, (0.4, 1.2), inside_everything, 24, 8, generator)
 
 
 def test_few_usable_candidates_are_a_warning() -> None:
@@ -226,26 +220,15 @@ def test_few_usable_candidates_are_a_warning() -> None:
         calls["n"] += 1
         return RENDER(view) if calls["n"] % 24 == 0 else inside_everything(view)
 
-    found = find_candidates(VIEWS, target, 0.4, 1.2, mostly_blocked, SMALL, torch.Generator().manual_seed(0))
+    found = find_candidates(VIEWS, target, (0.4, 1.2), mostly_blocked, 24, 8, torch.Generator().manual_seed(0))
     assert len(found.views) == len(found.depths) == found.distances.numel() == 3
     assert "only 3 of 72" in found.warnings[0]
 
 
-def test_a_target_that_no_known_view_sees_is_refused() -> None:
+def test_refusals() -> None:
     behind = Target(torch.tensor([0.0, 0.0, -9.0], dtype=torch.float64), 3.0, 1.0, "test")
     with pytest.raises(PlanningError, match="no known view sees the target"):
         plan(target=behind)
-
-
-def test_other_refusals() -> None:
-    with pytest.raises(PlanningError, match="rounds count from 1"):
-        plan(0)
-    with pytest.raises(PlanningError, match="at least one known view"):
-        plan(views=[], target=Target(torch.zeros(3), 1.0, 1.0, "test"))
-    target = target_from_xyz(ON_BOX, VIEWS, RENDER)
-    twice = [KnownView("same", view, True) for view in VIEWS]
-    with pytest.raises(PlanningError, match="same"):
-        plan_round(1, 3.0, target, twice, RENDER, SMALL, torch.Generator())
     with pytest.raises(PlanningError, match="anchors"):
         PlannerConfig(anchors=0)
     with pytest.raises(PlanningError, match="zoom"):
@@ -270,7 +253,7 @@ def test_farthest_point_seeds_spread_and_ignore_blind_views() -> None:
 def test_candidates_stay_in_the_shell_and_near_the_arcs(seed: int) -> None:
     point = torch.tensor(ON_BOX, dtype=torch.float32)
     sources = facing_views(4, ON_BOX, seed=seed % 1000, dtype=torch.float32)
-    views = draw_candidates(sources, point, 0.4, 1.2, 20, torch.Generator().manual_seed(seed))
+    views = draw_candidates(sources, point, (0.4, 1.2), 20, torch.Generator().manual_seed(seed))
     directions = directions_from(point, sources)
     widest = float(angle_between(directions[:, None], directions[None]).max())
     for view in views:
@@ -303,7 +286,6 @@ def test_pairs_are_never_further_apart_than_allowed(generator: torch.Generator) 
     assert float(angle_between(directions[first], directions[second]).max()) <= 90.0 + 1e-6
     # Every allowed partner occurs, the view itself among them.
     assert len({(int(a), int(b)) for a, b in zip(first, second, strict=True) if int(a) == 0}) >= 6
-    assert intrinsics(4, 4).shape == (3, 3)
 
 
 def test_a_given_frontier_is_taken_as_it_is_but_for_views_inside_geometry() -> None:
