@@ -12,7 +12,7 @@ distance, so the test says nothing. A reprojection test is added in the close-up
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,17 +82,16 @@ def reliable_pixels(
         observations: real photographs with their depth from the same model; sizes may differ.
     """
     size = (view.height, view.width)
-    depth = torch.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0)
     solid = (alpha > ALPHA) & (depth > NEAR)
     splat = _splat(view, observations, depth)
-    confirmed = splat.hit & solid & ((splat.depth - depth).abs() <= DEPTH_REL * depth)
+    confirmed = solid & ((splat.depth - depth).abs() <= DEPTH_REL * depth)
 
     support = torch.zeros(view.height * view.width, dtype=torch.int64, device=depth.device)
     agreeing = torch.zeros_like(support)
     blended = depth.new_zeros(3, view.height * view.width)
     transfers = [(_transfer(view, o.view, depth), _transfer(o.view, view, depth)) for o in observations]
     pixels = solid.flatten().nonzero()[:, 0]
-    for block in _blocks(pixels, len(observations)):
+    for block in pixels.split(_BLOCK_ELEMENTS // len(observations)) if observations else ():
         support[block], agreeing[block], blended[:, block] = _gather(view, depth, block, observations, transfers, splat)
     support, agreeing = support.reshape(size), agreeing.reshape(size)
     dense = support > 0
@@ -111,8 +110,8 @@ def reliable_pixels(
 class _Splat:
     """The nearest real pixels, z-buffered in the close-up (forward warp)."""
 
-    hit: Bool[Tensor, "H W"]
     depth: Float[Tensor, "H W"]
+    """Infinite where no pixel lands."""
     color: Float[Tensor, "3 H W"]
     source: Int[Tensor, "H W"]
     footprint: Float[Tensor, "H W"]
@@ -127,20 +126,19 @@ def _splat(view: View, observations: Sequence[Observation], like: Tensor) -> _Sp
     earlier photograph and the earlier pixel, so the result does not depend on scheduling.
     """
     count = view.height * view.width
-    infinite = float("inf")
-    front = like.new_full((count,), infinite)
+    front = like.new_full((count,), torch.inf)
     for observation in observations:
         _, cell, z, _ = _landed(view, observation)
         front.scatter_reduce_(0, cell, z, "amin")
 
-    best = torch.full_like(front, infinite)
+    best = torch.full_like(front, torch.inf)
     color = like.new_zeros(3, count)
     source = torch.full((count,), -1, dtype=torch.int64, device=like.device)
     for index, observation in enumerate(observations):
         pixel, cell, z, footprint = _landed(view, observation)
         visible = z <= front[cell] * (1.0 + DEPTH_REL)
         pixel, cell, footprint = pixel[visible], cell[visible], footprint[visible]
-        smallest = torch.full_like(front, infinite).scatter_reduce_(0, cell, footprint, "amin")
+        smallest = torch.full_like(front, torch.inf).scatter_reduce_(0, cell, footprint, "amin")
         winner = (footprint <= smallest[cell]) & (footprint < best[cell])
         pixel, cell = pixel[winner], cell[winner]
         first = torch.full_like(source, observation.depth.numel()).scatter_reduce_(0, cell, pixel, "amin")
@@ -149,10 +147,7 @@ def _splat(view: View, observations: Sequence[Observation], like: Tensor) -> _Sp
         best = torch.where(won, smallest, best)
         source[won] = index
     size = (view.height, view.width)
-    hit = torch.isfinite(front) & (source >= 0)
-    return _Splat(
-        hit.reshape(size), front.reshape(size), color.reshape(3, *size), source.reshape(size), best.reshape(size)
-    )
+    return _Splat(front.reshape(size), color.reshape(3, *size), source.reshape(size), best.reshape(size))
 
 
 def _landed(view: View, observation: Observation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -263,11 +258,6 @@ def _blend(colors: Tensor, weights: Tensor, limit: float) -> Tensor:
     reference = colors.gather(0, chosen.expand(1, 3, -1))
     weights = weights * ((colors - reference).abs().amax(1) <= limit)
     return (colors * weights[:, None]).sum(0) / weights.sum(0).clamp_min(torch.finfo(weights.dtype).tiny)
-
-
-def _blocks(pixels: Tensor, observations: int) -> Iterator[Tensor]:
-    if observations and pixels.numel():
-        yield from pixels.split(max(1, _BLOCK_ELEMENTS // observations))
 
 
 def _focal(view: View) -> Tensor:
