@@ -14,8 +14,8 @@ from closeup_ns.data.lenses import check_lens
 from closeup_ns.errors import DataError
 from closeup_ns.views.view import LONGEST_SIDE
 
-COLMAP_TO_NERFSTUDIO = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 0.0]])
-"""[3, 4] world transform of nerfstudio's own COLMAP parser: COLMAP guesses gravity along -y, nerfstudio's up is +z."""
+COLMAP_TO_NERFSTUDIO = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+"""[4, 4] world transform of nerfstudio's own COLMAP parser: COLMAP guesses gravity along -y, nerfstudio's up is +z."""
 
 ORTHONORMAL_TOLERANCE = 1e-2
 STRAY = 50.0
@@ -73,8 +73,8 @@ class PointCloud:
     source: str = ""
 
     def transformed(self, transform: npt.NDArray[np.float64]) -> PointCloud:
-        """The same points under an affine ``transform`` [3, 4]."""
-        return PointCloud(self.xyz @ transform[:, :3].T + transform[:, 3], self.rgb, self.source)
+        """The same points under an affine ``transform`` [3 or 4, 4]."""
+        return PointCloud(self.xyz @ transform[:3, :3].T + transform[:3, 3], self.rgb, self.source)
 
     def finite(self) -> PointCloud:
         """The points without those that have a NaN or infinite coordinate."""
@@ -115,8 +115,8 @@ class Capture:
     image_sets: dict[int, list[Path]]
     """Downscale factor -> one image file per frame, for every complete set of images that the folder has."""
     points: PointCloud | None = None
-    applied_transform: npt.NDArray[np.float64] | None = None
-    """[3, 4] from the original data's world (COLMAP's) to the saved world frame; None where unknown."""
+    applied_transform: npt.NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
+    """[4, 4] from the original data's world (COLMAP's) to the saved world frame."""
     applied_scale: float = 1.0
     orientation_method: str | None = None
     """Overrides the config's orientation method, where the capture says so."""

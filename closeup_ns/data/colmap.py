@@ -20,7 +20,7 @@ from nerfstudio.data.utils.colmap_parsing_utils import CAMERA_MODEL_IDS, CAMERA_
 from nerfstudio.process_data.colmap_utils import parse_colmap_camera_params
 
 from closeup_ns.data.capture import COLMAP_TO_NERFSTUDIO, Capture, Frame, Intrinsics, PointCloud, check_pose, safe_path
-from closeup_ns.data.images import image_folders, list_images, match_by_name, match_by_order
+from closeup_ns.data.images import complete_sets, image_folders, list_images
 from closeup_ns.data.names import FileLookup, did_you_mean
 from closeup_ns.errors import DataError
 from closeup_ns.reading import reading
@@ -180,9 +180,7 @@ def read_colmap(root: Path, masks_path: Path | None) -> Capture:
             raise DataError(
                 f"{model}: image {image.name} uses camera {image.camera_id}, which cameras.* lacks. {EXPORT_AGAIN}"
             )
-        c2w = np.eye(4)
-        c2w[:3] = COLMAP_TO_NERFSTUDIO @ image.c2w
-        frames.append(Frame(image.name, c2w, cameras[image.camera_id], mask=mask))
+        frames.append(Frame(image.name, COLMAP_TO_NERFSTUDIO @ image.c2w, cameras[image.camera_id], mask=mask))
     points = read_points(model)
     return Capture(
         kind="COLMAP",
@@ -213,19 +211,12 @@ def _image_sets(root: Path, names: list[str], model: Path) -> dict[int, list[Pat
     """Every complete set of the registered images below ``root``."""
     for name in names:
         safe_path(root / "images", name, model / "images.*")
-    folders = image_folders(root)
-    if not folders:
+    folder = next(iter(image_folders(root).values()), None)
+    if folder is None:
         raise DataError(f"{root} has a COLMAP model but no folder images/ or images_N/. Put the photographs there.")
-    originals = [path.name for path in list_images(root / "images")] or names
-    sets: dict[int, list[Path]] = {}
-    for factor, folder in folders.items():
-        paths = match_by_name(folder, names)
-        if paths is None and factor != 1:
-            paths = match_by_order(folder, names, originals)
-        if paths is not None:
-            sets[factor] = paths
+    sets = complete_sets(root, names)
     if not sets:
-        folder, lookup = next(iter(folders.values())), FileLookup()
+        lookup = FileLookup()
         missing = [name for name in names if lookup.find(folder, name) is None]
         hint = did_you_mean(missing[0], [path.name for path in list_images(folder)]) if missing else ""
         raise DataError(

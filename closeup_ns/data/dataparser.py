@@ -119,7 +119,8 @@ class CloseupDataParser(DataParser):
             scene_box=SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3])),
             mask_filenames=_mask_files(capture, images, indices),
             dataparser_scale=scale * capture.applied_scale,
-            dataparser_transform=_whole_transform(capture, transform),
+            # From the original data's world to nerfstudio's, before scaling.
+            dataparser_transform=(transform @ torch.from_numpy(capture.applied_transform)).float(),
             metadata={
                 **_metadata(capture, indices, transform, scale),
                 "originals": [self._originals[i] for i in indices],
@@ -292,15 +293,6 @@ def _oriented(config: CloseupDataParserConfig, capture: Capture) -> tuple[torch.
     transform = transform.double()
     transform[:, 3] -= transform[:, :3] @ torch.from_numpy(center)
     return oriented, transform
-
-
-def _whole_transform(capture: Capture, transform: torch.Tensor) -> torch.Tensor:
-    """[3, 4] from the original data's world to nerfstudio's, before scaling; what dataparser_transforms.json holds."""
-    if capture.applied_transform is None:
-        return transform.float()
-    applied = torch.eye(4, dtype=transform.dtype)
-    applied[:3] = torch.from_numpy(capture.applied_transform).to(transform.dtype)
-    return (transform @ applied).float()
 
 
 def _metadata(capture: Capture, indices: list[int], transform: torch.Tensor, scale: float) -> dict[str, Any]:

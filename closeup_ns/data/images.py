@@ -128,6 +128,22 @@ def match_by_order(folder: Path, names: Sequence[str], all_names: Sequence[str])
     return [files[position[name]] for name in names]
 
 
+def complete_sets(root: Path, names: Sequence[str], count: int | None = None) -> dict[int, list[Path]]:
+    """Downscale factor -> files, for each of images/ and images_N/ that has all photographs called ``names``.
+
+    Where there are no such names, or a folder has others, ``count`` files are taken for them in sorted order.
+    """
+    originals = [path.name for path in list_images(root / "images")] or names
+    sets: dict[int, list[Path]] = {}
+    for factor, folder in image_folders(root).items():
+        files, paths = list_images(folder), match_by_name(folder, names)
+        if paths is None or not names:
+            paths = files if len(files) == count else match_by_order(folder, names, originals)
+        if paths:
+            sets[factor] = paths
+    return sets
+
+
 def scaled_size(size: Size, factor: float) -> Size:
     """``size`` divided by ``factor``, rounded to whole pixels, at least 1 x 1."""
     return max(1, round(size[0] / factor)), max(1, round(size[1] / factor))

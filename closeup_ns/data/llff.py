@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from closeup_ns.data.capture import COLMAP_TO_NERFSTUDIO, LARGEST_NUMBER, Capture, Frame, Intrinsics, check_pose
 from closeup_ns.data.colmap import find_masks, find_models, largest_model, read_cameras, read_points
-from closeup_ns.data.images import image_folders, list_images, match_by_name, match_by_order
+from closeup_ns.data.images import complete_sets, image_folders, list_images
 from closeup_ns.errors import DataError
 from closeup_ns.reading import reading
 
@@ -49,7 +49,7 @@ def read_llff(root: Path, masks_path: Path | None) -> Capture:
         calibrated = cameras.get(camera_ids[index]) if names or len(cameras) == 1 else None
         intrinsics = _intrinsics(row, calibrated, where, notes)
         bounds = (float(row[15]), float(row[16]))
-        frames.append(Frame(names_here[index], _to_nerfstudio(row, where), intrinsics, masks[index], bounds=bounds))
+        frames.append(Frame(names_here[index], _pose(row, where), intrinsics, masks[index], bounds=bounds))
     points = read_points(model)
     return Capture(
         kind="LLFF",
@@ -84,17 +84,10 @@ def read_poses_bounds(path: Path) -> npt.NDArray[np.float64]:
     return rows
 
 
-def opengl_pose(row: npt.NDArray[np.float64], where: str) -> npt.NDArray[np.float64]:
-    """[4, 4] camera-to-world with OpenGL axes, in COLMAP's world frame, of one row of poses_bounds.npy."""
-    matrix = row[:15].reshape(3, 5)
-    down, right, back, position = matrix[:, 0], matrix[:, 1], matrix[:, 2], matrix[:, 3]
-    return check_pose(np.stack([right, -down, back, position], axis=1), where)
-
-
-def _to_nerfstudio(row: npt.NDArray[np.float64], where: str) -> npt.NDArray[np.float64]:
-    c2w = np.eye(4)
-    c2w[:3] = COLMAP_TO_NERFSTUDIO @ opengl_pose(row, where)
-    return c2w
+def _pose(row: npt.NDArray[np.float64], where: str) -> npt.NDArray[np.float64]:
+    """[4, 4] camera-to-world with OpenGL axes, in nerfstudio's world frame, of one row of poses_bounds.npy."""
+    down, right, back, position, _ = row[:15].reshape(3, 5).T
+    return COLMAP_TO_NERFSTUDIO @ check_pose(np.stack([right, -down, back, position], axis=1), where)
 
 
 def _intrinsics(
@@ -114,24 +107,14 @@ def _intrinsics(
 
 def _image_sets(root: Path, count: int, names: list[str]) -> dict[int, list[Path]]:
     """Every complete set of ``count`` images; ``names`` are those that COLMAP registered, where that is known."""
-    folders = {factor: folder for factor, folder in image_folders(root).items() if list_images(folder)}
-    if not folders:
-        raise DataError(f"{root} has {POSES_FILE} but no images: neither images/ nor images_N/ holds any.")
-    originals = [path.name for path in list_images(root / "images")] or names
-    sets: dict[int, list[Path]] = {}
-    for factor, folder in folders.items():
-        files = list_images(folder)
-        paths = match_by_name(folder, names) if names else None
-        if paths is None and len(files) == count:
-            paths = files
-        if paths is None and names:
-            paths = match_by_order(folder, names, originals)
-        if paths is not None:
-            sets[factor] = paths
+    sets = complete_sets(root, names, count)
     if not sets:
-        counts = ", ".join(f"{folder.name}/ has {len(list_images(folder))}" for folder in folders.values())
+        counts = {folder.name: len(list_images(folder)) for folder in image_folders(root).values()}
+        if not any(counts.values()):
+            raise DataError(f"{root} has {POSES_FILE} but no images: neither images/ nor images_N/ holds any.")
+        there = ", ".join(f"{name}/ has {files}" for name, files in counts.items() if files)
         raise DataError(
-            f"{root / POSES_FILE} has {count} poses, but {counts} images. Each pose belongs to one image, in sorted "
+            f"{root / POSES_FILE} has {count} poses, but {there} images. Each pose belongs to one image, in sorted "
             "order: restore the missing images, or run LLFF's imgs2poses.py on the images that are there."
         )
     return sets

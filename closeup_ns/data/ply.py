@@ -57,19 +57,10 @@ def read_ply(path: Path) -> PointCloud:
             raise ValueError("it has no vertex element")
         before, vertex = elements[: names.index("vertex")], elements[names.index("vertex")]
         dtype = vertex.dtype(BYTE_ORDERS[encoding])
-        names = dtype.names or ()
-        if not {"x", "y", "z"} <= set(names):
-            raise ValueError(f"its vertices have no x, y, z (only {', '.join(names)})")
         if encoding == "ascii":
-            skipped = sum(element.count for element in before)
-            rows = [line.split() for line in data[start:].split(b"\n") if line.strip()][skipped:][: vertex.count]
-            table = np.zeros(len(rows), dtype)
-            for index, row in enumerate(rows):
-                if len(row) != len(names):
-                    raise ValueError(f"point {index} has {len(row)} values instead of {len(names)}")
-            values = np.array(rows, np.float64).reshape(-1, len(names))
-            for column, name in enumerate(names):
-                table[name] = values[:, column]
+            lines = [line for line in data[start:].decode("latin-1").splitlines() if line.strip()]
+            lines = lines[sum(element.count for element in before) :][: vertex.count]
+            table = np.loadtxt(lines, dtype, comments=None, ndmin=1) if lines else np.empty(0, dtype)
         else:
             start += sum(element.count * element.dtype(BYTE_ORDERS[encoding]).itemsize for element in before)
             whole = max(0, len(data) - start) // dtype.itemsize
@@ -83,13 +74,13 @@ def _parse_header(data: bytes) -> tuple[str, list[_Element], int]:
     """The encoding, the elements in file order and the offset of the first byte after the header."""
     if data.splitlines()[:1] != [b"ply"]:
         raise ValueError("it is not a PLY file")
-    end = data.find(b"end_header")
-    start = data.find(b"\n", end) + 1
-    if end < 0 or not start:
+    header, end, _ = data.partition(b"end_header")
+    start = data.find(b"\n", len(header)) + 1
+    if not end or not start:
         raise ValueError("its header has no end")
     elements: list[_Element] = []
     encoding = "missing"
-    for line in data[:end].decode("latin-1").splitlines()[1:]:
+    for line in header.decode("latin-1").splitlines()[1:]:
         match line.split():
             case ["comment" | "obj_info", *_] | []:
                 pass

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from nerfstudio.cameras.cameras import CAMERA_MODEL_TO_TYPE, CameraType
 
 from closeup_ns.data.capture import (
-    COLMAP_TO_NERFSTUDIO,
     LARGEST_NUMBER,
     Capture,
     Frame,
@@ -35,13 +34,15 @@ from closeup_ns.reading import reading
 SPLITS = ("train", "val", "test")
 DISTORTION_KEYS = ("k1", "k2", "k3", "k4", "p1", "p2")
 ORIENTATION_METHODS = ("pca", "up", "vertical", "none")
-LENS_KEY = re.compile(
+ABOUT_LENS = re.compile(
     r"[kpsb]\d+|ftheta_p\d+|distortion\w*|omega|(is_)?(fisheye|latlong|equirectangular)\w*|rolling_shutter", re.I
 )
 """Keys that describe a lens."""
-KNOWN_LENS_KEYS = {*DISTORTION_KEYS, "distortion_params", "fisheye_crop_radius", "is_fisheye"}
-MISSING_NAMED = 3
-"""Missing files that an error names."""
+LENS_KEYS = ("distortion_params", *DISTORTION_KEYS)
+"""Of a frame that has one of them, the file's own do not count."""
+KNOWN_LENS_KEYS = {*LENS_KEYS, "fisheye_crop_radius", "is_fisheye"}
+COLMAP_FOLDER = "colmap/sparse/0"
+"""Where ns-process-data leaves the reconstruction."""
 
 
 def read_transforms(json_path: Path) -> Capture:
@@ -57,59 +58,64 @@ def read_transforms(json_path: Path) -> Capture:
         return _read(json_path, read_frames(json_path))
 
 
+class _Folder:
+    """The folder of a transforms.json, in which the files that it names are found also where written differently."""
+
+    def __init__(self, json_path: Path) -> None:
+        self.json_path, self.root, self.lookup = json_path, json_path.parent, FileLookup()
+
+    def file(self, name: object, key: str, where: str = "") -> Path:
+        """The file called ``name`` by the entry ``key``; else the path where it should be."""
+        where = where or str(self.json_path)
+        if not isinstance(name, str) or not name:
+            raise DataError(f"{where}: a frame has no {key!r}. Add it or remove the frame.")
+        path = safe_path(self.root, name, where)
+        return self.lookup.find(self.root, os.path.relpath(path, self.root)) or path
+
+
 def _read(json_path: Path, meta: dict[str, Any]) -> Capture:
-    root, lookup = json_path.parent, FileLookup()
-    entries = sorted(
-        ((_file(root, _text(entry, "file_path", json_path), json_path, lookup), entry) for entry in meta["frames"]),
-        key=lambda item: item[0],
-    )
-    paths = [path for path, _ in entries]
+    folder = _Folder(json_path)
+    named = [(folder.file(entry.get("file_path"), "file_path"), entry) for entry in meta["frames"]]
+    named.sort(key=lambda item: item[0])
+    paths = [path for path, _ in named]
     for previous, path in itertools.pairwise(paths):
         if previous == path:
             raise DataError(f"{json_path} has two frames with the image {path}. Remove one of them.")
-    image_sets = _image_sets(root, paths, json_path)
+    image_sets = _image_sets(folder.root, paths, json_path)
     factor, available = next(iter(image_sets.items()))
-    frames = [
-        _frame(entry, meta, path, (available[index], factor), json_path, lookup)
-        for index, (path, entry) in enumerate(entries)
-    ]
+    frames = [_frame(entry, meta, path, (image, factor), folder) for image, (path, entry) in zip(available, named)]
     given = sum(frame.mask is not None for frame in frames)
     if given not in (0, len(frames)):
         raise DataError(f"{json_path}: {given} of {len(frames)} frames have a mask file. Give all or none one.")
-    applied = _applied_transform(meta, root, json_path)
-    crop = _number(meta, {}, "fisheye_crop_radius", json_path, math.nan)
+    applied = _applied_transform(meta, folder)
+    orientation = meta.get("orientation_override")
+    if orientation not in (None, *ORIENTATION_METHODS):
+        raise DataError(
+            f"{json_path}: orientation_override is {orientation!r}, not one of {', '.join(ORIENTATION_METHODS)}."
+        )
+    scale = _number(meta, "applied_scale", json_path, 1.0)
+    if not scale > 1 / LARGEST_NUMBER:
+        raise DataError(f"{json_path}: 'applied_scale' is {scale!r}; it must be above 0. Correct it or export again.")
+    crop = _number(meta, "fisheye_crop_radius", json_path, math.nan)
     return Capture(
         kind=json_path.name,
-        root=root,
+        root=folder.root,
         frames=frames,
         image_sets=image_sets,
-        points=_points(meta, root, applied, json_path, lookup),
+        points=_points(meta, applied, folder),
         applied_transform=applied,
-        applied_scale=_positive(meta, "applied_scale", json_path),
-        orientation_method=_orientation(meta, json_path),
-        split_names=_splits(meta, root, set(paths), json_path, lookup),
+        applied_scale=scale,
+        orientation_method=orientation,
+        split_names=_splits(meta, set(paths), folder),
         full_paths=paths,
         fisheye_crop_radius=None if math.isnan(crop) else crop,
         default_split="fraction",
     )
 
 
-def _file(root: Path, name: str, source: Path | str, lookup: FileLookup) -> Path:
-    """The file that an entry names, found also where it is written differently; else the path that it names."""
-    path = safe_path(root, name, source)
-    return lookup.find(root, os.path.relpath(path, root)) or path
-
-
-def _text(entry: dict[str, Any], key: str, where: Path | str) -> str:
-    value = entry.get(key)
-    if not isinstance(value, str) or not value:
-        raise DataError(f"{where}: a frame has no {key!r}. Add it or remove the frame.")
-    return value
-
-
-def _number(frame: dict[str, Any], meta: dict[str, Any], key: str, where: Path | str, default: float) -> float:
-    """What the frame, else the file says under ``key``; ``default`` (NaN to mark the absence) where neither does."""
-    value = frame.get(key, meta.get(key))
+def _number(said: dict[str, Any], key: str, where: Path | str, default: float) -> float:
+    """What is said under ``key``; ``default`` (NaN to mark the absence) where nothing is."""
+    value = said.get(key)
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < LARGEST_NUMBER:
@@ -117,38 +123,16 @@ def _number(frame: dict[str, Any], meta: dict[str, Any], key: str, where: Path |
     return float(value)
 
 
-def _positive(meta: dict[str, Any], key: str, json_path: Path) -> float:
-    value = _number(meta, {}, key, json_path, 1.0)
-    if not value > 1 / LARGEST_NUMBER:
-        raise DataError(f"{json_path}: {key!r} is {value!r}; it must be above 0. Correct it or export again.")
-    return value
-
-
-def _orientation(meta: dict[str, Any], json_path: Path) -> str | None:
-    method = meta.get("orientation_override")
-    if method is not None and method not in ORIENTATION_METHODS:
-        raise DataError(
-            f"{json_path}: orientation_override is {method!r}, not one of {', '.join(ORIENTATION_METHODS)}."
-        )
-    return method
-
-
 def _frame(
-    entry: dict[str, Any],
-    meta: dict[str, Any],
-    path: Path,
-    available: tuple[Path, int],
-    json_path: Path,
-    lookup: FileLookup,
+    entry: dict[str, Any], meta: dict[str, Any], path: Path, available: tuple[Path, int], folder: _Folder
 ) -> Frame:
     """One frame; ``available`` is an image of it that exists and its downscale factor."""
-    where = f"{json_path}, frame {path.name}"
-    root = json_path.parent
-    mask = _file(root, _text(entry, "mask_path", where), where, lookup) if entry.get("mask_path") else None
+    where = f"{folder.json_path}, frame {path.name}"
+    mask = folder.file(entry["mask_path"], "mask_path", where) if entry.get("mask_path") else None
     if mask is not None and not mask.is_file():
         raise DataError(f"{where}: the mask {mask} does not exist. Restore it or remove the entry.")
     lens = read_intrinsics(entry, meta, available, where)
-    return Frame(path.relative_to(root).as_posix(), read_pose(entry, where), lens, mask)
+    return Frame(path.relative_to(folder.root).as_posix(), read_pose(entry, where), lens, mask)
 
 
 def read_pose(entry: dict[str, Any], where: str) -> npt.NDArray[np.float64]:
@@ -172,8 +156,11 @@ def read_intrinsics(
         DataError: something is missing or impossible, or about a lens and not understood.
     """
 
+    own_lens = any(key in entry for key in LENS_KEYS)
+    said = {key: value for key, value in meta.items() if not (own_lens and key in LENS_KEYS)} | entry
+
     def number(key: str, default: float = math.nan) -> float:
-        return _number(entry, meta, key, where, default)
+        return _number(said, key, where, default)
 
     def focal_of(angle: str, side: float) -> float:
         radians = number(angle)
@@ -195,30 +182,29 @@ def read_intrinsics(
         )
     return Intrinsics(
         round(width), round(height), fx, fy, number("cx", width / 2), number("cy", height / 2),
-        _distortion(entry, meta, where), _camera_type(entry, meta, where),
+        _distortion(said, where), _camera_type(said, where),
     ).check(where)  # fmt: skip
 
 
-def _distortion(entry: dict[str, Any], meta: dict[str, Any], where: str) -> tuple[float, ...]:
-    """Lens distortion of one frame; the frame's own, as a whole, when it has any."""
-    source = entry if any(key in entry for key in ("distortion_params", *DISTORTION_KEYS)) else meta
-    about_lens = {key: value for key, value in {**meta, **entry}.items() if LENS_KEY.fullmatch(key)}
+def _distortion(said: dict[str, Any], where: str) -> tuple[float, ...]:
+    """Lens distortion of one frame."""
+    about_lens = {key: value for key, value in said.items() if ABOUT_LENS.fullmatch(key)}
     unknown = [key for key, value in about_lens.items() if key not in KNOWN_LENS_KEYS and np.any(value)]
     if unknown:
         raise DataError(
             f"{where}: {', '.join(unknown)} says something about the lens that is not understood here. Undistort the "
             "capture with 'colmap image_undistorter', or remove the entry if it is not about the lens."
         )
-    if "distortion_params" in source:
+    if "distortion_params" in said:
         with reading(f"{where}: distortion_params", "It must be a list of numbers."):
-            return tuple(float(value) for value in source["distortion_params"])
-    return tuple(_number(source, {}, key, where, 0.0) for key in DISTORTION_KEYS)
+            return tuple(float(value) for value in said["distortion_params"])
+    return tuple(_number(said, key, where, 0.0) for key in DISTORTION_KEYS)
 
 
-def _camera_type(entry: dict[str, Any], meta: dict[str, Any], where: str) -> CameraType:
+def _camera_type(said: dict[str, Any], where: str) -> CameraType:
     """What ``camera_model`` says, and instant-ngp's ``is_fisheye``, which means OPENCV_FISHEYE."""
-    fisheye = bool(entry.get("is_fisheye", meta.get("is_fisheye", False)))
-    name = entry.get("camera_model", meta.get("camera_model", "OPENCV_FISHEYE" if fisheye else "OPENCV"))
+    fisheye = bool(said.get("is_fisheye", False))
+    name = said.get("camera_model", "OPENCV_FISHEYE" if fisheye else "OPENCV")
     if not isinstance(name, str) or name not in CAMERA_MODEL_TO_TYPE:
         raise DataError(f"{where}: camera_model {name!r} is unknown; nerfstudio has {', '.join(CAMERA_MODEL_TO_TYPE)}.")
     if fisheye and CAMERA_MODEL_TO_TYPE[name] is CameraType.PERSPECTIVE:
@@ -241,14 +227,12 @@ def _image_sets(root: Path, paths: Sequence[Path], json_path: Path) -> dict[int,
         hint = did_you_mean(missing[0].name, [path.name for path in list_images(missing[0].parent)])
         raise DataError(
             f"{json_path} has {len(paths)} frames, of which {len(missing)} have no image file, first "
-            f"{', '.join(str(path) for path in missing[:MISSING_NAMED])}.{hint} Restore them or remove their frames."
+            f"{', '.join(str(path) for path in missing[:3])}.{hint} Restore them or remove their frames."
         )
     return sets
 
 
-def _splits(
-    meta: dict[str, Any], root: Path, images: set[Path], json_path: Path, lookup: FileLookup
-) -> dict[str, set[Path]]:
+def _splits(meta: dict[str, Any], images: set[Path], folder: _Folder) -> dict[str, set[Path]]:
     """Split -> image files, for the lists train_filenames, val_filenames and test_filenames that the file has."""
     splits: dict[str, set[Path]] = {}
     for split in SPLITS:
@@ -256,50 +240,39 @@ def _splits(
         if names is None:
             continue
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise DataError(f"{json_path}: {split}_filenames is not a list of file names.")
-        members = {_file(root, name, json_path, lookup) for name in names}
+            raise DataError(f"{folder.json_path}: {split}_filenames is not a list of file names.")
+        members = {folder.file(name, f"{split}_filenames") for name in names}
         unknown = sorted(str(path) for path in members - images)
         if unknown:
             hint = did_you_mean(unknown[0], [str(path) for path in images])
             raise DataError(
-                f"{json_path}: {len(unknown)} of {split}_filenames belong to no frame, first {unknown[0]}.{hint} "
-                "Remove them from the list or add their frames."
+                f"{folder.json_path}: {len(unknown)} of {split}_filenames belong to no frame, first {unknown[0]}.{hint}"
+                " Remove them from the list or add their frames."
             )
         splits[split] = members
     return splits
 
 
-def _applied_transform(meta: dict[str, Any], root: Path, json_path: Path) -> npt.NDArray[np.float64] | None:
-    """[3, 4] from the original world to that of the file, as nerfstudio's own parser understands it."""
+def _applied_transform(meta: dict[str, Any], folder: _Folder) -> npt.NDArray[np.float64]:
+    """[4, 4] from the original world to that of the file, as nerfstudio's own parser understands it."""
     if "applied_transform" not in meta:
-        if not (root / "colmap/sparse/0").exists():
-            return None
-        # What ns-process-data applied before it began to write the field down.
-        return np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]])
-    with reading(f"{json_path}: applied_transform", "It must be 3x4 numbers: run ns-process-data again."):
-        matrix = np.array(meta["applied_transform"], dtype=np.float64)[:3]
-        if matrix.shape != (3, 4) or not (np.abs(matrix) < LARGEST_NUMBER).all():
-            raise ValueError(f"shape {matrix.shape}, or numbers that are not finite")
-        if not abs(np.linalg.det(matrix[:, :3])) > 1 / LARGEST_NUMBER:
-            raise ValueError("it flattens the world")
+        # Where the reconstruction is there: what ns-process-data applied before it began to write the field down.
+        old = np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])
+        return old if (folder.root / COLMAP_FOLDER).exists() else np.eye(4)
+    with reading(f"{folder.json_path}: applied_transform", "It must be 3x4 numbers: run ns-process-data again."):
+        matrix = np.vstack([np.array(meta["applied_transform"], dtype=np.float64)[:3], [0, 0, 0, 1]])
+        if not (np.abs(matrix) < LARGEST_NUMBER).all() or not abs(np.linalg.det(matrix)) > 1 / LARGEST_NUMBER:
+            raise ValueError("it flattens the world, or holds numbers that are not finite")
     return matrix
 
 
-def _points(
-    meta: dict[str, Any],
-    root: Path,
-    applied: npt.NDArray[np.float64] | None,
-    json_path: Path,
-    lookup: FileLookup,
-) -> PointCloud | None:
+def _points(meta: dict[str, Any], applied: npt.NDArray[np.float64], folder: _Folder) -> PointCloud | None:
     """The sparse points in the file's world frame: from ply_file_path, else from the COLMAP model beside it."""
     if meta.get("ply_file_path"):
-        cloud = read_ply(_file(root, _text(meta, "ply_file_path", json_path), json_path, lookup))
+        cloud = read_ply(folder.file(meta["ply_file_path"], "ply_file_path"))
         return cloud if len(cloud.xyz) else None
-    cloud = read_points(root / "colmap/sparse/0")
-    if cloud is None:
-        return None
-    return cloud.transformed(COLMAP_TO_NERFSTUDIO if applied is None else applied)
+    cloud = read_points(folder.root / COLMAP_FOLDER)
+    return None if cloud is None else cloud.transformed(applied)
 
 
 def read_frames(path: Path) -> dict[str, Any]:

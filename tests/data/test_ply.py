@@ -79,19 +79,14 @@ def test_other_colour_types(encoding: str, kind: str, values: tuple, expected: t
     assert read_ply(tmp_path / "a.ply").rgb.tolist() == [list(expected)]
 
 
-def test_points_without_colour_are_grey(tmp_path: Path) -> None:
-    write(tmp_path / "a.ply", "ascii", [("vertex", [("float", axis) for axis in "xyz"], [(1.0, 2.0, 3.0)])])
-    assert read_ply(tmp_path / "a.ply").rgb.tolist() == [[UNCOLOURED] * 3]
-
-
-def test_points_at_nan_are_left_out(tmp_path: Path) -> None:
+def test_points_without_colour_are_grey_and_those_at_nan_are_left_out(tmp_path: Path) -> None:
     rows = [(1.0, float("nan"), 3.0), (4.0, 5.0, 6.0)]
     write(tmp_path / "a.ply", "binary_little_endian", [("vertex", [("float", axis) for axis in "xyz"], rows)])
-    assert read_ply(tmp_path / "a.ply").xyz.tolist() == [[4, 5, 6]]
+    cloud = read_ply(tmp_path / "a.ply")
+    assert cloud.xyz.tolist() == [[4, 5, 6]] and cloud.rgb.tolist() == [[UNCOLOURED] * 3]
 
 
 def test_windows_line_ends_and_faces(tmp_path: Path) -> None:
-    """List properties after the vertices do not matter."""
     header = ["ply", "format ascii 1.0", "element vertex 1", "property float x", "property float y", "property float z"]
     header += ["element face 1", "property list uchar int vertex_indices", "end_header", "1 2 3", "3 0 0 0", ""]
     (tmp_path / "a.ply").write_bytes("\r\n".join(header).encode())
@@ -104,7 +99,7 @@ def test_truncated(encoding: str, tmp_path: Path) -> None:
     write(tmp_path / "a.ply", encoding, [("vertex", [("float", axis) for axis in "xyz"], rows)])
     data = (tmp_path / "a.ply").read_bytes()
     (tmp_path / "a.ply").write_bytes(data[:-40])
-    with pytest.raises(DataError, match=r"a\.ply.*(truncated: 10 points are announced|point \d has)"):
+    with pytest.raises(DataError, match=r"a\.ply.*(truncated: 10 points are announced|found at row 8)"):
         read_ply(tmp_path / "a.ply")
 
 
@@ -120,27 +115,21 @@ XYZ = "property float x\nproperty float y\nproperty float z\n"
         ("ply\nformat ascii 1.0\nend_header\n", "no vertex"),
         (f"ply\nelement vertex 0\n{XYZ}end_header\n", "format is missing"),
         (f"ply\nformat binary_middle 1.0\nelement vertex 0\n{XYZ}end_header\n", "binary_middle"),
-        ("ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n1\n", "no x, y, z"),
-        (f"ply\nformat ascii 1.0\nelement vertex many\n{XYZ}end_header\n", "element vertex many"),
+        ("ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n1\n", "no field of name y"),
         (f"ply\nformat ascii 1.0\nelement vertex -1\n{XYZ}end_header\n", "element vertex -1"),
         ("ply\nformat ascii 1.0\nelement vertex 1\nproperty quad x\nend_header\n", "property quad x"),
         ("ply\nformat ascii 1.0\nproperty float x\nend_header\n", "property float x"),
-        (f"ply\nformat ascii 1.0\nelement vertex 1\n{XYZ}end_header\n1 2\n", "point 0 has 2"),
-        (f"ply\nformat ascii 1.0\nelement vertex 1\n{XYZ}end_header\n1 2 three\n", "could not convert string to float"),
-        ("ply\nformat binary_little_endian 1.0\nelement vertex 1\nend_header\n", "no x, y, z"),
+        (f"ply\nformat ascii 1.0\nelement vertex 1\n{XYZ}end_header\n1 2\n", "requires 3 columns"),
+        (f"ply\nformat ascii 1.0\nelement vertex 1\n{XYZ}end_header\n1 2 three\n", "could not convert string"),
         (f"ply\nformat ascii 1.0\nelement vertex 1\n{XYZ}property list uchar int l\nend_header\n1 2 3 0\n", "list"),
+        (None, "does not exist"),
     ],
 )
-def test_unusable(content: str, reason: str, tmp_path: Path) -> None:
-    (tmp_path / "a.ply").write_text(content)
-    with pytest.raises(DataError, match=reason) as caught:
+def test_unusable(content: str | None, reason: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "a.ply").write_text(content)
+    with pytest.raises(DataError, match=rf"a\.ply.*{reason}"):
         read_ply(tmp_path / "a.ply")
-    assert "a.ply" in str(caught.value)
-
-
-def test_missing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere"):
-        read_ply(tmp_path / "nowhere.ply")
 
 
 def test_real_point_cloud() -> None:

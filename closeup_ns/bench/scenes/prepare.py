@@ -98,10 +98,8 @@ def _in_nerfstudios_world(point: Float[Tensor, "3"], source: Path) -> Float[Tens
     """
     config = CloseupDataParserConfig(data=source)
     (capture, _), parsed = load_capture(config), config.setup().get_dataparser_outputs("train")
-    whole, applied = torch.eye(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
+    whole, applied = torch.eye(4, dtype=torch.float64), torch.from_numpy(capture.applied_transform)
     whole[:3] = parsed.dataparser_transform.double()
-    if capture.applied_transform is not None:
-        applied[:3] = torch.from_numpy(capture.applied_transform)
     moved = whole @ torch.linalg.inv(applied) @ torch.cat([point.double(), point.new_ones(1).double()])
     return moved[:3] * parsed.dataparser_scale / capture.applied_scale
 
