@@ -6,8 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from closeup_ns.data.images import open_image
-from closeup_ns.errors import DataError
+from closeup_ns.data.images import read_exif
 
 EXIF_BLOCK = 0x8769
 TIME, F_NUMBER, ISO = (0x829A, (1e-6, 4000.0)), (0x829D, (0.5, 128.0)), (0x8827, (1.0, 4e6))
@@ -16,13 +15,7 @@ TIME, F_NUMBER, ISO = (0x829A, (1e-6, 4000.0)), (0x829D, (0.5, 128.0)), (0x8827,
 
 def exposure_stops(path: Path) -> float | None:
     """Exposure of a JPEG as log2 of time x ISO / f-number^2; None where the file does not soundly say all three."""
-    if path.suffix.lower() not in (".jpg", ".jpeg"):
-        return None
-    try:
-        with open_image(path) as image:
-            block = image.getexif().get_ifd(EXIF_BLOCK)
-    except DataError:
-        return None  # whoever loads the picture says what is wrong with it
+    block = read_exif(path).get_ifd(EXIF_BLOCK)
     time, f_number, iso = (_sound(block.get(tag), limits) for tag, limits in (TIME, F_NUMBER, ISO))
     return None if time is None or f_number is None or iso is None else math.log2(time * iso / f_number**2)
 

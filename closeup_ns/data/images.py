@@ -68,19 +68,19 @@ def image_size(path: Path) -> Size:
         return image.size
 
 
-def exif_orientation(path: Path) -> int:
-    """How a JPEG says that it is to be turned for looking at it: 1 as it is, 3 upside down, 6 and 8 on its side.
-
-    1 for other kinds of files, too: cameras write JPEG, and a PNG would have to be decoded to find out.
-    """
-    if path.suffix.lower() not in (".jpg", ".jpeg"):
-        return 1
+def read_exif(path: Path) -> Image.Exif:
+    """What a JPEG's EXIF data says. Nothing where it has none, or for other kinds of files: cameras write JPEG."""
     try:
         with open_image(path) as image:
-            orientation = image.getexif().get(ORIENTATION_TAG, 1)
+            return image.getexif() if image.format == "JPEG" else Image.Exif()
     except DataError:
-        return 1  # whoever loads the picture says what is wrong with it
-    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+        return Image.Exif()  # whoever loads the picture says what is wrong with it
+
+
+def exif_orientation(path: Path) -> int:
+    """How a JPEG says that it is to be turned for looking at it: 1 as it is, 3 upside down, 6 and 8 on its side."""
+    orientation = read_exif(path).get(ORIENTATION_TAG, 1)
+    return orientation if orientation in range(1, 9) else 1
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -97,8 +97,6 @@ def list_images(folder: Path) -> list[Path]:
 def image_folders(root: Path) -> dict[int, Path]:
     """Downscale factor -> folder, for ``images`` (1) and every ``images_N`` below ``root``, smallest factor first."""
     found: dict[int, Path] = {}
-    if not root.is_dir():
-        return found
     for folder in root.iterdir():
         match = re.fullmatch(r"images(?:_([1-9]\d*))?", folder.name)
         if match and folder.is_dir():
@@ -241,7 +239,5 @@ def check_aspect(file_size: Size, camera_size: Size, path: Path) -> None:
 
 def downscaled_twin(path: Path, factor: int) -> Path:
     """``masks/a.png`` -> ``masks_4/a.png`` where that file exists, else ``path`` itself (nerfstudio's layout)."""
-    if factor == 1:
-        return path
     twin = path.parent.with_name(f"{path.parent.name}_{factor}") / path.name
     return twin if twin.is_file() else path

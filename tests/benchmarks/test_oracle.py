@@ -33,16 +33,16 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def test_it_sees_what_the_true_close_ups_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    demo, scene = small_demo()
+    demo, _ = small_demo()
     monkeypatch.setattr(oracle, "LIGHT_SAMPLES", 4)  # as the small demo is lit
     (tmp_path / "renders").mkdir()
     views, truths = [], {}
-    for shot in read_cameras(scene.truth / "cameras.json")[::3]:
+    for shot in read_cameras(demo / "truth" / "cameras.json")[::3]:
         name = f"{shot.name}.png"
         with Image.open(shot.truth) as image:
             truths[name] = np.asarray(image, dtype=np.float64)
         Image.new("RGB", (shot.view.width, shot.view.height)).save(tmp_path / "renders" / name)
-        camera = in_the_runs_frame(shot.view, scene.capture).to_dict()
+        camera = in_the_runs_frame(shot.view, demo / "capture").to_dict()
         views.append({"name": shot.name, "render": f"renders/{name}", "output": name, "camera": camera})
     (tmp_path / "request.json").write_text(json.dumps({"seed": 3, "views": views}))
     (tmp_path / "answer").mkdir()

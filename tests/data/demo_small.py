@@ -10,21 +10,21 @@ from tempfile import mkdtemp
 
 from closeup_ns.data.demo.layout import still_life
 from closeup_ns.data.demo.render import World
-from closeup_ns.data.demo.scene import DemoScene, write_demo_scene
+from closeup_ns.data.demo.scene import DemoNote, write_demo_scene
 
 SIZE, FINER = (96, 72), 2
 FAR, CLOSE = 16, 2
 
 
 @cache
-def small_demo() -> tuple[Path, DemoScene]:
+def small_demo() -> tuple[Path, DemoNote]:
     """The folder of a demo scene of 16 far photographs (2 held out) and 2 close-ups per scale. Do not write into it."""
     folder = Path(mkdtemp(prefix="closeup-demo-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder, write_small_demo(folder)
 
 
-def write_small_demo(folder: Path, exposure_drift: float = 0.0) -> DemoScene:
+def write_small_demo(folder: Path, exposure_drift: float = 0.0) -> DemoNote:
     """Render the small scene into ``folder``."""
     return write_demo_scene(
         folder,

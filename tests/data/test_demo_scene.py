@@ -13,15 +13,14 @@ from PIL import Image
 from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.demo.camera import SCALES, rays_through
 from closeup_ns.data.demo.layout import on_sheet, still_life
-from closeup_ns.data.demo.scene import DemoScene
 from closeup_ns.data.eval_cameras import EvalCamera, read_cameras
 from closeup_ns.data.ply import read_ply
 from closeup_ns.views.warp import inside, project
 from tests.data.demo_small import CLOSE, FAR, FINER, SIZE, small_demo, small_world, write_small_demo
 
 
-def far_cameras(scene: DemoScene) -> list[EvalCamera]:
-    return read_cameras(scene.capture / "transforms.json")
+def far_cameras(folder: Path) -> list[EvalCamera]:
+    return read_cameras(folder / "capture/transforms.json")
 
 
 def capture_files(folder: Path) -> list[Path]:
@@ -30,17 +29,17 @@ def capture_files(folder: Path) -> list[Path]:
 
 def test_the_files_are_a_nerfstudio_capture() -> None:
     folder, scene = small_demo()
-    content = json.loads((scene.capture / "transforms.json").read_text())
+    content = json.loads((folder / "capture/transforms.json").read_text())
     assert len(content["frames"]) == FAR
     assert len(content["train_filenames"]) == FAR - 2
     assert content["val_filenames"] == content["test_filenames"]
     assert sorted(content["train_filenames"] + content["test_filenames"]) == [f["file_path"] for f in content["frames"]]
-    for camera in far_cameras(scene):
+    for camera in far_cameras(folder):
         assert camera.truth is not None
         with Image.open(camera.truth) as image:
             size = (camera.view.width, camera.view.height)
             assert image.format == "JPEG" and image.size == size == (FINER * SIZE[0], FINER * SIZE[1])
-    truth = read_cameras(scene.truth / "cameras.json")
+    truth = read_cameras(folder / "truth/cameras.json")
     assert [t.scale for t in truth] == [scale for scale in SCALES for _ in range(CLOSE)]
     for t in truth:
         with Image.open(t.truth) as image:
@@ -49,12 +48,14 @@ def test_the_files_are_a_nerfstudio_capture() -> None:
 
 def test_the_parser_trains_on_the_small_photographs_and_the_originals_are_beside_them() -> None:
     """Shrinking an original gives the small photograph, but for the grain of two JPEGs."""
-    _, scene = small_demo()
-    parsed = CloseupDataParserConfig(data=scene.capture, max_image_size=SIZE[0]).setup().get_dataparser_outputs("train")
+    folder, scene = small_demo()
+    parsed = (
+        CloseupDataParserConfig(data=folder / "capture", max_image_size=SIZE[0]).setup().get_dataparser_outputs("train")
+    )
     assert {path.parent.name for path in parsed.image_filenames} == {f"images_{FINER}"}
     assert int(parsed.cameras.width[0]) == SIZE[0]
     for small in parsed.image_filenames[:3]:
-        original = Image.open(scene.capture / "images" / small.name).resize(SIZE, Image.Resampling.LANCZOS)
+        original = Image.open(folder / "capture/images" / small.name).resize(SIZE, Image.Resampling.LANCZOS)
         difference = np.asarray(original, np.float64) - np.asarray(Image.open(small), np.float64)
         assert np.abs(difference).mean() < 4
 
@@ -70,13 +71,13 @@ def test_nothing_in_the_capture_leads_to_the_truth() -> None:
 
 
 def test_distances_are_as_promised() -> None:
-    _, scene = small_demo()
+    folder, scene = small_demo()
     target = np.asarray(scene.target)
-    listed = set(json.loads((scene.capture / "transforms.json").read_text())["train_filenames"])
-    far = [(f"images/{c.name}.jpg", np.linalg.norm(c.view.position.numpy() - target)) for c in far_cameras(scene)]
+    listed = set(json.loads((folder / "capture/transforms.json").read_text())["train_filenames"])
+    far = [(f"images/{c.name}.jpg", np.linalg.norm(c.view.position.numpy() - target)) for c in far_cameras(folder)]
     assert scene.d0 == pytest.approx(np.median([d for name, d in far if name in listed]), rel=1e-12)
     assert min(d for _, d in far) > 0.8 * scene.d0
-    for t in read_cameras(scene.truth / "cameras.json"):
+    for t in read_cameras(folder / "truth/cameras.json"):
         distance = np.linalg.norm(t.view.position.numpy() - target)
         assert abs(distance * t.scale / scene.d0 - 1) <= 0.08 + 1e-9
 
@@ -85,7 +86,7 @@ def test_some_far_photographs_have_the_target_region_behind_an_occluder() -> Non
     folder, scene = small_demo()
     target, hidden = np.asarray(scene.target), 0
     spread = 0.03 * np.random.default_rng(0).standard_normal((20, 3)) * [1, 0, 1]
-    for camera in far_cameras(scene):
+    for camera in far_cameras(folder):
         view = camera.view
         offset = target + spread - view.position.numpy()
         reach = small_world().distance(
@@ -96,11 +97,11 @@ def test_some_far_photographs_have_the_target_region_behind_an_occluder() -> Non
 
 
 def test_sparse_points_lie_on_the_surfaces_that_the_photographs_see() -> None:
-    _, scene = small_demo()
-    cloud = read_ply(scene.capture / "sparse_pc.ply")
+    folder, scene = small_demo()
+    cloud = read_ply(folder / "capture/sparse_pc.ply")
     points = np.asarray(cloud.xyz, np.float64)
     assert len(points) > 500
-    view = far_cameras(scene)[FAR // 2].view.scaled_to(*SIZE)
+    view = far_cameras(folder)[FAR // 2].view.scaled_to(*SIZE)
     uv, z = project(view, torch.from_numpy(points))
     shown = inside(view, uv, z).numpy()
     reach = small_world().distance(*rays_through(view, uv.numpy()[shown]))
@@ -126,17 +127,17 @@ def distance_to_surfaces(points: np.ndarray) -> np.ndarray:
 def test_the_click_is_on_the_target() -> None:
     folder, scene = small_demo()
     click = json.loads((folder / "demo.json").read_text())["click"]
-    view = next(camera.view for camera in far_cameras(scene) if f"{camera.name}.jpg" == click["photo"])
+    view = next(camera.view for camera in far_cameras(folder) if f"{camera.name}.jpg" == click["photo"])
     origin, direction = rays_through(view.scaled_to(*SIZE), np.array([[click["column"], click["row"]]]))
     hit = origin[0] + small_world().distance(origin, direction)[0] * direction[0]
     np.testing.assert_allclose(hit, scene.target, atol=2e-3)
-    assert f"images/{click['photo']}" in json.loads((scene.capture / "transforms.json").read_text())["train_filenames"]
+    assert f"images/{click['photo']}" in json.loads((folder / "capture/transforms.json").read_text())["train_filenames"]
 
 
 def test_the_image_agrees_with_its_camera() -> None:
     """The label is pale and the board around the sheet is dark: both where the camera says that they are."""
-    _, scene = small_demo()
-    for camera in far_cameras(scene)[5:8]:
+    folder, scene = small_demo()
+    for camera in far_cameras(folder)[5:8]:
         view = camera.view
         image = np.asarray(Image.open(camera.truth).convert("L"), np.float64)
         places = torch.from_numpy(np.stack([on_sheet(200, 26, 0), on_sheet(120, -4, -0.012)]))
@@ -157,7 +158,7 @@ def test_exposures_drift_around_those_of_what_judges(tmp_path: Path) -> None:
     """Held-out photographs and close-ups stay as they are; the training photographs' mean exposure, too."""
     folder, scene = small_demo()
     write_small_demo(tmp_path, exposure_drift=0.5)
-    train = set(json.loads((scene.capture / "transforms.json").read_text())["train_filenames"])
+    train = set(json.loads((folder / "capture/transforms.json").read_text())["train_filenames"])
     stops = []
     for path in (path for path in folder.rglob("*") if path.suffix in (".jpg", ".png")):
         name = path.relative_to(folder)

@@ -49,11 +49,11 @@ mi: Any = mitsuba  # its stubs describe another variant than the one chosen at r
 
 
 class World:
-    """The lit scene. ``light_samples``, a square number, is per place on a surface; ``threads`` bounds Mitsuba's."""
+    """The lit scene. ``light_samples``, a square number, is per place on a surface."""
 
-    def __init__(self, surfaces: Sequence[Surface], light_samples: int = 144, threads: int = 2) -> None:
+    def __init__(self, surfaces: Sequence[Surface], light_samples: int) -> None:
         mi.set_variant("scalar_rgb")
-        drjit.set_thread_count(threads)
+        drjit.set_thread_count(2)
         self._surfaces = list(surfaces)
         white = mi.load_dict({"type": "diffuse", "reflectance": {"type": "rgb", "value": 1.0}})
         dark: dict[str, Any] = {"type": "scene", **_lights()}

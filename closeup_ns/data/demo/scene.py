@@ -37,18 +37,6 @@ _POINT_NOISE_METRES = 0.0008
 """Standard deviation of a sparse point: about half a pixel of a far photograph, as structure from motion has it."""
 
 
-@dataclass(frozen=True, eq=False)
-class DemoScene:
-    """Where everything was written, and the target."""
-
-    capture: Path
-    truth: Path
-    target: tuple[float, float, float]
-    """World position in the frame of transforms.json."""
-    d0: float
-    """Median distance of the training photographs from the target."""
-
-
 @dataclass(frozen=True)
 class Click:
     """A pixel of a photograph of the size that is trained on, counted from its upper left corner."""
@@ -83,7 +71,7 @@ def write_demo_scene(
     finer: int = 4,
     light_samples: int = 144,
     exposure_drift: float = 0.0,
-) -> DemoScene:
+) -> DemoNote:
     """Render the still life and write it below ``folder``. The same arguments give the same files.
 
     Args:
@@ -99,29 +87,29 @@ def write_demo_scene(
     """
     world, target = World(still_life(seed), light_samples), target_point()
     rng = np.random.default_rng([seed, 2])
-    views, names = far_views(target, far_count, size, rng), photo_names(far_count)
+    views, names = far_views(target, far_count, size, rng), [f"far_{i:03d}.jpg" for i in range(far_count)]
     held_out = [i % HOLD_OUT_EVERY == HOLD_OUT_EVERY // 2 for i in range(far_count)]
     train = [view for view, test in zip(views, held_out, strict=True) if not test]
     d0 = float(np.median([np.linalg.norm(view.position.numpy() - target) for view in train]))
-    scene = DemoScene(folder / "capture", folder / "truth", (float(target[0]), float(target[1]), float(target[2])), d0)
+    capture, pictures = folder / "capture", folder / "truth" / "images"
     larger, small = [view.scaled_to(size[0] * finer, size[1] * finer) for view in views], []
     stops = exposure_drift * _unit_drift(held_out, seed)
     for i, (name, view) in enumerate(zip(names, larger, strict=True)):
-        small.append(_take(world, view, d0, scene.capture / "images" / name, finer, (seed, i), stops[i]))
-    write_points(scene.capture / "sparse_pc.ply", *_sparse_points(world, train, small, held_out, rng))
-    _write_cameras(scene.capture, larger, held_out)
-    for i, (scale, view) in enumerate(closeups := _closeups(world, train, closeups_per_scale, rng)):
-        image = photographed(world, view, d0 / scale, 1000 * seed + 500 + i)
-        write_photograph(_truth_path(scene.truth, scale, i), image)
-    truth = [
-        EvalCamera((path := _truth_path(scene.truth, scale, i)).stem, scale, view, path)
-        for i, (scale, view) in enumerate(closeups)
-    ]
-    write_cameras(scene.truth / "cameras.json", truth)
+        small.append(_take(world, view, d0, capture / "images" / name, finer, (seed, i), stops[i]))
+    write_points(capture / "sparse_pc.ply", *_sparse_points(world, train, small, held_out, rng))
+    _write_cameras(capture, names, larger, held_out)
+    truth: list[EvalCamera] = []
+    for i, (scale, view) in enumerate(_closeups(world, train, closeups_per_scale, rng)):
+        path = pictures / f"closeup_{scale:02d}x_{i:02d}.png"
+        write_photograph(path, photographed(world, view, d0 / scale, 1000 * seed + 500 + i))
+        truth.append(EvalCamera(path.stem, scale, view, path))
+    write_cameras(pictures.parent / "cameras.json", truth)
     kept = [name for name, out in zip(names, held_out, strict=True) if not out]
-    click, rest = _click(world, train, kept, target), tuple(name for name in names if name not in kept)
-    write_json(folder / "demo.json", asdict(DemoNote(scene.target, d0, click, rest, seed)))
-    return scene
+    rest = tuple(name for name in names if name not in kept)
+    x, y, z = target.tolist()
+    note = DemoNote((x, y, z), d0, _click(world, train, kept, target), rest, seed)
+    write_json(folder / "demo.json", asdict(note))
+    return note
 
 
 def _closeups(world: World, train: list[View], count: int, rng: np.random.Generator) -> list[tuple[int, View]]:
@@ -132,15 +120,6 @@ def _closeups(world: World, train: list[View], count: int, rng: np.random.Genera
         for scale in SCALES
         for view in closeup_views(target, train, scale, count, size, rng, world.distance)
     ]
-
-
-def _truth_path(folder: Path, scale: int, index: int) -> Path:
-    return folder / "images" / f"closeup_{scale:02d}x_{index:02d}.png"
-
-
-def photo_names(count: int) -> list[str]:
-    """File names of the far photographs, in the order of the walk."""
-    return [f"far_{i:03d}.jpg" for i in range(count)]
 
 
 def _unit_drift(held_out: list[bool], seed: int) -> NDArray[np.float64]:
@@ -185,13 +164,13 @@ def _expose(
     return world.radiance(sensor, distance / float(sensor.K[0, 0]) / 6, samples, seed)
 
 
-def _write_cameras(folder: Path, views: list[View], held_out: list[bool]) -> None:
+def _write_cameras(folder: Path, names: list[str], views: list[View], held_out: list[bool]) -> None:
     """transforms.json for the photographs as taken; nerfstudio and our parser find images_N beside images by name."""
-    names = [f"images/{name}" for name in photo_names(len(views))]
-    test = [name for name, out in zip(names, held_out, strict=True) if out]
-    lists = {"train_filenames": [name for name in names if name not in test]}
+    frames = [(f"images/{name}", view) for name, view in zip(names, views, strict=True)]
+    test = [path for (path, _), out in zip(frames, held_out, strict=True) if out]
+    lists = {"train_filenames": [path for path, _ in frames if path not in test]}
     lists |= {"val_filenames": test, "test_filenames": test}
-    write_transforms(folder, list(zip(names, views, strict=True)), {"ply_file_path": "sparse_pc.ply", **lists})
+    write_transforms(folder, frames, {"ply_file_path": "sparse_pc.ply", **lists})
 
 
 def _sparse_points(

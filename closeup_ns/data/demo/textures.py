@@ -6,6 +6,7 @@ scene unit being one metre. Nothing is downloaded: only photographs inside the s
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import matplotlib
@@ -128,11 +129,9 @@ class _Print:
     def paragraph(self, x: float, y: float, width: float, height: float, size: float) -> None:
         """Fill a column with prose of one size (millimetres between baselines: 1.35 times the size)."""
         font = _font("DejaVuSerif", size * self.dots)
-        words, line, bottom = iter((_PROSE * 60).split()), "", y + height
+        words, line, bottom = itertools.cycle(_PROSE.split()), "", y + height
         while y + 1.35 * size <= bottom:
-            word = next(words, None)
-            if word is None:
-                return
+            word = next(words)
             longer = f"{line} {word}".strip()
             if font.getlength(longer) > width * self.dots:
                 self.draw.text((x * self.dots, y * self.dots), line, font=font, fill=_INK)
