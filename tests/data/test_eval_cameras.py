@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +15,18 @@ from closeup_ns.errors import DataError
 from tests.scenes import facing_views
 
 
-def cameras(folder: Path) -> list[EvalCamera]:
-    views = facing_views(3)
-    (folder / "truth").mkdir()
-    return [
-        EvalCamera("far", 1.0, views[0], folder / "truth" / "far.png"),
-        EvalCamera("near_a", 3.0, views[1], folder / "truth" / "near_a.png", folder / "truth" / "mask.png"),
+def test_a_round_trip_is_exact(tmp_path: Path):
+    views, truth = facing_views(3), tmp_path / "truth"
+    truth.mkdir()
+    written = [
+        EvalCamera("far", 1.0, views[0], truth / "far.png"),
+        EvalCamera("near_a", 3.0, views[1], truth / "near_a.png", truth / "mask.png"),
         EvalCamera("near_b", 9.0, views[2]),
     ]
-
-
-def test_a_round_trip_is_exact(tmp_path: Path):
-    written = cameras(tmp_path)
     write_cameras(tmp_path / "cameras.json", written)
     for before, after in zip(written, read_cameras(tmp_path / "cameras.json"), strict=True):
-        assert (after.name, after.scale, after.truth, after.mask) == (
-            before.name,
-            before.scale,
-            before.truth,
-            before.mask,
-        )
-        assert torch.equal(after.view.c2w, before.view.c2w) and torch.equal(after.view.K, before.view.K)
-        assert (after.view.width, after.view.height) == (before.view.width, before.view.height)
+        assert replace(after, view=before.view).__dict__ == before.__dict__
+        assert after.view.to_dict() == before.view.to_dict()
 
 
 def test_a_transforms_json_with_one_lens_for_all_is_read(tmp_path: Path):
@@ -46,9 +37,7 @@ def test_a_transforms_json_with_one_lens_for_all_is_read(tmp_path: Path):
     (camera,) = read_cameras(tmp_path / "transforms.json")
     assert camera.name == "b" and camera.scale == 1.0 and camera.truth == tmp_path / "images" / "b.jpg"
     assert camera.view.K.tolist() == [[50, 0, 20], [0, 51, 15], [0, 0, 1]]
-    assert torch.equal(
-        camera.view.forward, torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64)
-    )  # OpenGL looks along -z
+    assert camera.view.forward.tolist() == [0, 0, -1]  # OpenGL looks along -z
 
 
 def test_photographs_of_a_rig_keep_their_names_and_the_training_lists_theirs(tmp_path: Path):
@@ -84,19 +73,20 @@ def test_damage_is_refused_with_the_place(tmp_path: Path, change: dict, message:
     assert "cameras.json" in str(caught.value)
 
 
+ONE = '{"name": "a", "transform_matrix": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]}'
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "valid JSON"), ('{"frames": []}', "no frames"), ('{"frames": [{"name": "a"}]}', "size is"), (None, "exist")],
+    [
+        ("", "valid JSON"),
+        ('{"frames": []}', "no frames"),
+        (f'{{"w": 40, "h": 30, "fl_x": 50, "frames": [{ONE}, {ONE}]}}', "two cameras called a"),
+        (None, "exist"),
+    ],
 )
 def test_damaged_files(tmp_path: Path, content: str | None, message: str):
     if content is not None:
         (tmp_path / "cameras.json").write_text(content)
     with pytest.raises(DataError, match=message):
         read_cameras(tmp_path / "cameras.json")
-
-
-def test_two_of_one_name(tmp_path: Path):
-    view = facing_views(1)[0]
-    write_cameras(tmp_path / "two.json", [EvalCamera("a", 1.0, view), EvalCamera("a", 3.0, view)])
-    with pytest.raises(DataError, match="two cameras called a"):
-        read_cameras(tmp_path / "two.json")

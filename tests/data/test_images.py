@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,15 +12,7 @@ from PIL import Image
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.dataset import CloseupDataset
-from closeup_ns.data.images import (
-    ImageChoice,
-    choose_images,
-    downscaled_twin,
-    image_folders,
-    list_images,
-    match_by_name,
-    match_by_order,
-)
+from closeup_ns.data.images import choose_images, image_folders, list_images, match_by_name, match_by_order
 from closeup_ns.data.names import FileLookup
 from closeup_ns.errors import DataError
 from closeup_ns.studio.datamanager import CloseupDatamanager, CloseupDatamanagerConfig
@@ -28,51 +21,39 @@ from tests.data import folders
 FULL = (640, 480)
 
 
-def choose(root: Path, factors: list[int], **options: int | None) -> ImageChoice:
-    """The choice for one photograph of 640x480 with these images_N beside it."""
-    sets = {}
-    for factor in factors:
-        path = root / f"images_{factor}" / "a.png"
-        folders.save_image(path, np.zeros((FULL[1] // factor, FULL[0] // factor, 3), np.uint8))
-        sets[factor] = [path]
-    return choose_images(sets, [FULL], options.get("downscale_factor"), options.get("max_image_size", 1600))
+def dataset(path: Path, scale_factor: float = 1.0, **options: Any) -> CloseupDataset:
+    config = CloseupDataParserConfig(data=path, train_on_all=True, **options)
+    return CloseupDataset(config.setup().get_dataparser_outputs(), scale_factor)
 
 
 @pytest.mark.parametrize(
-    ("factors", "limit", "factor", "size"),
+    ("factors", "wanted", "limit", "factor", "size"),
     [
-        ([1, 2, 4], 1600, 1, (640, 480)),  # everything fits: the largest
-        ([1, 2, 4], 640, 1, (640, 480)),  # the limit itself fits
-        ([1, 2, 4], 639, 1, (639, 479)),  # images_2 is half of what is allowed: images/ is shrunk
-        ([1, 2, 4], 480, 2, (320, 240)),  # 1.5 times images_2 is near enough
-        ([1, 2, 4], 481, 1, (481, 361)),
-        ([1, 2, 4], 200, 4, (160, 120)),
-        ([1, 2, 4], 300, 2, (300, 225)),
-        ([1, 2, 4], None, 1, (640, 480)),
-        ([4, 8], 1600, 4, (160, 120)),  # no images/: the largest there is
-        ([1], 320, 1, (320, 240)),  # nothing fits: shrunk when loaded
-        ([1, 2], 100, 2, (100, 75)),
+        ([1, 2, 4], None, 1600, 1, (640, 480)),  # everything fits: the largest
+        ([1, 2, 4], None, 640, 1, (640, 480)),  # the limit itself fits
+        ([1, 2, 4], None, 639, 1, (639, 479)),  # images_2 is half of what is allowed: images/ is shrunk
+        ([1, 2, 4], None, 480, 2, (320, 240)),  # 1.5 times images_2 is near enough
+        ([1, 2, 4], None, 481, 1, (481, 361)),
+        ([1, 2, 4], None, 200, 4, (160, 120)),
+        ([1, 2, 4], None, 300, 2, (300, 225)),
+        ([1, 2, 4], None, None, 1, (640, 480)),
+        ([4, 8], None, 1600, 4, (160, 120)),  # no images/: the largest there is
+        ([1], None, 320, 1, (320, 240)),  # nothing fits: shrunk when loaded
+        ([1, 2, 4], 2, 10, 2, (320, 240)),
+        ([1, 2, 4], 1, 10, 1, (640, 480)),
+        ([1, 2], 8, 10, 2, (80, 60)),  # no images_8: the nearest larger ones, shrunk when loaded
+        ([1], 3, 10, 1, (213, 160)),
+        ([4, 8], 2, 10, 4, (160, 120)),  # never enlarged
     ],
 )
-def test_automatic_choice(
-    factors: list[int], limit: int | None, factor: int, size: tuple[int, int], tmp_path: Path
+def test_which_images_at_which_size(
+    factors: list[int], wanted: int | None, limit: int | None, factor: int, size: tuple[int, int], tmp_path: Path
 ) -> None:
-    choice = choose(tmp_path, factors, max_image_size=limit)
-    assert (choice.factor, choice.sizes) == (factor, [size])
-
-
-@pytest.mark.parametrize(
-    ("factors", "wanted", "factor", "size"),
-    [
-        ([1, 2, 4], 2, 2, (320, 240)),
-        ([1, 2, 4], 1, 1, (640, 480)),
-        ([1, 2], 8, 2, (80, 60)),  # no images_8: the nearest larger ones, shrunk when loaded
-        ([1], 3, 1, (213, 160)),
-        ([4, 8], 2, 4, (160, 120)),  # never enlarged
-    ],
-)
-def test_forced_factor(factors: list[int], wanted: int, factor: int, size: tuple[int, int], tmp_path: Path) -> None:
-    choice = choose(tmp_path, factors, downscale_factor=wanted, max_image_size=10)
+    """Of one photograph of 640x480 with these images_N beside it."""
+    sets = {each: [tmp_path / f"images_{each}/a.png"] for each in factors}
+    for each, (path,) in sets.items():
+        folders.save_image(path, np.zeros((FULL[1] // each, FULL[0] // each, 3), np.uint8))
+    choice = choose_images(sets, [FULL], wanted, limit)
     assert (choice.factor, choice.sizes) == (factor, [size])
 
 
@@ -112,13 +93,6 @@ def test_matching_by_name_and_by_order(tmp_path: Path) -> None:
     assert match_by_name(tmp_path, ["image002.JPG"]) == [tmp_path / "image002.png"]
 
 
-def test_downscaled_twin(tmp_path: Path) -> None:
-    folders.save_image(tmp_path / "masks_4/a.png", np.zeros((2, 2), np.uint8))
-    assert downscaled_twin(tmp_path / "masks/a.png", 4) == tmp_path / "masks_4/a.png"
-    assert downscaled_twin(tmp_path / "masks/b.png", 4) == tmp_path / "masks/b.png"
-    assert downscaled_twin(tmp_path / "masks/a.png", 1) == tmp_path / "masks/a.png"
-
-
 def test_names_are_found_however_they_are_written(tmp_path: Path) -> None:
     """Separators, Unicode forms, case, suffix, blanks and byte order marks; never where two could be meant."""
     for name in ("Left/Caf\u00e9 (1).JPG", "b.png", "B.png", "c.jpg", "c.png", "r_0.png"):
@@ -142,16 +116,14 @@ def test_shrinking_averages_over_areas(tmp_path: Path) -> None:
     folders.make_transforms(tmp_path, n=2)
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     folders.save_image(tmp_path / "images/frame_00000.png", pixels)
-    config = CloseupDataParserConfig(data=tmp_path, downscale_factor=4, train_on_all=True)
-    image = CloseupDataset(config.setup().get_dataparser_outputs()).get_numpy_image(0)
+    image = dataset(tmp_path, downscale_factor=4).get_numpy_image(0)
     blocks = pixels.reshape(12, 4, 16, 4, 3).mean(axis=(1, 3))
     assert np.abs(image - blocks).max() <= 0.51
-    config.max_image_size, config.downscale_factor = 50, None
-    outputs = config.setup().get_dataparser_outputs()
-    image = CloseupDataset(outputs).get_numpy_image(0)
+    smaller = dataset(tmp_path, max_image_size=50)
+    image = smaller.get_numpy_image(0)
     assert image.shape == (38, 50, 3)
     assert image.mean() == pytest.approx(pixels.mean(), abs=0.6)
-    assert outputs.cameras.fy[0].item() / 38 == pytest.approx(64 * 0.9 * 1.01 / 48, rel=1e-6)
+    assert smaller.cameras.fy[0].item() / 38 == pytest.approx(64 * 0.9 * 1.01 / 48, rel=1e-6)
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 3), ("P", 3), ("RGBA", 4), ("LA", 4), ("1", 3), ("RGB", 3)])
@@ -159,31 +131,25 @@ def test_kinds_of_images(mode: str, channels: int, tmp_path: Path) -> None:
     folders.make_transforms(tmp_path, n=2)
     path = tmp_path / "images/frame_00000.png"
     Image.open(path).convert(mode).save(path)
-    config = CloseupDataParserConfig(data=tmp_path, train_on_all=True)
-    image = CloseupDataset(config.setup().get_dataparser_outputs()).get_numpy_image(0)
-    assert image.shape == (48, 64, channels)
-    assert image.dtype == np.uint8
+    image = dataset(tmp_path).get_numpy_image(0)
+    assert image.shape == (48, 64, channels) and image.dtype == np.uint8
 
 
 def test_sizes_survive_undistortion_of_the_cameras(tmp_path: Path) -> None:
     """nerfstudio's datamanager writes the cropped size into the dataset's cameras; loading again must not use it."""
     folders.make_transforms(tmp_path, n=2)
-    config = CloseupDataParserConfig(data=tmp_path, train_on_all=True)
-    dataset = CloseupDataset(config.setup().get_dataparser_outputs())
-    dataset.cameras.width[0] = 60
-    assert dataset.get_numpy_image(0).shape == (48, 64, 3)
+    data = dataset(tmp_path)
+    data.cameras.width[0] = 60
+    assert data.get_numpy_image(0).shape == (48, 64, 3)
 
 
 def test_scale_factor_of_the_datamanager(tmp_path: Path) -> None:
     """camera_res_scale_factor shrinks images, masks and cameras alike."""
     folders.make_transforms(tmp_path, n=2, masks=True)
-    config = CloseupDataParserConfig(data=tmp_path, train_on_all=True)
-    dataset = CloseupDataset(config.setup().get_dataparser_outputs(), scale_factor=0.5)
-    data = dataset.get_data(0)
-    assert data["image"].shape == (24, 32, 3)
-    assert data["mask"].shape == (24, 32, 1)
-    assert (dataset.cameras.width[0].item(), dataset.cameras.height[0].item()) == (32, 24)
-    assert data["image"].dtype == torch.float32
+    half = dataset(tmp_path, 0.5)
+    data = half.get_data(0)
+    assert data["image"].shape == (24, 32, 3) and data["mask"].shape == (24, 32, 1)
+    assert (half.cameras.width[0].item(), half.cameras.height[0].item()) == (32, 24)
 
 
 def masked(path: Path, mask: np.ndarray, size: int, k1: float = 0.0, suffix: str = ".png") -> CloseupDatamanager:

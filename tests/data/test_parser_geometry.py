@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,21 +21,14 @@ from closeup_ns.data.dataset import CloseupDataset
 from tests.data import folders
 from tests.data.folders import Scene
 
-LAYOUTS = ["llff", "llff-with-images-bin", "transforms", "colmap", "colmap-text", "colmap-old-folder"]
-
-
-def make(layout: str, path: Path) -> Scene:
-    if layout == "llff":
-        return folders.make_llff(path)
-    if layout == "llff-with-images-bin":
-        return folders.make_llff(path, images_bin=True)
-    if layout == "transforms":
-        return folders.make_transforms(path, factors=(2,))
-    if layout == "colmap-text":
-        return folders.make_colmap(path, text=True, factors=(2,), llff_names=True)
-    if layout == "colmap-old-folder":
-        return folders.make_colmap(path, folder="colmap/sparse/0", factors=(2,))
-    return folders.make_colmap(path, factors=(2,))
+LAYOUTS: dict[str, Callable[[Path], Scene]] = {
+    "llff": folders.make_llff,
+    "llff-with-images-bin": partial(folders.make_llff, images_bin=True),
+    "transforms": partial(folders.make_transforms, factors=(2,)),
+    "colmap": partial(folders.make_colmap, factors=(2,)),
+    "colmap-text": partial(folders.make_colmap, text=True, factors=(2,), llff_names=True),
+    "colmap-old-folder": partial(folders.make_colmap, folder="colmap/sparse/0", factors=(2,)),
+}
 
 
 def parse(path: Path, split: str = "train", **options: object) -> DataparserOutputs:
@@ -56,16 +51,15 @@ def scene_index(path: Path) -> int:
     return int("".join(character for character in path.stem if character.isdigit()))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("make", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("factor", [1, 2])
-def test_points_land_on_the_dots(layout: str, factor: int, tmp_path: Path) -> None:
-    scene = make(layout, tmp_path)
+def test_points_land_on_the_dots(make: Callable[[Path], Scene], factor: int, tmp_path: Path) -> None:
+    scene = make(tmp_path)
     outputs = parse(tmp_path, train_on_all=True, downscale_factor=factor)
     dataset = CloseupDataset(outputs)
     assert len(dataset) == scene.n
     points, colours = outputs.metadata["points3D_xyz"], outputs.metadata["points3D_rgb"]
     assert points.dtype == torch.float32
-    assert colours.dtype == torch.uint8
     assert np.array_equal(colours.numpy(), scene.rgb)
     for index in range(scene.n):
         uv, depth = project(outputs.cameras, index, points)
@@ -79,24 +73,18 @@ def test_points_land_on_the_dots(layout: str, factor: int, tmp_path: Path) -> No
         assert np.abs(seen - scene.rgb.astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_saved_transform_leads_back_to_the_original_world(layout: str, tmp_path: Path) -> None:
-    scene = make(layout, tmp_path)
+@pytest.mark.parametrize("make", LAYOUTS.values(), ids=LAYOUTS)
+def test_cameras_stand_upright_in_the_unit_box_and_lead_back(make: Callable[[Path], Scene], tmp_path: Path) -> None:
+    scene = make(tmp_path)
     outputs = parse(tmp_path, train_on_all=True)
+    poses = outputs.cameras.camera_to_worlds
+    assert poses[:, :, 1].mean(0)[2] > 0.99
+    assert poses[:, :, 3].abs().max().item() == pytest.approx(1.0, abs=1e-6)
     original = transform_poses_to_original_space(
-        outputs.cameras.camera_to_worlds, outputs.dataparser_transform, outputs.dataparser_scale, "opencv"
+        poses, outputs.dataparser_transform, outputs.dataparser_scale, "opencv"
     )
     expected = np.stack([scene.c2w[scene_index(path)][:3] for path in outputs.image_filenames])
     np.testing.assert_allclose(original.numpy(), expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_cameras_stand_upright_in_the_unit_box(layout: str, tmp_path: Path) -> None:
-    make(layout, tmp_path)
-    poses = parse(tmp_path, train_on_all=True).cameras.camera_to_worlds
-    up = poses[:, :, 1].mean(0)
-    assert up[2] > 0.99
-    assert poses[:, :, 3].abs().max().item() == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("text", [False, True])
@@ -206,10 +194,9 @@ def test_colmap_agrees_with_nerfstudios_own_parser(tmp_path: Path) -> None:
     assert torch.allclose(ours.cameras.distortion_params, theirs.cameras.distortion_params[order])
 
 
-@pytest.mark.parametrize("layout", ["llff", "colmap"])
-def test_every_eighth_image_by_name_is_held_out(layout: str, tmp_path: Path) -> None:
-    maker = folders.make_llff if layout == "llff" else folders.make_colmap
-    maker(tmp_path, n=10)
+@pytest.mark.parametrize("make", [folders.make_llff, folders.make_colmap])
+def test_every_eighth_image_by_name_is_held_out(make: Callable[..., Scene], tmp_path: Path) -> None:
+    make(tmp_path, n=10)
     train, test = parse(tmp_path, "train"), parse(tmp_path, "test")
     assert [scene_index(path) for path in test.image_filenames] == [0, 8]
     assert [scene_index(path) for path in train.image_filenames] == [1, 2, 3, 4, 5, 6, 7, 9]
@@ -274,10 +261,9 @@ def test_focal_length_from_the_angle_of_view(tmp_path: Path) -> None:
     changes = dict.fromkeys(("fl_x", "fl_y", "cx", "cy", "w", "h"))
     angle = 2 * np.arctan(scene.size[0] / 2 / scene.K[0, 0])
     folders.edit_json(tmp_path / "transforms.json", camera_angle_x=angle, **changes)
-    cameras = parse(tmp_path).cameras
-    assert cameras.fx[0].item() == pytest.approx(scene.K[0, 0], rel=1e-6)
-    assert cameras.fy[0].item() == pytest.approx(scene.K[0, 0], rel=1e-6)
-    assert (cameras.cx[0].item(), cameras.cy[0].item()) == (32, 24)
+    cameras, focal = parse(tmp_path).cameras, scene.K[0, 0]
+    found = [float(values[0]) for values in (cameras.fx, cameras.fy, cameras.cx, cameras.cy)]
+    assert found == pytest.approx([focal, focal, 32, 24], rel=1e-6)
 
 
 def test_seed_points_from_colmap_beside_a_transforms_file(tmp_path: Path) -> None:
@@ -303,8 +289,6 @@ def test_masks_come_along(tmp_path: Path) -> None:
     assert outputs.mask_filenames[2] == tmp_path / "masks/frame_00002.png"
     data = CloseupDataset(outputs).get_data(1, "uint8")
     assert data["image"].shape == (24, 32, 3)
-    assert data["image"].dtype == torch.uint8
-    assert data["mask"].dtype == torch.bool
     assert torch.equal(data["mask"][..., 0], torch.from_numpy(mask > 0))
     # The mask of full size is brought to the size of the image.
     assert CloseupDataset(outputs).get_data(2)["mask"].shape == (24, 32, 1)

@@ -13,7 +13,6 @@ from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatama
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.dataset import CloseupDataset
-from closeup_ns.errors import DataError
 from tests.conftest import shared_data
 from tests.data import folders
 
@@ -78,16 +77,6 @@ def test_flower_without_a_flag() -> None:
     near, far = outputs.metadata["bounds"][0].tolist()
     assert near == pytest.approx(np.quantile(depth, 0.001), rel=0.15)
     assert far == pytest.approx(np.quantile(depth, 0.999), rel=0.35)
-
-
-def test_nerfstudios_datamanager_names_a_truncated_image(tmp_path: Path) -> None:
-    """Images are decoded in its worker threads; the error must come through as it is."""
-    folders.make_llff(tmp_path, n=4)
-    path = tmp_path / "images/IMG_0002.png"
-    path.write_bytes(path.read_bytes()[:-60])
-    manager = datamanager(tmp_path)
-    with pytest.raises(DataError, match=r"IMG_0002\.png cannot be read"):
-        manager.next_train(0)
 
 
 def test_one_line_says_what_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
