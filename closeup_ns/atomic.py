@@ -28,9 +28,6 @@ def atomic_path(destination: Path) -> Iterator[Path]:
 
     The temporary file is in the same folder, so the rename is atomic, and carries the same suffix, so writers that
     choose a format by suffix work. On an error it is removed and ``destination`` is untouched.
-
-    Raises:
-        DiskError: the disk refuses the file.
     """
     with writing(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)

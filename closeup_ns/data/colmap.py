@@ -163,9 +163,6 @@ def read_colmap(root: Path, masks_path: Path | None) -> Capture:
         root: one in which `find_models` finds a model, and images/ and/or images_N/. The small images are named
             like COLMAP's or, as LLFF ships them, stand in the same sorted order.
         masks_path: folder of masks relative to ``root``, named like the images with the suffix .png.
-
-    Raises:
-        DataError: missing, damaged or inconsistent files.
     """
     notes: list[str] = []
     model, images = largest_model(find_models(root), notes)

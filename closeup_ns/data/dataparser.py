@@ -130,11 +130,7 @@ class CloseupDataParser(DataParser):
 
 
 def read_capture(data: Path, masks_path: Path | None) -> Capture:
-    """Read the capture in the folder, or of the json file, ``data``.
-
-    Raises:
-        DataError: it is none, with the list of what was looked for; or it is damaged.
-    """
+    """Read the capture in the folder, or of the json file, ``data``."""
     if data.suffix.lower() == ".json":
         if not data.is_file():
             raise DataError(f"The file {data} does not exist. Check --data.")
@@ -162,11 +158,7 @@ def read_capture(data: Path, masks_path: Path | None) -> Capture:
 
 
 def load_capture(config: CloseupDataParserConfig) -> tuple[Capture, ImageChoice]:
-    """Read and check the whole capture, image headers included.
-
-    Raises:
-        DataError: see CloseupDataParser.
-    """
+    """Read and check the whole capture, image headers included."""
     data = Path(config.data)
     capture = read_capture(data, config.masks_path)
     if len(capture.frames) < 2:

@@ -28,9 +28,6 @@ def read_llff(root: Path, masks_path: Path | None) -> Capture:
     Args:
         root: holds poses_bounds.npy, images/ and/or images_N/, and possibly sparse/0.
         masks_path: folder of masks relative to ``root``, named like the images with the suffix .png.
-
-    Raises:
-        DataError: missing, damaged or inconsistent files.
     """
     rows = read_poses_bounds(root / POSES_FILE)
     notes: list[str] = []

@@ -50,9 +50,6 @@ def read_transforms(json_path: Path) -> Capture:
 
     What a frame says about its camera wins over what the top of the file says. Without ``fl_x`` the focal length
     comes from ``camera_angle_x``, without ``w`` and ``h`` the size from the image, without ``cx`` the centre.
-
-    Raises:
-        DataError: malformed JSON, missing or outside files, unusable cameras.
     """
     with reading(json_path, "Correct it, or run ns-process-data again."):
         return _read(json_path, read_frames(json_path))

@@ -57,9 +57,6 @@ def find_candidates(
 
     ``sources`` are the anchors and frontier views, whose directions bound the region. Where fewer than ``wanted``
     survive, ``count`` more are drawn, up to `ATTEMPTS` times. ``shell`` is the least and the largest distance.
-
-    Raises:
-        PlanningError: not one candidate survives.
     """
     kept: list[View] = []
     parts: list[DepthViews] = []

@@ -115,11 +115,7 @@ def describe(faults: Counter[str]) -> str:
 
 
 def frontier_of(given: Sequence[View], known: Sequence[View], target: Target, render: Renderer) -> Frontier:
-    """Given views as the frontier, without those inside geometry; each takes the known view of the nearest direction.
-
-    Raises:
-        PlanningError: none of them is outside geometry.
-    """
+    """Given views but those inside geometry, as the frontier; each takes the known view of the nearest direction."""
     views = [view.to(known[0].device, known[0].c2w.dtype) for view in given]
     inside = inside_geometry(survey(views, render), target.point)
     kept = [view for view, bad in zip(views, inside.tolist(), strict=True) if not bad]

@@ -21,11 +21,7 @@ _NEAR = 1e-6
 
 
 def survey(views: Sequence[View], render: Renderer) -> DepthViews:
-    """Depth of every view at `DEPTH_SIZE` pixels; 0 where the render is less opaque than `ALPHA`.
-
-    Raises:
-        CloseupError: no views.
-    """
+    """Depth of every view at `DEPTH_SIZE` pixels; 0 where the render is less opaque than `ALPHA`."""
     small = [view.resized(DEPTH_SIZE) for view in views]
     depths = []
     for view in small:

@@ -38,11 +38,7 @@ _PROSE = (
 
 
 def photograph(name: str) -> Texture:
-    """A photograph from the scikit-image wheel, by file name ("astronaut.png").
-
-    Raises:
-        DataError: this scikit-image does not ship the file.
-    """
+    """A photograph from the scikit-image wheel, by file name ("astronaut.png")."""
     path = Path(skimage.data.__file__).parent / name
     if not path.is_file():
         raise DataError(
