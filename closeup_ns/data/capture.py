@@ -95,7 +95,6 @@ class PointCloud:
 class Frame:
     """One photograph's camera. ``c2w`` is [4, 4] float64, OpenGL axes (x right, y up, z back), saved world frame."""
 
-    name: str
     c2w: npt.NDArray[np.float64]
     intrinsics: Intrinsics
     mask: Path | None = None
@@ -120,10 +119,8 @@ class Capture:
     applied_scale: float = 1.0
     orientation_method: str | None = None
     """Overrides the config's orientation method, where the capture says so."""
-    split_names: dict[str, set[Path]] = field(default_factory=dict)
-    """Split -> the full-resolution image files that the capture itself assigns to it."""
-    full_paths: list[Path] = field(default_factory=list)
-    """The image files as the capture names them, one per frame; what ``split_names`` refers to."""
+    splits: dict[str, set[int]] = field(default_factory=dict)
+    """Split -> the frames that the capture itself assigns to it."""
     fisheye_crop_radius: float | None = None
     default_split: str = "interval"
     """"interval" (every n-th is held out) or "fraction" (nerfstudio's usual), where the capture has no lists."""

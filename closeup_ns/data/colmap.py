@@ -144,8 +144,8 @@ def read_images(folder: Path) -> list[ColmapImage]:
     return sorted(images, key=lambda image: image.name)
 
 
-def read_points(folder: Path) -> PointCloud | None:
-    """The sparse points in COLMAP's world frame from points3D.bin or points3D.txt; None when there are none."""
+def read_points(folder: Path, transform: npt.NDArray[np.float64] = COLMAP_TO_NERFSTUDIO) -> PointCloud | None:
+    """The sparse points from points3D.bin or points3D.txt, out of COLMAP's world; None when there are none."""
     source = _open(folder / "points3D")
     if source is None:
         return None
@@ -153,7 +153,7 @@ def read_points(folder: Path) -> PointCloud | None:
         rows = list(_points_binary(source) if isinstance(source, _Bytes) else _points_text(source))
         table = np.array(rows, dtype=np.float64).reshape(-1, 6)
         cloud = PointCloud(table[:, :3], table[:, 3:].clip(0, 255).astype(np.uint8), source.path.name).finite()
-    return cloud if len(cloud.xyz) else None
+    return cloud.transformed(transform) if len(cloud.xyz) else None
 
 
 def read_colmap(root: Path, masks_path: Path | None) -> Capture:
@@ -177,16 +177,14 @@ def read_colmap(root: Path, masks_path: Path | None) -> Capture:
             raise DataError(
                 f"{model}: image {image.name} uses camera {image.camera_id}, which cameras.* lacks. {EXPORT_AGAIN}"
             )
-        frames.append(Frame(image.name, COLMAP_TO_NERFSTUDIO @ image.c2w, cameras[image.camera_id], mask=mask))
-    points = read_points(model)
+        frames.append(Frame(COLMAP_TO_NERFSTUDIO @ image.c2w, cameras[image.camera_id], mask=mask))
     return Capture(
         kind="COLMAP",
         root=root,
         frames=frames,
         image_sets=_image_sets(root, names, model),
-        points=points.transformed(COLMAP_TO_NERFSTUDIO) if points else None,
+        points=read_points(model),
         applied_transform=COLMAP_TO_NERFSTUDIO,
-        full_paths=[root / "images" / name for name in names],
         notes=notes,
     )
 

@@ -214,17 +214,15 @@ def split_indices(config: CloseupDataParserConfig, capture: Capture, split: str)
     "train" list is all the rest. Otherwise every ``eval_interval``-th image is held out, or for transforms.json
     nerfstudio's fraction.
     """
-    count = len(capture.frames)
-    everything = list(range(count))
-    lists = capture.split_names
+    everything = list(range(len(capture.frames)))
+    lists = capture.splits
     if lists:
         held_out = lists.get("val", set()) | lists.get("test", set())
-        train = lists.get("train", set(capture.full_paths) - held_out)
-        held_out = held_out or set(capture.full_paths) - train or train
+        train = lists.get("train", set(everything) - held_out)
+        held_out = held_out or set(everything) - train or train
         if not train:
             raise DataError(f"{capture.root}: the lists of file names leave no image to train on. Shorten the others.")
-        members = train if split == "train" else lists.get(split) or held_out
-        indices = [i for i, path in enumerate(capture.full_paths) if path in members]
+        indices = sorted(train if split == "train" else lists.get(split) or held_out)
     else:
         train_part, eval_part = get_train_eval_split_interval(everything, config.eval_interval)
         if capture.default_split == "fraction":

@@ -36,26 +36,21 @@ def read_llff(root: Path, masks_path: Path | None) -> Capture:
     names = [image.name for image in registered] if len(registered) == len(rows) else []
     sets = _image_sets(root, len(rows), names)
     cameras = read_cameras(model)
-    camera_ids = [image.camera_id for image in registered] if names else [next(iter(cameras), -1)] * len(rows)
-    first_set = next(iter(sets.values()))
-    names_here = names or [path.name for path in first_set]
-    masks = find_masks(root, masks_path, names_here)
+    only = next(iter(cameras.values())) if len(cameras) == 1 else None
+    calibrated = [cameras.get(image.camera_id) for image in registered] if names else [only] * len(rows)
+    masks = find_masks(root, masks_path, names or [path.name for path in next(iter(sets.values()))])
     frames = []
     for index, row in enumerate(rows):
         where = f"{root / POSES_FILE}, row {index}"
-        calibrated = cameras.get(camera_ids[index]) if names or len(cameras) == 1 else None
-        intrinsics = _intrinsics(row, calibrated, where, notes)
-        bounds = (float(row[15]), float(row[16]))
-        frames.append(Frame(names_here[index], _pose(row, where), intrinsics, masks[index], bounds=bounds))
-    points = read_points(model)
+        intrinsics = _intrinsics(row, calibrated[index], where, notes)
+        frames.append(Frame(_pose(row, where), intrinsics, masks[index], (float(row[15]), float(row[16]))))
     return Capture(
         kind="LLFF",
         root=root,
         frames=frames,
         image_sets=sets,
-        points=points.transformed(COLMAP_TO_NERFSTUDIO) if points else None,
+        points=read_points(model),
         applied_transform=COLMAP_TO_NERFSTUDIO,
-        full_paths=first_set,
         notes=list(dict.fromkeys(notes)),
     )
 
@@ -95,8 +90,9 @@ def _intrinsics(
     plain = Intrinsics(round(width), round(height), focal, focal, width / 2, height / 2).check(where)
     if calibrated is None:
         return plain
-    same_size = (calibrated.width, calibrated.height) == (plain.width, plain.height)
-    if same_size and abs(calibrated.fx / focal - 1) < FOCAL_TOLERANCE:
+    if (calibrated.width, calibrated.height) == (plain.width, plain.height) and abs(
+        calibrated.fx / focal - 1
+    ) < FOCAL_TOLERANCE:
         return calibrated
     notes.append(f"COLMAP's camera is not the one of {POSES_FILE} and is not used: lens distortion is unknown")
     return plain

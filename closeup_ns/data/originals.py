@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from closeup_ns.data.capture import Capture, Intrinsics
+from closeup_ns.data.capture import Capture, Frame
 from closeup_ns.data.dataset import decode_image, decode_mask
 from closeup_ns.data.images import ImageChoice, Size, check_aspect, image_folders, image_size, match_by_name
 from closeup_ns.data.lenses import LENS_KINDS
@@ -59,24 +59,30 @@ def find_originals(capture: Capture, images: ImageChoice) -> tuple[list[Original
     found: list[Original | None] = []
     problems: list[str] = []
     none_finer: list[str] = []
-    candidates = finest_files(capture, images)
-    for index, frame in enumerate(capture.frames):
-        original, trained = None, images.sizes[index]
+    for frame, path, trained, name in zip(
+        capture.frames, finest_files(capture, images), images.sizes, images.paths, strict=True
+    ):
+        found.append(None)
         try:
-            path = candidates[index]
             size = image_size(path)
             check_aspect(size, (frame.intrinsics.width, frame.intrinsics.height), path)
-            if size[0] > trained[0] and size[1] > trained[1]:
-                finer = min(size[0] / trained[0], size[1] / trained[1])
-                K = _scaled_K(frame.intrinsics, size)
-                original = Original(path, size, K, lens_of(frame.intrinsics), frame.mask, finer)
-            else:
-                said = f"its finest picture is {path}, {size[0]}x{size[1]}: no finer than what is trained on"
-                none_finer.append(f"no original for {images.paths[index].name}: {said}")
         except DataError as error:
-            problems.append(f"no original for {images.paths[index].name}: {error}")
-        found.append(original)
+            problems.append(f"no original for {name.name}: {error}")
+            continue
+        if size[0] > trained[0] and size[1] > trained[1]:
+            found[-1] = _original(path, size, trained, frame)
+        else:
+            said = f"its finest picture is {path}, {size[0]}x{size[1]}: no finer than what is trained on"
+            none_finer.append(f"no original for {name.name}: {said}")
     return found, problems + (none_finer if any(found) else [])
+
+
+def _original(path: Path, size: Size, trained: Size, frame: Frame) -> Original:
+    k = frame.intrinsics
+    sx, sy = size[0] / k.width, size[1] / k.height
+    K = ((k.fx * sx, 0.0, k.cx * sx), (0.0, k.fy * sy, k.cy * sy), (0.0, 0.0, 1.0))
+    lens = Lens(LENS_KINDS[k.camera_type], tuple(map(float, k.distortion)) if any(k.distortion) else ())
+    return Original(path, size, K, lens, frame.mask, min(size[0] / trained[0], size[1] / trained[1]))
 
 
 def describe_originals(originals: Sequence[Original | None]) -> str:
@@ -90,12 +96,6 @@ def describe_originals(originals: Sequence[Original | None]) -> str:
     return f"originals {size}{few}, {finer[len(finer) // 2]:.1f}x finer than trained on"
 
 
-def lens_of(intrinsics: Intrinsics) -> Lens:
-    """The lens of a camera that `check_lens` let through."""
-    parameters = intrinsics.distortion if any(intrinsics.distortion) else ()
-    return Lens(LENS_KINDS[intrinsics.camera_type], tuple(float(value) for value in parameters))
-
-
 def finest_files(capture: Capture, images: ImageChoice) -> list[Path]:
     """The finest file of each frame; complete sets of images are matched already, incomplete folders by name."""
     finest = min(capture.image_sets)
@@ -106,12 +106,3 @@ def finest_files(capture: Capture, images: ImageChoice) -> list[Path]:
                 matched = match_by_name(folder, [path.name])
                 files[index] = matched[0] if matched else files[index]
     return files
-
-
-def _scaled_K(intrinsics: Intrinsics, size: Size) -> tuple[Row, Row, Row]:
-    sx, sy = size[0] / intrinsics.width, size[1] / intrinsics.height
-    return (
-        (intrinsics.fx * sx, 0.0, intrinsics.cx * sx),
-        (0.0, intrinsics.fy * sy, intrinsics.cy * sy),
-        (0.0, 0.0, 1.0),
-    )

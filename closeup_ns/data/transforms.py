@@ -103,8 +103,7 @@ def _read(json_path: Path, meta: dict[str, Any]) -> Capture:
         applied_transform=applied,
         applied_scale=scale,
         orientation_method=orientation,
-        split_names=_splits(meta, set(paths), folder),
-        full_paths=paths,
+        splits=_splits(meta, paths, folder),
         fisheye_crop_radius=None if math.isnan(crop) else crop,
         default_split="fraction",
     )
@@ -129,7 +128,7 @@ def _frame(
     if mask is not None and not mask.is_file():
         raise DataError(f"{where}: the mask {mask} does not exist. Restore it or remove the entry.")
     lens = read_intrinsics(entry, meta, available, where)
-    return Frame(path.relative_to(folder.root).as_posix(), read_pose(entry, where), lens, mask)
+    return Frame(read_pose(entry, where), lens, mask)
 
 
 def read_pose(entry: dict[str, Any], where: str) -> npt.NDArray[np.float64]:
@@ -229,9 +228,9 @@ def _image_sets(root: Path, paths: Sequence[Path], json_path: Path) -> dict[int,
     return sets
 
 
-def _splits(meta: dict[str, Any], images: set[Path], folder: _Folder) -> dict[str, set[Path]]:
-    """Split -> image files, for the lists train_filenames, val_filenames and test_filenames that the file has."""
-    splits: dict[str, set[Path]] = {}
+def _splits(meta: dict[str, Any], images: list[Path], folder: _Folder) -> dict[str, set[int]]:
+    """Split -> positions in ``images``, for each of the lists train_, val_ and test_filenames that the file has."""
+    splits: dict[str, set[int]] = {}
     for split in SPLITS:
         names = meta.get(f"{split}_filenames")
         if names is None:
@@ -239,14 +238,14 @@ def _splits(meta: dict[str, Any], images: set[Path], folder: _Folder) -> dict[st
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise DataError(f"{folder.json_path}: {split}_filenames is not a list of file names.")
         members = {folder.file(name, f"{split}_filenames") for name in names}
-        unknown = sorted(str(path) for path in members - images)
+        unknown = sorted(str(path) for path in members.difference(images))
         if unknown:
             hint = did_you_mean(unknown[0], [str(path) for path in images])
             raise DataError(
                 f"{folder.json_path}: {len(unknown)} of {split}_filenames belong to no frame, first {unknown[0]}.{hint}"
                 " Remove them from the list or add their frames."
             )
-        splits[split] = members
+        splits[split] = {index for index, path in enumerate(images) if path in members}
     return splits
 
 
@@ -268,8 +267,7 @@ def _points(meta: dict[str, Any], applied: npt.NDArray[np.float64], folder: _Fol
     if meta.get("ply_file_path"):
         cloud = read_ply(folder.file(meta["ply_file_path"], "ply_file_path"))
         return cloud if len(cloud.xyz) else None
-    cloud = read_points(folder.root / COLMAP_FOLDER)
-    return None if cloud is None else cloud.transformed(applied)
+    return read_points(folder.root / COLMAP_FOLDER, applied)
 
 
 def read_frames(path: Path) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def load_photographs(data: Path, image_side: int = 0) -> LoadedCapture:
     photographs = [
         _photograph(frame, path, image_side) for frame, path in zip(capture.frames, images.paths, strict=True)
     ]
-    splits = ("test", "train") if capture.split_names else ()
+    splits = ("test", "train") if capture.splits else ()
     listed = {split: frozenset(split_indices(config, capture, split)) for split in splits}
     return LoadedCapture(photographs, capture.points, **listed)
 
