@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from nerfstudio.cameras.cameras import CameraType
 
-from closeup_ns.data.lenses import check_lens
+from closeup_ns.data.lenses import LENS_KINDS, PARAMETERS, folds
 from closeup_ns.errors import DataError
 from closeup_ns.views.view import LONGEST_SIDE
 
@@ -59,9 +59,37 @@ class Intrinsics:
                 f"{where}: the camera intrinsics are not usable (size {self.width}x{self.height}, focal {self.fx}, "
                 f"{self.fy}, centre {self.cx}, {self.cy}). Export the cameras again."
             )
-        lens = (self.fx, self.fy, self.cx, self.cy)
-        check_lens(self.camera_type, self.distortion, (self.width, self.height), lens, where)
+        self._check_lens(where)
         return self
+
+    def _check_lens(self, where: str) -> None:
+        kind, distortion = self.camera_type, self.distortion
+        if kind not in PARAMETERS:
+            raise DataError(
+                f"{where}: a camera of the kind {kind.name} cannot be trained on, only pinhole and fisheye ones. Cut "
+                "its pictures into pinhole views; for panoramas 'ns-process-data images --camera-type equirectangular' "
+                "does that."
+            )
+        if not any(distortion):
+            return
+        if len(distortion) != PARAMETERS[kind]:
+            raise DataError(
+                f"{where}: {len(distortion)} distortion parameters; {kind.name} has {PARAMETERS[kind]}. Correct "
+                "distortion_params, or give k1, k2, ... by their names."
+            )
+        if kind is CameraType.PERSPECTIVE and distortion[3]:
+            raise DataError(
+                f"{where}: k4 is {distortion[3]:g}, and a pinhole lens with a k4 cannot be undistorted here. Set it to "
+                "0 if that changes little, say camera_model OPENCV_FISHEYE if it is a fisheye lens's, or undistort the "
+                "capture with 'colmap image_undistorter'."
+            )
+        lens = (self.fx, self.fy, self.cx, self.cy)
+        if len(distortion) == 6 and folds(LENS_KINDS[kind], distortion, (self.width, self.height), lens):
+            raise DataError(
+                f"{where}: the lens distortion ({', '.join(f'{value:g}' for value in distortion)}) folds the image, so "
+                "that one pixel shows two directions. The calibration failed, or its parameters are in another order: "
+                "calibrate again with fewer parameters, or undistort the capture with 'colmap image_undistorter'."
+            )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import torch
 from nerfstudio.cameras.cameras import CameraType
 from torch.func import jacfwd, vmap
 
-from closeup_ns.errors import DataError
 from closeup_ns.views.lens import Lens, LensKind
 
 Pinhole = tuple[float, float, float, float]
@@ -30,46 +29,6 @@ UNNOTICED = 1e-9
 """A k1 that moves nothing by more than a billionth of the focal length, and is not zero."""
 STEPS = 600
 """Samples of the distortion along each direction, outwards from the optical axis."""
-
-
-def check_lens(
-    camera_type: CameraType,
-    distortion: tuple[float, ...],
-    size: tuple[int, int],
-    lens: Pinhole,
-    where: str,
-) -> None:
-    """DataError for a camera whose photographs cannot be made pinhole photographs.
-
-    Args:
-        size: (width, height) in pixels.
-        lens: of photographs of that size.
-        where: the file and the camera in it, for the message.
-    """
-    if camera_type not in PARAMETERS:
-        raise DataError(
-            f"{where}: a camera of the kind {camera_type.name} cannot be trained on, only pinhole and fisheye ones. "
-            "Cut its pictures into pinhole views; for panoramas 'ns-process-data images --camera-type equirectangular' "
-            "does that."
-        )
-    wanted = PARAMETERS[camera_type]
-    if any(distortion) and len(distortion) != wanted:
-        raise DataError(
-            f"{where}: {len(distortion)} distortion parameters; {camera_type.name} has {wanted}. Correct "
-            "distortion_params, or give k1, k2, ... by their names."
-        )
-    if camera_type is CameraType.PERSPECTIVE and len(distortion) > 3 and distortion[3]:
-        raise DataError(
-            f"{where}: k4 is {distortion[3]:g}, and a pinhole lens with a k4 cannot be undistorted here. Set it to 0 "
-            "if that changes little, say camera_model OPENCV_FISHEYE if it is a fisheye lens's, or undistort the "
-            "capture with 'colmap image_undistorter'."
-        )
-    if any(distortion) and wanted == 6 and folds(LENS_KINDS[camera_type], distortion, size, lens):
-        raise DataError(
-            f"{where}: the lens distortion ({', '.join(f'{value:g}' for value in distortion)}) folds the image, so "
-            "that one pixel shows two directions. The calibration failed, or its parameters are in another order: "
-            "calibrate again with fewer parameters, or undistort the capture with 'colmap image_undistorter'."
-        )
 
 
 @cache

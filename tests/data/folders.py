@@ -7,10 +7,12 @@ pixel where the camera projects it. So whoever reads the folder back can check p
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,39 +96,6 @@ def turn(path: Path) -> None:
     Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path)
 
 
-def make_llff(
-    path: Path,
-    n: int = 6,
-    images: bool = True,
-    sparse: bool = True,
-    factors: tuple[int, ...] = (2,),
-    images_bin: bool = False,
-    k1: float = 0.0,
-    scene: Scene | None = None,
-) -> Scene:
-    """An LLFF folder. ``images``: the full-size images/; ``factors``: the images_N/, named image000.png and so on;
-    ``sparse``: sparse/0 with cameras.bin and points3D.bin; ``images_bin``: images.bin as well."""
-    scene = scene or _square_pixels(make_scene(n))
-    width, height = scene.size
-    rows = []
-    for index in range(scene.n):
-        right, down, forward, position = scene.c2w[index, :3].T
-        hwf = np.array([height, width, scene.K[0, 0]])
-        depth = scene.project(index)[1]
-        matrix = np.stack([down, right, -forward, position, hwf], axis=1)
-        rows.append(np.r_[matrix.ravel(), depth.min() * 0.9, depth.max() * 1.1])
-        if images:
-            save_image(path / "images" / f"IMG_{index:04d}.png", scene.photograph(index))
-        for factor in factors:
-            save_image(path / f"images_{factor}" / f"image{index:03d}.png", scene.photograph(index), factor)
-    path.mkdir(parents=True, exist_ok=True)
-    np.save(path / "poses_bounds.npy", np.array(rows))
-    if sparse:
-        names = [f"IMG_{index:04d}.png" for index in range(scene.n)]
-        write_model(path / "sparse/0", scene, names, k1=k1, with_images=images_bin)
-    return scene
-
-
 def make_colmap(
     path: Path,
     n: int = 6,
@@ -148,6 +117,26 @@ def make_colmap(
             small = f"image{index:03d}.png" if llff_names else name
             save_image(path / f"images_{factor}" / small, scene.photograph(index), factor)
     write_model(path / folder, scene, names, k1=k1, text=text)
+    return scene
+
+
+def make_llff(path: Path, n: int = 6, sparse: bool = True, images_bin: bool = False, **options: Any) -> Scene:
+    """An LLFF folder: that of `make_colmap` with images_2/ named image000.png and so on, without images.bin unless
+    ``images_bin``, or without ``sparse`` altogether; and poses_bounds.npy."""
+    scene = make_colmap(path, n, **{"factors": (2,), "llff_names": True, **options})
+    width, height = scene.size
+    rows = []
+    for index in range(scene.n):
+        right, down, forward, position = scene.c2w[index, :3].T
+        hwf = np.array([height, width, scene.K[0, 0]])
+        depth = scene.project(index)[1]
+        matrix = np.stack([down, right, -forward, position, hwf], axis=1)
+        rows.append(np.r_[matrix.ravel(), depth.min() * 0.9, depth.max() * 1.1])
+    np.save(path / "poses_bounds.npy", np.array(rows))
+    if not sparse:
+        shutil.rmtree(path / "sparse")
+    elif not images_bin:
+        (path / "sparse/0/images.bin").unlink()
     return scene
 
 
@@ -203,9 +192,7 @@ def write_ply(path: Path, xyz: npt.NDArray[np.float64], rgb: npt.NDArray[np.uint
     path.write_bytes("\n".join([*header, "end_header", ""]).encode() + body)
 
 
-def write_model(
-    folder: Path, scene: Scene, names: list[str], k1: float = 0.0, text: bool = False, with_images: bool = True
-) -> None:
+def write_model(folder: Path, scene: Scene, names: list[str], k1: float = 0.0, text: bool = False) -> None:
     """A COLMAP model with one SIMPLE_RADIAL camera, written by nerfstudio's own writers. The image ids run against
     the order of the names, so that nobody can mistake the one for the other."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -229,8 +216,7 @@ def write_model(
         return
     colmap.write_cameras_binary(cameras, folder / "cameras.bin")
     colmap.write_points3D_binary(points, folder / "points3D.bin")
-    if with_images:
-        colmap.write_images_binary(images, folder / "images.bin")
+    colmap.write_images_binary(images, folder / "images.bin")
 
 
 def _square_pixels(scene: Scene) -> Scene:
