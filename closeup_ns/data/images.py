@@ -177,12 +177,13 @@ def choose_images(
     factor = _automatic_factor(image_sets, max_image_size)
     file_sizes = [image_size(path) for path in image_sets[factor]]
     sizes = [capped_size(size, max_image_size) for size in file_sizes]
+    reason = (
+        "the largest there is"
+        if max_image_size is None
+        else f"the largest with a long side of at most {max_image_size}"
+    )
     if sizes != file_sizes:
         reason = f"shrunk when loaded to a long side of {max_image_size}, see max_image_size"
-    elif max_image_size is None:
-        reason = "the largest there is"
-    else:
-        reason = f"the largest with a long side of at most {max_image_size}"
     return ImageChoice(factor, image_sets[factor], file_sizes, sizes, reason)
 
 
@@ -206,16 +207,16 @@ def _forced(image_sets: dict[int, list[Path]], full_sizes: Sequence[Size], wante
     larger = [factor for factor in image_sets if factor <= wanted]
     factor = max(larger) if larger else min(image_sets)
     file_sizes = [image_size(path) for path in image_sets[factor]]
-    if factor == wanted:
-        return ImageChoice(factor, image_sets[factor], file_sizes, file_sizes, f"downscale_factor={wanted}")
+    sizes, reason = file_sizes, f"downscale_factor={wanted}"
     if not larger:
         reason = f"the largest there is; downscale_factor={wanted} would enlarge it"
-        return ImageChoice(factor, image_sets[factor], file_sizes, file_sizes, reason)
-    sizes = []
-    for file_size, full_size in zip(file_sizes, full_sizes, strict=True):
-        target = scaled_size(full_size, wanted)
-        sizes.append(target if target[0] <= file_size[0] and target[1] <= file_size[1] else file_size)
-    reason = f"shrunk when loaded, downscale_factor={wanted} and there is no images_{wanted}"
+    elif factor != wanted:
+        reason = f"shrunk when loaded, downscale_factor={wanted} and there is no images_{wanted}"
+        targets = [scaled_size(full_size, wanted) for full_size in full_sizes]
+        sizes = [
+            target if target[0] <= size[0] and target[1] <= size[1] else size
+            for target, size in zip(targets, file_sizes, strict=True)
+        ]
     return ImageChoice(factor, image_sets[factor], file_sizes, sizes, reason)
 
 

@@ -63,8 +63,8 @@ def read_poses_bounds(path: Path) -> npt.NDArray[np.float64]:
     """
     with reading(path, "Copy it again, or run LLFF's imgs2poses.py."):
         rows = np.load(path, allow_pickle=False)
-        if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind not in "fiu":
-            raise ValueError(f"an array of shape {getattr(rows, 'shape', None)}, not of [images, 17] numbers")
+        if rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind not in "fiu":
+            raise ValueError(f"an array of shape {rows.shape}, not of [images, 17] numbers")
     rows = rows.astype(np.float64)
     bad = np.flatnonzero(~(np.abs(rows) < LARGEST_NUMBER).all(axis=1))
     if len(bad):

@@ -15,15 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from nerfstudio.cameras.cameras import CAMERA_MODEL_TO_TYPE, CameraType
 
-from closeup_ns.data.capture import (
-    LARGEST_NUMBER,
-    Capture,
-    Frame,
-    Intrinsics,
-    PointCloud,
-    check_pose,
-    safe_path,
-)
+from closeup_ns.data.capture import LARGEST_NUMBER, Capture, Frame, Intrinsics, PointCloud, check_pose, safe_path
 from closeup_ns.data.colmap import read_points
 from closeup_ns.data.images import image_folders, image_size, list_images, match_by_name
 from closeup_ns.data.names import FileLookup, did_you_mean

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
@@ -71,9 +70,3 @@ def test_an_original_that_cannot_be_used_costs_its_own_photograph_only(
     found = originals_of(capture)
     assert found.pop("frame_00001.png") is None and None not in found.values()
     assert said in " ".join(capfd.readouterr().out.split())
-
-
-def test_the_cameras_still_are_those_of_the_small_photographs(capture: Path) -> None:
-    outputs = CloseupDataParserConfig(data=capture, max_image_size=SIZE[0]).setup().get_dataparser_outputs("train")
-    original = outputs.metadata["originals"][0]
-    torch.testing.assert_close(outputs.cameras.fx[0, 0] * FINER, torch.tensor(original.K[0][0]))

@@ -58,12 +58,6 @@ def test_points_agree_with_the_photographs_to_a_fraction_of_a_pixel(
     assert up[2] > 0.9
 
 
-@pytest.mark.parametrize("name", ["flower", "fern"])
-def test_the_quick_preset_takes_the_small_images_of_llff(name: str) -> None:
-    parser = CloseupDataParserConfig(data=shared_data("llff", name), max_image_size=640)
-    assert {path.parent.name for path in parser.setup().get_dataparser_outputs().image_filenames} == {"images_8"}
-
-
 def test_flower_without_a_flag() -> None:
     outputs = CloseupDataParserConfig(data=shared_data("llff", "flower")).setup().get_dataparser_outputs()
     assert {path.parent.name for path in outputs.image_filenames} == {"images"}

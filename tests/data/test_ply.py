@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from closeup_ns.data.ply import UNCOLOURED, read_ply
 from closeup_ns.errors import DataError
-from tests.conftest import shared_data
 
 CODES = {
     "char": "b", "int8": "b", "uchar": "B", "uint8": "B", "short": "h", "int16": "h", "ushort": "H", "uint16": "H",
@@ -130,10 +129,3 @@ def test_unusable(content: str | None, reason: str, tmp_path: Path) -> None:
         (tmp_path / "a.ply").write_text(content)
     with pytest.raises(DataError, match=rf"a\.ply.*{reason}"):
         read_ply(tmp_path / "a.ply")
-
-
-def test_real_point_cloud() -> None:
-    cloud = read_ply(shared_data("fox", "sparse_pc.ply"))
-    assert cloud.xyz.shape == cloud.rgb.shape == (12447, 3)
-    assert np.abs(np.median(cloud.xyz, axis=0)).max() < 10
-    assert cloud.rgb.std() > 20

@@ -26,6 +26,7 @@ RENDER = analytic_renderer()
 ON_BOX = (0.25, 0.0, BOX[0][2])
 VIEWS = facing_views(14, ON_BOX)
 SMALL = PlannerConfig(candidates=24)
+TARGET = target_from_xyz(ON_BOX, VIEWS, RENDER)
 
 
 @pytest.fixture(autouse=True)
@@ -39,17 +40,17 @@ def known_views(views: list[View]) -> list[KnownView]:
 
 def plan(
     round_index: int = 1,
-    views: list[View] | None = None,
+    views: list[View] = VIEWS,
     render: Renderer = RENDER,
-    config: PlannerConfig = SMALL,
     seed: int = 0,
     target: Target | None = None,
+    known: list[KnownView] | None = None,
     previous: list[str] | None = None,
+    given: list[View] | None = None,
 ) -> RoundPlan:
-    views = VIEWS if views is None else views
     target = target or target_from_xyz(ON_BOX, views, render)
     generator = torch.Generator().manual_seed(seed)
-    return plan_round(round_index, 3.0, target, known_views(views), render, config, generator, previous)
+    return plan_round(round_index, 3.0, target, known or known_views(views), render, SMALL, generator, previous, given)
 
 
 def angle_between(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -59,9 +60,8 @@ def angle_between(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("round_index", [1, 2, 3])
 def test_a_round_is_what_the_paper_describes(round_index: int) -> None:
     result = plan(round_index)
-    target = target_from_xyz(ON_BOX, VIEWS, RENDER)
-    point = target.point
-    assert result.radius == pytest.approx(target.distance / 3**round_index)
+    point = TARGET.point
+    assert result.radius == pytest.approx(TARGET.distance / 3**round_index)
     assert result.previous_radius == pytest.approx(3 * result.radius)
     assert result.zoom_total == 3**round_index
     assert len(result.anchors) == len(result.frontier) == len(result.anchor_coverage) == 5
@@ -128,8 +128,7 @@ def test_views_planned_from_native_ones_have_the_photographs_field() -> None:
         c2w[:3, 3] += 1e-3
         crops.append(View(K, c2w, view.width, view.height))
     known = known_views(VIEWS) + [KnownView(f"native1/{i:04d}", crop, True) for i, crop in enumerate(crops)]
-    target = target_from_xyz(ON_BOX, VIEWS, RENDER)
-    result = plan_round(1, 3.0, target, known, RENDER, SMALL, torch.Generator().manual_seed(0))
+    result = plan(known=known)
     assert any(anchor.name.startswith("native") for anchor in result.anchors), "the test needs native anchors"
     for view in (*result.frontier, *result.updates):
         assert torch.equal(view.K, VIEWS[0].K)
@@ -138,11 +137,10 @@ def test_views_planned_from_native_ones_have_the_photographs_field() -> None:
 def test_accepted_generated_views_join_the_known_set() -> None:
     first = plan(1)
     known = known_views(VIEWS) + [KnownView(f"gen_{i}", v, False) for i, v in enumerate(first.frontier + first.updates)]
-    target = target_from_xyz(ON_BOX, VIEWS, RENDER)
     previous = [anchor.name for anchor in first.anchors] + ["gen_0"]
-    second = plan_round(2, 3.0, target, known, RENDER, SMALL, torch.Generator().manual_seed(0), previous)
+    second = plan(2, known=known, previous=previous)
     # A generated frontier view lies on its anchor's line: it must not give a second frontier view there.
-    towards = directions_from(target.point, second.frontier)
+    towards = directions_from(TARGET.point, second.frontier)
     apart = angle_between(towards[:, None], towards[None]) + 180.0 * torch.eye(len(second.frontier))
     assert float(apart.min()) >= SEED_SEPARATION - 1e-6
 
@@ -200,27 +198,24 @@ def inside_everything(view: View) -> Rendered:
 
 
 def test_a_radius_inside_geometry_is_refused_by_its_number() -> None:
-    target = target_from_xyz(ON_BOX, VIEWS, RENDER)
-    with pytest.raises(PlanningError, match=rf"radius {target.distance / 3:.4g}.*inside geometry"):
-        plan(1, render=inside_everything, target=target)
+    with pytest.raises(PlanningError, match=rf"radius {TARGET.distance / 3:.4g}.*inside geometry"):
+        plan(render=inside_everything, target=TARGET)
 
 
 def test_no_usable_candidate_is_refused_with_reasons() -> None:
-    target = target_from_xyz(ON_BOX, VIEWS, RENDER)
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(PlanningError, match=r"none of 72 views.*inside geometry: 72.*smaller\s+zoom"):
-        find_candidates(VIEWS, target, (0.4, 1.2), inside_everything, 24, 8, generator)
+        find_candidates(VIEWS, TARGET, (0.4, 1.2), inside_everything, 24, 8, generator)
 
 
 def test_few_usable_candidates_are_a_warning() -> None:
     calls = {"n": 0}
-    target = target_from_xyz(ON_BOX, VIEWS, RENDER)
 
     def mostly_blocked(view: View) -> Rendered:
         calls["n"] += 1
         return RENDER(view) if calls["n"] % 24 == 0 else inside_everything(view)
 
-    found = find_candidates(VIEWS, target, (0.4, 1.2), mostly_blocked, 24, 8, torch.Generator().manual_seed(0))
+    found = find_candidates(VIEWS, TARGET, (0.4, 1.2), mostly_blocked, 24, 8, torch.Generator().manual_seed(0))
     assert len(found.views) == len(found.depths) == found.distances.numel() == 3
     assert "only 3 of 72" in found.warnings[0]
 
@@ -292,13 +287,11 @@ def test_a_given_frontier_is_taken_as_it_is_but_for_views_inside_geometry() -> N
     own = plan()
     inside = View(own.frontier[0].K, own.frontier[0].c2w.clone(), own.frontier[0].width, own.frontier[0].height)
     inside.c2w[:3, 3] = torch.tensor([*ON_BOX[:2], 3.98])  # a hair before the wall, within the box's shadow
-    target = target_from_xyz(ON_BOX, VIEWS, RENDER)
-    generator = torch.Generator().manual_seed(0)
     given = [*own.frontier[:3], inside]
-    result = plan_round(1, 3.0, target, known_views(VIEWS), RENDER, SMALL, generator, given_frontier=given)
+    result = plan(given=given)
     assert len(result.frontier) == 3
     assert all(torch.equal(a.c2w, b.c2w) for a, b in zip(result.frontier, given, strict=False))
     assert result.frontier_seeds == own.frontier_seeds[:3] and result.radius == pytest.approx(own.radius, rel=1e-6)
     assert any("1 given frontier views lie inside geometry" in warning for warning in result.warnings)
     with pytest.raises(PlanningError, match="capture's frame"):
-        plan_round(1, 3.0, target, known_views(VIEWS), RENDER, SMALL, generator, given_frontier=[inside])
+        plan(given=[inside])

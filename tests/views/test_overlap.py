@@ -69,19 +69,6 @@ def test_shared_fraction_equals_the_literal_loop(
             assert float(result[i, j]) == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_wall_between_two_views_hides() -> None:
-    K, identity = intrinsics(32, 24), torch.eye(4, dtype=torch.float64)
-    front, back = identity.clone(), identity.clone()
-    front[2, 3] = 2.0
-    views = [View(K, front, 32, 24), View(K, back, 32, 24)]
-    screen = ((-5.0, -5.0, 1.0), (5.0, 5.0, 1.1))
-    open_render, closed_render = analytic_renderer(boxes=()), analytic_renderer(boxes=(screen,))
-    clear = stack_depths(views, [open_render(v).depth for v in views])
-    screened = stack_depths(views, [open_render(views[0]).depth, closed_render(views[1]).depth])
-    assert float(shared_fraction(clear, clear)[0, 1]) == 1.0
-    assert float(shared_fraction(screened, screened)[0, 1]) == 0.0
-
-
 def test_a_pixel_without_depth_is_not_taken_for_the_camera_itself() -> None:
     """Depth 0 lifts to the camera's centre, which another view may well see a surface at."""
     c2w = torch.eye(4, dtype=torch.float64)
@@ -116,17 +103,6 @@ def test_coverage_weighs_the_centre_and_the_padding_not() -> None:
     assert everything.shape == (4,)
     expected = shared_fraction(batch, batch, weights).mean(0)
     torch.testing.assert_close(everything, expected)
-
-
-def test_a_near_view_is_covered_by_a_far_one_but_not_the_reverse() -> None:
-    K, far = intrinsics(64, 48), torch.eye(4, dtype=torch.float64)
-    near = far.clone()
-    near[2, 3] = 4.0 - 4.0 / 3.0
-    views = [View(K, near, 64, 48), View(K, far, 64, 48)]
-    render = analytic_renderer(boxes=())
-    fractions = shared_fraction(*[stack_depths(views, [render(v).depth for v in views])] * 2)
-    assert float(fractions[0, 1]) == 1.0
-    assert float(fractions[1, 0]) == pytest.approx(1 / 9, abs=0.02)
 
 
 @settings(max_examples=50, deadline=None)
