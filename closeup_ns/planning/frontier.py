@@ -24,8 +24,6 @@ CLEARANCE = 0.3
 """A view is inside geometry if it renders depth nearer than this share of its distance to the target ..."""
 CLEARANCE_FRACTION = 0.02
 """... on more than this share of its pixels, so that a few stray Gaussians do not close a direction."""
-TARGET_DEPTH_REL = 0.25
-"""The target is hidden where the rendered depth is smaller than its own by more than this share."""
 _RING_ANGLES = (5.0, 10.0, 20.0, 30.0, 45.0)
 _RING_STEPS = 8
 
@@ -42,10 +40,6 @@ class Frontier:
     """Their small depth maps."""
     warnings: list[str]
     """Directions that had to be changed or given up."""
-
-    def radius(self, point: Float[Tensor, "3"]) -> float:
-        """Median distance of the views to ``point``."""
-        return float(torch.stack([(view.position - point).norm() for view in self.views]).median())
 
 
 def directions_from(point: Float[Tensor, "3"], views: Sequence[View]) -> Float[Tensor, "n 3"]:
@@ -104,7 +98,7 @@ def usable_views(views: DepthViews, point: Float[Tensor, "3"]) -> tuple[Bool[Ten
     """Which views show ``point`` from outside geometry, and how many do not for which (their first) reason."""
     seen, inside = point_visibility(views, point), inside_geometry(views, point)
     empty = (seen.empty() | ~seen.in_frame) & ~inside
-    hidden = seen.hidden(TARGET_DEPTH_REL) & ~inside
+    hidden = seen.hidden() & ~inside
     faults = {"inside geometry": inside, "nothing rendered at the target": empty, "target hidden": hidden}
     return ~(inside | empty | hidden), Counter({name: int(mask.sum()) for name, mask in faults.items()})
 

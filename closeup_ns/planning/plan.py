@@ -14,7 +14,6 @@ from closeup_ns.errors import PlanningError
 from closeup_ns.planning.candidates import Candidates, find_candidates
 from closeup_ns.planning.frontier import (
     SEED_SEPARATION,
-    TARGET_DEPTH_REL,
     Frontier,
     directions_from,
     frontier_of,
@@ -158,7 +157,7 @@ def plan_round(
     known_depths = survey(views, render)
     if given_frontier:
         frontier = frontier_of(given_frontier, views, target, render)
-        radius = frontier.radius(target.point)
+        radius = float(torch.stack([(view.position - target.point).norm() for view in frontier.views]).median())
     else:
         seeds = _seeds(known, known_depths, target, config.anchors, previous_anchors or (), warnings)
         frontier = place_frontier(whole, names, seeds, target, radius, render)
@@ -187,8 +186,7 @@ def _seeds(
     warnings: list[str],
 ) -> list[int]:
     """Indices of the known views that give the frontier its directions; adds to ``warnings`` where they are few."""
-    seen = point_visibility(depths, target.point)
-    usable = seen.in_frame & ~seen.hidden(TARGET_DEPTH_REL)
+    usable = point_visibility(depths, target.point).sees()
     if not bool(usable.any()):
         raise PlanningError(
             f"no known view sees the target {[round(x, 4) for x in target.point.tolist()]}: it is outside every image "

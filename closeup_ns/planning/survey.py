@@ -17,6 +17,10 @@ DEPTH_SIZE = 128
 """Long side, in pixels, of the depth maps that overlap and free space are measured on."""
 ALPHA = 0.5
 """Least opacity for a rendered depth to count."""
+DEPTH_REL = 0.1
+"""A surface is at a point if its depth differs from the point's by at most this share."""
+HIDDEN_REL = 0.25
+"""A point is hidden where the rendered depth is smaller than its own by more than this share."""
 _NEAR = 1e-6
 
 
@@ -43,17 +47,21 @@ class PointVisibility:
     distance: Float[Tensor, "n"]
     """Distance from the camera's centre."""
 
-    def hidden(self, depth_rel: float) -> Bool[Tensor, "n"]:
+    def hidden(self) -> Bool[Tensor, "n"]:
         """In the image, but something is in front."""
-        return self.in_frame & (self.depth > 0) & (self.depth < self.z * (1.0 - depth_rel))
+        return self.in_frame & (self.depth > 0) & (self.depth < self.z * (1.0 - HIDDEN_REL))
 
     def empty(self) -> Bool[Tensor, "n"]:
         """In the image, but nothing is rendered there."""
         return self.in_frame & (self.depth <= 0)
 
-    def agrees(self, depth_rel: float) -> Bool[Tensor, "n"]:
+    def sees(self) -> Bool[Tensor, "n"]:
+        """In the image with nothing in front."""
+        return self.in_frame & ~self.hidden()
+
+    def agrees(self) -> Bool[Tensor, "n"]:
         """A surface is rendered at the point."""
-        return self.in_frame & (self.depth > 0) & ((self.depth - self.z).abs() <= depth_rel * self.z)
+        return self.in_frame & (self.depth > 0) & ((self.depth - self.z).abs() <= DEPTH_REL * self.z)
 
 
 def point_visibility(views: DepthViews, point: Float[Tensor, "3"]) -> PointVisibility:

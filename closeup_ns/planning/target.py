@@ -18,10 +18,6 @@ from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import inside, pixel_grid, project, unproject
 
-DEPTH_REL = 0.1
-"""A surface is at the target if its depth differs by at most this share."""
-HIDDEN_REL = 0.25
-"""A view does not see the target if its rendered depth is smaller than the target's by more than this share."""
 WINDOW = 5
 """Side, in pixels, of the window whose median depth lifts a picked pixel."""
 EDGE_REL = 0.2
@@ -173,7 +169,7 @@ def _assess(
     require_in_frame(point, known)
     seen = point_visibility(views, point)
     place = ", ".join(f"{value:.4g}" for value in point.tolist())
-    sees = seen.in_frame & ~seen.hidden(HIDDEN_REL)
+    sees = seen.sees()
     if not bool(sees.any()):
         raise PlanningError(
             f"the target ({place}) is hidden behind other surfaces in all {int(seen.in_frame.sum())} known views that "
@@ -182,7 +178,7 @@ def _assess(
     target = Target(
         point,
         float(seen.distance[sees].quantile(0.5)),
-        float(seen.agrees(DEPTH_REL)[sees].double().mean()),
+        float(seen.agrees()[sees].double().mean()),
         source,
         list(warnings),
     )
