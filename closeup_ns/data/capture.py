@@ -18,8 +18,6 @@ COLMAP_TO_NERFSTUDIO = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0
 """[4, 4] world transform of nerfstudio's own COLMAP parser: COLMAP guesses gravity along -y, nerfstudio's up is +z."""
 
 ORTHONORMAL_TOLERANCE = 1e-2
-STRAY = 50.0
-"""A point farther out than this many times the 90% quantile of a cloud's distances is left out."""
 LONGEST_NAME = 255
 """Bytes of a file's name on every common file system."""
 LARGEST_NUMBER = 1e12
@@ -104,19 +102,13 @@ class PointCloud:
         """The same points under an affine ``transform`` [3 or 4, 4]."""
         return PointCloud(self.xyz @ transform[:3, :3].T + transform[:3, 3], self.rgb, self.source)
 
+    def only(self, keep: npt.NDArray[np.bool_]) -> PointCloud:
+        """The points where ``keep`` [N] is true."""
+        return PointCloud(self.xyz[keep], self.rgb[keep], self.source)
+
     def finite(self) -> PointCloud:
         """The points without those that have a NaN or infinite coordinate."""
-        keep = (np.abs(self.xyz) < LARGEST_NUMBER).all(axis=1)
-        return PointCloud(self.xyz[keep], self.rgb[keep], self.source)
-
-    def without_strays(self, center: npt.NDArray[np.float64]) -> PointCloud:
-        """The points without those absurdly far from ``center`` [3]: mismatches, whose Gaussians would fill the scene.
-
-        A Gaussian starts as large as the distance to its neighbours, so a lone point far out covers every image.
-        """
-        distance = np.linalg.norm(self.xyz - center, axis=1)
-        keep = distance <= STRAY * np.quantile(distance, 0.9) if len(distance) else np.zeros(0, bool)
-        return PointCloud(self.xyz[keep], self.rgb[keep], self.source)
+        return self.only((np.abs(self.xyz) < LARGEST_NUMBER).all(axis=1))
 
 
 @dataclass(frozen=True)

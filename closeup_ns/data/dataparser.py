@@ -39,6 +39,8 @@ from closeup_ns.errors import DataError
 BLENDER_FILE = "transforms_train.json"
 ONE_PLACE = 1e-9
 """Cameras closer together than this share of their coordinates are in one place: the rest is rounding."""
+STRAY = 50.0
+"""A point farther out than this many times the 90% quantile of a cloud's distances is left out."""
 REMOTE = 1000.0
 """Cameras whose coordinates are so many times larger than the room between them are centred before float32."""
 
@@ -174,14 +176,18 @@ def load_capture(config: CloseupDataParserConfig) -> tuple[Capture, ImageChoice]
 
 
 def _leave_strays_out(capture: Capture) -> None:
-    """Drop sparse points that are none of the scene, and say how many."""
+    """Drop sparse points absurdly far from the cameras, and say how many: mismatches, whose Gaussians fill the scene.
+
+    A Gaussian starts as large as the distance to its neighbours, so a lone point far out covers every image.
+    """
     if capture.points is None:
         return
     center = np.mean([frame.c2w[:3, 3] for frame in capture.frames], axis=0)
-    kept = capture.points.without_strays(center)
-    if (strays := len(capture.points.xyz) - len(kept.xyz)) > 0:
-        capture.notes.append(f"{strays} sparse points are far out of the scene and are left out")
-        capture.points = kept
+    distance = np.linalg.norm(capture.points.xyz - center, axis=1)
+    near = distance <= STRAY * np.quantile(distance, 0.9)
+    if not near.all():
+        capture.notes.append(f"{(~near).sum()} sparse points are far out of the scene and are left out")
+        capture.points = capture.points.only(near)
 
 
 def in_one_place(capture: Capture) -> bool:
