@@ -58,11 +58,9 @@ def report_plan(render: Renderer, views: list[View]) -> None:
     started = time.process_time()
     plan = plan_round(1, 3.0, target, known, counted, PlannerConfig(), torch.Generator().manual_seed(0))
     busy = time.process_time() - started
-    stages = ", ".join(f"{name} {value:.2f}" for name, value in plan.seconds.items() if name != "total")
     print(
-        f"plan a round, {len(views)} known views: {plan.seconds['total']:.2f} s ({busy:.2f} s of CPU), "
-        f"of it {counted.seconds:.2f} s in {counted.calls} renders ({stages}); "
-        f"{len(plan.candidates)} candidates, {len(plan.updates)} to update"
+        f"plan a round, {len(views)} known views: {busy:.2f} s of CPU, with {counted.calls} renders in "
+        f"{counted.seconds:.2f} s; {len(plan.candidates)} candidates, {len(plan.updates)} to update"
     )
     for warning in plan.warnings:
         print(f"  warning: {warning}")
