@@ -84,7 +84,6 @@ def reliable_pixels(
     size = (view.height, view.width)
     solid = (alpha > ALPHA) & (depth > NEAR)
     splat = _splat(view, observations, depth)
-    confirmed = solid & ((splat.depth - depth).abs() <= DEPTH_REL * depth)
 
     support = torch.zeros(view.height * view.width, dtype=torch.int64, device=depth.device)
     agreeing = torch.zeros_like(support)
@@ -95,7 +94,7 @@ def reliable_pixels(
         support[block], agreeing[block], blended[:, block] = _gather(view, depth, block, observations, transfers, splat)
     support, agreeing = support.reshape(size), agreeing.reshape(size)
     dense = support > 0
-    sparse = confirmed & (agreeing > 0)
+    sparse = ((splat.depth - depth).abs() <= DEPTH_REL * depth) & (agreeing > 0)
     return ReliablePixels(
         dense=dense,
         sparse=sparse,
