@@ -15,7 +15,7 @@ TIME, F_NUMBER, ISO = (0x829A, (1e-6, 4000.0)), (0x829D, (0.5, 128.0)), (0x8827,
 
 def exposure_stops(path: Path) -> float | None:
     """Exposure of a JPEG as log2 of time x ISO / f-number^2; None where the file does not soundly say all three."""
-    block = read_exif(path).get_ifd(EXIF_BLOCK)
+    block = read_exif(path, EXIF_BLOCK)
     time, f_number, iso = (_sound(block.get(tag), limits) for tag, limits in (TIME, F_NUMBER, ISO))
     return None if time is None or f_number is None or iso is None else math.log2(time * iso / f_number**2)
 

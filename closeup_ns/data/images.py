@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -68,13 +69,16 @@ def image_size(path: Path) -> Size:
         return image.size
 
 
-def read_exif(path: Path) -> Image.Exif:
-    """What a JPEG's EXIF data says. Nothing where it has none, or for other kinds of files: cameras write JPEG."""
+def read_exif(path: Path, block: int | None = None) -> dict[int, Any]:
+    """EXIF's tags of a JPEG, or those in a ``block`` of them. None where it has none, or for other kinds of files."""
+    if path.suffix.lower() not in (".jpg", ".jpeg"):
+        return {}
     try:
         with open_image(path) as image:
-            return image.getexif() if image.format == "JPEG" else Image.Exif()
+            exif = image.getexif()
+            return dict(exif if block is None else exif.get_ifd(block))
     except DataError:
-        return Image.Exif()  # whoever loads the picture says what is wrong with it
+        return {}  # whoever loads the picture says what is wrong with it
 
 
 def exif_orientation(path: Path) -> int:

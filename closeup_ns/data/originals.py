@@ -59,7 +59,7 @@ def find_originals(capture: Capture, images: ImageChoice) -> tuple[list[Original
     found: list[Original | None] = []
     problems: list[str] = []
     none_finer: list[str] = []
-    for frame, path, trained, name in zip(
+    for frame, path, trained, photograph in zip(
         capture.frames, finest_files(capture, images), images.sizes, images.paths, strict=True
     ):
         found.append(None)
@@ -67,13 +67,13 @@ def find_originals(capture: Capture, images: ImageChoice) -> tuple[list[Original
             size = image_size(path)
             check_aspect(size, (frame.intrinsics.width, frame.intrinsics.height), path)
         except DataError as error:
-            problems.append(f"no original for {name.name}: {error}")
+            problems.append(f"no original for {photograph.name}: {error}")
             continue
         if size[0] > trained[0] and size[1] > trained[1]:
             found[-1] = _original(path, size, trained, frame)
         else:
             said = f"its finest picture is {path}, {size[0]}x{size[1]}: no finer than what is trained on"
-            none_finer.append(f"no original for {name.name}: {said}")
+            none_finer.append(f"no original for {photograph.name}: {said}")
     return found, problems + (none_finer if any(found) else [])
 
 

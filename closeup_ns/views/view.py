@@ -98,9 +98,11 @@ class View:
         """
         values = {name: value for name, value in content.items() if name != "dtype"}
         try:
-            dtype = _DTYPES[content.get("dtype", "float32")]
+            dtype = _DTYPES.get(content.get("dtype", "float32"))
+            if dtype is None:
+                raise ValueError(f"dtype {content['dtype']!r} is none of {sorted(_DTYPES)}")
             values |= {name: torch.tensor(values[name], dtype=dtype) for name in ("K", "c2w") if name in values}
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise CloseupError(f"this is no saved View: {error}") from error
         view = build(cls, values)
         if problem := _impossible(view):

@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
 from closeup_ns.data.exif import EXIF_BLOCK, exposure_stops
+from closeup_ns.data.images import exif_orientation
 
 TAGS = {"time": 0x829A, "f_number": 0x829D, "iso": 0x8827}
 SOUND: dict[str, Any] = {"time": IFDRational(1, 50), "f_number": IFDRational(9, 5), "iso": 64}
@@ -57,3 +58,13 @@ def test_files_without_exif_say_nothing(tmp_path: Path) -> None:
     Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 and no more")
     assert [exposure_stops(tmp_path / name) for name in ("a.jpg", "a.png", "broken.jpg", "none.jpg")] == [None] * 4
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_damaged_exif_is_never_an_error(tmp_path: Path, value: int) -> None:
+    content = written(tmp_path / "a.jpg", SOUND).read_bytes()
+    start = content.index(b"Exif")
+    for place in range(start + 6, start + 110):
+        (tmp_path / "a.jpg").write_bytes(content[:place] + bytes([value]) + content[place + 1 :])
+        assert isinstance(exposure_stops(tmp_path / "a.jpg"), float | None)
+        assert exif_orientation(tmp_path / "a.jpg") in range(1, 9)

@@ -75,7 +75,8 @@ class World:
             "fov_axis": "x",
             "near_clip": 1e-3,
             "far_clip": 100.0,
-            "to_world": _camera_to_world(view.c2w.double().numpy()),
+            # Mitsuba's cameras look along +z with x to the left and y up; ours have x to the right and y down.
+            "to_world": mi.ScalarTransform4f(view.c2w.double().numpy() * np.array([-1.0, -1.0, 1.0, 1.0])),
             **_film(view.width, view.height, samples),
         }
         scene = self._scene_for(finest)
@@ -100,11 +101,6 @@ class World:
                 content[surface.name] = _mesh(surface, {"glow": mi.load_dict({"type": "area", "radiance": bitmap})})
             self._lit = (finest, mi.load_dict(content))
         return self._lit[1]
-
-
-def _camera_to_world(c2w: Points) -> Any:
-    """Mitsuba's cameras look along +z with x to the left and y up; ours have x to the right and y down."""
-    return mi.ScalarTransform4f(c2w * np.array([-1.0, -1.0, 1.0, 1.0]))
 
 
 def _film(width: int, height: int, samples: int) -> dict[str, Any]:
