@@ -17,10 +17,10 @@ TAGS = {"time": 0x829A, "f_number": 0x829D, "iso": 0x8827}
 SOUND: dict[str, Any] = {"time": IFDRational(1, 50), "f_number": IFDRational(9, 5), "iso": 64}
 
 
-def written(path: Path, values: dict[str, Any]) -> Path:
-    exif = Image.Exif()
+def written(path: Path, values: dict[str, Any], image: Image.Image | None = None) -> Path:
+    image, exif = image or Image.new("RGB", (8, 6)), Image.Exif()
     exif.get_ifd(EXIF_BLOCK).update({TAGS[name]: value for name, value in values.items()})
-    Image.new("RGB", (8, 6)).save(path, exif=exif)
+    image.save(path, exif=exif)
     return path
 
 
