@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -75,6 +76,15 @@ def test_something_else_is_lost_detail_although_the_render_was_no_better() -> No
     assert lost.float().mean() > 0.9
     _, lost = lost_detail(TRUTH, texture(6), seen(1.0))
     assert not lost.any()
+
+
+def test_the_truth_is_kept_where_the_blend_of_photographs_is_softer() -> None:
+    """Photographs that are off by a pixel blend to something as soft as the render."""
+    soft = dataclasses.replace(seen(1.0), blended=blurred(TRUTH, 1.2).permute(2, 0, 1))
+    _, lost = lost_detail(TRUTH, RENDER, soft)
+    assert not lost[BLOCK:-BLOCK, BLOCK:-BLOCK].any()
+    _, lost = lost_detail(texture(5), RENDER, soft)
+    assert lost.float().mean() > 0.9
 
 
 def test_flattened_detail_is_lost() -> None:
