@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
@@ -29,6 +28,7 @@ from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.demo.layout import still_life
 from closeup_ns.data.demo.render import World
 from closeup_ns.data.demo.scene import DemoNote, photographed
+from closeup_ns.model.cameras import from_model_frame
 from closeup_ns.reading import read_json
 from closeup_ns.views.view import View
 
@@ -81,19 +81,11 @@ class Oracle:
         self.target, self.d0 = np.array(about.target), about.d0
         self.world = World(still_life(about.seed), LIGHT_SAMPLES)
         parsed = CloseupDataParserConfig(data=demo / "capture").setup().get_dataparser_outputs("train")
-        self.scale = parsed.dataparser_scale
-        self.to_capture = torch.eye(4, dtype=torch.float64)
-        self.to_capture[:3] = parsed.dataparser_transform.double()
-        self.to_capture = self.to_capture.inverse()
+        self.frame = parsed.dataparser_transform, parsed.dataparser_scale
 
     def picture(self, camera: dict[str, Any]) -> Picture:
         """What a photograph from there would show."""
-        c2w = torch.eye(4, dtype=torch.float64)
-        pose = torch.tensor(camera["c2w"], dtype=torch.float64)
-        c2w[: len(pose)] = pose
-        c2w[:3, 3] /= self.scale
-        K = torch.tensor(camera["K"], dtype=torch.float64)
-        view = View(K, self.to_capture @ c2w, camera["width"], camera["height"])
+        view = from_model_frame(View.from_dict(camera), *self.frame)
         times = self.d0 / float(np.linalg.norm(view.position.numpy() - self.target))
         nominal = self.d0 / 3 ** max(round(math.log(times, 3)), 0)
         return photographed(self.world, view, nominal).astype(np.float64)

@@ -18,3 +18,12 @@ def test_without_a_gpu_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert see3d.main(["--frames", "4"]) == 1
     assert "is_available() is False" in capsys.readouterr().out
+
+
+def test_a_pass_is_measured_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock of our own: the first step, which comes with encoding and warms up, is no step to go by."""
+    ticks = iter([0.0, 10.0, 11.0, 13.0, 14.0])
+    monkeypatch.setattr(see3d, "_now", lambda _on_gpu: next(ticks))
+    told = see3d.measure(see3d.random_pipeline(small=True), 2, 64, 2)
+    assert (told.step_seconds, told.around_seconds, told.seconds(53)) == (1.5, 9.5, 89.0)
+    assert told.is_finite and told.peak_bytes == 0

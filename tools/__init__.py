@@ -1,1 +1,0 @@
-"""Programs for maintainers; no part of the installed package."""
