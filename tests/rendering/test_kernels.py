@@ -83,9 +83,9 @@ def test_without_kernels_pytorch_renders_and_says_why_once(
     }[trouble]
     assert reason in line and reason in backend.describe_backend("cpu")
     finding = doctor.check_cpu_kernels()
-    assert finding.status == "missing" and reason in finding.detail and finding.remedy
-    compiler = doctor.check_compiler()
-    assert compiler.status == {"failing CXX": "broken", "cache": compiler.status}.get(trouble, "missing")
+    assert finding.status == "missing" and reason in finding.detail
+    remedies = {"no compiler": "apt-get install g++", "cache": "export XDG_CACHE_HOME=/a/folder/that/can/be/written"}
+    assert finding.remedy == remedies.get(trouble, "unset CXX")
 
 
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
