@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from closeup_ns.atomic import write_json
 from closeup_ns.errors import CloseupError
+from closeup_ns.paths.document import camera_path
 from closeup_ns.paths.options import Ease, Kind, PathOptions, PlannedPath
-from closeup_ns.paths.save import save_path
+from closeup_ns.paths.plan import plan_path
 from closeup_ns.paths.start import choose_start
 
 
@@ -59,35 +61,14 @@ class WritePath:
     """Pixels on the longer side of the video; 0 takes the training image's own size."""
 
     def main(self) -> None:
-        """Load the run, plan the path, write it, and print the command that renders it."""
-        options = self.options()
-        from closeup_ns.studio.loading import load_run
-
-        run = load_run(self.load_config, data=self.data)
-        target = run.target
-        if self.target is not None:
-            from closeup_ns.planning.target import target_from_xyz
-
-            target = target_from_xyz(self.target, run.train_views, run.renderer)
-        start, notes = choose_start(run.train_views, run.train_names, self.start_view, target.point, run.renderer)
-        path = save_path(
-            self.kind, start, target.point, run.renderer, options, self.output,
-            reference_distance=target.distance, known=run.train_views, fps=self.fps, long_side=self.long_side,
-        )  # fmt: skip
-        for warning in [*target.warnings, *notes, *path.warnings]:
-            print(f"warning: {warning}", file=sys.stderr)
-        print(f"{self.output}: {described(path)}. Render it with:")
-        print(render_command(self.load_config, self.output))
-
-    def options(self) -> PathOptions:
-        """What the path's planner takes.
+        """Load the run, plan the path, write it, and print the command that renders it.
 
         Raises:
-            CloseupError: an option is out of its range.
+            CloseupError: an option is out of its range, the run cannot be loaded, or there is no such path.
         """
         if self.long_side < 0:
             raise CloseupError(f"--long-side {self.long_side} is no size: pixels, or 0 for the training image's own")
-        return PathOptions(
+        options = PathOptions(
             zoom=self.zoom,
             distance=self.distance,
             frames=frame_count(self.seconds, self.fps, self.frames),
@@ -97,6 +78,21 @@ class WritePath:
             within_coverage=self.within_coverage,
             beyond=self.beyond,
         )
+        from closeup_ns.studio.loading import load_run
+
+        run = load_run(self.load_config, data=self.data)
+        target = run.target
+        if self.target is not None:
+            from closeup_ns.planning.target import target_from_xyz
+
+            target = target_from_xyz(self.target, run.train_views, run.renderer)
+        start, notes = choose_start(run.train_views, run.train_names, self.start_view, target.point, run.renderer)
+        path = plan_path(self.kind, start, target.point, run.renderer, options, target.distance, known=run.train_views)
+        write_json(self.output, camera_path(path, self.fps, self.long_side))
+        for warning in [*target.warnings, *notes, *path.warnings]:
+            print(f"warning: {warning}", file=sys.stderr)
+        print(f"{self.output}: {described(path)}. Render it with:")
+        print(render_command(self.load_config, self.output))
 
 
 def render_command(config: Path, path: Path) -> str:
@@ -119,11 +115,8 @@ def frame_count(seconds: float, fps: float, frames: int | None = None) -> int:
     Raises:
         CloseupError: not two frames at least, or more than an hour's worth of anything reasonable.
     """
-    if frames is not None:
-        if not (2 <= frames <= 100_000 and fps > 0 and math.isfinite(fps)):
-            raise CloseupError(f"--frames {frames} at --fps {fps:g} makes no video of 2 to 100000 frames")
-        return frames
-    product = seconds * fps
-    if not (math.isfinite(product) and seconds > 0 and fps > 0 and 2 <= round(product) <= 100_000):
-        raise CloseupError(f"--seconds {seconds:g} at --fps {fps:g} makes no video of 2 to 100000 frames")
-    return round(product)
+    count = seconds * fps if frames is None else frames
+    if math.isfinite(count) and math.isfinite(fps) and fps > 0 and 2 <= round(count) <= 100_000:
+        return round(count)
+    asked = f"--seconds {seconds:g}" if frames is None else f"--frames {frames}"
+    raise CloseupError(f"{asked} at --fps {fps:g} makes no video of 2 to 100000 frames")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from closeup_ns.errors import PlanningError
 from closeup_ns.paths.approach import Approach
-from closeup_ns.paths.clearance import free_steps, hides_target, is_blocked, placed, rounded, target_notes
+from closeup_ns.paths.clearance import free_steps, hides_target, is_blocked, rounded
 from closeup_ns.paths.geometry import closest_distance, narrowed, progress, zoom_at
 from closeup_ns.paths.options import PathOptions, PlannedPath
 from closeup_ns.paths.ring import Ring, directions_covered
@@ -30,13 +30,14 @@ _STEEP = 0.2
 
 def plan_orbit(
     start: View,
-    target: Float[Tensor, "3"],
+    point: Float[Tensor, "3"],
+    distance: float,
     render: Renderer,
     options: PathOptions,
-    reference_distance: float | None = None,
-    known: Sequence[View] = (),
+    reference: float,
+    known: Sequence[View],
 ) -> PlannedPath:
-    """An orbit about ``target`` (world), its sweep centred on the direction of ``start``, always looking at the target.
+    """An orbit about ``point`` (world), its sweep centred on the direction of ``start``, always looking at the point.
 
     It goes about the mean "up" of the photographs (the start view's own where there are none), so that the camera's
     height and tilt are kept. Where a surface is in the way the radius grows smoothly around that place, to twice its
@@ -44,25 +45,22 @@ def plan_orbit(
     hides the target, and one where no photograph looks from nearby.
 
     Args:
-        reference_distance: The distance at which the target counts as zoom 1; the start view's own if None.
-        known: The photographs' views; without them nothing is known of what photographs cover.
+        start: In float64, ``distance`` from ``point``.
+        reference: The distance at which the target counts as zoom 1.
 
     Raises:
-        PlanningError: the target is behind the start view or on nothing, no orbit is free at all, or, with
-            ``within_coverage``, no photograph looks from near the start direction.
+        PlanningError: no orbit is free at all, or, with ``within_coverage``, no photograph looks from near the start
+            direction.
     """
-    start, point, distance = placed(start, target)
-    warnings = target_notes(start, point, render)
-    reference = reference_distance or distance
     wanted = options.distance or closest_distance(distance, reference, options.zoom_of("orbit"), options.narrow_lens)
-    radius, notes = _reachable_radius(start, point, distance, wanted, render, options)
-    warnings += notes
+    radius, warnings = _reachable_radius(start, point, distance, wanted, render, options)
     aimed = aim_at(start, point)
     lens = narrowed(start, distance / radius, options.narrow_lens)
     aimed = View(lens, aimed.c2w, start.width, start.height)
-    ring, low, high, notes = _free_ring(
-        Ring(aimed, point, _axis(aimed, known), radius, *_nodes(options)), render, options
-    )
+    half = max(2, math.ceil(options.check_steps / 2))
+    nodes = torch.linspace(-0.5, 0.5, 2 * half + 1, dtype=torch.float64) * options.degrees
+    ring = Ring(aimed, point, _axis(aimed, known), radius, nodes, torch.zeros_like(nodes))
+    ring, low, high, notes = _free_ring(ring, render, options)
     warnings += notes
     low, high, notes = _covered(ring, low, high, known, options)
     warnings += notes + _hidden(ring, low, high, render)
@@ -70,13 +68,6 @@ def plan_orbit(
     views = [ring.view_at(first + (last - first) * share) for share in progress(options.frames, options.ease).tolist()]
     zoom = zoom_at(radius, distance, reference, options.narrow_lens)
     return PlannedPath("orbit", views, point, zoom, sweep=abs(last - first), warnings=warnings)
-
-
-def _nodes(options: PathOptions) -> tuple[Tensor, Tensor]:
-    """Angles of the sweep with the start direction in their middle, and no growth."""
-    half = max(2, math.ceil(options.check_steps / 2))
-    nodes = torch.linspace(-0.5, 0.5, 2 * half + 1, dtype=torch.float64) * options.degrees
-    return nodes, torch.zeros_like(nodes)
 
 
 def _axis(aimed: View, known: Sequence[View]) -> Tensor:

@@ -32,7 +32,7 @@ from closeup_ns.viewer.next_round import progress, request_round, requested_roun
 from closeup_ns.viewer.panel import ALL_ROUNDS, REFINED, VIEWPORT, Panel, markdown_image, say
 from closeup_ns.viewer.paths import path_from, write_path
 from closeup_ns.viewer.picture.frames import Frames
-from closeup_ns.viewer.scene import Scene, jump
+from closeup_ns.viewer.scene import Scene, jump, show_unless_inside
 from closeup_ns.viewer.targets import describe, target_from_click
 from closeup_ns.viewer.viewport import (
     ZOOM_BASE,
@@ -69,7 +69,8 @@ class CloseupViewerControl(ViewerControl):
         self._names: list[str] = []
         self._views: list[View] = []
         self._picking = False
-        self._drawn: dict[int, tuple[int, int, bool]] = {}
+        self._drawn: dict[int, tuple[int, bool]] = {}
+        """Refined views of each round that is drawn, and whether it is over."""
         self._zoom = self._marker_zoom = self._away = 1.0
         self._eye: torch.Tensor | None = None
         self._unmoved: dict[int, np.ndarray] = {}
@@ -80,18 +81,28 @@ class CloseupViewerControl(ViewerControl):
         self.store = RoundStore(viewer.log_filename.parent / "rounds")
         self.worker = Worker(self._failed, self._refresh)
         self.scene = Scene(self.viser_server, self._show_camera)
-        self.panel = Panel(
-            self.viser_server,
-            self,
-            viewer.stats_markdown.order + 1e-3,
-            why_no_rounds(self._run.settings.schedule, viewer.trainer),
-        )
+        no_rounds = why_no_rounds(self._run.settings.schedule, viewer.trainer)
+        self.panel = Panel(self.viser_server, viewer.stats_markdown.order + 1e-3, no_rounds)
+        self._connect(self.panel)
         self.frames = Frames(
             self._run, self.store, self.worker, self.render, self._lock,
             self._rerender, lambda text: say(self.panel.overlay, escape(text)),
         )  # fmt: skip
         self.viser_server.on_client_connect(self._attach)
         self.worker.start()
+
+    def _connect(self, panel: Panel) -> None:
+        """What each element does. Each action returns at once."""
+        for button in (panel.pick, panel.cancel):
+            button.on_click(lambda _: self.pick())
+        panel.closer.on_update(lambda event: self.come_closer(float(event.target.value), event.client))
+        for element in (panel.rounds, *panel.kinds.values()):
+            element.on_update(lambda _: self.filter_cameras())
+        panel.model.on_update(lambda event: self.choose_model(event.target.value))
+        for box in (panel.reliable, panel.provenance):
+            box.on_update(lambda _: self.toggle_overlay())
+        panel.next_round.on_click(lambda _: self.run_round())
+        panel.save.on_click(lambda event: self.save_path(event.client))
 
     # ---- rendering and threads
 
@@ -206,9 +217,9 @@ class CloseupViewerControl(ViewerControl):
 
     def _draw_rounds(self) -> None:
         for number, views, over in state_of(self.store):
-            if self._drawn.get(number) == (number, views, over):
+            if self._drawn.get(number) == (views, over):
                 continue
-            self._drawn[number] = (number, views, over)
+            self._drawn[number] = views, over
             self.scene.draw(round_marks(self.store, number))
             self.frames.forget()
         if not self._drawn:
@@ -227,9 +238,10 @@ class CloseupViewerControl(ViewerControl):
         """No camera is in the way while a target is chosen: a click on one would jump there."""
         eyes = [client.camera.position for client in self.viser_server.get_clients().values()]
         self.scene.show(lambda mark: not self._picking and self._visible(mark), eyes)
-        viewer = self.viewer
-        others, shown = getattr(viewer, "camera_handles", {}), viewer.hide_images.visible and not self._picking
-        self.scene.show_others(others.values(), shown, eyes, self._away)
+        others = list(getattr(self.viewer, "camera_handles", {}).values())
+        shown = self.viewer.hide_images.visible and not self._picking
+        for handle in others:
+            show_unless_inside(handle, self._away, shown, eyes)
 
     def _show_camera(self, mark: CameraMark, client: viser.ClientHandle) -> None:
         jump(client, mark.view, mark.distance)
@@ -247,6 +259,7 @@ class CloseupViewerControl(ViewerControl):
     # ---- the target
 
     def pick(self) -> None:
+        """The next click in the scene sets the target; while that is so, take it back."""
         if self._picking:
             self._end_picking()
             return
@@ -295,6 +308,7 @@ class CloseupViewerControl(ViewerControl):
             say(self.panel.zoom, f"**{self._zoom:.2f}x** closer than the photographs ({away:.3g} from the target)")
 
     def come_closer(self, stops: float, client: viser.ClientHandle | None) -> None:
+        """Move a client's camera to 3^``stops`` times closer than the photographs."""
         client, target = self._client(client), self.target
         if client is None or not math.isfinite(stops):  # a lone minus sign in the slider's box is NaN
             return
@@ -340,6 +354,7 @@ class CloseupViewerControl(ViewerControl):
     # ---- rounds and paths
 
     def run_round(self) -> None:
+        """Ask for the next round."""
         target, rounds = self.target if self._chosen else None, self.rounds
         if rounds is not None:
             self._requested = requested_round(rounds.schedule, rounds.next_step)
@@ -358,7 +373,6 @@ class CloseupViewerControl(ViewerControl):
             if self.target is None:
                 raise CloseupError("there is no target for a path: set one by a click first")
             content = path_from(kind, viewport, self.target, self._names, self._views, self.render)
-            saved = write_path(content, name, self.viewer.datapath, self.store.root.parent)
-            say(self.panel.saved, saved.describe())
+            say(self.panel.saved, write_path(content, name, self.viewer.datapath, self.store.root.parent))
         except CloseupError as error:
             say(self.panel.saved, f"⚠ {escape(str(error))}")

@@ -133,14 +133,7 @@ def _refined(mark: CameraMark, store: RoundStore, name: str) -> CameraMark:
         return replace(mark, note=str(problem), problem=problem)
 
 
-def _mark(
-    number: int,
-    kind: CameraKind,
-    name: str,
-    view: View,
-    plan: RoundPlan,
-    title: str,
-) -> CameraMark:
+def _mark(number: int, kind: CameraKind, name: str, view: View, plan: RoundPlan, title: str) -> CameraMark:
     away = float((view.position - view.position.new_tensor(plan.target)).norm())
     path = f"/closeup/round_{number}/{kind}/{name}"
     return CameraMark(path, kind, number, view, f"round {number}, {title}", away)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from closeup_ns.atomic import write_json
 from closeup_ns.errors import CloseupError, DiskError, PlanningError
 from closeup_ns.paths.document import camera_path
 from closeup_ns.paths.options import Kind, PathOptions
-from closeup_ns.paths.save import plan_path
+from closeup_ns.paths.plan import plan_path
 from closeup_ns.paths.start import choose_start
 from closeup_ns.planning.target import Target
 from closeup_ns.viewer.markdown import escape
@@ -25,24 +24,6 @@ SECONDS = 8.0
 FPS = 30.0
 """Its frames per second."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")
-
-
-@dataclass(frozen=True)
-class SavedPath:
-    """A saved path: its file, its zoom and its warnings."""
-
-    file: Path
-    zoom: float
-    listed: bool
-    """Whether the Render tab lists it."""
-    warnings: list[str] = field(default_factory=list)
-
-    def describe(self) -> str:
-        """As Markdown."""
-        where = "Render tab: Load Path" if self.listed else "the data folder cannot be written: it is in the run's"
-        warnings = (f"⚠ {escape(warning)}" for warning in self.warnings)
-        lines = [f"Saved {escape(str(self.file))} to {self.zoom:.1f}x ({where})", *warnings]
-        return "  \n".join(lines)
 
 
 def path_from(
@@ -72,8 +53,11 @@ def path_from(
     return content
 
 
-def write_path(content: dict[str, Any], name: str, data: Path, run: Path) -> SavedPath:
+def write_path(content: dict[str, Any], name: str, data: Path, run: Path) -> str:
     """Write a path as ``name``.json where the Render tab lists it, or in the run's folder where that is read-only.
+
+    Returns:
+        As Markdown, where it is, how close it comes, and its warnings.
 
     Raises:
         CloseupError: ``name`` is no file name.
@@ -81,11 +65,12 @@ def write_path(content: dict[str, Any], name: str, data: Path, run: Path) -> Sav
     """
     if not _NAME.fullmatch(name):
         raise CloseupError(f"{name!r} is no name for a path: use letters, digits, - and _")
-    closeup = content["closeup"]
-    file, listed = data / "camera_paths" / f"{name}.json", True
+    file, where = data / "camera_paths" / f"{name}.json", "Render tab: Load Path"
     try:
         write_json(file, content)
     except DiskError:
-        file, listed = run / "camera_paths" / f"{name}.json", False
+        file, where = run / "camera_paths" / f"{name}.json", "the data folder cannot be written: it is in the run's"
         write_json(file, content)
-    return SavedPath(file, float(closeup["zoom"]), listed, list(closeup["warnings"]))
+    closeup = content["closeup"]
+    warnings = (f"⚠ {escape(warning)}" for warning in closeup["warnings"])
+    return "  \n".join([f"Saved {escape(str(file))} to {closeup['zoom']:.1f}x ({where})", *warnings])

@@ -39,7 +39,7 @@ class Scene:
         """
         problem = None
         for mark in marks:
-            pose = pose_of(mark.view)
+            wxyz, position = pose_of(mark.view)
             image, found = self._picture(mark)
             problem = problem or found
             handle = self.server.scene.add_camera_frustum(
@@ -49,11 +49,11 @@ class Scene:
                 scale=frustum_scale(mark, FRUSTUM_SIZE) * VISER_NERFSTUDIO_SCALE_RATIO,
                 color=COLORS[mark.kind],
                 image=image,
-                wxyz=pose.wxyz,
-                position=pose.position,
+                wxyz=wxyz,
+                position=position,
                 visible=False,
             )
-            handle.on_click(self._on_click(mark))
+            handle.on_click(lambda event, mark=mark: self.clicked(mark, event.client))
             self.frustums[mark.path] = (mark, handle)
         if problem is not None:
             raise problem
@@ -64,28 +64,10 @@ class Scene:
         except RoundStorageError as error:
             return None, error
 
-    def _on_click(self, mark: CameraMark) -> Callable[[viser.SceneNodePointerEvent], None]:
-        def told(event: viser.SceneNodePointerEvent) -> None:
-            self.clicked(mark, event.client)
-
-        return told
-
     def show(self, visible: Callable[[CameraMark], bool], eyes: Sequence[np.ndarray]) -> None:
-        """Show the cameras that are ``visible``, but none of those that one of the ``eyes`` (viser's world) is in.
-
-        From within a frustum one would see little but its edges, and nerfstudio's show a photograph over the picture.
-        """
+        """Show the cameras that are ``visible``, but none of those that one of the ``eyes`` (viser's world) is in."""
         for mark, handle in list(self.frustums.values()):
-            length = FRUSTUM_SIZE * mark.distance * VISER_NERFSTUDIO_SCALE_RATIO
-            _set_visible(handle, visible(mark) and not _is_in(handle, length, eyes))
-
-    def show_others(
-        self, handles: Iterable[viser.CameraFrustumHandle], visible: bool, eyes: Sequence[np.ndarray], away: float
-    ) -> None:
-        """The same for nerfstudio's own frustums, whose cameras are about ``away`` (world) from the target."""
-        for handle in list(handles):
-            length = FRUSTUM_SIZE * away * VISER_NERFSTUDIO_SCALE_RATIO
-            _set_visible(handle, visible and not _is_in(handle, length, eyes))
+            show_unless_inside(handle, mark.distance, visible(mark), eyes)
 
     def draw_target(self, target: Target, zoom: float) -> None:
         """The target as a sphere that looks equally large at every ``zoom``, with its distance and reliability."""
@@ -95,20 +77,23 @@ class Scene:
         scene.add_label(f"{MARKER}/label", f"target: {target.distance:.3g} away, {target.reliability:.0%} reliable")
 
 
-def _is_in(handle: viser.CameraFrustumHandle, length: float, eyes: Sequence[np.ndarray]) -> bool:
-    return any(float(np.linalg.norm(np.asarray(handle.position) - eye)) < length for eye in eyes)
+def show_unless_inside(
+    handle: viser.CameraFrustumHandle, away: float, visible: bool, eyes: Sequence[np.ndarray]
+) -> None:
+    """Show or hide a frustum whose camera is ``away`` (world) from the target. None that one of the ``eyes`` is in.
 
-
-def _set_visible(handle: viser.CameraFrustumHandle, visible: bool) -> None:
-    """Each change is a message to every browser."""
-    if handle.visible != visible:
+    From within a frustum one would see little but its edges, and nerfstudio's show a photograph over the picture.
+    """
+    length = FRUSTUM_SIZE * away * VISER_NERFSTUDIO_SCALE_RATIO
+    visible = visible and all(float(np.linalg.norm(np.asarray(handle.position) - eye)) >= length for eye in eyes)
+    if handle.visible != visible:  # each change is a message to every browser
         handle.visible = visible
 
 
 def jump(client: viser.ClientHandle, view: View, away: float) -> None:
     """Put a client's camera where ``view`` is; it orbits what is ``away`` in front of it."""
-    pose, ahead = pose_of(view), to_viser(view.position + away * view.forward)
+    wxyz, position = pose_of(view)
     with client.atomic():
-        client.camera.position = pose.position
-        client.camera.wxyz = pose.wxyz
-        client.camera.look_at = ahead
+        client.camera.position = position
+        client.camera.wxyz = wxyz
+        client.camera.look_at = to_viser(view.position + away * view.forward)

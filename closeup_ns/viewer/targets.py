@@ -8,7 +8,7 @@ from closeup_ns.errors import PlanningError
 from closeup_ns.planning.survey import ALPHA
 from closeup_ns.planning.target import WINDOW, Target, target_from_pixel
 from closeup_ns.viewer.markdown import escape
-from closeup_ns.views.rendered import Rendered, Renderer
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
 
@@ -31,18 +31,13 @@ def target_from_click(
     column, row = (min(int(share * size), size - 1) for share, size in zip(screen, (view.width, view.height)))
     if min(screen) < 0 or max(screen) > 1:
         raise PlanningError("the click was outside the image: click on the object")
-    picture = render(view)
     half = WINDOW // 2
-    window = picture.alpha[max(0, row - half) : row + half + 1, max(0, column - half) : column + half + 1]
+    window = render(view).alpha[max(0, row - half) : row + half + 1, max(0, column - half) : column + half + 1]
     if not bool((window > ALPHA).any()):
         raise PlanningError(
             f"a click on empty sky: what is rendered there is {float(window.max()):.0%} opaque. Click on the object"
         )
-
-    def rendered(other: View) -> Rendered:
-        return picture if other is view else render(other)
-
-    return target_from_pixel(view, column, row, rendered, known)
+    return target_from_pixel(view, column, row, render, known)
 
 
 def describe(target: Target) -> str:

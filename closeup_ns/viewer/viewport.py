@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,25 +30,16 @@ _BLOCKED_SHARE = 0.75
 _FIRST_SIZE = 96
 
 
-@dataclass(frozen=True)
-class Pose:
-    """Where a viser camera or frustum is."""
-
-    wxyz: tuple[float, float, float, float]
-    position: tuple[float, float, float]
-    """In viser's enlarged world."""
-
-
 def to_viser(point: Float[Tensor, "3"] | Sequence[float]) -> tuple[float, float, float]:
     """A world point in viser's coordinates."""
     x, y, z = (float(value) * VISER_NERFSTUDIO_SCALE_RATIO for value in point)
     return x, y, z
 
 
-def pose_of(view: View) -> Pose:
-    """Where viser shows ``view``."""
+def pose_of(view: View) -> tuple[tuple[float, float, float, float], tuple[float, float, float]]:
+    """Where viser shows ``view``: its rotation wxyz, and its position in viser's enlarged world."""
     w, x, y, z = (float(v) for v in vtf.SO3.from_matrix(view.c2w[:3, :3].double().cpu().numpy()).wxyz)
-    return Pose((w, x, y, z), to_viser(view.position))
+    return (w, x, y, z), to_viser(view.position)
 
 
 def viewport_view(

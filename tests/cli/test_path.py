@@ -14,37 +14,25 @@ from closeup_ns.paths.options import PlannedPath
 from tests.paths.rig import TARGET, view_from
 
 
-@pytest.mark.parametrize(("seconds", "fps"), [(0, 30), (8, 0), (-1, -30), (math.nan, 30), (0.01, 30), (1e9, 30)])
-def test_videos_without_frames_are_refused(seconds: float, fps: float) -> None:
-    with pytest.raises(CloseupError, match="--seconds"):
-        frame_count(seconds, fps)
+def test_frames_are_seconds_times_fps_or_as_many_as_asked_for() -> None:
+    assert (frame_count(8, 30), frame_count(0.1, 29.97), frame_count(8, 30, 12)) == (240, 3, 12)
 
 
-def test_frames_are_seconds_times_fps() -> None:
-    assert frame_count(8, 30) == 240
-    assert frame_count(0.1, 29.97) == 3
-
-
-def test_a_missing_config_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
-    with pytest.raises(CloseupError, match=r"nowhere/config\.yml"):
-        WritePath(load_config=tmp_path / "nowhere" / "config.yml").main()
-
-
-@pytest.mark.parametrize(("frames", "fps"), [(1, 30), (0, 30), (-3, 30), (10, 0), (10, math.nan), (10**7, 30)])
-def test_frames_asked_for_are_checked_too(frames: int, fps: float) -> None:
-    with pytest.raises(CloseupError, match="--frames"):
-        frame_count(8, fps, frames)
-    assert frame_count(8, 30, 12) == 12
-
-
-def test_bad_options_are_said_before_anything_is_loaded(tmp_path: Path) -> None:
-    with pytest.raises(CloseupError, match="zoom must be more than 1"):
-        WritePath(load_config=tmp_path / "nowhere.yml", zoom=0.5).main()
-
-
-def test_a_long_side_below_zero_is_no_size(tmp_path: Path) -> None:
-    with pytest.raises(CloseupError, match="--long-side -4 is no size"):
-        WritePath(load_config=tmp_path / "nowhere.yml", long_side=-4).main()
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, r"nowhere/config\.yml"),
+        ({"zoom": 0.5}, "zoom must be more than 1"),
+        ({"long_side": -4}, "--long-side -4 is no size"),
+        *(({"seconds": seconds, "fps": fps}, "--seconds")
+          for seconds, fps in [(0, 30), (8, 0), (-1, -30), (math.nan, 30), (0.01, 30), (1e9, 30)]),
+        *(({"frames": frames, "fps": fps}, "--frames")
+          for frames, fps in [(1, 30), (0, 30), (-3, 30), (10, 0), (10, math.nan), (10**7, 30)]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_before_anything_is_loaded(options: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(CloseupError, match=message):
+        WritePath(load_config=tmp_path / "nowhere" / "config.yml", **options).main()
 
 
 def test_the_command_to_render_with_can_be_pasted() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from closeup_ns.paths.options import PathOptions
+from closeup_ns.paths.plan import plan_path
 from closeup_ns.views.view import View, look_at
 from tests.scenes import analytic_renderer, intrinsics
 
@@ -15,6 +18,7 @@ BALL = analytic_renderer(wall=None, boxes=(), spheres=[((0.0, 0.0, 4.0), 0.03)])
 QUICK = PathOptions(frames=61, check_steps=16, check_size=48)
 BLOCK = ((-0.25, -0.25, 2.4), (0.25, 0.25, 2.6))
 """A box between the origin and the target."""
+plan_dive, plan_orbit, plan_pull_back = (partial(plan_path, kind) for kind in ("dive", "orbit", "pull-back"))
 
 
 def view_from(x: float, y: float, z: float, aim: tuple[float, float, float] = (0.0, 0.0, 4.0)) -> View:

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from closeup_ns.errors import PlanningError
-from closeup_ns.paths.dive import plan_dive, plan_pull_back
 from closeup_ns.paths.geometry import eased
 from closeup_ns.paths.options import PathOptions
-from tests.paths.rig import BLOCK, OPEN, QUICK, TARGET, distances, sights, view_from
+from tests.paths.rig import BLOCK, OPEN, QUICK, TARGET, distances, plan_dive, plan_pull_back, sights, view_from
 from tests.scenes import analytic_renderer, facing_views
 
 

@@ -7,12 +7,14 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+import torch
+from nerfstudio.cameras.camera_paths import get_path_from_json
 
-from closeup_ns.paths.dive import plan_dive
 from closeup_ns.paths.document import camera_path, keyframes, stage_frames
 from closeup_ns.paths.options import Kind, PathOptions
-from closeup_ns.paths.save import plan_path
-from tests.paths.rig import BALL, OPEN, QUICK, TARGET, distances, view_from
+from closeup_ns.paths.plan import plan_path
+from tests.paths.rig import BALL, OPEN, QUICK, TARGET, distances, plan_dive, view_from
+from tests.scenes import facing_views
 
 
 def test_stages_are_the_papers_rounds() -> None:
@@ -83,3 +85,30 @@ def test_the_render_tabs_spline_through_the_keyframes_stays_on_the_path(kind: Ki
         gaze = pose.rotation().as_matrix()[:, 2]
         assert float(gaze @ view.forward.numpy()) > np.cos(np.radians(2.0))
         assert fov == pytest.approx(2 * np.arctan(60 / float(view.K[1, 1])), rel=0.08)
+
+
+@pytest.mark.parametrize("kind", ["dive", "orbit", "pull-back"])
+def test_every_kind_is_written_and_read_back_by_nerfstudio(kind: Kind) -> None:
+    start = view_from(0.3, 0.1, 0.0)
+    path = plan_path(
+        kind,
+        start,
+        TARGET,
+        BALL,
+        PathOptions(frames=12, check_steps=5, check_size=24),
+        reference_distance=5.0,
+        known=facing_views(4),
+    )
+    content = json.loads(json.dumps(camera_path(path, fps=24)))
+    assert content["closeup"]["kind"] == kind == path.kind and content["closeup"]["zoom"] == pytest.approx(path.zoom)
+    assert path.zoom == pytest.approx(3.0 if kind == "orbit" else 27.0)
+    assert content["fps"] == 24 and content["seconds"] == pytest.approx(0.5)
+    cameras = get_path_from_json(content)
+    assert (int(cameras.width[0]), int(cameras.height[0])) == (160, 120)
+    assert len(cameras) == 12
+    for index, view in enumerate(path.views):
+        opengl = cameras.camera_to_worlds[index].double()
+        torch.testing.assert_close(opengl[:, 3], view.position, atol=1e-6, rtol=0)
+        torch.testing.assert_close(-opengl[:, 2], view.forward, atol=1e-6, rtol=0)
+        torch.testing.assert_close(opengl[:, 1], -view.c2w[:3, 1], atol=1e-6, rtol=0)
+        assert float(cameras.fy[index]) == pytest.approx(float(view.K[1, 1]), rel=1e-5)

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from closeup_ns.errors import PlanningError
 from closeup_ns.paths.geometry import eased
 from closeup_ns.paths.options import PathOptions
-from closeup_ns.paths.orbit import plan_orbit
 from closeup_ns.paths.ring import Ring, directions_covered
 from closeup_ns.views.rotation import rotation
 from closeup_ns.views.view import View
-from tests.paths.rig import BALL, OPEN, QUICK, TARGET, distances, sights, view_from
+from tests.paths.rig import BALL, OPEN, QUICK, TARGET, distances, plan_orbit, sights, view_from
 from tests.scenes import analytic_renderer, facing_views, intrinsics
 
 SPHERE = ((0.0, 0.0, 4.0), 0.03)

@@ -19,7 +19,7 @@ from closeup_ns.rounds.next_round import NextRound
 from closeup_ns.rounds.schedule import ScheduleConfig
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.frustums import known_marks
-from closeup_ns.viewer.panel import BASE, REFINED, VIEWPORT, Actions
+from closeup_ns.viewer.panel import BASE, REFINED, VIEWPORT
 from closeup_ns.viewer.picture.evidence import Evidence
 from closeup_ns.views.view import aim_at
 from tests.integration.browserless import pick
@@ -64,7 +64,6 @@ def test_no_callback_waits_for_a_render(tmp_path: Path) -> None:
             "a click": lambda: control._clicked(click),
             "a click on a frustum": lambda: control._show_camera(mark, client),
         }
-        assert set(calls) >= {name for name in vars(Actions) if not name.startswith("_")}
         at.may_render.clear()
         begun = threading.Event()
 

@@ -27,10 +27,14 @@ def a_run(each: int = 10, step: int = 0) -> Any:
     return SimpleNamespace(settings=config, rounds=rounds)
 
 
-def test_a_finished_run_says_why_not_and_what_to_do() -> None:
-    assert "--load-dir" in str(why_no_rounds(a_run().settings.schedule, None))
-    assert "without rounds" in str(why_no_rounds(a_run(each=0).settings.schedule, TRAINING))
-    assert why_no_rounds(a_run().settings.schedule, TRAINING) is None
+@pytest.mark.parametrize("each, trainer, reason", [(10, None, "--load-dir"), (0, TRAINING, "without rounds")])
+def test_where_there_are_no_rounds_it_says_why_and_nothing_is_wished_for(
+    tmp_path: Path, each: int, trainer: Any, reason: str
+) -> None:
+    run = a_run(each)
+    assert reason in str(why_no_rounds(run.settings.schedule, trainer))
+    assert reason in request_round(run, run.rounds, trainer, RoundStore(tmp_path), TARGET)
+    assert not run.rounds.next_round.wanted and why_no_rounds(a_run().settings.schedule, TRAINING) is None
 
 
 def test_the_wish_takes_the_target_that_was_clicked(tmp_path: Path) -> None:
@@ -46,12 +50,6 @@ def test_rounds_that_have_begun_keep_their_target_and_say_so(tmp_path: Path) -> 
     text = request_round(run, run.rounds, TRAINING, store, TARGET)
     assert "another one needs a new run" in text and run.settings.target.xyz == ()
     assert run.rounds.next_round.wanted
-
-
-def test_without_training_nothing_is_wished_for(tmp_path: Path) -> None:
-    run = a_run()
-    assert "Only while training" in request_round(run, run.rounds, None, RoundStore(tmp_path), TARGET)
-    assert not run.rounds.next_round.wanted
 
 
 def test_a_pause_is_said_for_as_long_as_a_round_waits_for_its_end() -> None:

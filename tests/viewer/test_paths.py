@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from closeup_ns.errors import CloseupError, PlanningError
-from closeup_ns.paths.options import Kind
 from closeup_ns.planning.target import Target
 from closeup_ns.viewer import paths
 from closeup_ns.viewer.paths import path_from, write_path
@@ -47,30 +46,19 @@ def test_a_target_behind_the_viewport_is_said() -> None:
         path_from("dive", away, TARGET, NAMES, VIEWS, RENDER)
 
 
-def test_it_lies_where_the_render_tab_looks(tmp_path: Path) -> None:
+def test_it_lies_where_the_render_tab_looks_or_in_the_runs_folder(tmp_path: Path) -> None:
     content = {"closeup": {"zoom": 9.0, "warnings": ["slowly"]}}
-    saved = write_path(content, "a-path", tmp_path / "data", tmp_path / "run")
-    assert saved.file == tmp_path / "data" / "camera_paths" / "a-path.json" and saved.listed
-    assert json.loads(saved.file.read_text()) == content
-    assert "Render tab" in saved.describe() and "slowly" in saved.describe()
-
-
-def test_in_the_runs_folder_where_the_data_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "data").write_text("a file, not a folder")
-    saved = write_path({"closeup": {"zoom": 9.0, "warnings": []}}, "p", tmp_path / "data", tmp_path / "run")
-    assert saved.file == tmp_path / "run" / "camera_paths" / "p.json" and not saved.listed
-    assert "cannot be written" in saved.describe()
-    (tmp_path / "other").write_text("another")
+    told = write_path(content, "a-path", tmp_path / "data", tmp_path / "run")
+    assert json.loads((tmp_path / "data" / "camera_paths" / "a-path.json").read_text()) == content
+    assert "Render tab" in told and "to 9.0x" in told and "slowly" in told
+    (tmp_path / "file").write_text("a file, not a folder")
+    told = write_path(content, "p", tmp_path / "file", tmp_path / "run")
+    assert (tmp_path / "run" / "camera_paths" / "p.json").is_file() and "cannot be written" in told
     with pytest.raises(CloseupError, match="cannot write .*choose another place"):
-        write_path({"closeup": {"zoom": 9.0, "warnings": []}}, "p", tmp_path / "data", tmp_path / "other")
+        write_path(content, "p", tmp_path / "file", tmp_path / "file")
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a b", "/etc/passwd", "x" * 80])
 def test_names_stay_names(tmp_path: Path, name: str) -> None:
     with pytest.raises(CloseupError, match="no name for a path"):
         write_path({"closeup": {"zoom": 1.0, "warnings": []}}, name, tmp_path, tmp_path)
-
-
-@pytest.mark.parametrize("kind", ["dive", "orbit", "pull-back"])
-def test_every_kind_of_path_can_be_saved(kind: Kind) -> None:
-    assert len(path_from(kind, None, TARGET, NAMES, VIEWS, RENDER)["camera_path"]) == 6

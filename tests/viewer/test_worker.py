@@ -52,14 +52,6 @@ def test_a_job_that_raises_is_reported_and_the_next_one_runs(worker: Worker, fai
     assert [name for name, _ in failures] == ["bad"] and done == [1]
 
 
-def test_between_jobs_it_looks_around() -> None:
-    looked = threading.Event()
-    worker = Worker(lambda name, error: None, looked.set, idle_seconds=0.01)
-    worker.start()
-    assert looked.wait(PATIENCE)
-    worker.stop()
-
-
 def test_it_looks_around_although_jobs_never_end() -> None:
     """Each frame of a viewer submits a job: what is new must be drawn all the same."""
     looks, enough = [0], threading.Event()
