@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from closeup_ns.data.eval_cameras import EvalCamera, photographs_of, read_cameras
 from closeup_ns.data.names import picture_names
@@ -24,7 +21,7 @@ from closeup_ns.evaluation.evaluate import (
 )
 from closeup_ns.evaluation.pictures import clear_stale, render_cameras
 from closeup_ns.evaluation.run import EvaluatedRun, open_run
-from closeup_ns.metrics.scores import Scores, write_scores
+from closeup_ns.metrics.scores import Scores, markdown, write_scores
 from closeup_ns.progress import bar
 from closeup_ns.provenance import provenance
 
@@ -70,7 +67,7 @@ class Evaluate:
             raise CloseupError("give either --load-config (a run) or --renders (a folder of pictures)")
         scores = self._score_folder() if self.load_config is None else self._score_run(self.load_config)
         write_scores(scores, self.output)
-        print_scores(scores, self.label or str(scores.about["label"]))
+        print(f"{scores.about['label']}\n\n{markdown(scores)}")
         print(f"{self.output / 'scores.json'}, scores.csv, scores.md")
         return scores
 
@@ -138,19 +135,6 @@ def run_references(run: EvaluatedRun, closer: Sequence[EvalCamera], folder: Path
     for index in {found.index for found in references.chosen.values()}:
         run.write_photograph(index, pictures[index])
     return references
-
-
-def print_scores(scores: Scores, title: str) -> None:
-    """Means per scale as a table, and what is missing below it."""
-    names = sorted(scores.metrics)
-    arrows = {name: "↑" if scores.higher_is_better[name] else "↓" for name in names}
-    table = Table("images at", *(f"{name} {arrows[name]}" for name in names), title=escape(title))
-    for label, values in scores.means().items():
-        table.add_row(label, *(f"{values[name]:.3f}" if name in values else "-" for name in names))
-    console = Console()
-    console.print(table)
-    for name, reason in sorted(scores.missing.items()):
-        console.print(escape(f"{name} is missing: {reason}"), style="yellow", soft_wrap=True)
 
 
 def _closer(cameras: Sequence[EvalCamera]) -> list[EvalCamera]:

@@ -16,7 +16,6 @@ from closeup_ns.refine.options import RefinerConfig
 
 Kind = Literal["auto", "reliable", "see3d", "command", "none"]
 Enhancement = Literal["none", "see3d-sr", "command"]
-OUR_WEIGHTS = ("see3d", "auto")
 
 
 @dataclass
@@ -33,10 +32,6 @@ class RefineStored:
     """Which of its rounds."""
     refiner: Kind | None = None
     """Short for --pipeline.refiner.kind."""
-    weights: str | None = None
-    """Weights of see3d and see3d-sr: a folder in the published layout, or a hub id."""
-    steps: int | None = None
-    """Denoising steps of see3d and see3d-sr."""
     enhance: Enhancement | None = None
     """Short for --pipeline.refiner.enhance.kind."""
     views: int | None = None
@@ -56,7 +51,12 @@ class RefineStored:
         Raises:
             CloseupError: something is missing or does not fit; the message says what.
         """
-        config = self.configuration()
+        options = self.options
+        config = replace(
+            options,
+            kind=self.refiner or options.kind,
+            enhance=replace(options.enhance, kind=self.enhance or options.enhance.kind),
+        )
         if self.views is not None and self.views < 1:
             raise CloseupError(f"--views {self.views} refines nothing: give 1 or more, or leave it out for all")
         from closeup_ns.studio.refine_stored import refine_stored_round
@@ -65,24 +65,6 @@ class RefineStored:
         store, report = refine_stored_round(path, self.round, config, self.output, self.views, self.data)
         print_views(report["views"], f"round {self.round}: {report['made_with']['refiner']}")
         print(store.folder(self.round))
-
-    def configuration(self) -> RefinerConfig:
-        """The refiner's options, the short ones laid over the long ones.
-
-        Raises:
-            CloseupError: a short option is for a part that was not chosen.
-        """
-        given: dict[str, Any] = {"weights": self.weights, "steps": self.steps}
-        short = {name: value for name, value in given.items() if value is not None}
-        config = replace(self.options, kind=self.refiner or self.options.kind)
-        if self.enhance is not None:
-            config.enhance = replace(config.enhance, kind=self.enhance)
-        if short and config.kind not in OUR_WEIGHTS and config.enhance.kind != "see3d-sr":
-            raise CloseupError(
-                f"--{' and --'.join(short)} are for --refiner see3d or --enhance see3d-sr; the refiner here is "
-                f"{config.kind}, whose options are below --pipeline.refiner.{config.kind} (see --help)"
-            )
-        return replace(config, see3d=replace(config.see3d, **short))
 
 
 def print_views(views: dict[str, dict[str, Any]], title: str) -> None:

@@ -50,29 +50,31 @@ def references_by_depth(
     cameras: Sequence[EvalCamera], photographs: Sequence[tuple[View, Path]], render: Renderer
 ) -> References:
     """Choose references with a model's own depth, occlusion included. All views in one frame."""
-    views = [view for view, _ in photographs]
-    depths = [_depth(render, view) for view in views]
-    chosen = {}
-    for camera in cameras:
-        small = camera.view.resized(DEPTH_SIDE)
-        found = choose_reference(small, _depth(render, small), views, depths)
-        if found is not None:
-            chosen[camera.name] = found
-    return References(chosen, [path for _, path in photographs])
+    depths = [_depth(render, view) for view, _ in photographs]
+    return _references(cameras, photographs, lambda view: _depth(render, view), depths)
 
 
 def references_by_point(
     cameras: Sequence[EvalCamera], photographs: Sequence[tuple[View, Path]], point: Float[Tensor, "3"]
 ) -> References:
     """Choose references without any model: every close-up is taken to show a plane through ``point``."""
-    views = [view for view, _ in photographs]
+    return _references(cameras, photographs, lambda view: plane_depth(view, point), None)
+
+
+def _references(
+    cameras: Sequence[EvalCamera],
+    photographs: Sequence[tuple[View, Path]],
+    depth_of: Callable[[View], Tensor],
+    photograph_depths: Sequence[Tensor] | None,
+) -> References:
+    views, files = [view for view, _ in photographs], [path for _, path in photographs]
     chosen = {}
     for camera in cameras:
         small = camera.view.resized(DEPTH_SIDE)
-        found = choose_reference(small, plane_depth(small, point), views)
+        found = choose_reference(small, depth_of(small), views, photograph_depths)
         if found is not None:
             chosen[camera.name] = found
-    return References(chosen, [path for _, path in photographs])
+    return References(chosen, files)
 
 
 def make_shots(

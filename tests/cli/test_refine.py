@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,32 +13,32 @@ from closeup_ns.errors import CloseupError
 from closeup_ns.refine.refiner import RefinerConfig
 
 
-def configured(*arguments: str) -> RefinerConfig:
-    return tyro.cli(RefineStored, args=["--load-config", "RUN", *arguments]).configuration()
+def configured(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> RefinerConfig:
+    """What is refined with, by the command's arguments."""
+    given: list[RefinerConfig] = []
+
+    def refine(path: Path, number: int, config: RefinerConfig, *rest: object) -> Any:
+        given.append(config)
+        raise CloseupError("enough")
+
+    monkeypatch.setattr("closeup_ns.studio.refine_stored.refine_stored_round", refine)
+    with pytest.raises(CloseupError, match="enough"):
+        tyro.cli(RefineStored, args=["--load-config", "RUN", *arguments]).main()
+    return given[0]
 
 
-def test_short_options_are_laid_over_those_of_ns_train() -> None:
+def test_short_options_are_laid_over_those_of_ns_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Yes and no are said as to ns-train: as the error messages and the documentation say them."""
     config = configured(
-        "--refiner", "see3d", "--weights", "FOLDER", "--steps", "7", "--enhance", "see3d-sr",
-        "--pipeline.refiner.see3d.frames", "5",
+        monkeypatch, "--refiner", "see3d", "--enhance", "see3d-sr", "--pipeline.refiner.see3d.weights", "FOLDER",
+        "--pipeline.refiner.see3d.cpu-offload", "True", "--pipeline.refiner.command.generates", "False",
     )  # fmt: skip
-    assert (config.kind, config.enhance.kind) == ("see3d", "see3d-sr")
-    assert (config.see3d.weights, config.see3d.steps, config.see3d.frames) == ("FOLDER", 7, 5)
-    long = configured("--pipeline.refiner.kind", "command", "--pipeline.refiner.command.run", "fix {input} {output}")
-    assert (long.kind, long.command.run) == ("command", "fix {input} {output}")
-    assert configured() == RefinerConfig()
-
-
-def test_yes_and_no_are_said_as_to_ns_train() -> None:
-    """As the error messages and the documentation say them."""
-    config = configured("--pipeline.refiner.command.generates", "False", "--pipeline.refiner.see3d.cpu-offload", "True")
+    assert (config.kind, config.enhance.kind, config.see3d.weights) == ("see3d", "see3d-sr", "FOLDER")
     assert config.see3d.cpu_offload and not config.command.generates
-
-
-def test_options_of_a_part_that_was_not_chosen_are_refused() -> None:
-    with pytest.raises(CloseupError, match="--weights and --steps are for --refiner see3d"):
-        configured("--refiner", "command", "--weights", "x", "--steps", "3")
-    assert configured("--refiner", "reliable", "--enhance", "see3d-sr", "--weights", "x").see3d.weights == "x"
+    long = ("--pipeline.refiner.kind", "command", "--pipeline.refiner.command.run", "fix {input} {output}")
+    config = configured(monkeypatch, *long)
+    assert (config.kind, config.command.run) == ("command", "fix {input} {output}")
+    assert configured(monkeypatch) == RefinerConfig()
 
 
 def test_the_table_says_what_became_of_each_view(capsys: pytest.CaptureFixture[str]) -> None:

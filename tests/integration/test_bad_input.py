@@ -59,7 +59,11 @@ LAST = "nerfstudio_models/step-000000083.ckpt"
 REFUSED: list[tuple[str, Damage | None, str]] = [
     ("refine --round 7", None, "has no round 7: it has planned round 1, 2"),
     ("refine --views 0", None, "--views 0 refines nothing"),
-    ("refine --refiner see3d --weights nowhere", None, "the refiner see3d cannot run here.*nowhere"),
+    (
+        "refine --refiner see3d --pipeline.refiner.see3d.weights nowhere",
+        None,
+        "the refiner see3d cannot run here.*nowhere",
+    ),
     ("refine", removed("rounds"), "has no round 1: it has planned no round yet"),
     ("refine", removed("nerfstudio_models"), "no checkpoint"),
     ("refine", removed("config.yml"), r"config\.yml does not exist"),

@@ -45,14 +45,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_weights(tmp_path_factory.mktemp("weights"), torch.Generator().manual_seed(0))
 
 
-SEE3D = ("--round", 1, "--refiner", "see3d", "--steps", 3, "--pipeline.refiner.see3d.frames", 4)
+SEE3D = ("--round", 1, "--refiner", "see3d", "--pipeline.refiner.see3d.steps", 3, "--pipeline.refiner.see3d.frames", 4)
 """Passes of at most four pictures, so that four views need several of them."""
 
 
 def test_see3d_with_tiny_weights_is_killed_and_goes_on(copied: Run, weights: Path) -> None:
     """The issue's own command. No view is refined twice, and what is there when it goes on stays as it is."""
     folder = copied.folder / "refined/round_1-see3d/round_1"
-    words = (*SEE3D, "--weights", weights)
+    words = (*SEE3D, "--pipeline.refiner.see3d.weights", weights)
     killed = fork("killed-refine", "refine", "--load-config", copied.config, *words, cwd=copied.folder)
     assert killed.code == -9, killed.output
     stored = sorted(path.stem for path in folder.glob("views/[!.]*.json"))
@@ -75,7 +75,8 @@ def test_see3d_with_tiny_weights_is_killed_and_goes_on(copied: Run, weights: Pat
 
 def test_an_enhancer_makes_generated_views_of_real_ones(copied: Run, weights: Path) -> None:
     """The reliable refiner takes each view alone; with an enhancer it goes in passes, and nothing is real any more."""
-    words = ("--refiner", "reliable", "--enhance", "see3d-sr", "--weights", weights, "--views", 2, "--steps", 2)
+    words = ("--refiner", "reliable", "--enhance", "see3d-sr", "--views", 2, "--pipeline.refiner.see3d.steps", 2,
+             "--pipeline.refiner.see3d.weights", weights)  # fmt: skip
     ended = refine(copied, *words, command="small-refine")
     assert ended.code == 0, ended.output
     folder = copied.folder / "refined/round_1-reliable-see3d-sr/round_1"

@@ -35,11 +35,6 @@ def test_the_mean_of_the_log_gains_is_the_identity() -> None:
     torch.testing.assert_close(shifted(rgb, 2), module(rgb, 2))
 
 
-def test_a_single_photograph_is_at_the_mean() -> None:
-    module, rgb = exposure(3, photographs=1), torch.rand(4, 5, 3, dtype=torch.float64)
-    torch.testing.assert_close(module(rgb, 0), rgb)
-
-
 @pytest.mark.parametrize("stops", [-1.0, -0.3, 0.3, 1.0])
 def test_a_stop_doubles_the_light(stops: float) -> None:
     """Of the sRGB curve, but in its linear foot."""

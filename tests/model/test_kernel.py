@@ -28,10 +28,6 @@ def test_the_parts_add_up(variance: float, supersample: int, eps2d: float) -> No
     assert (kernel.lens_blur > 1e-12) == (eps2d < variance * supersample**2 * (1 - 1e-9))
 
 
-def test_a_widening_alone_is_gsplats() -> None:
-    assert PixelKernel.of(0.3) == PixelKernel(0.3, 1, 0.0)
-
-
 @pytest.mark.parametrize("factor", [1, 2, 3])
 def test_blocks_are_averaged(generator: torch.Generator, factor: int) -> None:
     image = torch.rand(4 * factor, 5 * factor, 3, generator=generator)

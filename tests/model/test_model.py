@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from closeup_ns.method_config import closeup_gs_2dgs, closeup_gs_quick
 from closeup_ns.model.kernel import PixelKernel, box_average
 from closeup_ns.model.model import CloseupModel
 from closeup_ns.model.regularize import finest_footprint
@@ -111,13 +112,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no spherical harmonics": {"sh_degree": 0},
     "random start": {"random_init": True},
     "classic": {"rasterize_mode": "classic"},
+    "discs, supersample": {"supersample": 2, "normal_from": 0.0},
+    "discs, distortion": {"distortion_weight": 0.01, "distortion_from": 0.0},
+    "discs, exposure": {"exposure": "on"},
+    "discs, cameras": {"camera_optimizer.mode": "SO3xR3"},
+    "discs, no spherical harmonics": {"sh_degree": 0},
 }
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_option_trains(make_trainer: MakeTrainer, name: str) -> None:
     """Five steps, photographs and injected views, also where Gaussians are added."""
-    trainer = make_trainer(**{f"pipeline.model.{option}": value for option, value in OPTIONS[name].items()})
+    changes = {f"pipeline.model.{option}": value for option, value in OPTIONS[name].items()}
+    option = name.removeprefix("discs, ")
+    trainer = make_trainer(**changes, method=closeup_gs_2dgs if option != name else closeup_gs_quick)
     pipeline = trainer.pipeline
     model, data = pipeline.model, pipeline.datamanager
     data.injected, data.injected_probability = [an_injected_view(data.train_view(0))], 0.3
@@ -136,7 +144,7 @@ def test_every_option_trains(make_trainer: MakeTrainer, name: str) -> None:
     assert not torch.equal(before["gauss_params.means"], model.means)
     view = data.train_view(1)
     assert torch.isfinite(model.render_view(view).color).all()
-    prefix = {"exposure": "exposure.", "cameras": "camera_optimizer.", "bilateral grid": "bil_grids."}.get(name)
+    prefix = {"exposure": "exposure.", "cameras": "camera_optimizer.", "bilateral grid": "bil_grids."}.get(option)
     if prefix is not None:
         moved = [k for k, v in model.named_parameters() if k.startswith(prefix) and not torch.equal(before[k], v)]
         assert moved, f"{name} has no effect"

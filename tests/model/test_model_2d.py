@@ -256,25 +256,3 @@ def test_a_crop_box_around_nothing_shows_nothing(make_2d: MakeTrainer) -> None:
     nowhere = OrientedBox(R=torch.eye(3), T=torch.full((3,), 1e6), S=torch.ones(3))
     outputs = model.get_outputs_for_camera(camera, obb_box=nowhere)
     assert outputs["normals"].shape == outputs["rgb"].shape and not outputs["normals"].any()
-
-
-OPTIONS: dict[str, dict[str, Any]] = {
-    "supersample": {"supersample": 2, "normal_from": 0.0},
-    "distortion": {"distortion_weight": 0.01, "distortion_from": 0.0},
-    "exposure": {"exposure": "on"},
-    "cameras": {"camera_optimizer.mode": "SO3xR3"},
-    "no spherical harmonics": {"sh_degree": 0},
-}
-
-
-@pytest.mark.parametrize("name", OPTIONS)
-def test_every_option_trains(make_2d: MakeTrainer, name: str) -> None:
-    trainer = make_2d(**{f"pipeline.model.{option}": value for option, value in OPTIONS[name].items()})
-    model, data = model_of(trainer), trainer.pipeline.datamanager
-    data.injected, data.injected_probability = [an_injected_view(data.train_view(0))], 0.3
-    before = model.means.detach().clone()
-    run_steps(run_in(trainer), 0, 3, "test")
-    run_steps(run_in(trainer), 40, 2, "test")  # the normals count from step 14
-    for key, value in model.named_parameters():
-        assert torch.isfinite(value).all(), key
-    assert not torch.equal(before, model.means)
