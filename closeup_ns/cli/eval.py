@@ -97,11 +97,7 @@ class Evaluate:
         return self._evaluate(cameras, self.renders, references, about)
 
     def _evaluate(
-        self,
-        cameras: Sequence[EvalCamera],
-        folder: Path,
-        references: References | None,
-        about: dict[str, Any],
+        self, cameras: Sequence[EvalCamera], folder: Path, references: References | None, about: dict[str, Any]
     ) -> Scores:
         about |= {"cameras": str(self.cameras or "held-out photographs"), **provenance()}
         with bar("scoring", len(cameras)) as advance:
@@ -111,8 +107,7 @@ class Evaluate:
 def held_out_cameras(run: EvaluatedRun, folder: Path) -> list[EvalCamera]:
     """The run's own test photographs, their scale being how many times nearer to the target they are than usual.
 
-    The target is where the training cameras' optical axes meet, or for a closeup-gs run what it trained for. The
-    photographs are written into ``folder``.
+    The target is where the training cameras' optical axes meet. The photographs are written into ``folder``.
     """
     from closeup_ns.planning.target import target_automatic
 

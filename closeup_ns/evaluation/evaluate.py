@@ -78,13 +78,9 @@ def _references(
 
 
 def make_shots(
-    cameras: Sequence[EvalCamera], renders: Mapping[str, Path], references: References | None, crop: bool
+    cameras: Sequence[EvalCamera], renders: Mapping[str, Path], references: References | None
 ) -> Iterator[Shot]:
-    """One shot after the other, pictures read as they are needed. ``crop`` cuts references to their region.
-
-    Raises:
-        DataError: a picture cannot be read.
-    """
+    """One shot after the other, pictures read as they are needed. DataError where one cannot be read."""
     cached: dict[Path, Tensor] = {}
     for camera in cameras:
         picture = read_picture(renders[camera.name])
@@ -95,10 +91,9 @@ def make_shots(
             yield Shot(camera.name, camera.scale, picture, truth, counted)
             continue
         path = references.files[found.index]
-        reference = cached.setdefault(path, read_picture(path))
-        x0, y0, x1, y1 = found.region
-        shown = reference[y0:y1, x0:x1] if crop else reference
-        yield Shot(camera.name, camera.scale, picture, truth, counted, shown, path.name)
+        if path not in cached:
+            cached[path] = read_picture(path)
+        yield Shot(camera.name, camera.scale, picture, truth, counted, cached[path], path.name)
 
 
 def evaluate(
@@ -116,8 +111,7 @@ def evaluate(
     """
     renders = find_renders(cameras, folder)
     metrics, missing = build_metrics(config.metrics, config.options)
-    crop = config.options.dino_reference == "roi"
-    scores = score(make_shots(cameras, renders, references, crop), metrics, missing, about, advance)
+    scores = score(make_shots(cameras, renders, references), metrics, missing, about, advance)
     if not scores.metrics:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in scores.missing.items())
         raise DataError(f"none of the metrics could be computed for {folder}: {reasons}")

@@ -50,7 +50,7 @@ def render_cameras(
     """Render every camera into ``folder``/NAME.png, except those that are there; ``advance`` is called after each.
 
     Raises:
-        DataError: a render holds NaN or infinity, or is of another size than its camera.
+        DataError: a render holds NaN or infinity.
     """
     for camera in cameras:
         path = folder / f"{camera.name}.png"
@@ -59,8 +59,6 @@ def render_cameras(
             if not torch.isfinite(color).all():
                 bad = int((~torch.isfinite(color)).any(-1).sum())
                 raise DataError(f"the render of {camera.name} has {bad} pixels that are NaN or infinite")
-            if color.shape[:2] != (camera.view.height, camera.view.width):
-                raise DataError(f"the render of {camera.name} has shape {tuple(color.shape)}")
             write_picture(path, quantise(color))
         advance()
 
@@ -82,8 +80,12 @@ def find_renders(cameras: Sequence[EvalCamera], folder: Path) -> dict[str, Path]
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder of renders")
-    found = {camera.name: _find(folder, camera.name) for camera in cameras}
-    missing = [name for name, path in found.items() if path is None]
+    found: dict[str, Path] = {}
+    for camera in cameras:
+        for suffix in reversed(SUFFIXES):
+            if (folder / f"{camera.name}{suffix}").is_file():
+                found[camera.name] = folder / f"{camera.name}{suffix}"
+    missing = [camera.name for camera in cameras if camera.name not in found]
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise DataError(
@@ -92,15 +94,10 @@ def find_renders(cameras: Sequence[EvalCamera], folder: Path) -> dict[str, Path]
         )
     for camera in cameras:
         path = found[camera.name]
-        assert path is not None
         width, height = image_size(path)
         if (width, height) != (camera.view.width, camera.view.height):
             raise DataError(
                 f"{path} is {width}x{height} pixels, its camera {camera.view.width}x{camera.view.height}: render at "
                 "the camera's size"
             )
-    return {name: path for name, path in found.items() if path is not None}
-
-
-def _find(folder: Path, name: str) -> Path | None:
-    return next((folder / f"{name}{suffix}" for suffix in SUFFIXES if (folder / f"{name}{suffix}").is_file()), None)
+    return found

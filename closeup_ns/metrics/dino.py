@@ -23,6 +23,8 @@ from closeup_ns.metrics.weights import sha256_of
 
 SHORT_SIDE, CROP = 256, 224
 """Pixels."""
+BACKBONE = "facebook/dinov2-base"
+"""Hub id."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -63,12 +65,12 @@ def prepare(image: Float[Tensor, "H W 3"]) -> Float[Tensor, "1 3 S S"]:
 
 
 def dino_metric(spec: MetricSpec, options: MetricOptions) -> Metric:
-    """The DINO score with the backbone of the options.
+    """The DINO score with the backbone that is named, or `BACKBONE`.
 
     Raises:
         MetricUnavailable: transformers is not installed, or the backbone's weights are not here.
     """
-    source = options.weights.get(spec.name, options.dino_backbone)
+    source = options.weights.get(spec.name, BACKBONE)
     model, weights = load_backbone(source, options.allow_download)
     model = model.to(options.device).eval()
 
@@ -80,8 +82,7 @@ def dino_metric(spec: MetricSpec, options: MetricOptions) -> Metric:
         backbone=source if not os.path.isdir(source) else Path(source).name,
         weights=weights.name if weights else "",
         sha256=sha256_of(weights) if weights else "",
-        notes=f"CLS token, cosine, short side {SHORT_SIDE} antialiased, centre {CROP}, "
-        f"reference: {'whole photograph' if options.dino_reference == 'full' else 'the part the close-up shows'}",
+        notes=f"CLS token, cosine, short side {SHORT_SIDE} antialiased, centre {CROP}, reference: whole photograph",
     )
     return spec.metric(provenance, DinoScore(encode, options.device))
 

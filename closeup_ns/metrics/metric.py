@@ -76,11 +76,8 @@ class MetricOptions:
     """Options of the metrics that have weights; shared by ns-eval, closeup-gs eval and closeup-gs bench."""
 
     weights: dict[str, str] = field(default_factory=dict)
-    """Metric name -> local weights file or folder, in place of what the hub or a cache has."""
-    dino_backbone: str = "facebook/dinov2-base"
-    """Hub id of the DINO backbone (DINOv2 ViT-B/14; ``facebook/dino-vits16`` compares with DreamBooth's DINO)."""
-    dino_reference: Literal["full", "roi"] = "full"
-    """Compare with the whole reference photograph (as the paper), or with the part of it that the close-up shows."""
+    """Metric name -> local weights file or folder, in place of what the hub or a cache has. For dino also a hub id
+    (facebook/dino-vits16 compares with DreamBooth's DINO)."""
     allow_download: bool = False
     """Fetch weights from the hub where no cache has them."""
     device: str = "cpu"

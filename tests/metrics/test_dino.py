@@ -68,7 +68,7 @@ def test_a_backbone_from_a_folder_is_loaded_named_and_hashed(tiny_dino: Path):
 
 
 def test_without_a_backbone_it_is_missing_with_its_name():
-    _, missing = build_metrics(["dino"], MetricOptions(dino_backbone="facebook/dinov2-nowhere"))
+    _, missing = build_metrics(["dino"], MetricOptions(weights={"dino": "facebook/dinov2-nowhere"}))
     assert "facebook/dinov2-nowhere" in missing["dino"] and "local folder" in missing["dino"]
 
 

@@ -58,9 +58,15 @@ def test_poses_are_rotations_and_turn_without_jumps_or_roll() -> None:
     assert abs(float(axis @ rotations[0][:, 2])) < 1e-9 and abs(float(axis @ rotations[-1][:, 2])) < 1e-9
 
 
-def test_reference_distance_sets_what_zoom_1_is() -> None:
-    dive = plan_dive(view_from(0, 0, -4.0), TARGET, OPEN, QUICK, reference_distance=4.0)
-    assert float(distances(dive.views)[-1]) == pytest.approx(4.0 / 27)
+@pytest.mark.parametrize(
+    ("options", "reference", "away", "zoom"),
+    [(QUICK, 4.0, 4.0 / 27, 27.0), (replace(QUICK, distance=0.5), 8.0, 0.5, 16.0)],
+)
+def test_what_zoom_1_is_and_how_close_can_be_said(
+    options: PathOptions, reference: float, away: float, zoom: float
+) -> None:
+    dive = plan_dive(view_from(0, 0, -4.0), TARGET, OPEN, options, reference_distance=reference)
+    assert float(distances(dive.views)[-1]) == pytest.approx(away) and dive.zoom == pytest.approx(zoom)
 
 
 def test_narrow_lens_shares_the_magnification() -> None:
@@ -95,14 +101,10 @@ def test_a_wall_in_front_stops_the_path_before_it() -> None:
     assert dive.zoom == pytest.approx(4.0 / reached)
 
 
-def test_a_start_with_its_nose_at_a_wall_is_refused() -> None:
-    with pytest.raises(PlanningError, match="another start view"):
-        plan_dive(view_from(0, 0, 0), TARGET, analytic_renderer(wall=0.05, boxes=()), QUICK)
-
-
-def test_a_start_that_is_closer_than_the_end_is_refused() -> None:
-    with pytest.raises(PlanningError, match="further away"):
-        plan_dive(view_from(0, 0, 3.9), TARGET, OPEN, QUICK, reference_distance=4.0)
+@pytest.mark.parametrize(("z", "wall", "message"), [(0, 0.05, "another start view"), (3.9, 4.0, "further away")])
+def test_a_start_with_its_nose_at_a_wall_or_closer_than_the_end_is_refused(z: float, wall: float, message: str) -> None:
+    with pytest.raises(PlanningError, match=message):
+        plan_dive(view_from(0, 0, z), TARGET, analytic_renderer(wall=wall, boxes=()), QUICK, reference_distance=4.0)
 
 
 @settings(max_examples=25, deadline=None)
@@ -178,8 +180,3 @@ def test_a_narrowing_lens_looks_beside_the_path_too() -> None:
 def test_impossible_options_are_named(options: dict[str, float], message: str) -> None:
     with pytest.raises(PlanningError, match=message):
         PathOptions(**options)  # pyright: ignore[reportArgumentType]
-
-
-def test_a_distance_says_how_close() -> None:
-    dive = plan_dive(view_from(0, 0, 0), TARGET, OPEN, replace(QUICK, distance=0.5))
-    assert float(distances(dive.views)[-1]) == pytest.approx(0.5) and dive.zoom == pytest.approx(8.0)

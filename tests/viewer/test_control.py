@@ -30,8 +30,6 @@ from tests.viewer.test_frustums import a_plan
 
 TARGET = Target(torch.tensor([0.0, 0.0, 4.0]), 4.0, 0.9, "made up")
 WALL = analytic_renderer(boxes=())
-SHEET = analytic_renderer(boxes=(((-50.0, -50.0, 2.9), (50.0, 50.0, 3.0)),))
-"""Another wall, before the target's."""
 PATIENCE = 240.0
 
 
@@ -118,14 +116,6 @@ def test_a_target_behind_the_camera_is_said(tmp_path: Path) -> None:
         at.browser.press_for_text("Save camera path", "⚠ the target is behind the camera")
         at.browser.set("Closer", 1.0)
         at.browser.wait_for_text("The target was behind the camera: turned to it.")
-
-
-def test_a_path_longer_than_the_scene_allows_is_said(tmp_path: Path) -> None:
-    with attached(tmp_path, SHEET, TARGET) as at:
-        at.browser.wait_for_text("**Target**")
-        at.browser.press("Save camera path")
-        text = at.browser.wait_for_text("Saved ")
-        assert "⚠ geometry is in the way: the path stops at" in text and "instead of 27x" in text
 
 
 def test_a_click_on_empty_sky_is_said(tmp_path: Path) -> None:
