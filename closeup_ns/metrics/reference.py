@@ -33,8 +33,6 @@ class Reference:
 
     index: int
     """Into the photographs."""
-    coverage: float
-    """Share of the close-up that it sees, in [0, 1]."""
     region: Box
     """The part of it that the close-up shows, in its pixels."""
 
@@ -79,7 +77,7 @@ def choose_reference(
     points = backproject(close, depth)[depth > 0]
     candidates = torch.nonzero(covered >= best - AS_GOOD)[:, 0].tolist()
     index = max(candidates, key=lambda i: _pixels_per_unit(photographs[i], points))
-    return Reference(index, best, _region(photographs[index], points))
+    return Reference(index, _region(photographs[index], points))
 
 
 def _pixels_per_unit(photograph: View, points: Float[Tensor, "n 3"]) -> float:

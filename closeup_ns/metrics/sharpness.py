@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,17 +15,8 @@ _FLOOR = 1e-12
 """Added to powers: a flat image has none."""
 
 
-class SpectrumCurve(NamedTuple):
-    """A radial power spectrum."""
-
-    frequency: Float[Tensor, "B"]
-    """Centres of the rings in cycles per pixel."""
-    power: Float[Tensor, "B"]
-    """Mean squared amplitude in each ring."""
-
-
-def radial_power_spectrum(image: Float[Tensor, "H W 3"]) -> SpectrumCurve:
-    """Mean power per ring of the luma's spectrum, for frequencies along both axes in cycles per pixel.
+def radial_power_spectrum(image: Float[Tensor, "H W 3"]) -> Float[Tensor, "B"]:
+    """Mean squared amplitude of the luma's spectrum in each of `BANDS` rings.
 
     A Hann window hides the image's borders, whose jump would otherwise pass as detail.
     """
@@ -43,8 +32,7 @@ def radial_power_spectrum(image: Float[Tensor, "H W 3"]) -> SpectrumCurve:
     kept = ring < BANDS  # the corners of the spectrum lie beyond 0.5 in every direction
     counts = torch.bincount(ring[kept], minlength=BANDS).clamp(min=1)
     sums = torch.bincount(ring[kept], weights=power[kept], minlength=BANDS)
-    centres = (torch.arange(BANDS, dtype=torch.float64, device=image.device) + 0.5) / (2 * BANDS)
-    return SpectrumCurve(centres, sums / counts)
+    return sums / counts
 
 
 def relative_sharpness(image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"]) -> float:
@@ -52,9 +40,10 @@ def relative_sharpness(image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 
 
     1 is as sharp as the photograph, 0.2 is mush. Above 1 is noise or aliasing, so it is read beside PSNR.
     """
-    own, real = radial_power_spectrum(image), radial_power_spectrum(truth)
-    fine = (own.frequency >= FINE[0]) & (own.frequency <= FINE[1])
-    return float(((own.power[fine] + _FLOOR) / (real.power[fine] + _FLOOR)).sqrt().mean())
+    centres = (torch.arange(BANDS, dtype=torch.float64, device=image.device) + 0.5) / (2 * BANDS)
+    fine = (centres >= FINE[0]) & (centres <= FINE[1])
+    own, real = radial_power_spectrum(image)[fine], radial_power_spectrum(truth)[fine]
+    return float(((own + _FLOOR) / (real + _FLOOR)).sqrt().mean())
 
 
 def _hann(size: int, device: torch.device) -> Tensor:

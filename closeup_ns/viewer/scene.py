@@ -40,8 +40,11 @@ class Scene:
         problem = None
         for mark in marks:
             wxyz, position = pose_of(mark.view)
-            image, found = self._picture(mark)
-            problem = problem or found
+            image, problem = None, problem or mark.problem
+            try:
+                image = thumbnail(mark.picture, THUMBNAIL) if mark.picture else None
+            except RoundStorageError as error:
+                problem = problem or error
             handle = self.server.scene.add_camera_frustum(
                 mark.path,
                 fov=vertical_fov(mark.view),
@@ -57,12 +60,6 @@ class Scene:
             self.frustums[mark.path] = (mark, handle)
         if problem is not None:
             raise problem
-
-    def _picture(self, mark: CameraMark) -> tuple[np.ndarray | None, RoundStorageError | None]:
-        try:
-            return thumbnail(mark.picture, THUMBNAIL) if mark.picture else None, mark.problem
-        except RoundStorageError as error:
-            return None, error
 
     def show(self, visible: Callable[[CameraMark], bool], eyes: Sequence[np.ndarray]) -> None:
         """Show the cameras that are ``visible``, but none of those that one of the ``eyes`` (viser's world) is in."""

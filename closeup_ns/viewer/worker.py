@@ -21,7 +21,7 @@ class Worker:
         self._failed, self._idle, self._idle_seconds = failed, idle, idle_seconds
         self._jobs: dict[str, Callable[[], None]] = {}
         self._changed = threading.Condition()
-        self._busy, self._stopped = False, False
+        self._stopped = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -34,11 +34,6 @@ class Worker:
         with self._changed:
             self._jobs[name] = job
             self._changed.notify_all()
-
-    def wait(self, seconds: float = 60.0) -> bool:
-        """Wait until nothing is left to do; False where that takes longer. For tests and scripts."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._jobs and not self._busy, seconds)
 
     def stop(self) -> None:
         """End the thread after the job under way."""
@@ -58,13 +53,9 @@ class Worker:
                     return
                 name = next(iter(self._jobs), "") if time.monotonic() < looked + self._idle_seconds else ""
                 job = self._jobs.pop(name) if name else self._idle
-                self._busy = bool(name)
             try:
                 job()
             except Exception as error:  # whatever it is, it belongs on the panel, and the next click must still work
                 self._failed(name or "refresh", error)
             if not name:
                 looked = time.monotonic()
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()

@@ -11,13 +11,7 @@ METHODS = ("closeup-gs", "closeup-gs-quick", "closeup-gs-2dgs", "closeup-splatfa
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(
-    "first",
-    [
-        "closeup_ns.method_config",
-        "nerfstudio.data.datamanagers.full_images_datamanager",
-    ],
-)
+@pytest.mark.parametrize("first", ["closeup_ns.method_config", "nerfstudio.data.datamanagers.full_images_datamanager"])
 def test_every_order_of_import_registers_everything(first: str) -> None:
     """nerfstudio loads plugins in the middle of its own import, where a circular import hides until it is installed."""
     code = (

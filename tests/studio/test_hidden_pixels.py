@@ -93,8 +93,8 @@ def test_hidden_pixels_and_those_beside_them_back_nothing(way: str, tmp_path: Pa
         shown = pipeline.datamanager.shown(index)
         assert shown is not None and torch.equal(shown, ~wide)
     store = RoundStore(tmp_path / "none")
-    evidence = gather_evidence(pipeline.as_run(), store, pipeline.model.render_view, long_side=32, limit=2)
-    for photograph in evidence.photographs:
+    photographs, _ = gather_evidence(pipeline.as_run(), store, pipeline.model.render_view, 32, limit=2, say=print)
+    for photograph in photographs:
         assert (photograph.depth[4:17, 10:23] == 0).all() and (photograph.depth[:3] > 0).any()
 
 

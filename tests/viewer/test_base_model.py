@@ -36,13 +36,10 @@ def test_the_base_model_is_shown_and_then_forgotten(trainer: CloseupTrainer) -> 
     assert all(model.gauss_params[name].data.data_ptr() == values[name].data_ptr() for name in own)
 
 
-def test_a_checkpoint_that_was_not_kept_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_a_checkpoint_that_was_not_kept_or_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"step-000000059\.ckpt.*save-only-latest-checkpoint False"):
         base_checkpoint(tmp_path, 60)
-
-
-def test_a_checkpoint_that_is_none_is_named(tmp_path: Path) -> None:
     path = tmp_path / "step-000000059.ckpt"
     path.write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match=path.name):
-        BaseModel.load(path, "cpu")
+        BaseModel.load(base_checkpoint(tmp_path, 60), "cpu")

@@ -26,6 +26,13 @@ def worker(failures: list[tuple[str, str]]) -> Iterator[Worker]:
     made.stop()
 
 
+def wait_for(worker: Worker) -> None:
+    """Until everything is done that was submitted so far."""
+    done = threading.Event()
+    worker.submit("last", done.set)
+    assert done.wait(PATIENCE)
+
+
 def test_only_the_latest_wish_of_a_kind_is_done(worker: Worker) -> None:
     done: list[str] = []
     gate, begun = threading.Event(), threading.Event()
@@ -40,7 +47,7 @@ def test_only_the_latest_wish_of_a_kind_is_done(worker: Worker) -> None:
         worker.submit("overlay", lambda number=number: done.append(f"overlay {number}"))
     worker.submit("target", lambda: done.append("target"))
     gate.set()
-    assert worker.wait(PATIENCE)
+    wait_for(worker)
     assert done == ["overlay 4", "target"]
 
 
@@ -48,7 +55,7 @@ def test_a_job_that_raises_is_reported_and_the_next_one_runs(worker: Worker, fai
     done: list[int] = []
     worker.submit("bad", lambda: [][1])
     worker.submit("good", lambda: done.append(1))
-    assert worker.wait(PATIENCE)
+    wait_for(worker)
     assert [name for name, _ in failures] == ["bad"] and done == [1]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,24 +17,11 @@ from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
 
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """Photographs and generated views at a common, small size."""
-
-    photographs: list[Observation]
-    generated: list[GeneratedView]
-
-
 @torch.no_grad()
 def gather_evidence(
-    run: Run,
-    store: RoundStore,
-    render: Renderer,
-    long_side: int,
-    limit: int,
-    say: Callable[[str], None] = lambda text: None,
-) -> Evidence:
-    """Render the depth of up to ``limit`` photographs, evenly spaced, and of all accepted generated views.
+    run: Run, store: RoundStore, render: Renderer, long_side: int, limit: int, say: Callable[[str], None]
+) -> tuple[list[Observation], list[GeneratedView]]:
+    """Up to ``limit`` photographs, evenly spaced, and all accepted generated views, small and with rendered depth.
 
     ``render`` takes the viewer's lock for one small image at a time, so that nobody waits for longer than a frame.
     """
@@ -64,7 +50,7 @@ def gather_evidence(
             view = stored.view.to(run.device).resized(long_side)
             real = shrunk(stored.real.float()[..., None].to(run.device), view)[..., 0] > 0.5
             generated.append(GeneratedView(view, render(view).depth, real))
-    return Evidence(photographs, generated)
+    return photographs, generated
 
 
 def shrunk(image: Float[Tensor, "H W C"], view: View) -> Float[Tensor, "h w C"]:

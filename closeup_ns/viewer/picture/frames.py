@@ -21,9 +21,10 @@ from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.panel import BASE, REFINED
 from closeup_ns.viewer.picture.base_model import BaseModel, base_checkpoint
-from closeup_ns.viewer.picture.evidence import Evidence, gather_evidence
-from closeup_ns.viewer.picture.overlays import Backing, backing, draw, draw_target, side_by_side
+from closeup_ns.viewer.picture.evidence import gather_evidence
+from closeup_ns.viewer.picture.overlays import Backing, GeneratedView, backing, draw, draw_target, side_by_side
 from closeup_ns.viewer.worker import Worker
+from closeup_ns.views.reliability import Observation
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
@@ -62,7 +63,7 @@ class Frames:
         self.target: Tensor | None = None
         """World point about which a ring is drawn."""
         self.base: BaseModel | None = None
-        self.evidence: Evidence | None = None
+        self.evidence: tuple[list[Observation], list[GeneratedView]] | None = None
         self._evidence_step = 0
         self._found: OrderedDict[tuple[float, ...], Backing] = OrderedDict()
 
@@ -95,7 +96,7 @@ class Frames:
             if found is not None:
                 rgb = draw(rgb, found, self.reliable, self.provenance)
         if self.target is not None:
-            rgb = draw_target(rgb, self._small_view(state, MASK_SIZE), self.target)
+            rgb = draw_target(rgb, _small_view(state).to(self.run.device), self.target)
         return {**outputs, "rgb": rgb}
 
     @torch.no_grad()
@@ -120,25 +121,28 @@ class Frames:
         return found
 
     def _measure(self, key: tuple[float, ...], state: CameraState) -> None:
-        run, size = self.run, MASK_SIZE
+        run = self.run
         if self.evidence is None or abs(run.model.step - self._evidence_step) > _STALE_STEPS:
             self._evidence_step = run.model.step
-            self.evidence = gather_evidence(run, self.store, self.render, size, PHOTOGRAPHS, self.say)
+            self.evidence = gather_evidence(run, self.store, self.render, MASK_SIZE, PHOTOGRAPHS, self.say)
             self._found.clear()
-        view = self._small_view(state, size)
-        self._found[key] = backing(view, self.render(view), self.evidence.photographs, self.evidence.generated)
+        view = _small_view(state).to(run.device)
+        photographs, generated = self.evidence
+        self._found[key] = backing(view, self.render(view), photographs, generated)
         while len(self._found) > _KEPT:
             self._found.popitem(last=False)
-        self.say(f"measured at {view.width} x {view.height} pixels from {len(self.evidence.photographs)} photographs "
-                 f"and {len(self.evidence.generated)} generated views")  # fmt: skip
+        self.say(f"measured at {view.width} x {view.height} pixels from {len(photographs)} photographs "
+                 f"and {len(generated)} generated views")  # fmt: skip
         self.changed()
-
-    def _small_view(self, state: CameraState, long_side: int) -> View:
-        width = max(2, round(long_side * min(1.0, state.aspect)))
-        height = max(2, round(long_side / max(1.0, state.aspect)))
-        return view_of(get_camera(state, height, width).reshape((1,)), 0).to(self.run.device)
 
     def forget(self) -> None:
         """A round changed what there is to ask."""
         self.evidence = None
         self._found.clear()
+
+
+def _small_view(state: CameraState) -> View:
+    """The view of a frame, with `MASK_SIZE` pixels on its long side."""
+    width = max(2, round(MASK_SIZE * min(1.0, state.aspect)))
+    height = max(2, round(MASK_SIZE / max(1.0, state.aspect)))
+    return view_of(get_camera(state, height, width).reshape((1,)), 0)

@@ -47,10 +47,7 @@ class Backing:
 
 
 def backing(
-    view: View,
-    rendered: Rendered,
-    photographs: Sequence[Observation],
-    generated: Sequence[GeneratedView],
+    view: View, rendered: Rendered, photographs: Sequence[Observation], generated: Sequence[GeneratedView]
 ) -> Backing:
     """Measure what backs ``view``, at the size of ``rendered``.
 
@@ -62,7 +59,7 @@ def backing(
     points = backproject(view, rendered.depth)
     shown, real = torch.zeros_like(solid), torch.zeros_like(solid)
     for other in generated:
-        seen, has_photograph = _seen_by(other, points, DEPTH_REL)
+        seen, has_photograph = _seen_by(other, points)
         shown |= seen
         real |= seen & has_photograph
     provenance = torch.full(solid.shape, NOTHING, device=solid.device)
@@ -71,13 +68,11 @@ def backing(
     return Backing(reliable, provenance)
 
 
-def _seen_by(
-    other: GeneratedView, points: Float[Tensor, "h w 3"], depth_rel: float
-) -> tuple[Bool[Tensor, "h w"], Bool[Tensor, "h w"]]:
+def _seen_by(other: GeneratedView, points: Float[Tensor, "h w 3"]) -> tuple[Bool[Tensor, "h w"], Bool[Tensor, "h w"]]:
     """Where ``other`` shows the surface at ``points``, and where its own pixel there is a photograph's."""
     uv, z = project(other.view, points)
     depth = sample(other.depth[None], uv, "nearest")[0]
-    seen = inside(other.view, uv, z) & (depth > 0) & ((depth - z).abs() <= depth_rel * z)
+    seen = inside(other.view, uv, z) & (depth > 0) & ((depth - z).abs() <= DEPTH_REL * z)
     return seen, sample(other.real[None], uv, "nearest")[0]
 
 
