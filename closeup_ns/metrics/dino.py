@@ -13,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
+import torchvision.transforms.functional as transforms
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,7 +25,8 @@ SHORT_SIDE, CROP = 256, 224
 """Pixels."""
 BACKBONE = "facebook/dinov2-base"
 """Hub id."""
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+"""Of ImageNet's colours."""
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -54,14 +55,8 @@ def prepare(image: Float[Tensor, "H W 3"]) -> Float[Tensor, "1 3 S S"]:
     Without antialiasing, what a large render has of fine detail would turn into patterns that nobody drew.
     """
     planes = image.permute(2, 0, 1)[None].float()
-    height, width = image.shape[:2]
-    factor = SHORT_SIDE / min(height, width)
-    size = [max(CROP, round(height * factor)), max(CROP, round(width * factor))]
-    planes = F.interpolate(planes, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-    top, left = (size[0] - CROP) // 2, (size[1] - CROP) // 2
-    planes = planes[..., top : top + CROP, left : left + CROP]
-    mean, std = (torch.tensor(values, device=planes.device)[:, None, None] for values in (_MEAN, _STD))
-    return (planes - mean) / std
+    planes = transforms.resize(planes, [SHORT_SIDE], transforms.InterpolationMode.BICUBIC, antialias=True)
+    return transforms.normalize(transforms.center_crop(planes.clamp(0, 1), [CROP, CROP]), MEAN, STD)
 
 
 def dino_metric(spec: MetricSpec, options: MetricOptions) -> Metric:

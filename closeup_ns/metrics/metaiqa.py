@@ -13,15 +13,16 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import torchvision
+import torchvision.transforms.functional as transforms
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from closeup_ns.metrics.dino import MEAN, STD
 from closeup_ns.metrics.metric import Metric, MetricOptions, MetricSpec, Provenance
 from closeup_ns.metrics.weights import fill, load_state, sha256_of, torch_hub_file
 
 SIDE = 224
 """Pixels; the aspect is not kept, as in the original."""
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _FILE = "Metaiqa_livec.pth"
 _URL = f"https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/{_FILE}"
 _PREFIXES = ("module.", "net_g.")
@@ -52,9 +53,8 @@ class MetaIqaNetwork(nn.Module):
         self.net = MetaIqaHead()
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1"]:
-        mean, std = (images.new_tensor(values)[:, None, None] for values in (_MEAN, _STD))
         small = F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
-        return self.net(self.resnet_layer((small - mean) / std))
+        return self.net(self.resnet_layer(transforms.normalize(small, MEAN, STD)))
 
 
 def load_metaiqa(path: Path, name: str = "metaiqa") -> MetaIqaNetwork:

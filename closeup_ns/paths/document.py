@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from closeup_ns.paths.geometry import vertical_fov
 from closeup_ns.paths.options import PlannedPath
 from closeup_ns.views.opengl import flipped
 from closeup_ns.views.view import View
@@ -109,9 +110,8 @@ def _angle(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _frame(view: View) -> dict[str, Any]:
-    opengl = flipped(view.c2w.double())
-    fov = 2.0 * math.degrees(math.atan(view.height / (2.0 * float(view.K[1, 1]))))
-    return {"camera_to_world": opengl.flatten().tolist(), "fov": fov}
+    matrix = flipped(view.c2w.double()).flatten().tolist()
+    return {"camera_to_world": matrix, "fov": math.degrees(vertical_fov(view))}
 
 
 def _keyframe(frame: dict[str, Any], since: int, fps: float) -> dict[str, Any]:

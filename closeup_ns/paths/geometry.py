@@ -57,6 +57,11 @@ def zoom_at(away: float, distance: float, reference: float, narrow: bool) -> flo
     return reference / away * (max(1.0, distance / away) if narrow else 1.0)
 
 
+def vertical_fov(view: View) -> float:
+    """Vertical field of view in radians."""
+    return 2.0 * math.atan(0.5 * view.height / float(view.K[1, 1]))
+
+
 def has_in_image(view: View, target: Float[Tensor, "3"]) -> bool:
     """Whether world point ``target`` projects into the view's image."""
     return bool(inside(view, *project(view, target.to(view.position)), near=0.0))

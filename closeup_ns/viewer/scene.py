@@ -9,9 +9,10 @@ import viser
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 
 from closeup_ns.errors import RoundStorageError
+from closeup_ns.paths.geometry import vertical_fov
 from closeup_ns.planning.target import Target
 from closeup_ns.viewer.frustums import COLORS, CameraMark, frustum_scale, thumbnail
-from closeup_ns.viewer.viewport import pose_of, to_viser, vertical_fov
+from closeup_ns.viewer.viewport import pose_of, to_viser
 from closeup_ns.views.view import View
 
 MARKER, MARKER_COLOR = "/closeup/target", (235, 60, 60)

@@ -60,11 +60,6 @@ def viewport_view(
     return View(K, c2w, width, height)
 
 
-def vertical_fov(view: View) -> float:
-    """Vertical field of view in radians."""
-    return 2.0 * math.atan(0.5 * view.height / float(view.K[1, 1]))
-
-
 def zoom_of(position: Float[Tensor, "3"], target: Target) -> float:
     """How many times closer to the target than the training cameras that see it (median) ``position`` is."""
     away = float((position.double().cpu() - target.point.double().cpu()).norm())

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from closeup_ns.metrics.dino import CROP, DinoScore, prepare
+from closeup_ns.metrics.dino import CROP, MEAN, STD, DinoScore, prepare
 from closeup_ns.metrics.metric import MetricOptions
 from closeup_ns.metrics.suite import build_metrics
 from closeup_ns.metrics.weights import sha256_of
@@ -42,7 +42,7 @@ def test_the_resize_is_antialiased_as_pillows():
     noise = torch.rand(600, 800, 3, generator=torch.Generator().manual_seed(0))
     picture = Image.fromarray((noise.numpy() * 255 + 0.5).astype(np.uint8)).resize((341, 256), Image.Resampling.BICUBIC)
     expected = torch.from_numpy(np.asarray(picture)[16:240, 58:282].astype(np.float32) / 255)
-    own = prepare(noise)[0].permute(1, 2, 0) * torch.tensor([0.229, 0.224, 0.225]) + torch.tensor([0.485, 0.456, 0.406])
+    own = prepare(noise)[0].permute(1, 2, 0) * torch.tensor(STD) + torch.tensor(MEAN)
     assert torch.allclose(own, expected, atol=0.02)
 
 

@@ -91,19 +91,17 @@ class StubModel:
 
 @pytest.fixture
 def stub_pyiqa(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.ModuleType:
-    """A pyiqa whose niqe reads a file, whose musiq downloads one and whose clipiqa+ fetches by itself."""
+    """A pyiqa whose niqe reads a file, and whose clipiqa+ fetches one by itself."""
     weights = tmp_path / "niqe.mat"
     torch.save({}, weights)
     package, configs, utils, downloads = (
         types.ModuleType(f"pyiqa{name}") for name in ("", ".default_model_configs", ".utils", ".utils.download_util")
     )
-    modes = {"niqe": "NR", "musiq": "NR", "clipiqa+": "NR", "ssim": "FR", "lpips": "FR"}
+    modes = {"niqe": "NR", "clipiqa+": "NR", "ssim": "FR", "lpips": "FR"}
     configs.DEFAULT_CONFIGS = {name: {"metric_mode": mode} for name, mode in modes.items()}  # type: ignore[attr-defined]
     downloads.download_url_to_file = lambda *a, **k: pytest.fail("a download")  # type: ignore[attr-defined]
 
     def create_metric(name: str, device: str, **options: Any) -> StubModel:
-        if name == "musiq":
-            downloads.download_url_to_file("https://example.org/musiq.pth", "somewhere")  # type: ignore[attr-defined]
         if name == "clipiqa+":
             urllib.request.urlopen("https://example.org/clip.pt")
         torch.load(weights, weights_only=True)
@@ -117,17 +115,12 @@ def stub_pyiqa(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.ModuleT
 
 
 def test_a_metric_of_pyiqa_is_built_scored_and_its_weights_named(stub_pyiqa: types.ModuleType):
-    metrics, missing = build_metrics(["niqe"], MetricOptions())
-    assert not missing and metrics[0](torch.full((20, 30, 3), 0.25)) == pytest.approx(0.25)
+    metrics, missing = build_metrics(["niqe", "clipiqa+"], MetricOptions())
+    assert "https://example.org/clip.pt is not cached" in missing["clipiqa+"]
+    assert len(metrics) == 1 and metrics[0](torch.full((20, 30, 3), 0.25)) == pytest.approx(0.25)
     assert metrics[0].higher_is_better is False
     assert metrics[0].provenance.weights == "niqe.mat" and len(metrics[0].provenance.sha256) == 64
     assert torch.load.__name__ == "load"  # the watch is over
-
-
-def test_downloads_are_refused_and_named(stub_pyiqa: types.ModuleType):
-    _, missing = build_metrics(["musiq", "clipiqa+"], MetricOptions())
-    assert "https://example.org/musiq.pth is not cached" in missing["musiq"]
-    assert "https://example.org/clip.pt is not cached" in missing["clipiqa+"]
 
 
 def test_full_reference_metrics_of_pyiqa_are_not_taken_for_others(stub_pyiqa: types.ModuleType):

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from closeup_ns.errors import RoundStorageError
+from closeup_ns.paths.geometry import vertical_fov
 from closeup_ns.planning.plan import KnownView, RoundPlan
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.frustums import COLORS, frustum_scale, known_marks, round_marks, state_of, thumbnail
-from closeup_ns.viewer.viewport import vertical_fov
 from tests.scenes import facing_views
 from tests.stored import a_view
 

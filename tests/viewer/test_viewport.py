@@ -12,6 +12,7 @@ from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.viewer.utils import CameraState, get_camera
 
 from closeup_ns.model.cameras import view_of
+from closeup_ns.paths.geometry import vertical_fov
 from closeup_ns.planning.target import Target
 from closeup_ns.viewer.viewport import (
     come_closer,
@@ -19,7 +20,6 @@ from closeup_ns.viewer.viewport import (
     obstruction,
     pose_of,
     to_viser,
-    vertical_fov,
     viewport_view,
     zoom_of,
 )
