@@ -9,8 +9,8 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 
 import torch
 from torch import Tensor
@@ -119,27 +119,17 @@ def measure_apart(name: str, size: RenderSize, threads: int) -> Timing | str:
     """`measure` in a fresh process, so that memory is this size's own. A line that says why where it fails."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks._measure"])
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_timing, args=(sender, name, size, threads))
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    except EOFError:
-        process.join()
-        return f"its process ended with exit code {process.exitcode}"
-    finally:
-        process.join()
+    with ProcessPoolExecutor(1, context, _begin, (name, threads)) as pool:
+        try:
+            return pool.submit(measure, name, size).result()
+        except (Exception, SystemExit) as error:  # foreign code may raise anything, and one must not end the others
+            return f"{type(error).__name__}: {error}"
 
 
-def _send_timing(sender: Connection, name: str, size: RenderSize, threads: int) -> None:
+def _begin(name: str, threads: int) -> None:
     torch.set_num_threads(threads)
     if name.startswith("ours, ") and name != SURFELS:
         os.environ[CHOICE_VARIABLE] = name.removeprefix("ours, ")  # SSIM, too
-    try:
-        sender.send(measure(name, size))
-    except Exception as error:  # foreign code may raise anything, and one size must not end the others
-        sender.send(f"{type(error).__name__}: {error}")
 
 
 def _peak_memory_mb() -> float:

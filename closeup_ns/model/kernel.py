@@ -104,8 +104,8 @@ class PixelKernel:
         if can_gather(render, alpha):
             return gather_pixels(render, alpha, self.supersample, window.float())
         summed = apply_window(torch.cat([render[..., :3], alpha], -1), window, self.supersample)
-        mean_alpha = box_average(alpha, self.supersample)
-        depth = box_average(render[..., 3:] * alpha, self.supersample) / mean_alpha.clamp_min(1e-10)
+        averaged = box_average(torch.cat([render[..., 3:] * alpha, alpha], -1), self.supersample)
+        depth = averaged[..., :-1] / averaged[..., -1:].clamp_min(1e-10)
         return torch.cat([summed[..., :3], depth], -1), summed[..., 3:]
 
 
@@ -147,8 +147,6 @@ def box_average(image: Float[Tensor, "sH sW C"], factor: int) -> Float[Tensor, "
     """Mean of each ``factor`` x ``factor`` block."""
     if factor == 1:
         return image
-    if image.shape[-1] == 0:  # avg_pool2d refuses images without channels
-        return image[::factor, ::factor]
     return nn.functional.avg_pool2d(image.permute(2, 0, 1), factor).permute(1, 2, 0)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class LazyLpips(nn.Module):
-    """LPIPS that loads its weights at the first use, and says why when they cannot be had.
+    """LPIPS that loads its weights at the first use; NaN where they cannot be had.
 
     The network is kept out of the module tree, so checkpoints neither carry nor expect its weights.
     """
@@ -19,20 +19,17 @@ class LazyLpips(nn.Module):
     def __init__(self, **options: Any) -> None:
         super().__init__()
         self._options = options
-        self._holder: list[nn.Module] = []
-        self.missing: str | None = None
-        """Why the metric cannot be computed; None while it can, or before the first use."""
+        self._loaded: list[nn.Module | None] = []
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """LPIPS of two [1, 3, H, W] images in [0, 1]; NaN when the weights are missing."""
-        if self.missing is None and not self._holder:
+        """LPIPS of two [1, 3, H, W] images in [0, 1]."""
+        if not self._loaded:
             try:
-                self._holder.append(_real_lpips(**self._options).to(prediction.device))
-            except OSError as error:  # urllib's URLError is one: no network, no cached weights
-                self.missing = f"LPIPS weights are not cached and cannot be downloaded ({error})"
-        if self.missing is not None:
-            return prediction.new_full((), float("nan"))
-        return self._holder[0](prediction, target)
+                self._loaded.append(_real_lpips(**self._options).to(prediction.device))
+            except OSError:  # urllib's URLError is one: no network, no cached weights
+                self._loaded.append(None)
+        network = self._loaded[0]
+        return prediction.new_full((), float("nan")) if network is None else network(prediction, target)
 
 
 _real_lpips = torchmetrics_lpip.LearnedPerceptualImagePatchSimilarity

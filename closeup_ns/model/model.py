@@ -74,9 +74,7 @@ class CloseupModel(SplatfactoModel):
         with lazy_lpips():
             super().populate_modules()
         if points is not None and not self.config.random_init and len(points[1]):
-            colors = points[1].float() / 255
-            start = RGB2SH(colors) if self.config.sh_degree > 0 else torch.logit(colors, eps=1e-10)
-            self.gauss_params["features_dc"].data.copy_(start)
+            self.gauss_params["features_dc"].data.copy_(self._start_colors(points[1]))
         self.ssim, self.psnr = FusedSsim(), PlainPsnr()
         self.full_resolution = False  # rounds train at full resolution, whatever the base phase's schedule says
         self.base_steps = 0  # what "a share of the base phase" is a share of; the pipeline sets it
@@ -99,14 +97,16 @@ class CloseupModel(SplatfactoModel):
             "means": xyz,
             "scales": size,
             "quats": random_quat_tensor(len(xyz)),
-            "features_dc": RGB2SH(rgb.float() / 255)
-            if self.config.sh_degree > 0
-            else torch.logit(rgb / 255, eps=1e-10),
+            "features_dc": self._start_colors(rgb),
             "features_rest": xyz.new_zeros(len(xyz), *self.features_rest.shape[1:]),
             "opacities": torch.logit(xyz.new_full((len(xyz), 1), 0.1)),
         }
         for name, values in start.items():
             self.gauss_params[name].data = values.to(self.device)
+
+    def _start_colors(self, rgb: UInt8[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        colors = rgb.float() / 255
+        return RGB2SH(colors) if self.config.sh_degree > 0 else torch.logit(colors, eps=1e-10)
 
     def base_strategy(self) -> CloseupStrategy:
         """The densification of the base phase: the parent's settings, with a ceiling."""
