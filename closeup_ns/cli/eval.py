@@ -58,11 +58,7 @@ class Evaluate:
     """Metrics and their weights."""
 
     def main(self) -> Scores:
-        """Render if need be, score, write and print.
-
-        Raises:
-            CloseupError: neither or both of --load-config and --renders are given, or something is missing or broken.
-        """
+        """Render if need be, score, write and print."""
         if (self.load_config is None) == (self.renders is None):
             raise CloseupError("give either --load-config (a run) or --renders (a folder of pictures)")
         scores = self._score_folder() if self.load_config is None else self._score_run(self.load_config)

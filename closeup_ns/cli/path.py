@@ -61,11 +61,7 @@ class WritePath:
     """Pixels on the longer side of the video; 0 takes the training image's own size."""
 
     def main(self) -> None:
-        """Load the run, plan the path, write it, and print the command that renders it.
-
-        Raises:
-            CloseupError: an option is out of its range, the run cannot be loaded, or there is no such path.
-        """
+        """Load the run, plan the path, write it, and print the command that renders it."""
         if self.long_side < 0:
             raise CloseupError(f"--long-side {self.long_side} is no size: pixels, or 0 for the training image's own")
         options = PathOptions(
@@ -112,8 +108,7 @@ def described(path: PlannedPath) -> str:
 def frame_count(seconds: float, fps: float, frames: int | None = None) -> int:
     """Frames of a video: as many as were asked for, else what the seconds make.
 
-    Raises:
-        CloseupError: not two frames at least, or more than an hour's worth of anything reasonable.
+    CloseupError where these are not two at least, or more than an hour's worth of anything reasonable.
     """
     count = seconds * fps if frames is None else frames
     if math.isfinite(count) and math.isfinite(fps) and fps > 0 and 2 <= round(count) <= 100_000:

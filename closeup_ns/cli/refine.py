@@ -46,11 +46,7 @@ class RefineStored:
     """Every option of every refiner and enhancer."""
 
     def main(self) -> None:
-        """Refine what is missing, and print a table and the folder.
-
-        Raises:
-            CloseupError: something is missing or does not fit; the message says what.
-        """
+        """Refine what is missing, and print a table and the folder."""
         options = self.options
         config = replace(
             options,

@@ -23,11 +23,7 @@ class Report:
     """What ns-eval wrote about the run; eval.json beside config.yml by default, where there is one."""
 
     def main(self) -> Path:
-        """Write it and say where.
-
-        Raises:
-            CloseupError: this is no run, the scores cannot be read, or the page cannot be written.
-        """
+        """Write it and say where."""
         path = write_report(self.load_config, self.output, self.scores)
         print(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")
         return path

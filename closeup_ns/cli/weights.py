@@ -29,11 +29,7 @@ class Weights:
     """Fetch nothing; look at this folder. It holds checkpoint/MVD_weights, or is MVD_weights."""
 
     def main(self) -> None:
-        """Fetch or look, and print where they are.
-
-        Raises:
-            RefinerError: the hub cannot be reached, or files are missing or cut off.
-        """
+        """Fetch or look, and print where they are."""
         weights.require_packages()
         folder = weights.fetch(self.unets) if self.folder is None else weights.weights_folder(self.folder)
         found = weights.faults(folder, self.unets)

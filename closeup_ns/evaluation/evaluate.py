@@ -106,8 +106,7 @@ def evaluate(
 ) -> Scores:
     """Score the renders in ``folder``, one per camera; ``advance`` is called after each.
 
-    Raises:
-        DataError: renders are missing or of another size, a photograph cannot be read, or nothing can be computed.
+    DataError where renders are missing or of another size, a photograph cannot be read, or nothing can be computed.
     """
     renders = find_renders(cameras, folder)
     metrics, missing = build_metrics(config.metrics, config.options)

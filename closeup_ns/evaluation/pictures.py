@@ -49,8 +49,7 @@ def render_cameras(
 ) -> None:
     """Render every camera into ``folder``/NAME.png, except those that are there; ``advance`` is called after each.
 
-    Raises:
-        DataError: a render holds NaN or infinity.
+    DataError where a render holds NaN or infinity.
     """
     for camera in cameras:
         path = folder / f"{camera.name}.png"
@@ -75,8 +74,7 @@ def clear_stale(folder: Path, config: Path) -> None:
 def find_renders(cameras: Sequence[EvalCamera], folder: Path) -> dict[str, Path]:
     """The picture of each camera in a folder, by name.
 
-    Raises:
-        DataError: some are missing, or one is of another size than its camera.
+    DataError where some are missing, or one is of another size than its camera.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder of renders")

@@ -62,8 +62,7 @@ def prepare(image: Float[Tensor, "H W 3"]) -> Float[Tensor, "1 3 S S"]:
 def dino_metric(spec: MetricSpec, options: MetricOptions) -> Metric:
     """The DINO score with the backbone that is named, or `BACKBONE`.
 
-    Raises:
-        MetricUnavailable: transformers is not installed, or the backbone's weights are not here.
+    MetricUnavailable where transformers is not installed, or the backbone's weights are not here.
     """
     source = options.weights.get(spec.name, BACKBONE)
     model, weights = load_backbone(source, options.allow_download)
@@ -85,8 +84,7 @@ def dino_metric(spec: MetricSpec, options: MetricOptions) -> Metric:
 def load_backbone(source: str, allow_download: bool) -> tuple[Any, Path | None]:
     """A vision transformer in transformers' layout, from a local folder or a hub id: (model, weights file).
 
-    Raises:
-        MetricUnavailable: the library or the weights are missing, or do not fit the model.
+    MetricUnavailable where the library or the weights are missing, or do not fit the model.
     """
     try:
         from transformers import AutoModel

@@ -22,8 +22,7 @@ SMALLEST_SIDE = 32
 def lpips_metric(spec: MetricSpec, options: MetricOptions) -> Metric:
     """LPIPS by its name, lpips_vgg or lpips_alex; 0 for identical images.
 
-    Raises:
-        MetricUnavailable: the backbone's weights are not here.
+    MetricUnavailable where the backbone's weights are not here.
     """
     from torchmetrics.functional.image.lpips import _LPIPS
 

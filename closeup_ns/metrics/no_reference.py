@@ -27,8 +27,7 @@ INSTALL = "pip install 'closeup-ns[metrics]' && pip install --no-deps 'pyiqa>=0.
 def pyiqa_metric(spec: MetricSpec, options: MetricOptions) -> Metric:
     """A metric of pyiqa by its name (``pyiqa:`` before it or not).
 
-    Raises:
-        MetricUnavailable: pyiqa is not installed, has no such metric without a reference, or lacks its weights.
+    MetricUnavailable where pyiqa is not installed, has no such metric without a reference, or lacks its weights.
     """
     wanted = spec.name.removeprefix("pyiqa:")
     try:

@@ -40,8 +40,7 @@ class Reference:
 def plane_depth(view: View, point: Float[Tensor, "3"]) -> Float[Tensor, "H W"]:
     """z-depth of the plane through ``point`` that faces ``view``: what a close-up shows when no model may say so.
 
-    Raises:
-        CloseupError: the point is behind the camera.
+    CloseupError where the point is behind the camera.
     """
     depth = float((point.to(view.c2w) - view.position) @ view.forward)
     if depth <= 0:

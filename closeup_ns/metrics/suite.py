@@ -40,11 +40,7 @@ DEFAULT_METRICS = (
 
 
 def build_metrics(names: Sequence[str], options: MetricOptions) -> tuple[list[Metric], dict[str, str]]:
-    """The metrics that can run here, and those that cannot -> why.
-
-    Raises:
-        DataError: a name is unknown.
-    """
+    """The metrics that can run here, and those that cannot -> why. DataError where a name is unknown."""
     built, missing = [], {}
     for name in names:
         spec = _spec(name)
@@ -75,9 +71,7 @@ def score(
 
     A metric that applies to no shot (a full-reference one where no camera has a photograph) moves to ``missing``; not
     one of masked pixels where there is no mask, which `psnr` says.
-
-    Raises:
-        DataError: a shot's picture and truth differ in size, or two shots have one name.
+    DataError where a shot's picture and truth differ in size, or two shots have one name.
     """
     rows: list[Row] = []
     for shot in shots:

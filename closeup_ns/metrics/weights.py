@@ -30,8 +30,7 @@ def named_file(spec: MetricSpec, options: MetricOptions) -> Path | None:
 def torch_hub_file(spec: MetricSpec, options: MetricOptions, url: str, file_name: str) -> Path:
     """A weights file: the user's own, torch hub's cached one, or a fresh download.
 
-    Raises:
-        MetricUnavailable: there is none, and none may or can be fetched.
+    MetricUnavailable where there is none, and none may or can be fetched.
     """
     local = named_file(spec, options)
     if local is not None:
@@ -54,8 +53,7 @@ def torch_hub_file(spec: MetricSpec, options: MetricOptions, url: str, file_name
 def load_state(path: Path, name: str) -> dict[str, torch.Tensor]:
     """The tensors of a weights file, never code.
 
-    Raises:
-        MetricUnavailable: it cannot be read, or is no table of tensors.
+    MetricUnavailable where it cannot be read, or is no table of tensors.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

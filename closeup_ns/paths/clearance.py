@@ -28,8 +28,7 @@ _FAR_BEHIND = 1.5
 def placed(start: View, target: Float[Tensor, "3"]) -> tuple[View, Tensor, float]:
     """The start view and the target in float64 on one device, and their distance.
 
-    Raises:
-        PlanningError: the target is no point, or not in front of the start view.
+    PlanningError where the target is no point, or not in front of the start view.
     """
     start = start.to(dtype=torch.float64)
     point = target.to(device=start.device, dtype=torch.float64)
@@ -47,8 +46,7 @@ def placed(start: View, target: Float[Tensor, "3"]) -> tuple[View, Tensor, float
 def target_notes(start: View, point: Float[Tensor, "3"], render: Renderer) -> list[str]:
     """Warnings about a target that has nothing at it, seen from the start view.
 
-    Raises:
-        PlanningError: nothing solid is rendered there at all.
+    PlanningError where nothing solid is rendered there at all.
     """
     ratio = surface_ratio(start, point, render)
     if ratio is None:

@@ -66,10 +66,7 @@ def known_marks(names: Sequence[str], views: Sequence[View], distance: float) ->
 def round_marks(store: RoundStore, number: int) -> list[CameraMark]:
     """Anchors, to-be-updated and frontier views of a round; those refined so far with their image.
 
-    A damaged file of one view is that view's ``problem``.
-
-    Raises:
-        RoundStorageError: the plan is damaged.
+    A damaged file of one view is that view's ``problem``. RoundStorageError where the plan is damaged.
     """
     saved = store.load_plan(number)
     if saved is None:
@@ -111,8 +108,7 @@ def frustum_scale(mark: CameraMark, share: float) -> float:
 def thumbnail(path: Path, long_side: int) -> np.ndarray:
     """A picture [H, W, 3] uint8 with at most ``long_side`` pixels on its longer side.
 
-    Raises:
-        RoundStorageError: it cannot be read.
+    RoundStorageError where it cannot be read.
     """
     try:
         with Image.open(path) as picture:

@@ -36,8 +36,7 @@ def path_from(
 ) -> dict[str, Any]:
     """The path as nerfstudio reads it, from ``viewport``, or from the photograph that is aimed best at the target.
 
-    Raises:
-        PlanningError: the target is behind the viewport, or in no photograph, or there is no free way to it.
+    PlanningError where the target is behind the viewport, or in no photograph, or there is no free way to it.
     """
     warnings: list[str] = []
     if viewport is None:

@@ -35,8 +35,7 @@ class Scene:
     def draw(self, marks: Iterable[CameraMark]) -> None:
         """Draw cameras, in the stead of what had the same name. They are hidden until `show` is called.
 
-        Raises:
-            RoundStorageError: the picture or the note of one is damaged; it is drawn without, and so are the others.
+        RoundStorageError where the picture or the note of one is damaged; it is drawn without, and so are the others.
         """
         problem = None
         for mark in marks:

@@ -47,7 +47,7 @@ def test_no_callback_waits_for_a_render(tmp_path: Path) -> None:
         client = next(iter(control.viser_server.get_clients().values()))
         at.browser.wait_for_text("**Target**")
         control.panel.start.value = VIEWPORT
-        control.frames.reliable, control.frames.evidence = True, ([], [])
+        control.panel.reliable.value, control.frames.evidence = True, ([], [])
         mark = known_marks(["a.png"], VIEWS[:1], 4.0)[0]
         state = CameraState(0.9, 4 / 3, torch.eye(4)[:3], CameraType.PERSPECTIVE)
         (machine,) = at.machines.values()

@@ -18,8 +18,7 @@ _PREFIX = "_model."
 def base_checkpoint(models: Path, base_steps: int) -> Path:
     """The checkpoint that ends the base phase.
 
-    Raises:
-        CheckpointError: it is not there; says why, and how to have it the next time.
+    CheckpointError where it is not there; says why, and how to have it the next time.
     """
     path = models / f"step-{base_steps - 1:09d}.ckpt"
     if not path.exists():
@@ -38,11 +37,7 @@ class BaseModel:
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str) -> BaseModel:
-        """Read the Gaussians of a checkpoint of ours.
-
-        Raises:
-            CheckpointError: it cannot be read, or is none of ours.
-        """
+        """Read the Gaussians of a checkpoint of ours. CheckpointError where it cannot be read, or is none of ours."""
         try:
             state = torch.load(path, map_location=device, weights_only=True)["pipeline"]
             prefix = f"{_PREFIX}gauss_params."

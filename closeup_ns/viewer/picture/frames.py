@@ -68,11 +68,7 @@ class Frames:
         self._found: OrderedDict[tuple[float, ...], Backing] = OrderedDict()
 
     def load_base(self) -> None:
-        """Load the base model, once. A job for the worker.
-
-        Raises:
-            CheckpointError: it is not there, or cannot be read.
-        """
+        """Load the base model, once. A job for the worker. CheckpointError where it is not there, or cannot be read."""
         if self.base is None:
             saved = self.store.load_schedule() or {}
             steps = saved.get("base_steps", self.run.settings.schedule.base_steps)
