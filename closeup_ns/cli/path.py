@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
+
+import tyro
 
 from closeup_ns.atomic import write_json
 from closeup_ns.errors import CloseupError
 from closeup_ns.paths.document import camera_path
-from closeup_ns.paths.options import Ease, Kind, PathOptions, PlannedPath
+from closeup_ns.paths.options import Kind, PathOptions, PlannedPath
 from closeup_ns.paths.plan import plan_path
 from closeup_ns.paths.start import choose_start
 
@@ -33,47 +34,19 @@ class WritePath:
     """dive: from a training view at the target. orbit: around it. pull-back: from close to it back to the view."""
     output: Path = Path("camera_path.json")
     """Where to write the path. The viewer's Render tab lists what lies in DATA/camera_paths."""
-    zoom: float | None = None
-    """How many times larger the target is at the closest than the training cameras usually see it: 27; an orbit 3."""
-    distance: float | None = None
-    """The closest distance to the target in nerfstudio's world, instead of --zoom."""
-    degrees: float = 60.0
-    """Orbit: how far around the target, centred on the start view; negative goes the other way round."""
-    within_coverage: bool = False
-    """Orbit: cut it where no photograph looks from nearby. Otherwise that is only said."""
-    beyond: float = 1.0
-    """Pull-back: where it ends, as a multiple of the start view's distance."""
-    seconds: float = 8.0
-    """Length of the video."""
-    fps: float = 30.0
-    """Frames per second."""
-    frames: int | None = None
-    """Number of frames, instead of --seconds."""
     target: tuple[float, float, float] | None = None
     """Point to look at, in nerfstudio's world as the viewer shows it. Default: what the run trained for."""
     start_view: str | None = None
     """File name of the training image to start from. Default: the one that looks most squarely at the target."""
-    ease: Ease = "smooth"
-    """How the camera starts and ends: at rest (smooth), less so (soft), or at one speed throughout (linear)."""
-    fov: Literal["keep", "narrow"] = "keep"
-    """Keep the start view's field of view, or share the magnification between approach and a narrowing lens."""
     long_side: int = 0
     """Pixels on the longer side of the video; 0 takes the training image's own size."""
+    options: Annotated[PathOptions, tyro.conf.arg(name="")] = field(default_factory=PathOptions)
+    """How the camera moves."""
 
     def main(self) -> None:
         """Load the run, plan the path, write it, and print the command that renders it."""
         if self.long_side < 0:
             raise CloseupError(f"--long-side {self.long_side} is no size: pixels, or 0 for the training image's own")
-        options = PathOptions(
-            zoom=self.zoom,
-            distance=self.distance,
-            frames=frame_count(self.seconds, self.fps, self.frames),
-            ease=self.ease,
-            narrow_lens=self.fov == "narrow",
-            degrees=self.degrees,
-            within_coverage=self.within_coverage,
-            beyond=self.beyond,
-        )
         from closeup_ns.studio.loading import load_run
 
         run = load_run(self.load_config, data=self.data)
@@ -83,8 +56,10 @@ class WritePath:
 
             target = target_from_xyz(self.target, run.train_views, run.renderer)
         start, notes = choose_start(run.train_views, run.train_names, self.start_view, target.point, run.renderer)
-        path = plan_path(self.kind, start, target.point, run.renderer, options, target.distance, known=run.train_views)
-        write_json(self.output, camera_path(path, self.fps, self.long_side))
+        path = plan_path(
+            self.kind, start, target.point, run.renderer, self.options, target.distance, known=run.train_views
+        )
+        write_json(self.output, camera_path(path, self.options.fps, self.long_side))
         for warning in [*target.warnings, *notes, *path.warnings]:
             print(f"warning: {warning}", file=sys.stderr)
         print(f"{self.output}: {described(path)}. Render it with:")
@@ -103,15 +78,3 @@ def described(path: PlannedPath) -> str:
     if path.kind == "orbit":
         return f"{frames} over {path.sweep:.0f} degrees at {path.zoom:.1f}x"
     return f"{frames} {'from' if path.kind == 'pull-back' else 'to'} {path.zoom:.1f}x"
-
-
-def frame_count(seconds: float, fps: float, frames: int | None = None) -> int:
-    """Frames of a video: as many as were asked for, else what the seconds make.
-
-    CloseupError where these are not two at least, or more than an hour's worth of anything reasonable.
-    """
-    count = seconds * fps if frames is None else frames
-    if math.isfinite(count) and math.isfinite(fps) and fps > 0 and 2 <= round(count) <= 100_000:
-        return round(count)
-    asked = f"--seconds {seconds:g}" if frames is None else f"--frames {frames}"
-    raise CloseupError(f"{asked} at --fps {fps:g} makes no video of 2 to 100000 frames")

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+import tyro
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,26 +24,31 @@ class PathOptions:
     """How the camera moves. Each kind of path reads what concerns it."""
 
     zoom: float | None = None
-    """How many times larger the target appears where the camera is closest. None: 27, on an orbit 3."""
+    """How many times larger the target is at the closest than the training cameras usually see it: 27; an orbit 3."""
     distance: float | None = None
-    """The closest distance to the target in world units, instead of ``zoom``."""
-    frames: int = 240
-    """Number of views, first and last included."""
-    ease: Ease = "smooth"
-    """``smooth`` starts and ends at rest (quintic), ``soft`` less so (cubic), ``linear`` runs at one speed."""
-    narrow_lens: bool = False
-    """Share the magnification, in equal factors, between coming closer and a narrowing lens: half the approach."""
+    """The closest distance to the target in nerfstudio's world, instead of the zoom."""
     degrees: float = 60.0
-    """Orbit: how far around the target, half to either side of the start view; negative goes the other way round."""
+    """Orbit: how far around the target, centred on the start view; negative goes the other way round."""
     within_coverage: bool = False
-    """Orbit: cut where no photograph looks from nearby, instead of only saying so."""
+    """Orbit: cut it where no photograph looks from nearby. Otherwise that is only said."""
     beyond: float = 1.0
     """Pull-back: where it ends, as a multiple of the start view's distance."""
-    clearance: float = 0.1
+    seconds: float = 8.0
+    """Length of the video."""
+    fps: float = 30.0
+    """Frames per second."""
+    frames: int | None = None
+    """Number of frames, first and last included, instead of the seconds."""
+    ease: Ease = "smooth"
+    """How the camera starts and ends: at rest (smooth), less so (soft), or at one speed throughout (linear)."""
+    fov: Literal["keep", "narrow"] = "keep"
+    """Keep the start view's field of view, or share the magnification, in equal factors, between coming closer and a
+    narrowing lens: half the approach."""
+    clearance: tyro.conf.Suppress[float] = 0.1
     """Room that the camera keeps from any surface, as a fraction of its distance to the target."""
-    check_size: int = 96
+    check_size: tyro.conf.Suppress[int] = 96
     """Long side in pixels of the depth images that look for obstacles."""
-    check_steps: int = 24
+    check_steps: tyro.conf.Suppress[int] = 24
     """Number of places along the path from which to look for obstacles."""
 
     def __post_init__(self) -> None:
@@ -50,14 +56,26 @@ class PathOptions:
             raise PlanningError(f"zoom must be more than 1, not {self.zoom:g}")
         if self.distance is not None and not (self.distance > 0.0 and math.isfinite(self.distance)):
             raise PlanningError(f"the distance to the target must be more than 0, not {self.distance:g}")
-        if self.frames < 2:
-            raise PlanningError(f"a path needs two frames at least, not {self.frames}: ask for more frames or seconds")
+        count = self.seconds * self.fps if self.frames is None else self.frames
+        if not (math.isfinite(count) and math.isfinite(self.fps) and self.fps > 0 and 2 <= round(count) <= 100_000):
+            asked = f"--seconds {self.seconds:g}" if self.frames is None else f"--frames {self.frames}"
+            raise PlanningError(f"{asked} at --fps {self.fps:g} makes no video of 2 to 100000 frames")
         if not 0.0 < abs(self.degrees) <= 360.0:
             raise PlanningError(f"an orbit goes around by up to 360 degrees and not by 0; {self.degrees:g} is no orbit")
         if not (self.beyond >= 1.0 and math.isfinite(self.beyond)):
             raise PlanningError(
                 f"a pull-back ends at its start view or beyond, so beyond is 1 at least: {self.beyond:g}"
             )
+
+    @property
+    def frame_count(self) -> int:
+        """Number of views."""
+        return round(self.seconds * self.fps) if self.frames is None else self.frames
+
+    @property
+    def narrow_lens(self) -> bool:
+        """Whether the lens narrows."""
+        return self.fov == "narrow"
 
     def zoom_of(self, kind: Kind) -> float:
         """The zoom asked for, or the kind's own."""

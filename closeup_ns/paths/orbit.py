@@ -65,7 +65,8 @@ def plan_orbit(
     low, high, notes = _covered(ring, low, high, known, options)
     warnings += notes + _hidden(ring, low, high, render)
     first, last = float(ring.nodes[low]), float(ring.nodes[high])
-    views = [ring.view_at(first + (last - first) * share) for share in progress(options.frames, options.ease).tolist()]
+    angles = first + (last - first) * progress(options.frame_count, options.ease)
+    views = [ring.view_at(angle) for angle in angles.tolist()]
     zoom = zoom_at(radius, distance, reference, options.narrow_lens)
     return PlannedPath("orbit", views, point, zoom, sweep=abs(last - first), warnings=warnings)
 

@@ -47,7 +47,7 @@ def plan_path(
         path = plan_orbit(start, point, distance, render, options, reference, known)
         return replace(path, warnings=notes + path.warnings)
     approach, warnings = find_approach(start, point, distance, render, options, reference, kind)
-    shares = progress(options.frames, options.ease)
+    shares = progress(options.frame_count, options.ease)
     if kind == "pull-back":
         beyond, cut = _free_beyond(approach, render, options)
         # One easing covers the whole way. Beyond the start view the camera looks where the start view looks.

@@ -19,10 +19,8 @@ from closeup_ns.viewer.viewport import is_behind
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
-SECONDS = 8.0
-"""Length of a saved path."""
-FPS = 30.0
-"""Its frames per second."""
+OPTIONS = PathOptions()
+"""Of a saved path."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")
 
 
@@ -45,9 +43,8 @@ def path_from(
         raise PlanningError("the target is behind the camera: turn to it, or start from the best photograph")
     else:
         start = viewport
-    options = PathOptions(frames=max(2, round(SECONDS * FPS)))
-    path = plan_path(kind, start, target.point, render, options, target.distance, views)
-    content = camera_path(path, FPS)
+    path = plan_path(kind, start, target.point, render, OPTIONS, target.distance, views)
+    content = camera_path(path, OPTIONS.fps)
     content["closeup"]["warnings"] = [*warnings, *target.warnings, *path.warnings]
     return content
 

@@ -70,7 +70,7 @@ def test_what_zoom_1_is_and_how_close_can_be_said(
 
 
 def test_narrow_lens_shares_the_magnification() -> None:
-    options = PathOptions(frames=31, narrow_lens=True, check_steps=8, check_size=32)
+    options = PathOptions(frames=31, fov="narrow", check_steps=8, check_size=32)
     dive = plan_dive(view_from(0, 0, 0), TARGET, OPEN, options)
     first, last = dive.views[0], dive.views[-1]
     approach = float(distances(dive.views)[0] / distances(dive.views)[-1])
@@ -160,9 +160,7 @@ def test_a_pull_back_beyond_its_start_stops_before_the_wall_behind_it() -> None:
 def test_a_narrowing_lens_looks_beside_the_path_too() -> None:
     """Near the end it is five times longer: through it, a post next to the path would be out of the image."""
     post = ((0.06, -0.5, 3.0), (0.10, 0.5, 3.3))
-    dive = plan_dive(
-        view_from(0, 0, 0), TARGET, analytic_renderer(4.0, boxes=(post,)), replace(QUICK, narrow_lens=True)
-    )
+    dive = plan_dive(view_from(0, 0, 0), TARGET, analytic_renderer(4.0, boxes=(post,)), replace(QUICK, fov="narrow"))
     low, high = torch.tensor(post, dtype=torch.float64)
     points = torch.stack([view.position for view in dive.views])
     outside = torch.maximum(low - points, points - high).clamp_min(0).norm(dim=1)
@@ -172,11 +170,20 @@ def test_a_narrowing_lens_looks_beside_the_path_too() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(zoom=1.0), "zoom must be"), (dict(zoom=math.nan), "zoom must be"), (dict(frames=1), "two frames"),
-        (dict(distance=0.0), "more than 0"), (dict(degrees=0.0), "no orbit"), (dict(degrees=361.0), "no orbit"),
-        (dict(beyond=0.9), "or beyond"), (dict(beyond=math.inf), "or beyond"),
+        (dict(zoom=1.0), "zoom must be"), (dict(zoom=math.nan), "zoom must be"), (dict(distance=0.0), "more than 0"),
+        (dict(degrees=0.0), "no orbit"), (dict(degrees=361.0), "no orbit"), (dict(beyond=0.9), "or beyond"),
+        (dict(beyond=math.inf), "or beyond"),
+        *((dict(seconds=seconds, fps=fps), "--seconds .* makes no video")
+          for seconds, fps in [(0, 30), (8, 0), (-1, -30), (math.nan, 30), (0.01, 30), (1e9, 30)]),
+        *((dict(frames=frames, fps=fps), "--frames .* makes no video")
+          for frames, fps in [(1, 30), (0, 30), (-3, 30), (10, 0), (10, math.nan), (10**7, 30)]),
     ],
 )  # fmt: skip
 def test_impossible_options_are_named(options: dict[str, float], message: str) -> None:
     with pytest.raises(PlanningError, match=message):
         PathOptions(**options)  # pyright: ignore[reportArgumentType]
+
+
+def test_frames_are_seconds_times_fps_or_as_many_as_asked_for() -> None:
+    counts = [PathOptions(), PathOptions(seconds=0.1, fps=29.97), PathOptions(frames=12)]
+    assert [options.frame_count for options in counts] == [240, 3, 12]

@@ -54,7 +54,8 @@ def test_the_render_tabs_spline_through_the_keyframes_stays_on_the_path(kind: Ki
     from nerfstudio.viewer.render_panel import CameraPath, Keyframe
     from viser import transforms
 
-    options = PathOptions(frames=121, narrow_lens=kind == "dive", degrees=150.0, check_steps=16, check_size=48)
+    fov = "narrow" if kind == "dive" else "keep"
+    options = PathOptions(frames=121, fov=fov, degrees=150.0, check_steps=16, check_size=48)
     planned = plan_path(kind, view_from(0.5, -0.4, 0.0), TARGET, BALL, options)
     content = json.loads(json.dumps(camera_path(planned, fps=30.0)))
     panel = CameraPath(MagicMock(), MagicMock())

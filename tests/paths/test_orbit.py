@@ -82,7 +82,7 @@ def test_a_radius_by_distance_and_a_lens_that_shares_the_magnification() -> None
         pytest.approx(0.7)
     )
     start = view_from(0, 0, 0)
-    orbit = plan_orbit(start, TARGET, BALL, replace(QUICK, zoom=9.0, narrow_lens=True), reference_distance=6.0)
+    orbit = plan_orbit(start, TARGET, BALL, replace(QUICK, zoom=9.0, fov="narrow"), reference_distance=6.0)
     lens = float(orbit.views[0].K[0, 0] / start.K[0, 0])
     away = float(distances(orbit.views)[0])
     assert lens == pytest.approx(4.0 / away) and lens * 6.0 / away == pytest.approx(9.0) == orbit.zoom

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from closeup_ns.errors import CloseupError, PlanningError
+from closeup_ns.paths.options import PathOptions
 from closeup_ns.planning.target import Target
 from closeup_ns.viewer import paths
 from closeup_ns.viewer.paths import path_from, write_path
@@ -23,8 +24,7 @@ RENDER = analytic_renderer(boxes=())
 
 @pytest.fixture(autouse=True)
 def six_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "SECONDS", 1.0)
-    monkeypatch.setattr(paths, "FPS", 6.0)
+    monkeypatch.setattr(paths, "OPTIONS", PathOptions(seconds=1.0, fps=6.0))
 
 
 def test_a_dive_from_a_photograph_and_from_the_viewport() -> None:
