@@ -111,8 +111,8 @@ def measure(name: str, size: RenderSize) -> Timing:
         (0.8 * (rgb - target).abs().mean() + 0.2 * (1 - ssim(rgb, target))).backward()
         optimizer.step()
 
-    times = [cpu_milliseconds(call, once=name == LOOP) for call in (forward, both, step)]
-    return Timing(*times, _peak_memory_mb() - before)
+    image, gradients, whole = (cpu_milliseconds(call, once=name == LOOP) for call in (forward, both, step))
+    return Timing(image, gradients, whole, _peak_memory_mb() - before)
 
 
 def measure_apart(name: str, size: RenderSize, threads: int) -> Timing | str:

@@ -83,7 +83,8 @@ def main() -> None:
     arguments = parse_arguments()
     sizes = [RenderSize.parse(size) for size in arguments.sizes or (FULL_SIZES if arguments.full else SIZES).split()]
     variants = {"best": runnable_variants()[:1], "all": runnable_variants()}
-    kernels = [f"ours, {name}" for name in variants.get(arguments.variant, arguments.variant.split(","))]
+    named = variants[arguments.variant] if arguments.variant in variants else arguments.variant.split(",")
+    kernels = [f"ours, {name}" for name in named]
     print(machine_line(arguments.threads), "", "CPU milliseconds.", "", sep="\n")
     print("| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|", sep="\n", flush=True)
     names = [*kernels, SURFELS, LOOP, *arguments.other]
