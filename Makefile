@@ -27,7 +27,7 @@ endif
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast check-neon check-gpu sanitize fuzz soak demo lint format wheel bench lock clean
+.PHONY: help setup test test-fast check-neon sanitize fuzz soak demo lint format wheel bench lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -60,9 +60,6 @@ test-fast: $(STAMP)  ## the tests that take seconds
 check-neon: $(STAMP)  ## the kernels for 64-bit ARM, in qemu: apt-get install g++-aarch64-linux-gnu qemu-user
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/rendering/test_lanes.py tests/rendering/test_arm.py \
 		$(PYTEST_ARGS)
-
-check-gpu: $(STAMP)  ## what needs an NVIDIA GPU, with the figures: parity with gsplat, See3D's memory, a run on CUDA
-	$(OFFLINE) $(BIN)/python -m pytest -s tests/gpu $(PYTEST_ARGS)
 
 sanitize: $(STAMP)  ## the CPU kernels under the address, leak and undefined-behaviour sanitizers
 	$(BIN)/python tests/rendering/sanitize.py

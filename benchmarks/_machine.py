@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -14,15 +13,30 @@ import torch
 from closeup_ns.rendering.build import BuildError, compiler
 
 
-def machine_line(threads: int) -> str:
-    """CPU, cores, threads used, load of the last minute, torch and compiler."""
-    named = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+def cpu_model() -> str:
+    """The processor's name as Linux gives it, else the machine's kind."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def compiler_version() -> str:
+    """The first line of the compiler's ``--version``, or why there is none."""
     try:
         command = [*shlex.split(compiler()), "--version"]
-        version = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.partition("\n")[0]
-    except BuildError as error:
-        version = str(error)
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()[0]
+    except (BuildError, OSError, subprocess.SubprocessError, IndexError) as error:
+        return f"no compiler ({error})"
+
+
+def machine_line(threads: int) -> str:
+    """CPU, cores, threads used, load of the last minute, torch and compiler."""
+    load = os.getloadavg()[0]
     return (
-        f"{named[1] if named else platform.machine()}, {os.cpu_count()} cores, {threads} threads used, "
-        f"load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, {version}"
+        f"{cpu_model()}, {os.cpu_count()} cores, {threads} thread{'s' if threads > 1 else ''} used, load {load:.1f}, "
+        f"torch {torch.__version__}, {compiler_version()}"
     )

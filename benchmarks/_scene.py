@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,10 +26,11 @@ class RenderSize:
     @classmethod
     def parse(cls, text: str) -> RenderSize:
         """``20000x256``: Gaussians x pixels on a side; k and M stand for thousands and millions. ValueError else."""
-        found = re.fullmatch(r"(\d+)([kM]?)x(\d+)", text)
-        if found is None:
+        count, separator, side = text.partition("x")
+        unit = {"k": 1_000, "M": 1_000_000}.get(count[-1:], 1)
+        if not separator or not side.isdigit() or not count.rstrip("kM").isdigit():
             raise ValueError(f"{text!r} is no size: write Gaussians x pixels on a side, as 20000x256 or 1Mx512")
-        return cls(int(found[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[found[2]], int(found[3]))
+        return cls(int(count.rstrip("kM")) * unit, int(side))
 
     def __str__(self) -> str:
         return f"{self.count:,} at {self.side}x{self.side}"

@@ -3,10 +3,6 @@
 Times are CPU milliseconds (medians), which a busy machine disturbs less than wall time; every figure is measured in a
 process of its own. The scene is like a trained one: flat discs on a sphere, a wall and a floor; SH degree 3, RGB and
 expected depth, antialiased, absolute gradients on. The output is a Markdown table and the ratios against the aims.
-
-Another rasteriser joins as ``--other module:function``. The function takes the keyword arguments of our
-``rasterization`` (which are those of ``gsplat.rasterization``) as CPU tensors and returns channels [C,H,W,D], alphas,
-information.
 """
 
 from __future__ import annotations
@@ -14,8 +10,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 
+import torch
+
+from benchmarks._candidates import Candidate, Other, OurKernels, OurSurfels, TorchLoop, usable
 from benchmarks._machine import machine_line
-from benchmarks._measure import LOOP, SURFELS, Timing, measure_apart
+from benchmarks._measure import Timing, measure_apart
 from benchmarks._scene import RenderSize
 from closeup_ns.rendering.build import runnable_variants
 
@@ -26,7 +25,7 @@ AIM_STEP_SIZE, AIM_RATIO_SIZE = RenderSize(20_000, 256), RenderSize(100_000, 512
 HEAD = ("Gaussians, image", "rasteriser", "forward", "forward + backward", "step", "memory")
 
 Timings = dict[tuple[str, RenderSize], Timing]
-"""By the rasteriser's name and what it rendered."""
+"""By the candidate's name and what it rendered."""
 
 
 def row(name: str, size: RenderSize, timing: Timing) -> str:
@@ -35,37 +34,48 @@ def row(name: str, size: RenderSize, timing: Timing) -> str:
     return "| " + " | ".join([str(size), name, *times, f"{timing.memory_mb:.0f} MB"]) + " |"
 
 
-def run_all(names: Sequence[str], sizes: Sequence[RenderSize], loop_limit: RenderSize, threads: int) -> Timings:
-    """Measure every rasteriser on every size that is not too large for it; each line is printed when it is known."""
+def run_all(
+    candidates: Sequence[Candidate], sizes: Sequence[RenderSize], loop_limit: RenderSize, threads: int
+) -> Timings:
+    """Measure every candidate on every size that is not too large for it; each line is printed when it is known."""
     timings: Timings = {}
     for size in sizes:
-        for name in names:
-            if name == LOOP and (size.count > loop_limit.count or size.side > loop_limit.side):
+        for candidate in candidates:
+            if candidate.slow and (size.count > loop_limit.count or size.side > loop_limit.side):
                 continue
-            timing = measure_apart(name, size, threads)
+            timing = measure_apart(candidate, size, threads)
             if isinstance(timing, str):
-                print(f"{size}, {name}: failed: {timing}", flush=True)
+                print(f"{size}, {candidate.name}: failed: {timing}", flush=True)
                 continue
-            timings[name, size] = timing
-            print(row(name, size, timing), flush=True)
+            timings[candidate.name, size] = timing
+            print(row(candidate.name, size, timing), flush=True)
     return timings
 
 
-def ratios(timings: Mapping[tuple[str, RenderSize], Timing], ours: str) -> list[str]:
-    """Our kernels against everything else, size by size, and against the aims."""
+def ratios(timings: Mapping[tuple[str, RenderSize], Timing], candidates: Sequence[Candidate]) -> list[str]:
+    """The best of our kernels against everything else, size by size, and against the aims."""
+    ours = next((candidate for candidate in candidates if isinstance(candidate, OurKernels)), None)
+    if ours is None:
+        return []
     lines = []
     for (name, size), timing in timings.items():
-        best = timings.get((ours, size))
-        if name == ours or best is None:
+        best = timings.get((ours.name, size))
+        if name == ours.name or best is None:
             continue
         forward, both = timing.forward / best.forward, timing.forward_backward / best.forward_backward
-        aim = f"; aim {AIM_RATIO:.0f}" if name == LOOP and size == AIM_RATIO_SIZE else ""
-        aim = f"; aim at most {AIM_SURFELS}" if name == SURFELS else aim
+        aim = f"; aim {AIM_RATIO:.0f}" if name == TorchLoop().name and size == AIM_RATIO_SIZE else ""
+        aim = f"; aim at most {AIM_SURFELS}" if name == OurSurfels().name else aim
         lines.append(f"{size}: {name} takes {forward:.1f} times ours forward, {both:.1f} both ways{aim}")
-    step = timings.get((ours, AIM_STEP_SIZE))
+    step = timings.get((ours.name, AIM_STEP_SIZE))
     if step is not None:
-        lines.append(f"{AIM_STEP_SIZE}: step {step.step:.1f} ms (aim {AIM_STEP_MS:.0f})")
+        lines.append(f"{AIM_STEP_SIZE}: step {step.step:.1f} ms, best {step.best_step:.1f} (aim {AIM_STEP_MS:.0f})")
     return lines
+
+
+def chosen_candidates(variants: str, others: Sequence[str]) -> tuple[list[Candidate], list[str]]:
+    """The candidates that a command line asks for and that run here, and lines about the others."""
+    names = {"best": runnable_variants()[:1], "all": runnable_variants()}.get(variants, variants.split(","))
+    return usable([*map(OurKernels, names), OurSurfels(), TorchLoop(), *map(Other, others)])
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -81,15 +91,13 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
     sizes = [RenderSize.parse(size) for size in arguments.sizes or (FULL_SIZES if arguments.full else SIZES).split()]
-    variants = {"best": runnable_variants()[:1], "all": runnable_variants()}
-    named = variants[arguments.variant] if arguments.variant in variants else arguments.variant.split(",")
-    kernels = [f"ours, {name}" for name in named]
-    print(machine_line(arguments.threads), "", "CPU milliseconds.", "", sep="\n")
+    candidates, reasons = chosen_candidates(arguments.variant, arguments.other)
+    print(machine_line(arguments.threads), *reasons, "", "CPU milliseconds.", "", sep="\n")
     print("| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|", sep="\n", flush=True)
-    names = [*kernels, SURFELS, LOOP, *arguments.other]
-    timings = run_all(names, sizes, RenderSize.parse(arguments.loop_limit), arguments.threads)
-    print("", *(f"* {line}" for line in ratios(timings, kernels[0])), sep="\n")
+    timings = run_all(candidates, sizes, RenderSize.parse(arguments.loop_limit), arguments.threads)
+    print("", *(f"* {line}" for line in ratios(timings, candidates)), sep="\n")
     print(f"at the end: {machine_line(arguments.threads)}")
 
 

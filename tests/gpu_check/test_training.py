@@ -1,0 +1,70 @@
+"""The training stages of tools/gpu_check.py, really run on the CPU."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.data.demo_small import small_demo
+from tools import _training
+from tools._report import CheckFailed, Skipped
+from tools._training import TrainingPlan, step_milliseconds
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_the_demo_is_trained_and_evaluated_by_nerfstudios_own_commands(tmp_path: Path) -> None:
+    plan = TrainingPlan(tmp_path, "cpu", base_steps=40, round_steps=10, tiny=True)
+    shutil.copytree(small_demo()[0], plan.scene)
+    assert _training.make_scene(plan) == {"photos": 16}
+    trained = _training.train(plan, "closeup-gs-quick", seconds=250)
+    assert trained["steps"] == 50 and int(trained["gaussians"]) > 0 and float(trained["step_ms"]) > 0
+    evaluated = _training.evaluate(plan, "closeup-gs-quick", seconds=250, on_cpu=True)
+    assert float(evaluated["psnr"]) > 12 and 0 < float(evaluated["ssim"]) <= 1
+
+
+def test_what_cannot_be_trained_or_evaluated_is_skipped(tmp_path: Path) -> None:
+    plan = TrainingPlan(tmp_path, "cpu", 40, 10, True)
+    with pytest.raises(Skipped, match="no scene"):
+        _training.train(plan, "closeup-gs-quick", 10)
+    with pytest.raises(Skipped, match="left no run"):
+        _training.evaluate(plan, "closeup-gs-quick", 10, on_cpu=True)
+    with pytest.raises(Skipped, match="nothing to compare"):
+        _training.evaluate_on_both(plan, "closeup-gs-quick", 10, {})
+
+
+@pytest.mark.parametrize("there, passes", [(20.2, True), (20.4, False)])
+def test_both_devices_must_come_to_the_same_psnr(
+    there: float, passes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_training, "evaluate", lambda *_arguments, **_keywords: {"psnr": 20.0, "ssim": 0.5})
+    plan = TrainingPlan(tmp_path, "cuda", 40, 10, False)
+    if passes:
+        assert _training.evaluate_on_both(plan, "m", 10, {"psnr": there})["gap_db"] == pytest.approx(0.2)
+    else:
+        with pytest.raises(CheckFailed, match="differs by 0.40 dB"):
+            _training.evaluate_on_both(plan, "m", 10, {"psnr": there})
+
+
+def test_the_command_line_is_that_of_a_user(tmp_path: Path) -> None:
+    arguments = TrainingPlan(tmp_path, "cuda", 400, 100, tiny=False).command("closeup-gs-2dgs")
+    assert arguments[3] == "closeup-gs-2dgs"
+    assert arguments[arguments.index("--machine.device-type") + 1] == "cuda"
+    assert arguments[arguments.index("--pipeline.schedule.base-steps") + 1] == "400"
+    assert not any("planner" in word for word in arguments)
+
+
+def test_the_time_of_a_step_is_read_from_nerfstudios_table(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        "Step (% Done)\n0 (0.00%)   1 s, 28.5 ms   13 s, 526.8 ms\n10 (2.08%)  13.169 ms  6 s, 189.3 ms  4 M\n"
+    )
+    assert step_milliseconds(log) == pytest.approx(13.169)
+    log.write_text("0 (0.00%)   1 s, 28.5 ms   13 s, 526.8 ms\n")
+    assert step_milliseconds(log) == pytest.approx(1028.5)
+    log.write_text("step 10 of 50 (20.00%), 41.500 ms a step, about 2 s left\n")
+    assert step_milliseconds(log) == pytest.approx(41.5)
+    log.write_text("nothing")
+    assert step_milliseconds(log) != step_milliseconds(log)
