@@ -88,12 +88,16 @@ def stored_views(
     views = []
     for name in store.views(number):
         stored = store.load_view(number, name)
-        # As it was refined, or its reliable pixels where those have a weight.
-        if stored.decision.accepted or (stored.decision.verdict == "reliable_only" and config.sparse_weight > 0):
+        if trained_on(stored, config):
             plan = plan_of[name]
             target, distance = torch.tensor(plan.target), plan.radius * plan.zoom_total
             views.append(injected_view(number, name, stored, target, distance, config, device))
     return views
+
+
+def trained_on(stored: StoredView, config: FineTuneConfig) -> bool:
+    """Whether a stored view is trained on: as it was refined, or its reliable pixels where those have a weight."""
+    return stored.decision.accepted or (stored.decision.verdict == "reliable_only" and config.sparse_weight > 0)
 
 
 def with_real_colors(stored: StoredView) -> Float[Tensor, "H W 3"]:

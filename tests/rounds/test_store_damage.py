@@ -59,6 +59,14 @@ def pickled(path: Path) -> None:
     np.savez(path, image=cast(Any, np.array([{"a": 1}], dtype=object)))
 
 
+def narrowed(path: Path) -> None:
+    """Pixels of a smaller view than the header says."""
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    with open(path, "wb") as file:
+        np.savez(file, **{**arrays, "footprint": arrays["footprint"][:, 1:]})
+
+
 NAN, INFINITE = float("nan"), float("inf")
 MIRROR = torch.diag(torch.tensor([-1.0, 1, 1, 1])).tolist()
 NATIVE = "round_1/native/transforms.json"
@@ -89,12 +97,13 @@ DAMAGE: list[tuple[str, Change, str]] = [
     (NATIVE, put("frames", 0, "fl_x", value=0.0), "focal length of 0 pixels.*cut the native views"),
     (NATIVE, put("frames", 0, "transform_matrix", value=MIRROR), "no rotation"),
     (NATIVE, put("frames", 0, "transform_matrix", value=[[1.0], []]), "cannot be read"),
+    (NATIVE, put("frames", 0, "photograph", value=3), "photograph"),
     (HEADER, put("decision", "verdict", value="splendid"), "verdict is .*refine the view again"),
     (HEADER, put("seconds", value=INFINITE), "not a finite number"),
     (HEADER, put("view", "K", 0, 0, value=0.0), "focal length"),
     (HEADER, put("pass", "memory_of", value=3), "memory_of"),
     *(("round_1/exact/update_00.npz", change, r"Delete .*update_00\.json to refine it again")
-      for change in (cut, flip, write(""), write("[]"), Path.unlink, pickled)),
+      for change in (cut, flip, write(""), write("[]"), Path.unlink, pickled, narrowed)),
 ]  # fmt: skip
 
 
@@ -127,3 +136,10 @@ def test_a_damaged_file_is_named_with_the_reason_and_the_way_out(
     with pytest.raises(RoundStorageError, match=said) as caught:
         RoundStore(root).check()
     assert str(root / name) in str(caught.value)
+
+
+def test_a_native_view_outside_its_folder_is_not_read(whole: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(whole, tmp_path / "rounds")
+    put("frames", 0, "file_path", value="../../../secret.png")(root / NATIVE)
+    with pytest.raises(RoundStorageError, match="leads out of"):
+        NativeStore(root).load(1, ["a.png"])

@@ -59,6 +59,19 @@ class _Passes(TypedDict):
     passes: list[_Pass]
 
 
+_View = TypedDict(
+    "_View",
+    {
+        "name": str,
+        "view": dict[str, Any],
+        "decision": dict[str, Any],
+        "seconds": float,
+        "notes": dict[str, float | str],
+        "pass": dict[str, Any],
+    },
+)
+
+
 @dataclass
 class RoundVerdict:
     """The outcome of a trial, as the report shows it."""
@@ -92,6 +105,29 @@ class RoundVerdict:
         return build(cls, content)
 
 
+class _FrameAlways(TypedDict):
+    file_path: str
+    photograph: str
+    spacing: float
+    transform_matrix: list[list[float]]
+    fl_x: float
+    fl_y: float
+    cx: float
+    cy: float
+    w: int
+    h: int
+
+
+class _Frame(_FrameAlways, total=False):
+    mask_path: str
+
+
+class _Native(TypedDict):
+    camera_model: str
+    orientation_override: str
+    frames: list[_Frame]
+
+
 def view_of_frame(frame: Mapping[str, Any]) -> View:
     """The camera of a nerfstudio frame with intrinsics of its own. CloseupError where it is none."""
     K = [[frame["fl_x"], 0, frame["cx"]], [0, frame["fl_y"], frame["cy"]], [0, 0, 1]]
@@ -123,8 +159,8 @@ PLAN = Kind(dict[str, list[dict[str, Any]]], REPEAT_ROUND, _check_plan)
 PASSES = Kind(_Passes, "Delete it to plan the passes again")
 VERDICT = Kind(dict[str, Any], REPEAT_ROUND, RoundVerdict.from_dict)
 REPORT = Kind(dict[str, Any], "Delete it: it is written when the round ends")
-NATIVE = Kind(dict[str, Any], "Delete its folder to cut the native views from the originals again", _check_native)
-VIEW = Kind(dict[str, Any], "Delete it to refine the view again", from_header)
+NATIVE = Kind(_Native, "Delete its folder to cut the native views from the originals again", _check_native)
+VIEW = Kind(_View, "Delete it to refine the view again", from_header)
 
 
 def load(path: Path, kind: Kind) -> Any:

@@ -183,9 +183,10 @@ class RoundStore:
         """
         header = self.header(round_index, name)
         files, folder = _files(name), self.folder(round_index)
-        exact, remedy = folder / files["exact"], f"Delete {folder / files['header']} to refine it again"
-        with reading(exact, remedy, RoundStorageError):
-            return read_exact(exact, header)
+        with reading(
+            folder / files["exact"], f"Delete {folder / files['header']} to refine it again", RoundStorageError
+        ):
+            return read_exact(folder / files["exact"], header)
 
     def views(self, round_index: int) -> list[str]:
         """Names of the views of a round that are wholly there, sorted."""
@@ -195,9 +196,9 @@ class RoundStore:
         """A stored view without its pixels: camera, the gate's decision, how it was refined."""
         return layout.read(self.folder(round_index) / _files(name)["header"], layout.VIEW)
 
-    def picture(self, round_index: int, name: str) -> Path:
-        """The PNG of a view as it was refined."""
-        return self.folder(round_index) / _files(name)["image"]
+    def picture(self, round_index: int, name: str, kind: str = "image") -> Path:
+        """A stored view's PNG, for people: ``image`` (refined), ``render``, ``reliable``, ``real`` or ``weight``."""
+        return self.folder(round_index) / _files(name)[kind]
 
     def save_after(self, round_index: int, name: str, image: Tensor) -> None:
         """Writes what the fine-tuned model shows from a view (float [H, W, 3] in [0, 1]), for the contact sheet."""
@@ -253,19 +254,8 @@ class RoundStore:
 
     def _write_transforms(self, round_index: int) -> None:
         """Lists the views that the gate let through. Derived from the headers, so it can be written again any time."""
-        frames = []
-        for name in self.views(round_index):
-            header, files = self.header(round_index, name), _files(name)
-            frame = {
-                "file_path": files["image"],
-                **frame_of(View.from_dict(header["view"])),
-                "generated": True,
-                "verdict": header["decision"]["verdict"],
-                "real_mask_path": files["real"],
-                "weight_path": files["weight"],
-            }
-            if frame["verdict"] != "rejected":
-                frames.append(frame)
+        headers = {name: self.header(round_index, name) for name in self.views(round_index)}
+        frames = [_frame(name, head) for name, head in headers.items() if head["decision"]["verdict"] != "rejected"]
         content = {"camera_model": "OPENCV", "orientation_override": "none", "frames": frames}
         write_json(self.folder(round_index) / "transforms.json", content)
 
@@ -291,3 +281,16 @@ def _same(found: Any, wanted: Any) -> bool:
     if isinstance(found, float) and isinstance(wanted, float):
         return math.isclose(found, wanted, rel_tol=1e-4, abs_tol=1e-6)
     return found == wanted
+
+
+def _frame(name: str, header: dict[str, Any]) -> dict[str, Any]:
+    """A nerfstudio frame: OpenGL camera-to-world in the model's world frame, intrinsics of its own."""
+    view, files = View.from_dict(header["view"]), _files(name)
+    return {
+        "file_path": files["image"],
+        **frame_of(view),
+        "generated": True,
+        "verdict": header["decision"]["verdict"],
+        "real_mask_path": files["real"],
+        "weight_path": files["weight"],
+    }

@@ -24,6 +24,12 @@ from closeup_ns.refine.judging.gate import GateDecision
 from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.view import View
 
+_DTYPES = {
+    **dict.fromkeys(("image", "render", "weight", "color", "blended", "support"), np.uint16),
+    **dict.fromkeys(("real", "dense", "sparse"), np.bool_),
+    "footprint": np.float32,
+}
+"""What ``.npz`` holds."""
 LEVELS = 65535
 """Colours and weights are kept in 16 bits: 256 times finer than the photographs themselves."""
 
@@ -101,8 +107,17 @@ def read_exact(path: Path, header: Mapping[str, Any]) -> StoredView:
     Raises:
         Exception: of any kind; the file is damaged or not one of ours (``allow_pickle`` is off).
     """
-    with np.load(path, allow_pickle=False) as arrays:
-        return _from_arrays(arrays, from_header(header))
+    template = from_header(header)
+    size = (template.view.height, template.view.width)
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in _DTYPES}
+    for name, array in arrays.items():
+        wanted = {"image": (*size, 3), "render": (*size, 3), "color": (3, *size), "blended": (3, *size)}.get(name, size)
+        if array.shape != wanted or array.dtype != _DTYPES[name]:
+            raise ValueError(f"its {name} is {array.shape} {array.dtype}, and not {wanted} {np.dtype(_DTYPES[name])}")
+    if not np.isfinite(arrays["footprint"]).all():
+        raise ValueError("its footprint is not finite")
+    return _from_arrays(arrays, template)
 
 
 def from_header(header: Mapping[str, Any]) -> StoredView:
@@ -116,7 +131,7 @@ def from_header(header: Mapping[str, Any]) -> StoredView:
         real=blank.bool(),
         weight=blank,
         decision=GateDecision.from_dict(header["decision"]),
-        seconds=float(header["seconds"]),
+        seconds=header["seconds"],
         notes=dict(header["notes"]),
         record=build(PassRecord, {**record, "references": tuple(record["references"])}),
     )
