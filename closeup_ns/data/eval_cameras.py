@@ -76,12 +76,19 @@ def read_cameras(path: Path) -> list[EvalCamera]:
 
 
 def photographs_of(transforms: Path) -> list[tuple[View, Path]]:
-    """The photographs of a transforms.json: those of its training split where it lists one."""
+    """The photographs of a transforms.json: those of its training split where it lists one.
+
+    Raises:
+        DataError: as `read_cameras`, or no frame has a photograph.
+    """
     listed = {
         safe_path(transforms.parent, name, transforms) for name in read_frames(transforms).get("train_filenames", [])
     }
     cameras = [camera for camera in read_cameras(transforms) if not listed or camera.truth in listed]
-    return [(camera.view, camera.truth) for camera in cameras if camera.truth is not None]
+    found = [(camera.view, camera.truth) for camera in cameras if camera.truth is not None]
+    if not found:
+        raise DataError(f"{transforms} names no photographs. Name the transforms.json that was trained on.")
+    return found
 
 
 def _camera(name: str, frame: dict[str, Any], content: dict[str, Any], path: Path) -> EvalCamera:

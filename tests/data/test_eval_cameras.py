@@ -48,6 +48,12 @@ def test_photographs_of_a_rig_keep_their_names_and_the_training_lists_theirs(tmp
     assert [path for _, path in photographs_of(tmp_path / "transforms.json")] == [tmp_path / "images/r/0.png"]
 
 
+def test_a_list_without_photographs_is_refused_where_they_are_needed(tmp_path: Path):
+    write_cameras(tmp_path / "cameras.json", [EvalCamera("far", 1.0, facing_views(1)[0])])
+    with pytest.raises(DataError, match="names no photographs"):
+        photographs_of(tmp_path / "cameras.json")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
