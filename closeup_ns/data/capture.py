@@ -50,7 +50,7 @@ class Intrinsics:
             min(self.width, self.height) >= 1
             and long <= LONGEST_SIDE
             and all(FOCAL_RANGE[0] * long <= focal <= FOCAL_RANGE[1] * long for focal in (self.fx, self.fy))
-            and max(abs(self.cx), abs(self.cy)) <= 10 * long  # all of these are false for NaN
+            and all(abs(centre) <= 10 * long for centre in (self.cx, self.cy))  # false for NaN, as the others
         )
         if not possible or not (np.abs(self.distortion) < LARGEST_NUMBER).all():
             raise DataError(

@@ -153,6 +153,7 @@ COLMAP: list[tuple[dict[str, Any], Damage, list[str]]] = [
     ({"text": True}, write("sparse/0/cameras.txt", "1 PINHOLE 64 48 57 57 32\n"), ["3 parameters, PINHOLE has 4"]),
     ({"text": True}, write("sparse/0/cameras.txt", "1 PINHOLE 64 48 3e-307 57 32 24\n"), ["intrinsics"]),
     ({"text": True}, write("sparse/0/cameras.txt", "1 PINHOLE 64 48 nan 57 32 24\n"), ["intrinsics"]),
+    ({"text": True}, write("sparse/0/cameras.txt", "1 PINHOLE 64 48 57 57 32 nan\n"), ["intrinsics"]),
     ({"text": True}, write("sparse/0/cameras.txt", "1 PINHOLE 64000000 48000000 57e6 57e6 0 0\n"), ["intrinsics"]),
     ({"text": True}, write("sparse/0/cameras.txt", "1 SIMPLE_RADIAL 64 48 57 32 24 -3\n"), ["folds the image"]),
     ({"text": True}, write("sparse/0/images.txt", "1 1 0 0 0 0 0 0 1 a.png\n2 1 0 0 0 0 0 0 1 b.png\n"),
