@@ -73,9 +73,13 @@ def _parse_pixel(text: str, names: Sequence[str], views: Sequence[View]) -> tupl
         index = find_photograph(names, name)
     except LookupError as error:
         raise PlanningError(
-            f"--pipeline.target.pixel {text} (NAME:COLUMN:ROW): of the training photographs {error}"
+            f"--pipeline.target.pixel {text} (NAME:COLUMN:ROW): of the training photographs (one that is held out "
+            f"cannot be named) {error}"
         ) from None
     view = views[index]
     if not (0 <= column < view.width and 0 <= row < view.height):
-        raise PlanningError(f"--pipeline.target.pixel {text}: {names[index]} is {view.width}x{view.height} pixels")
+        raise PlanningError(
+            f"--pipeline.target.pixel {text}: {names[index]} is {view.width}x{view.height} pixels as it is trained "
+            "on, and this one lies outside"
+        )
     return index, column, row

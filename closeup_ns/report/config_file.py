@@ -36,7 +36,8 @@ def read_config(path: Path) -> dict[str, Any]:
         CheckpointError: it is not there or is no config.yml of nerfstudio.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist: --load-config wants the config.yml of a run")
+        said = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path} {said}: --load-config wants the config.yml of a run")
     with reading(path, "It is no whole config.yml of a nerfstudio run: restore it from a copy", CheckpointError):
         content = yaml.load(path.read_text(encoding="utf8"), Loader=_PlainLoader)  # a SafeLoader
         # nerfstudio writes them in alphabetical order, so a cut file lacks the last.

@@ -196,12 +196,10 @@ def read_run(config_path: Path) -> Run:
     store = RoundStore(config_path.parent / "rounds")
     configured = checked(Schedule, option(config, "pipeline.schedule") or {}, f"{config_path}: schedule", _REMEDY)
     changed = _read(problems, Schedule, store.load_schedule, store.root / "schedule.json")
-    schedule = changed or configured
-    schedule.rounds = max(configured.rounds, schedule.rounds)  # more on the command line are not taken back
     saved = _read(problems, Any, store.load_targets, store.root / "targets.json")
     targets = [Target.from_dict(target) for target in saved or []]
     rounds = [_read_round(store, number) for number in store.rounds()]
-    return Run(config_path.parent, config, targets, rounds, schedule, problems)
+    return Run(config_path.parent, config, targets, rounds, changed or configured, problems)
 
 
 def read_scores(path: Path) -> dict[str, Any]:

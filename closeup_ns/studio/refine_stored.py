@@ -102,6 +102,11 @@ def _plans(config_path: Path, rounds: RoundStore, number: int) -> list[RoundPlan
     planned = [index for index in rounds.rounds() if (rounds.folder(index) / "plan.json").exists()]
     if number not in planned:
         there = f"it has planned round {', '.join(map(str, planned))}" if planned else "it has planned no round yet"
+        if number in rounds.rounds():
+            raise RoundStorageError(
+                f"round {number} of {config_path.parent} has native views alone and planned none to refine: train with "
+                "a refiner (--pipeline.refiner.kind reliable, see3d or command)"
+            )
         raise RoundStorageError(f"the run {config_path.parent} has no round {number}: {there}")
     plans = (rounds.load_plan(number) or {})["plans"]
     if not plans:

@@ -140,13 +140,16 @@ class CloseupTrainer(Trainer):
     def _settle_rounds(self) -> None:
         """Leave out rounds that would have nothing to say: neither native detail nor a refiner (issue 11.6)."""
         config, store = self.pipeline.config, RoundStore(self.base_dir / "rounds")
+        stored = store.load_schedule()
+        if stored is not None:  # a resumed run may have been given more rounds
+            store.save_schedule(self.schedule.to_dict())
         if self.schedule.rounds == 0 or refines(config, self.device):
             return
         finer = [original.finer for original in self.pipeline.datamanager.originals() if original is not None]
         reach = max(finer, default=0.0) if config.originals.enabled else 0.0
         useful = native_rounds(reach, self.schedule.zoom, self.schedule.rounds)
         # A run that is resumed goes on as it was begun, also where its originals are gone since.
-        useful = max(useful, (store.load_schedule() or {"rounds": 0})["rounds"])
+        useful = max(useful, (stored or {"rounds": 0})["rounds"])
         if useful >= self.schedule.rounds:
             return
         said = f"The originals are {reach:.1f}x finer than" if reach else "No originals are finer than"

@@ -65,6 +65,7 @@ REFUSED: list[tuple[str, Damage | None, str]] = [
         "the refiner see3d cannot run here.*nowhere",
     ),
     ("refine", removed("rounds"), "has no round 1: it has planned no round yet"),
+    ("refine", removed("rounds/round_1/plan.json"), "round 1 of .* has native views alone"),
     ("refine", removed("nerfstudio_models"), "no checkpoint"),
     ("refine", removed("config.yml"), r"config\.yml does not exist"),
     ("refine", written("config.yml", OTHER_METHOD), "is a run of nerfacto: only runs of closeup-gs have rounds"),
