@@ -57,7 +57,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a nerfstudio checkpoint, on the CPU.
 
     Raises:
-        CheckpointError: it is not there, cut short, not a checkpoint, or holds values that are no numbers.
+        CheckpointError: it is not there, cut short, not a checkpoint, of another method, or holds values that are no
+            numbers.
     """
     if not path.exists():
         raise CheckpointError(f"checkpoint {path} does not exist")
@@ -75,6 +76,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             bad = tensor.isnan() if "gauss_params" not in name and "optimizers" not in name else ~tensor.isfinite()
             if bad.any():
                 raise ValueError(f"{int(bad.sum())} values of {name} are no finite numbers")
+    if "_model.gauss_params.means" not in state["pipeline"]:
+        raise CheckpointError(f"{path} holds no Gaussians: it is not a splatfacto or closeup-gs checkpoint")
     return state
 
 

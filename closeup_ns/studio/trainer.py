@@ -261,8 +261,6 @@ class CloseupTrainer(Trainer):
 
     def _check_shapes(self, path: Path, state: Mapping[str, Any]) -> None:
         """Refuse what torch would refuse later in words that help nobody."""
-        if "_model.gauss_params.means" not in state:
-            raise CheckpointError(f"{path} holds no Gaussians: it is not a splatfacto or closeup-gs checkpoint")
         loaded = state.get("_model.gauss_params.features_rest")
         own = self.pipeline.model.features_rest
         if loaded is not None and loaded.shape[1:] != own.shape[1:]:
