@@ -140,27 +140,23 @@ class CloseupTrainer(Trainer):
     def _settle_rounds(self) -> None:
         """Leave out rounds that would have nothing to say: neither native detail nor a refiner (issue 11.6)."""
         config, store = self.pipeline.config, RoundStore(self.base_dir / "rounds")
-        stored = store.load_schedule()
-        if stored is not None:  # a resumed run may have been given more rounds
+        stored, asked = store.load_schedule(), self.schedule.rounds
+        if asked > 0 and not refines(config, self.device):
+            finer = [original.finer for original in self.pipeline.datamanager.originals() if original is not None]
+            reach = max(finer, default=0.0) if config.originals.enabled else 0.0
+            useful = native_rounds(reach, self.schedule.zoom, asked)
+            # A run that is resumed goes on as it was begun, also where its originals are gone since.
+            self.schedule.rounds = min(asked, max(useful, stored["rounds"] if stored else 0))
+            if self.schedule.rounds < asked:
+                said = f"The originals are {reach:.1f}x finer than" if reach else "No originals are finer than"
+                CONSOLE.print(
+                    f"Rounds: {self.schedule.rounds} of {asked} are planned. {said} what is trained on, and there is "
+                    "no refiner (--pipeline.refiner.kind) for what lies beyond.",
+                    soft_wrap=True,
+                )
+        if stored is not None or self.schedule.rounds < asked:  # what is stored is what the run, resumed or not, does
             store.save_schedule(self.schedule.to_dict())
-        if self.schedule.rounds == 0 or refines(config, self.device):
-            return
-        finer = [original.finer for original in self.pipeline.datamanager.originals() if original is not None]
-        reach = max(finer, default=0.0) if config.originals.enabled else 0.0
-        useful = native_rounds(reach, self.schedule.zoom, self.schedule.rounds)
-        # A run that is resumed goes on as it was begun, also where its originals are gone since.
-        useful = max(useful, (stored or {"rounds": 0})["rounds"])
-        if useful >= self.schedule.rounds:
-            return
-        said = f"The originals are {reach:.1f}x finer than" if reach else "No originals are finer than"
-        CONSOLE.print(
-            f"Rounds: {useful} of {self.schedule.rounds} are planned. {said} what is trained on, and there is no "
-            "refiner (--pipeline.refiner.kind) for what lies beyond.",
-            soft_wrap=True,
-        )
-        self.schedule.rounds = useful
-        store.save_schedule(self.schedule.to_dict())
-        self._set_total_steps()
+            self._set_total_steps()
 
     def setup_optimizers(self) -> Optimizers:
         self._settle_rounds()

@@ -141,5 +141,5 @@ def test_a_damaged_file_is_named_with_the_reason_and_the_way_out(
 def test_a_native_view_outside_its_folder_is_not_read(whole: Path, tmp_path: Path) -> None:
     root = shutil.copytree(whole, tmp_path / "rounds")
     put("frames", 0, "file_path", value="../../../secret.png")(root / NATIVE)
-    with pytest.raises(RoundStorageError, match="leads out of"):
+    with pytest.raises(RoundStorageError, match="outside of the data folder"):
         NativeStore(root).load(1, ["a.png"])

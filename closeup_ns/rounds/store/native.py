@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from closeup_ns.atomic import atomic_path, write_json
+from closeup_ns.data.capture import safe_path
 from closeup_ns.data.dataset import decode_image, decode_mask
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.reading import reading
@@ -102,17 +103,10 @@ class NativeStore:
 
     def _view(self, number: int, frame: dict[str, Any], photograph: int) -> NativeView:
         view, folder = layout.view_of_frame(frame), self._folder(number)
-        image = self._inside(folder, frame["file_path"])
-        mask = self._inside(folder, frame["mask_path"]) if "mask_path" in frame else None
+        image = safe_path(folder, frame["file_path"], "transforms.json")
+        mask = safe_path(folder, frame["mask_path"], "transforms.json") if "mask_path" in frame else None
         read, spacing = partial(self._read, image, mask), float(frame["spacing"])
         return NativeView(f"native{number}/{image.stem}", number, photograph, view, spacing, read)
-
-    @staticmethod
-    def _inside(folder: Path, relative: str) -> Path:
-        path = (folder / relative).resolve()
-        if not path.is_relative_to(folder.resolve()):
-            raise ValueError(f"{relative!r} leads out of {folder}")
-        return path
 
     def _read(self, image: Path, mask: Path | None) -> tuple[UInt8[Tensor, "H W C"], Bool[Tensor, "H W"] | None]:
         if image in self._cache:
