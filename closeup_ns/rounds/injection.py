@@ -10,7 +10,7 @@ from torch import Tensor
 
 from closeup_ns.model.losses import InjectedTarget, real_share
 from closeup_ns.model.model import CloseupModel
-from closeup_ns.model.strategy import NEVER, CloseupStrategy
+from closeup_ns.model.strategy import NEVER, HalvingStrategy
 from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.refine.judging.footprint import consistent
 from closeup_ns.rounds.passes import planned_views
@@ -114,31 +114,27 @@ def fine_tuning_strategy(
     config: FineTuneConfig,
     start: int,
     steps: int,
-    radius_ratio: float,
     densifies: bool,
     growth: float,
-) -> CloseupStrategy:
-    """A fresh strategy for one round: no opacity reset, sizes in proportion to the round's radius.
+) -> HalvingStrategy:
+    """A fresh strategy for one round: no opacity reset, and growth that hardly changes what is seen.
 
     Args:
         densifies: whether the round has native views, or a generator's, to grow Gaussians for.
         growth: the round may multiply the number of Gaussians by at most this, whatever the base phase's ceiling was.
 
-    gsplat's own would return early (its last step is past) or reset all opacities in the middle of a short
-    fine-tuning; and at a close-up's scale everything is "small", so it would duplicate and never split.
+    gsplat's own would return early (its last step is past) or reset all opacities in the middle of a short fine-tuning.
     """
-    base = model.base_strategy()
-    settings = dict(vars(base))
+    settings = dict(vars(model.base_strategy()))
     settings.update(
         refine_start_iter=start,
         refine_stop_iter=start + int(0.8 * steps) if config.densify and densifies else 0,
         reset_every=NEVER,
         pause_refine_after_reset=0,
         refine_scale2d_stop_iter=0,
-        grow_scale3d=base.grow_scale3d * radius_ratio,
         prune_scale3d=NEVER,
         prune_opa=0.005,
         max_gaussians=int(model.num_points * growth),
         counts_this_step=False,
     )
-    return CloseupStrategy(**settings)
+    return HalvingStrategy(**settings)

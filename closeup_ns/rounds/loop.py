@@ -164,7 +164,6 @@ class Rounds:
             self.settings.fine_tune,
             start=steps.start,
             steps=len(steps),
-            radius_ratio=self.schedule.zoom**-number,
             densifies=generates or new,
             growth=growth,
         )

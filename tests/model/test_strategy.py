@@ -1,4 +1,4 @@
-"""Densification with a ceiling, and deaf to the steps that do not count; gsplat's own strategy is the oracle."""
+"""Densification with a ceiling, in steps that count, and by halves; gsplat's own strategy is the oracle."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import torch
 from gsplat.strategy import DefaultStrategy
+from gsplat.strategy.ops import split
+from gsplat.utils import normalized_quat_to_rotmat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closeup_ns.model.strategy import NEVER, CloseupStrategy
+from closeup_ns.model.strategy import NEVER, CloseupStrategy, HalvingStrategy, halve, halved_opacity
+from closeup_ns.rendering.rasterize import rasterization
 
 COUNT = 40
 STEP = 10
@@ -129,3 +132,94 @@ def test_a_step_that_is_not_listened_to_needs_no_absolute_gradients() -> None:
     assert strategy.gathers_gradients(1)
     with pytest.raises(AttributeError, match="absgrad"):
         splats.step(strategy, strategy.initialize_state(), step=1)
+
+
+# ---- halves
+
+
+def covariances(splats: Splats) -> torch.Tensor:
+    axes = normalized_quat_to_rotmat(torch.nn.functional.normalize(splats.params["quats"], dim=-1))
+    return axes @ torch.diag_embed((2 * splats.params["scales"]).exp()) @ axes.mT
+
+
+def test_two_halves_have_the_mean_and_the_covariance_of_the_whole() -> None:
+    splats, chosen = Splats(7), torch.arange(COUNT) % 3 == 0
+    mean, covariance = splats.params["means"][chosen], covariances(splats)[chosen]
+    halve(splats.params, splats.optimizers, {}, chosen)
+    count = int(chosen.sum())
+    means = splats.params["means"][-2 * count :].view(2, count, 3)
+    spread = (means - mean)[..., :, None] * (means - mean)[..., None, :]
+    torch.testing.assert_close(means.mean(0), mean)
+    torch.testing.assert_close((covariances(splats)[-2 * count :].view(2, count, 3, 3) + spread).mean(0), covariance)
+
+
+@given(st.floats(0.0, 1.0))
+def test_two_halves_stop_as_much_light_as_the_whole(opacity: float) -> None:
+    x = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+    half = halved_opacity(torch.tensor(opacity, dtype=torch.float64))
+    passed = [1 - half * (-((x - side * 0.5**0.5) ** 2)).exp() for side in (-1, 1)]
+    whole = opacity * (-(x**2) / 2).exp()
+    assert 0 <= float(half) <= 1
+    assert float((1 - passed[0] * passed[1]).sum()) == pytest.approx(float(whole.sum()), abs=1e-9)
+
+
+def seen(splats: Splats) -> torch.Tensor:
+    """Alpha of the splats, drawn by the CPU kernels."""
+    params = {name: value.detach() for name, value in splats.params.items()}
+    K = torch.tensor([[[60.0, 0.0, 32.0], [0.0, 60.0, 24.0], [0.0, 0.0, 1.0]]])
+    opacities = params["opacities"].sigmoid().squeeze(1)
+    means = params["means"] + torch.tensor([0.0, 0.0, 8.0])
+    colors = torch.ones(len(means), 1)
+    scene = means, params["quats"], params["scales"].exp(), opacities, colors, torch.eye(4)[None], K, 64, 48
+    return rasterization(*scene, backend="cpu")[1]
+
+
+@pytest.mark.parametrize("logit", [-3.0, 0.0, 3.0])
+def test_halving_changes_a_third_of_what_gsplats_growth_changes(logit: float) -> None:
+    """Growth that one sees costs a round the steps in which it is mended."""
+    changes = []
+    for grow_them in (lambda it, chosen: halve(it.params, it.optimizers, {}, chosen), split_as_gsplat):
+        splats = Splats(8)
+        splats.params["scales"].data -= 1.5
+        splats.params["opacities"].data.fill_(logit)
+        before = seen(splats)
+        grow_them(splats, torch.ones(COUNT, dtype=torch.bool))
+        changes.append(float((seen(splats) - before).square().mean().sqrt()))
+    ours, theirs = changes
+    assert ours < theirs / 3
+
+
+def split_as_gsplat(splats: Splats, chosen: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    split(splats.params, splats.optimizers, {}, chosen)  # type: ignore[arg-type]
+
+
+def test_halves_keep_adams_moments_and_everything_else_that_the_whole_had() -> None:
+    splats, chosen = Splats(9), torch.arange(COUNT) < 5
+    for name, optimizer in splats.optimizers.items():
+        splats.params[name].grad = torch.randn(splats.params[name].shape)
+        optimizer.step()
+    quats = splats.params["quats"].detach().clone()
+    moments = {name: splats.optimizers[name].state[splats.params[name]]["exp_avg"].clone() for name in splats.params}
+    state: dict[str, Any] = {"grad2d": torch.arange(COUNT), "scene_scale": 1.0}
+    halve(splats.params, splats.optimizers, state, chosen)
+    order = [*range(5, COUNT), *range(5), *range(5)]
+    assert torch.equal(splats.params["quats"], quats[order]) and torch.equal(state["grad2d"], torch.tensor(order))
+    for name, moment in moments.items():
+        parameter = splats.optimizers[name].param_groups[0]["params"][0]
+        assert parameter is splats.params[name]
+        assert torch.equal(splats.optimizers[name].state[parameter]["exp_avg"], moment[order])
+
+
+@pytest.mark.parametrize("room", [-3, 0, 1, 6, 10_000])
+def test_the_neediest_are_halved_up_to_the_ceiling(room: int) -> None:
+    splats = Splats(10)
+    splats.info["radii"] = torch.ones(1, COUNT)
+    need = (splats.gradients[0] * torch.tensor([32.0, 24.0])).norm(dim=-1)
+    wanted = int((need > 3.0).sum())
+    quats = splats.params["quats"].detach().clone()
+    after = grow(splats, HalvingStrategy(**settings_of(max_gaussians=COUNT + room)))
+    grown = min(max(room, 0), wanted)
+    assert after == COUNT + grown
+    neediest = {tuple(row) for row in quats[need.topk(grown).indices].tolist()}
+    assert {tuple(row) for row in splats.params["quats"][COUNT - grown :].tolist()} == neediest

@@ -108,11 +108,10 @@ def test_without_reliable_pixels_in_the_loss_none_are_laid_over_the_image() -> N
 def test_a_rounds_strategy_is_fresh(make_trainer: MakeTrainer, generates: bool) -> None:
     model = make_trainer(pipeline__model__max_gaussians=700).pipeline.model
     base = model.base_strategy()
-    strategy = fine_tuning_strategy(model, FineTuneConfig(), 1000, 100, 1 / 9, generates, growth=2.0)
+    strategy = fine_tuning_strategy(model, FineTuneConfig(), 1000, 100, generates, growth=2.0)
     assert strategy is not model.strategy and not strategy.counts_this_step
     assert strategy.refine_start_iter == 1000
     assert strategy.refine_stop_iter == (1080 if generates else 0)
     assert strategy.reset_every == NEVER
-    assert strategy.grow_scale3d == pytest.approx(base.grow_scale3d / 9)
     assert base.max_gaussians == 700
     assert strategy.max_gaussians == 1152, "twice 576: a full base leaves room for what a generator shows"
