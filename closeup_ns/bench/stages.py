@@ -220,7 +220,7 @@ def _target_option(scene: PreparedScene) -> list[str]:
     if scene.record.target_xyz is not None:
         return ["--pipeline.target.xyz", *(repr(value) for value in scene.record.target_xyz)]
     pixel = scene.record.target_pixel
-    if not pixel or scene.record.scored_by == "ns-eval":
+    if not pixel:
         return []
     name, column, row = pixel.rsplit(":", 2)
     trained = {path.stem: path.name for _, path in photographs_of(scene.capture / "transforms.json")}

@@ -153,6 +153,13 @@ def test_what_ns_eval_scores_is_the_data_itself_with_the_target_in_the_models_fr
     assert (local[:2] / local[2]).abs().max() < 0.02 and local[2] < 0  # the middle of the image, in front (OpenGL)
 
 
+def test_what_ns_eval_scores_needs_one_target_for_all_rows(tmp_path: Path) -> None:
+    write(tmp_path / "data" / "wall")
+    made = scene(kind="native", scales=[3], image_side=64, _file=tmp_path / "p.yaml")
+    with pytest.raises(DataError, match="give it a pixel .NAME:COLUMN:ROW .* long side of 64 pixels"):
+        prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
+
+
 def test_a_target_in_a_colmap_capture_is_where_ns_train_sees_it(tmp_path: Path) -> None:
     """COLMAP's world is turned before nerfstudio's parser begins: the point must lie behind its pixel all the same."""
     folder = tmp_path / "data" / "wall"

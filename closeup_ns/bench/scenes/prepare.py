@@ -80,15 +80,18 @@ def _render(protocol: str, scene: Scene, folder: Path) -> SceneRecord:
 
 def _native(protocol: str, scene: Scene, source: Path, folder: Path) -> SceneRecord:
     """The data as it is: ns-eval holds photographs out, and cuts crops from their originals around the target."""
+    side = scene.rule.image_side
+    if not scene.pixel:
+        raise DataError(
+            f"scene {scene.name}: give it a pixel (NAME:COLUMN:ROW of a photograph with a long side of {side} pixels). "
+            "Without one each row would be scored around a target of its own, where its own depth has it"
+        )
     folder.mkdir(parents=True)
     (folder / "capture").symlink_to(source.resolve(), target_is_directory=True)
-    side, point, xyz = scene.rule.image_side, None, None
-    if scene.pixel:
-        point = _target(scene, load_photographs(source, side))
-        xyz = tuple(_in_nerfstudios_world(point, source).tolist())
+    point = _target(scene, load_photographs(source, side))
+    xyz = tuple(_in_nerfstudios_world(point, source).tolist())
     notes = ["ns-eval holds out every eighth photograph; close-ups are crops of their originals around the target"]
-    target = None if point is None else tuple(point.tolist())
-    return SceneRecord(protocol, scene.name, scene.pixel, target, xyz, side, "ns-eval", notes=notes)
+    return SceneRecord(protocol, scene.name, scene.pixel, tuple(point.tolist()), xyz, side, "ns-eval", notes=notes)
 
 
 def _in_nerfstudios_world(point: Float[Tensor, "3"], source: Path) -> Float[Tensor, "3"]:
