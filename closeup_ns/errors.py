@@ -1,5 +1,15 @@
 """Errors that a user can act on: each message says what is wrong, where, and what to do."""
 
+from __future__ import annotations
+
+import sys
+
+
+def say_error(program: str, message: str) -> None:
+    """An error as a user sees it: one line on stderr, red on a terminal."""
+    line = f"{program}: {' '.join(message.split())}"
+    print(f"\033[31m{line}\033[0m" if sys.stderr.isatty() else line, file=sys.stderr)
+
 
 class CloseupError(RuntimeError):
     """Base class of every error that closeup-ns raises on purpose."""

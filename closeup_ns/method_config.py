@@ -15,13 +15,18 @@ from closeup_ns.model.model_2d import Closeup2dgsModelConfig
 from closeup_ns.model.optimizers import FusedAdamConfig
 from closeup_ns.rounds.schedule import RestartingDecaySchedulerConfig, ScheduleConfig
 from closeup_ns.rounds.settings import KernelSearchConfig
-from closeup_ns.studio.compatibility import allow_nerfstudio_checkpoints, start_without_build_server
+from closeup_ns.studio.compatibility import (
+    allow_nerfstudio_checkpoints,
+    show_errors_as_lines,
+    start_without_build_server,
+)
 from closeup_ns.studio.datamanager import CloseupDatamanagerConfig
 from closeup_ns.studio.pipeline import CloseupPipelineConfig
 from closeup_ns.studio.trainer import CloseupTrainerConfig
 
 allow_nerfstudio_checkpoints()
 start_without_build_server()
+show_errors_as_lines()
 ensure_ffmpeg_on_path()  # ns-render looks for one before anything of ours runs
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -16,6 +16,8 @@ from closeup_ns.views.view import View
 Item = TypeVar("Item")
 LINES = 20
 """In a pipe a run says this many times how far it is."""
+QUIET_SECONDS = 30.0
+"""In a pipe other long work says how far it is where nothing was said for so long."""
 
 
 def shows_bars() -> bool:
@@ -23,13 +25,56 @@ def shows_bars() -> bool:
     return CONSOLE.is_terminal and not CONSOLE.is_dumb_terminal
 
 
+class Silence:
+    """How long nothing was said in a pipe."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    def is_long(self) -> bool:
+        """Whether it is time for a line; the caller then prints it, and the next silence begins."""
+        now = time.monotonic()
+        if now - self._since < QUIET_SECONDS:
+            return False
+        self._since = now
+        return True
+
+
+SILENCE = Silence()
+"""Of all bars together, so that many short ones in a row are heard of too."""
+
+
+class _Lines:
+    """What `bar` yields in a pipe: it says how far the work is where nothing was said for a while."""
+
+    def __init__(self, label: str, total: int | None) -> None:
+        self.label, self.total, self.done = label, total, 0.0
+        self._began = time.monotonic()
+
+    def __call__(self, done: float | None = None, total: int | None = None) -> None:
+        self.done, self.total = (self.done + 1, self.total) if done is None else (done, total)
+        if not SILENCE.is_long():
+            return
+        if self.total is None:
+            say(f"{self.label}: {self.done:g}")
+            return
+        left = ""
+        if 0 < self.done < self.total:
+            each = (time.monotonic() - self._began) / self.done
+            left = f", about {duration(each * (self.total - self.done))} left"
+        say(f"{self.label}: {self.done:g} of {self.total}{left}")
+
+
 @contextmanager
 def bar(label: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """A bar that vanishes when the block ends; in a pipe nothing is printed.
+    """A bar that vanishes when the block ends; in a pipe a line now and then.
 
     Yields a function: called without arguments, another of ``total`` pieces is done; called with (done, total), so many
     of so many are. ``total`` may be an estimate: with more pieces the bar stays full.
     """
+    if not shows_bars():
+        yield _Lines(label, total)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -38,8 +83,7 @@ def bar(label: str, total: int | None = None) -> Iterator[Callable[..., None]]:
         TextColumn("left:"),
         TimeRemainingColumn(),
     )
-    # Without a terminal rich would still print an empty line per bar.
-    with Progress(*columns, console=CONSOLE, transient=True, disable=not shows_bars()) as progress:
+    with Progress(*columns, console=CONSOLE, transient=True) as progress:
         task = progress.add_task(label, total=total)
 
         def advance(done: int | None = None, total: int | None = None) -> None:
@@ -56,8 +100,40 @@ def say(line: str) -> None:
     CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def lines(label: str, total: int) -> Callable[..., None]:
+    """What `bar` yields in a pipe, on a terminal nothing: for work of nerfstudio's, which has a bar there."""
+    return (lambda *done: None) if shows_bars() else _Lines(label, total)
+
+
+class Told(list[Item]):
+    """A list for a loop of nerfstudio's, with `lines` that say how far that is."""
+
+    def __init__(self, items: Iterable[Item], label: str) -> None:
+        super().__init__(items)
+        self._label = label
+
+    def __iter__(self) -> Iterator[Item]:
+        advance = lines(self._label, len(self))
+        for item in super().__iter__():
+            yield item
+            advance()
+
+
+@contextmanager
+def status(label: str) -> Iterator[None]:
+    """A spinner while the block lasts; in a pipe a line when it begins and one when it is over."""
+    if shows_bars():
+        with CONSOLE.status(label):
+            yield
+        return
+    began = time.perf_counter()
+    say(label)
+    yield
+    say(f"{label}: {duration(time.perf_counter() - began)}")
+
+
 def track(items: Collection[Item], label: str) -> Iterator[Item]:
-    """``items``, with a bar that moves when the work on one is done."""
+    """``items``, with a `bar` that moves when the work on one is done."""
     with bar(label, len(items)) as advance:
         for item in items:
             yield item

@@ -9,7 +9,18 @@ import pytest
 from rich.console import Console
 
 from closeup_ns import progress
-from closeup_ns.progress import StepLines, bar, duration, say, stage_over, track, watching
+from closeup_ns.progress import (
+    QUIET_SECONDS,
+    Silence,
+    StepLines,
+    bar,
+    duration,
+    say,
+    stage_over,
+    status,
+    track,
+    watching,
+)
 from closeup_ns.views.rendered import Rendered
 from tests.report.made_up import camera
 from tests.scenes import analytic_renderer
@@ -20,17 +31,46 @@ def console(monkeypatch: pytest.MonkeyPatch, terminal: bool, dumb: bool = False)
     environment = {"TERM": "dumb" if dumb else "xterm"}
     made = Console(file=output, force_terminal=terminal, width=100, _environ=environment)
     monkeypatch.setattr(progress, "CONSOLE", made)
+    monkeypatch.setattr(progress, "SILENCE", Silence())
     return output
 
 
 @pytest.mark.parametrize("dumb", [False, True])
-def test_in_a_pipe_a_bar_prints_nothing_at_all(monkeypatch: pytest.MonkeyPatch, dumb: bool) -> None:
+def test_in_a_pipe_short_work_prints_nothing_at_all(monkeypatch: pytest.MonkeyPatch, dumb: bool) -> None:
     """On a terminal that cannot draw over itself, too."""
     output = console(monkeypatch, terminal=dumb, dumb=dumb)
     assert list(track([1, 2, 3], "counting")) == [1, 2, 3]
     with bar("more", 2) as advance:
         advance()
     assert output.getvalue() == ""
+
+
+def test_in_a_pipe_long_work_says_now_and_then_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece takes 20 s, in one bar or in several that follow each other."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    output = console(monkeypatch, terminal=False)
+    for label, count in (("counting", 5), ("one", 1), ("another", 1)):
+        for _ in track(range(count), label):
+            now[0] += 20
+    assert output.getvalue().splitlines() == [
+        "counting: 2 of 5, about 1 min 00 s left", "counting: 4 of 5, about 20.0 s left", "one: 1 of 1"
+    ]  # fmt: skip
+    with bar("endless") as advance:
+        now[0] += QUIET_SECONDS
+        advance()
+    assert output.getvalue().endswith("\nendless: 1\n")
+
+
+def test_in_a_pipe_a_spinner_is_a_line_at_its_start_and_one_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = console(monkeypatch, terminal=False)
+    with status("preparing"):
+        assert output.getvalue() == "preparing\n"
+    assert re.fullmatch(r"preparing\npreparing: \d\.\d s\n", output.getvalue())
+    output = console(monkeypatch, terminal=True)
+    with status("preparing"), bar("pictures", 3):
+        pass
+    assert "preparing" in output.getvalue() and "0/3" in output.getvalue()
 
 
 def test_on_a_terminal_a_bar_counts_and_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

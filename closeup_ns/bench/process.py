@@ -14,6 +14,8 @@ from closeup_ns.errors import CloseupError
 
 TAIL_LINES = 15
 """Lines of a failed process's log that its error shows."""
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+"""What moves a terminal's cursor or colours its text."""
 
 
 @contextmanager
@@ -62,13 +64,28 @@ def _children_cpu() -> float:
 
 def percentage(log: Path) -> float:
     """The last percentage in nerfstudio's table of steps, looked for in the end of its log; 0 where there is none."""
+    found = re.findall(rb"\((\d+\.\d+)%\)", _end(log))
+    return float(found[-1]) if found else 0.0
+
+
+def _end(log: Path) -> bytes:
+    """The last bytes of a log; none where it cannot be read."""
     try:
         with open(log, "rb") as written:
             written.seek(max(0, log.stat().st_size - 4000))
-            found = re.findall(rb"\((\d+\.\d+)%\)", written.read())
+            return written.read()
     except OSError:
-        return 0.0
-    return float(found[-1]) if found else 0.0
+        return b""
+
+
+def last_line(*logs: Path) -> str:
+    """The last line with a word in it of the log that was written to last, without control characters; "" of none."""
+    there = [log for log in logs if log.is_file()]
+    if not there:
+        return ""
+    end = _end(max(there, key=lambda log: log.stat().st_mtime_ns)).decode("utf8", "replace")
+    lines = _CONTROL.sub("", end).splitlines()
+    return next((line.strip() for line in reversed(lines) if re.search(r"\w", line)), "")
 
 
 def leave(number: int, frame: object) -> None:

@@ -37,6 +37,7 @@ from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation.evaluate import References, evaluate, references_by_point
 from closeup_ns.evaluation.pictures import find_renders, render_cameras
 from closeup_ns.metrics.scores import read_scores, write_scores
+from closeup_ns.progress import bar, say
 from closeup_ns.provenance import provenance
 from closeup_ns.reading import read_json
 from closeup_ns.rounds.store.rounds import RoundStore
@@ -129,7 +130,9 @@ def _run_stages(spec: Experiment, scene: PreparedScene, out: Path, threads: int)
         trained = _train(spec, scene, out, threads)
     seconds = dict(trained.seconds)
     if scene.record.scored_by == "renders" and not spec.method.renders:
+        say("rendering")
         seconds |= _render(scene, folder, run_folder(spec, out) / "config.yml")
+    say("scoring")
     started = time.monotonic()
     _score(spec, scene, out, trained, seconds)
     return trained.steps, {**seconds, "score": time.monotonic() - started}
@@ -286,7 +289,8 @@ def _render(scene: PreparedScene, folder: Path, config: Path) -> dict[str, float
     from closeup_ns.evaluation.run import open_run
 
     render, started = open_run(config).render, time.monotonic()
-    render_cameras(render, cameras, folder / RENDERS)
+    with bar("rendering", len(cameras)) as advance:
+        render_cameras(render, cameras, folder / RENDERS, advance)
     return {} if any(there) else {"render": time.monotonic() - started}
 
 
@@ -308,7 +312,9 @@ def _score(spec: Experiment, scene: PreparedScene, out: Path, trained: Trained, 
     if point is not None and closer:
         photographs = photographs_of(scene.capture / "transforms.json")
         references = references_by_point(closer, photographs, torch.tensor(point, dtype=torch.float64))
-    write_scores(evaluate(cameras, folder / RENDERS, spec.evaluation, references, about), folder)
+    with bar("scoring", len(cameras)) as advance:
+        scores = evaluate(cameras, folder / RENDERS, spec.evaluation, references, about, advance)
+    write_scores(scores, folder)
 
 
 def _machine() -> str:

@@ -12,21 +12,21 @@ import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
-from closeup_ns.bench.executor import make_executor
+from closeup_ns.bench.executor import EXPERIMENT_LOG, make_executor
 from closeup_ns.bench.experiment import Experiment, ExperimentResult, read_experiments, record_failure, scene_folder
 from closeup_ns.bench.methods import Budget, Method, load_methods, pick_methods, table_methods
-from closeup_ns.bench.process import leave
+from closeup_ns.bench.process import last_line, leave
 from closeup_ns.bench.scenes.prepare import prepare_scene
 from closeup_ns.bench.scenes.protocol import Protocol, Scene, load_protocol
-from closeup_ns.bench.stages import finished_experiment
+from closeup_ns.bench.stages import TRAIN_LOG, finished_experiment
 from closeup_ns.errors import CloseupError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
-from closeup_ns.progress import bar, say
+from closeup_ns.progress import Silence, bar, say, shows_bars, status
 
 FULL = Budget(30000, 3, 5000)
 """The paper's: section 5.2."""
 QUICK = Budget(3000, 3, 500)
-"""closeup-gs-quick's."""
+"""A tenth of it. closeup-gs-quick itself has rounds of 750 steps."""
 
 
 @dataclass
@@ -122,7 +122,7 @@ class Bench:
         for scene in protocol.scenes:
             experiments = self._experiments(protocol, scene, methods)
             try:
-                with CONSOLE.status(f"preparing {protocol.name} {scene.name}"):
+                with status(f"preparing {protocol.name} {scene.name}"):
                     prepare_scene(protocol.name, scene, self.data, scene_folder(self.output, protocol.name, scene.name))
                 specs += experiments
             except (CloseupError, OSError) as problem:
@@ -134,10 +134,19 @@ class Bench:
         left = [spec for spec in specs if spec.folder(self.output) not in finished]
         with bar("experiments", len(left)) as advance:
             shares: dict[Path, float] = {}
+            silences: dict[Path, Silence] = {}
 
             def watch(spec: Experiment, share: float) -> None:
-                shares[spec.folder(self.output)] = share
-                advance(sum(shares.values()), len(left))
+                folder = spec.folder(self.output)
+                if shows_bars():
+                    shares[folder] = share
+                    advance(sum(shares.values()), len(left))
+                elif folder not in silences:
+                    silences[folder] = Silence()
+                    say(f"started {_where(spec.result(self.output, 'running'))}")
+                elif silences[folder].is_long():
+                    at = last_line(folder / EXPERIMENT_LOG, folder / TRAIN_LOG)
+                    say(f"running {_where(spec.result(self.output, 'running'))}: {at}")
 
             for by_time in (False, True):  # rows that train for as much time as another one come after it
                 wave = [spec for spec in left if bool(spec.method.cpu_time_of) == by_time]
@@ -165,9 +174,14 @@ class Bench:
         ]
 
 
+def _where(experiment: ExperimentResult) -> str:
+    """Which experiment this is."""
+    return f"{experiment.protocol} {experiment.scene}: {experiment.label}, seed {experiment.seed}"
+
+
 def _line(experiment: ExperimentResult, kept: bool = False) -> str:
     """The line that is printed when an experiment is over."""
-    where = f"{experiment.protocol} {experiment.scene}: {escape(experiment.label)}, seed {experiment.seed}"
+    where = escape(_where(experiment))
     if experiment.state != "done":
         last = experiment.error.strip().splitlines()[-1:] or ["no reason given"]
         return f"[red]failed[/] {where}: {escape(last[0])}"

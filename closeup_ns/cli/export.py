@@ -16,7 +16,7 @@ from closeup_ns.atomic import write_json
 from closeup_ns.metrics.shot import scale_label
 from closeup_ns.paths.start import choose_start
 from closeup_ns.report.exported import page_command, page_settings
-from closeup_ns.rounds.reporting.held_out import held_out_crops, mean_psnr
+from closeup_ns.rounds.reporting.held_out import held_out_crops, held_out_rounds, mean_psnr
 from closeup_ns.studio.export import Splats, Viewer, fit, likeness, views_to_learn, write_ply
 from closeup_ns.studio.loading import load_run
 from closeup_ns.views.psnr import mean_of_numbers, psnr
@@ -24,7 +24,7 @@ from closeup_ns.views.psnr import mean_of_numbers, psnr
 
 @dataclass
 class Export:
-    """Write a run as a .ply, fitted to how the viewer draws, and say what that costs far and at each zoom.
+    """Write a run as a .ply, fitted to how the viewer draws, and say what that costs, as near as originals reach.
 
     `ns-export gaussian-splat` writes the Gaussians as they are, which only this package draws as they were trained.
     """
@@ -49,7 +49,7 @@ class Export:
         seen, model = run.pipeline.as_run(), run.pipeline.model
         schedule, targets = run.pipeline.config.schedule, [run.target.point]
         zooms = [schedule.zoom**number for number in range(1, schedule.rounds + 1)]
-        crops = {zoom: held_out_crops(seen, number, targets[0]) for number, zoom in enumerate(zooms, start=1)}
+        crops = {schedule.zoom**number: held_out_crops(seen, number, targets[0]) for number in held_out_rounds(seen)}
         truth = {"far": list(run.pipeline.datamanager.eval_photographs())}
         truth |= {scale_label(zoom): [(c.view, c.image, c.counted) for c in found] for zoom, found in crops.items()}
         own = {"far": mean_of_numbers(psnr(model.render_view(v).color, image, m) for v, image, m in truth["far"])}
@@ -64,7 +64,7 @@ class Export:
             rows[name] = {scale: likeness(some, background, self.viewer, pairs) for scale, pairs in truth.items()}
         output = self.output or self.load_config.parent / f"splat-{self.viewer}.ply"
         count = write_ply(fitted, output, self.viewer)
-        _print(rows, f"PSNR in dB on held-out photographs, drawn as {self.viewer} viewers do")
+        _print(rows, f"PSNR in dB on held-out photographs and their originals, drawn as {self.viewer} viewers do")
         start, _ = choose_start(run.train_views, run.train_names, None, run.target.point, run.renderer)
         write_json(output.with_suffix(".json"), page_settings(start, run.target.point, background))
         print(f"{output}: {count} Gaussians. To see it in a browser, at the target:\n{page_command(output)}")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from closeup_ns.errors import CloseupError
+from closeup_ns.errors import CloseupError, say_error
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,7 @@ def _help() -> str:
 
 
 def _fail(message: str, code: int = 1) -> None:
-    line = f"closeup-gs: {' '.join(message.split())}"
-    print(f"\033[31m{line}\033[0m" if sys.stderr.isatty() else line, file=sys.stderr)
+    say_error("closeup-gs", message)
     raise SystemExit(code)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, as_tensor
 
 from closeup_ns.data.images import open_image
 from closeup_ns.errors import CloseupError, DataError
+from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.planning.plan import KnownView, RoundPlan
 from closeup_ns.planning.target import Target
 from closeup_ns.reading import OPEN, checked, reading
@@ -58,12 +59,19 @@ class BeforeAfter:
 
 @dataclass(config=OPEN)
 class Kernel:
-    """The pixel kernel, in squared pixels."""
+    """`PixelKernel` as a round's report holds it."""
 
     eps2d: float | None = None
     lens_blur: float | None = None
-    supersample: int | None = None
+    supersample: Annotated[int, Field(ge=1)] | None = None
     taps: tuple[float, ...] = ()
+
+    @property
+    def variance(self) -> float | None:
+        """`PixelKernel.variance`, in squared pixels of the image."""
+        if self.eps2d is None or self.lens_blur is None or self.supersample is None:
+            return None
+        return PixelKernel(self.eps2d, self.supersample, self.lens_blur, self.taps).variance
 
 
 @dataclass(config=OPEN)

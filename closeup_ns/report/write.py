@@ -140,10 +140,8 @@ def _made_with(run: Run) -> list[tuple[str, str]]:
 def _kernel(kernel: Kernel | None) -> str:
     if kernel is None:
         return ""
-    measured = len(kernel.taps) > 1
-    lens = "measured on the originals" if measured else f"{number(kernel.lens_blur, 3)} px² of lens"
-    blur = f"{number(kernel.eps2d, 3)} px² on the screen, {lens}"
-    return f"{blur}, {kernel.supersample} x supersampled"
+    measured = ", measured on the originals" if len(kernel.taps) > 1 else ""
+    return f"variance {number(kernel.variance, 3)} px²{measured}, {kernel.supersample} x supersampled"
 
 
 def _closer(run: Run, item: Round) -> str:

@@ -74,7 +74,7 @@ def measure_pixel(run: Run) -> PixelKernel | None:
     spread = 1 / 12 + NATIVE_BLUR * (supersample / finer) ** 2
     kernel = PixelKernel(min(eps2d, spread), supersample, 0.0, blurred_taps(taps, max(spread - eps2d, 0.0)))
     CONSOLE.print(
-        f"Pixel of this capture: [bold]{kernel.variance:.2g} px^2[/bold], measured on {len(pairs)} originals "
+        f"Pixel kernel: [bold]variance {kernel.variance:.3f} px²[/bold], measured on {len(pairs)} originals "
         f"({fit:.1f} dB)"
     )
     return kernel

@@ -128,7 +128,7 @@ def _score(
 def say_missing(missing: dict[str, Any]) -> None:
     """One line for each metric that could not be computed."""
     for name, reason in sorted(missing.items()):
-        CONSOLE.print(f"close-up metric {name} is missing: {reason}", style="yellow", markup=False, soft_wrap=True)
+        CONSOLE.print(f"metric {name} is missing: {reason}", style="yellow", markup=False, soft_wrap=True)
 
 
 def finite(metrics: Mapping[str, Any]) -> dict[str, Any]:

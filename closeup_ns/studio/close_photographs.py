@@ -11,14 +11,11 @@ from closeup_ns.metrics.shot import scale_label
 from closeup_ns.metrics.suite import build_metrics
 from closeup_ns.planning.target import Target
 from closeup_ns.progress import track
-from closeup_ns.rounds.native import native_rounds
-from closeup_ns.rounds.reporting.held_out import HeldOut, held_out_crops
+from closeup_ns.rounds.reporting.held_out import HeldOut, held_out_crops, held_out_rounds
 from closeup_ns.rounds.run import Run
 from closeup_ns.views.psnr import psnr
 
 METRICS = ("psnr", "cc_psnr", "ssim", "lpips_vgg")
-MOST_ROUNDS = 9
-"""Of scales, as far as originals reach."""
 
 
 @torch.no_grad()
@@ -30,11 +27,10 @@ def close_photographs(run: Run, targets: Sequence[Target]) -> tuple[dict[str, fl
     held-out photograph that sees a target. ``photo_psnr_registered``: the photographs as trained on.
     """
     metrics, missing = build_metrics(METRICS, MetricOptions())
-    zoom, originals = run.settings.schedule.zoom, run.photographs.eval_originals()
-    finer = max((original.finer for original in originals if original is not None), default=0.0)
+    zoom = run.settings.schedule.zoom
     far = [HeldOut(0, *photograph) for photograph in run.photographs.eval_photographs()]
     groups = {"photo": far}
-    for number in range(1, native_rounds(finer, zoom, MOST_ROUNDS) + 1):
+    for number in held_out_rounds(run):
         crops = [crop for target in targets for crop in held_out_crops(run, number, target.point)]
         groups[f"close_photo {scale_label(zoom**number)}"] = crops
     values: dict[str, list[float]] = {}

@@ -5,20 +5,22 @@
 * An event writer (tensorboard, wandb) that fails ends the training.
 * viser looks through all processes of the machine for its own build server, and dies when one of them ends meanwhile.
 * Commands that need a field of rays, or two held-out photographs, end in assertions of their own.
+* What ns-train says of an input that it cannot use lies below forty lines of traceback.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from closeup_ns.errors import CloseupError
+from closeup_ns.errors import CloseupError, say_error
 
 
 def allow_nerfstudio_checkpoints() -> None:
@@ -32,6 +34,22 @@ def start_without_build_server() -> None:
     from viser import _client_autobuild
 
     _client_autobuild._check_viser_yarn_running = lambda: False
+
+
+def show_errors_as_lines() -> None:
+    """Let a `CloseupError` that ends an ns-* command be shown as closeup-gs shows it, without its traceback.
+
+    With ``CLOSEUP_DEBUG=1``, and for every other error, it is the hook that was there before.
+    """
+    before = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, CloseupError) and not os.environ.get("CLOSEUP_DEBUG"):
+            say_error(Path(sys.argv[0]).name, str(error))
+        else:
+            before(kind, error, trace)
+
+    sys.excepthook = show
 
 
 def config_being_loaded() -> Path | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from closeup_ns.model.drift import measure_drift
 from closeup_ns.model.exposure import STOP, exposed
 from closeup_ns.model.model import CloseupModel
+from closeup_ns.progress import track
 from closeup_ns.studio.datamanager import CloseupDatamanager
 from closeup_ns.views.psnr import mean_of_numbers, psnr
 
@@ -65,23 +66,26 @@ def recorded_gains(stops: Sequence[float | None], count: int) -> Float[Tensor, "
 
 
 @torch.no_grad()
-def predicted_psnr(model: CloseupModel, data: CloseupDatamanager) -> float | None:
+def predicted_psnr(model: CloseupModel, data: CloseupDatamanager) -> float | str:
     """Mean PSNR in dB of the evaluation split, each render at the exposure that its photograph's EXIF predicts.
 
-    The training photographs tell how much gain a stop is. None where they have no exposures, or EXIF does not differ.
+    The training photographs tell how much gain a stop is. Where it cannot be computed: why.
     """
     train, held_out = (
         found.metadata.get("exposure_stops", [None]) for found in (data.train_dataset, data.eval_dataset)
     )
-    if not model.exposure.on or None in train or None in held_out:
-        return None
+    if None in train or None in held_out:
+        return "EXIF does not say soundly how each photograph was exposed"
+    if not model.exposure.on:
+        return "the photographs have no exposures of their own in this run"
     stops = torch.tensor(train, device=model.device)
     stops, mean = stops - stops.mean(), float(stops.mean())
     if float(stops.abs().max()) < SAME:
-        return None
+        return "EXIF says that all photographs were exposed alike"
     gains = model.exposure.log_gain.mean(1)
     slope = (stops @ (gains - gains.mean())) / (stops @ stops)
+    photographs = list(zip(data.eval_photographs(), held_out, strict=True))
     return mean_of_numbers(
         psnr(exposed(model.render_view(view).color, (slope * (stop - mean)).expand(3)), image, mask)
-        for (view, image, mask), stop in zip(data.eval_photographs(), held_out, strict=True)
+        for (view, image, mask), stop in track(photographs, "evaluation photographs, at EXIF's exposures")
     )

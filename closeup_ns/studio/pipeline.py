@@ -17,6 +17,7 @@ from torch import Tensor
 
 from closeup_ns.model.model import CloseupModel, CloseupModelConfig
 from closeup_ns.model.seeding import frustum_points
+from closeup_ns.progress import Told, track
 from closeup_ns.report.write import write_report
 from closeup_ns.rounds.loop import Rounds
 from closeup_ns.rounds.run import Run
@@ -104,26 +105,35 @@ class CloseupPipeline(VanillaPipeline):
         metrics = self.model.get_metrics_dict(outputs, batch)
         return outputs, self.model.get_loss_dict(outputs, batch, metrics), metrics
 
+    def get_average_image_metrics(self, data_loader: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As upstream, and in a pipe it says how far it is."""
+        return super().get_average_image_metrics(Told(data_loader, "evaluation photographs"), *args, **kwargs)
+
     @torch.no_grad()
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
     ) -> dict[str, Any]:
         """nerfstudio's own keys, the pixel kernel that the images were rendered with and, in ns-eval, close-up metrics.
 
-        ``missing`` says why a close-up metric is absent.
+        ``missing`` says why one is absent.
         """
         metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
         masked = [(v, i, m) for v, i, m in self.datamanager.eval_photographs() if m is not None and bool(m.any())]
         if masked:  # nerfstudio's own figure counts what the masks hide
-            scores = [psnr(self.model.render_view(view).color, image, mask) for view, image, mask in masked]
+            shown = track(masked, "evaluation photographs, masked")
+            scores = [psnr(self.model.render_view(view).color, image, mask) for view, image, mask in shown]
             metrics["psnr_masked"] = mean_of_numbers(scores)
-        if (predicted := predicted_psnr(self.model, self.datamanager)) is not None:
+        missing = {}
+        if isinstance(predicted := predicted_psnr(self.model, self.datamanager), str):
+            missing["psnr_predicted_exposure"] = predicted
+        else:
             metrics["psnr_predicted_exposure"] = predicted
         kernel = self.model.kernel
         metrics |= {"kernel_variance": kernel.variance, "kernel_supersample": float(kernel.supersample)}
         training = self.rounds is not None  # where it would cost seconds at every evaluation
         if not training:
-            close, missing = close_metrics(self.as_run())
+            close, absent = close_metrics(self.as_run())
+            missing |= absent
             say_missing(missing)
             metrics |= {**close, "missing": missing}
         return metrics if training else finite(metrics)

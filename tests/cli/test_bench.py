@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from tyro.extras import get_parser
 
-from closeup_ns.bench.experiment import Experiment, ExperimentResult
+from closeup_ns import progress
+from closeup_ns.bench.experiment import Experiment, ExperimentResult, Watch
 from closeup_ns.bench.methods import Budget
-from closeup_ns.bench.stages import run_experiment
+from closeup_ns.bench.stages import TRAIN_LOG, run_experiment
 from closeup_ns.cli import bench as bench_module
-from closeup_ns.cli.bench import Bench
+from closeup_ns.cli.bench import QUICK, Bench
 from closeup_ns.cli.demo import Demo
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
@@ -153,6 +155,30 @@ def test_sigterm_lets_the_executor_end_its_experiments(
     assert ended == [True] and signal.getsignal(signal.SIGTERM) is before
 
 
+def test_without_a_terminal_lines_say_what_is_done(
+    protocol: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When a scene and an experiment begin and end, and between them what the experiment said last."""
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+
+    def run(specs: Sequence[Experiment], out: Path, watch: Watch) -> Iterator[ExperimentResult]:
+        for spec in specs:
+            watch(spec, 0.0)
+            spec.folder(out).mkdir(parents=True)
+            (spec.folder(out) / TRAIN_LOG).write_text("step 5 of 10\n")
+            watch(spec, 0.5)
+            yield spec.result(out, "done")
+
+    monkeypatch.setattr(bench_module, "make_executor", lambda *given: run)
+    Bench(str(protocol), ("plain",), scenes=("small",), output=tmp_path).main()
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "preparing tiny small" and said[1].startswith("preparing tiny small: ")
+    which = "tiny small: splatfacto, antialiased, seed 0"
+    assert said[2:] == [
+        f"started {which}", f"running {which}: step 5 of 10", "experiments: 1 of 1", f"done   {which} (0 s)"
+    ]  # fmt: skip
+
+
 def test_rows_that_take_another_ones_time_come_after_it(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
     Bench(str(protocol), ("plain-2x", "closeup-gs", "plain"), scenes=("small",), output=tmp_path).main()
     assert [spec.method.name for spec in recorder.specs] == ["plain", "closeup-gs", "plain-2x"]
@@ -167,6 +193,12 @@ def test_the_demo_is_its_protocol_and_a_picture(recorder: Recorder, tmp_path: Pa
     ]  # fmt: skip
     assert {spec.budget for spec in recorder.specs} == {Budget(70, 3, 9)} and all(s.quick for s in recorder.specs)
     assert (tmp_path / "hero.png").read_bytes() == b"a picture"
+
+
+def test_the_demos_help_says_how_long_it_trains() -> None:
+    """Its own figures, which closeup-gs-quick does not have."""
+    said = " ".join(get_parser(Demo).format_help().split())
+    assert f"0: {QUICK.base_steps}." in said and f"0: {QUICK.round_steps}." in said
 
 
 def test_tables_alone_train_nothing(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:

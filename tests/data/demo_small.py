@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import shutil
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -24,7 +25,7 @@ def small_demo() -> tuple[Path, DemoNote]:
     return folder, write_small_demo(folder)
 
 
-def write_small_demo(folder: Path, exposure_drift: float = 0.0) -> DemoNote:
+def write_small_demo(folder: Path, exposure_drift: float = 0.0, advance: Callable[[], None] = lambda: None) -> DemoNote:
     """Render the small scene into ``folder``."""
     return write_demo_scene(
         folder,
@@ -35,6 +36,7 @@ def write_small_demo(folder: Path, exposure_drift: float = 0.0) -> DemoNote:
         finer=FINER,
         light_samples=4,
         exposure_drift=exposure_drift,
+        advance=advance,
     )
 
 

@@ -147,7 +147,9 @@ def test_the_image_agrees_with_its_camera() -> None:
 
 def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     folder, _ = small_demo()
-    write_small_demo(tmp_path)
+    told: list[None] = []
+    write_small_demo(tmp_path, advance=lambda: told.append(None))
+    assert len(told) == FAR + CLOSE * len(SCALES)
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     assert len(files) == 2 * FAR + CLOSE * len(SCALES) + 4
     for name in files:

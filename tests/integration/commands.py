@@ -119,4 +119,8 @@ def _run(name: str, arguments: list[str], cwd: str, log: str) -> None:
     os.chdir(cwd)
     sys.argv = [name, *arguments]
     module, function = ENTRY_POINTS[name].split(":")
-    getattr(importlib.import_module(module), function)()
+    try:
+        getattr(importlib.import_module(module), function)()
+    except Exception:  # multiprocessing would print the traceback
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        raise SystemExit(1) from None

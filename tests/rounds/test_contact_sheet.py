@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from closeup_ns.errors import DiskError
 from closeup_ns.rounds.reporting.contact_sheet import (
@@ -26,7 +26,9 @@ from closeup_ns.rounds.reporting.contact_sheet import (
     _caption,
     save_contact_sheet,
 )
+from closeup_ns.rounds.reporting.held_out import HeldOut, save_sheet
 from closeup_ns.rounds.store.view import StoredView
+from closeup_ns.views.view import View
 from tests.stored import a_view
 
 HEIGHT = round(CELL * 14 / 20)
@@ -123,3 +125,34 @@ def test_the_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         save_contact_sheet(path, [], "round 2")
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["contact_sheet.png"]
+
+
+def test_held_out_photographs_are_labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scale above, what each column is, and below each row whose crop it is; larger crops keep their pixels."""
+    written: list[str] = []
+    for name in ("text", "multiline_text"):
+        original = getattr(ImageDraw.ImageDraw, name)
+
+        def noting(self: Any, place: Any, text: str, *args: Any, original: Any = original, **options: Any) -> Any:
+            written.append(text)
+            return original(self, place, text, *args, **options)
+
+        monkeypatch.setattr(ImageDraw.ImageDraw, name, noting)
+    shapes = ((30, 40), (210, 280))
+    crops = [
+        HeldOut(1, View(torch.eye(3), torch.eye(4), width, height), torch.full((height, width, 3), 1.0), None, name)
+        for (height, width), name in zip(shapes, ("IMG_1.JPG", "IMG_2.JPG"), strict=True)
+    ]
+    before, after = ([torch.full((*shape, 3), level) for shape in shapes] for level in (0.2, 0.6))
+    save_sheet(tmp_path / "sheet.png", "round 1, 3x closer", before, after, crops)
+    assert set(written) == {
+        "round 1, 3x closer", "before the round", "after the round", "photograph", "IMG_1.JPG", "IMG_2.JPG"
+    }  # fmt: skip
+    with Image.open(tmp_path / "sheet.png") as opened:
+        sheet = np.asarray(opened, dtype=int)
+    assert sheet.shape[:2] == (2 * HEADING + 2 * (210 + HEADING) + GAP, GAP + 3 * (280 + GAP))
+    for row in range(2):
+        top = 2 * HEADING + row * (210 + HEADING)
+        for column, level in enumerate((51, 153, 255)):
+            left = GAP + column * (280 + GAP)
+            assert (sheet[top : top + 210, left : left + 280] == level).all()

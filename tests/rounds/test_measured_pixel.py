@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,9 @@ from torch import Tensor
 
 from closeup_ns.data.originals import Original
 from closeup_ns.model.kernel import PixelKernel
+from closeup_ns.reading import checked
+from closeup_ns.report.facts import Kernel
+from closeup_ns.report.write import _kernel
 from closeup_ns.rounds.measured_pixel import REACH, Pair, fit_taps, measure_pixel, pixels
 from closeup_ns.rounds.settings import RoundSettings
 from closeup_ns.views.lens import Lens
@@ -81,11 +85,15 @@ def run_of_one_photograph(folder: Path) -> Any:
     )
 
 
-def test_what_a_model_renders_becomes_the_photograph(tmp_path: Path) -> None:
+def test_what_a_model_renders_becomes_the_photograph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Better than by any Gaussian: the ideal render is the scene itself, widened and sampled twice per pixel."""
     run = run_of_one_photograph(tmp_path)
     kernel = measure_pixel(run)
     assert kernel is not None and (kernel.eps2d, kernel.supersample) == (0.1, 2)
+    # As the run's page says it, and ns-eval under kernel_variance.
+    said = f"variance {kernel.variance:.3f} px²"
+    assert f"Pixel kernel: {said}, measured on 1 originals" in " ".join(capsys.readouterr().out.split())
+    assert _kernel(checked(Kernel, asdict(kernel), "", "")) == f"{said}, measured on the originals, 2 x supersampled"
     photograph, inner = run.photographs.photograph(0), torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     inner[4:-4, 4:-4] = True
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+from closeup_ns import progress
 from closeup_ns.errors import PlanningError
+from closeup_ns.rounds.reporting.held_out import held_out_rounds
 from closeup_ns.studio.close_metrics import turned_views
 from closeup_ns.views.warp import project
+from tests.integration.captures import SIZE, write_transforms
 from tests.scenes import facing_views
+from tests.tiny import run_in
+from tests.trainers import MakeTrainer
 
 TARGET = torch.tensor([0.1, -0.1, 4.0], dtype=torch.float64)
 
@@ -44,3 +50,31 @@ def test_the_same_seed_gives_the_same_cameras_and_another_seed_others():
 def test_a_target_that_nobody_sees_is_an_error():
     with pytest.raises(PlanningError, match="another target"):
         turned_views(facing_views(3), -TARGET, 3.0, torch.Generator().manual_seed(0))
+
+
+def test_without_a_terminal_ns_eval_says_how_far_it_is_and_what_is_missing(
+    make_trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Photographs without EXIF, whose originals reach 3x."""
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    write_transforms(tmp_path / "finer", finer=3)
+    trainer = make_trainer(data=tmp_path / "finer", pipeline__datamanager__dataparser__max_image_size=SIZE[0])
+    assert list(held_out_rounds(run_in(trainer))) == [1]
+    pipeline = trainer.pipeline
+    pipeline.rounds = None  # as in ns-eval
+    metrics = pipeline.get_average_eval_image_metrics()
+    said = capsys.readouterr().out
+    for line in (
+        "loading train photographs: 10 of 10",
+        "loading eval photographs: 2 of 2",
+        "evaluation photographs: 1 of 2, about",
+        "cutting held-out originals, 3x: 2 of 2",
+        "held-out photographs, far: 1 of 2, about",
+        "held-out photographs, 3x: 2 of 2",
+        "depth of photographs: 10 of 10",
+        "close-ups: 1 of ",
+    ):
+        assert line in said, line
+    reason = "EXIF does not say soundly how each photograph was exposed"
+    assert metrics["missing"]["psnr_predicted_exposure"] == reason
+    assert f"metric psnr_predicted_exposure is missing: {reason}" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,8 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from viser import _client_autobuild
 
 import closeup_ns.method_config  # noqa: F401  (allows the checkpoints)
+from closeup_ns.errors import DataError
+from closeup_ns.studio.compatibility import show_errors_as_lines
 
 
 def test_a_checkpoint_with_nerfstudios_numpy_scalars_is_read(tmp_path: Path) -> None:
@@ -32,6 +35,22 @@ def test_a_checkpoint_with_nerfstudios_numpy_scalars_is_read(tmp_path: Path) -> 
     loaded = torch.load(tmp_path / "step.ckpt", weights_only=True)
     assert loaded["x"] == 0.5
     assert loaded["schedulers"]["means"]["last_epoch"] == 1
+
+
+def test_our_errors_are_one_line_and_others_go_to_the_hook_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others: list[BaseException | None] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: others.append(error))
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/ns-train", "closeup-gs"])
+    show_errors_as_lines()
+    error, other = DataError("no capture:\n  take photos"), ValueError("a bug")
+    sys.excepthook(DataError, error, None)
+    assert capsys.readouterr().err == "ns-train: no capture: take photos\n" and not others
+    sys.excepthook(ValueError, other, None)
+    monkeypatch.setenv("CLOSEUP_DEBUG", "1")
+    sys.excepthook(DataError, error, None)
+    assert others == [other, error] and not capsys.readouterr().err
 
 
 def test_a_viewer_starts_although_another_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:

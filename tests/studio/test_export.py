@@ -8,10 +8,15 @@ import pytest
 import torch
 import trimesh
 
+from closeup_ns.cli import export
+from closeup_ns.planning.target import Target
 from closeup_ns.rendering.rasterize import rasterization
 from closeup_ns.studio.export import VIEWER_VARIANCE, Splats, Viewer, fit, likeness, views_to_learn, write_ply
+from closeup_ns.studio.loading import LoadedRun
 from closeup_ns.studio.trainer import CloseupTrainer
 from closeup_ns.views.view import View
+from tests.integration.captures import SIZE, write_transforms
+from tests.trainers import MakeTrainer
 
 
 def read_back(path: Path) -> Splats:
@@ -89,3 +94,24 @@ def test_fitting_brings_a_viewer_nearer_to_the_run(viewer: Viewer, trainer: Clos
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name  # the run itself is left alone
     assert likeness(splats, background, viewer, []) is None
+
+
+def test_the_table_has_the_scales_that_originals_reach(
+    make_trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Originals three times finer show something new at 3x, and nothing at 9x, whither the run's rounds go."""
+    write_transforms(tmp_path / "finer", finer=3)
+    trainer = make_trainer(data=tmp_path / "finer", pipeline__datamanager__dataparser__max_image_size=SIZE[0])
+    data, model = trainer.pipeline.datamanager, trainer.pipeline.model
+    assert trainer.pipeline.config.schedule.rounds == 2
+    target = Target(torch.tensor([0.0, 0.0, 4.0], dtype=torch.float64), 4.0, 1.0, "made up")
+    views, names = data.train_views(), data.photograph_names()
+    run = LoadedRun(trainer.pipeline, model.render_view, views, names, target, tmp_path)
+    learnt: list[int] = []
+    monkeypatch.setattr(export, "load_run", lambda config, data: run)
+    monkeypatch.setattr(export, "choose_start", lambda *given: (views[0], names[0]))
+    monkeypatch.setattr(export, "fit", lambda splats, model, groups, *given: learnt.append(len(groups)) or splats)
+    export.Export(tmp_path / "config.yml").main()
+    heading = next(line for line in capsys.readouterr().out.splitlines() if "far" in line)
+    assert [word for word in heading.split() if word != "┃"] == ["far", "3x"]
+    assert learnt == [3]  # it is fitted at all of the run's scales

@@ -23,6 +23,7 @@ from closeup_ns.data.dataparser import CloseupDataParserConfig, load_capture
 from closeup_ns.data.demo.write import write_photograph, write_points, write_transforms
 from closeup_ns.data.eval_cameras import EvalCamera, read_cameras, write_cameras
 from closeup_ns.errors import DataError
+from closeup_ns.progress import bar
 from closeup_ns.reading import read_json
 from closeup_ns.views.view import View
 
@@ -58,10 +59,11 @@ def prepare_scene(protocol: str, scene: Scene, data: Path, folder: Path) -> Prep
 
 def _render(protocol: str, scene: Scene, folder: Path) -> SceneRecord:
     """The demo scene: photographs and truth are rendered."""
-    from closeup_ns.data.demo.scene import DemoNote, write_demo_scene  # it needs Mitsuba, which others do not
+    from closeup_ns.data.demo.scene import SCALES, DemoNote, write_demo_scene  # it needs Mitsuba, which others do not
 
     made = scene.rendered
-    write_demo_scene(folder, made.seed, made.far_photos, made.size, made.closeups, made.finer)
+    with bar("rendering the scene's pictures", made.far_photos + len(SCALES) * made.closeups) as advance:
+        write_demo_scene(folder, made.seed, made.far_photos, made.size, made.closeups, made.finer, advance=advance)
     capture = folder / "capture"
     note = read_json(folder / "demo.json", DemoNote, f"Remove {folder}")
     cameras = []

@@ -9,6 +9,7 @@ folder/demo.json  `DemoNote`: the target point and where a user would click on i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def write_demo_scene(
     finer: int = 4,
     light_samples: int = 144,
     exposure_drift: float = 0.0,
+    advance: Callable[[], None] = lambda: None,
 ) -> DemoNote:
     """Render the still life and write it below ``folder``. The same arguments give the same files.
 
@@ -84,6 +86,7 @@ def write_demo_scene(
         light_samples: per place on a surface when the scene is lit; a square number.
         exposure_drift: standard deviation, in stops, of the training photographs' exposures around their mean, at which
             the held-out photographs and the close-ups are taken.
+        advance: called after each picture.
     """
     world, target = World(still_life(seed), light_samples), target_point()
     rng = np.random.default_rng([seed, 2])
@@ -96,6 +99,7 @@ def write_demo_scene(
     stops = exposure_drift * _unit_drift(held_out, seed)
     for i, (name, view) in enumerate(zip(names, larger, strict=True)):
         small.append(_take(world, view, d0, capture / "images" / name, finer, (seed, i), stops[i]))
+        advance()
     write_points(capture / "sparse_pc.ply", *_sparse_points(world, train, small, held_out, rng))
     _write_cameras(capture, names, larger, held_out)
     truth: list[EvalCamera] = []
@@ -103,6 +107,7 @@ def write_demo_scene(
         path = pictures / f"closeup_{scale:02d}x_{i:02d}.png"
         write_photograph(path, photographed(world, view, d0 / scale, 1000 * seed + 500 + i))
         truth.append(EvalCamera(path.stem, scale, view, path))
+        advance()
     write_cameras(pictures.parent / "cameras.json", truth)
     kept = [name for name, out in zip(names, held_out, strict=True) if not out]
     rest = tuple(name for name in names if name not in kept)

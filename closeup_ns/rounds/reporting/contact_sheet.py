@@ -51,21 +51,44 @@ def save_contact_sheet(path: Path, rows: Sequence[SheetRow], title: str) -> None
     Raises:
         DiskError: the disk refuses it.
     """
-    heights = [max(1, round(CELL * row.stored.view.height / row.stored.view.width)) for row in rows]
     columns = COLUMNS if any(row.after is not None for row in rows) else COLUMNS[:-1]
-    width = GAP + len(columns) * (CELL + GAP)
-    sheet = Image.new("RGB", (width, 2 * HEADING + sum(heights) + CAPTION * len(rows) + GAP), BACKGROUND)
+    characters = int((len(columns) * (CELL + GAP) - GAP) / CHARACTER)
+    shown = [(_pictures(row), _caption(row, characters), COLORS[row.stored.decision.verdict]) for row in rows]
+    save_labelled(path, title, columns, shown)
+
+
+def save_labelled(
+    path: Path,
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[tuple[Sequence[Tensor], str, tuple[int, int, int]]],
+    cell: int = CELL,
+    caption: int = CAPTION,
+) -> None:
+    """Pictures in columns, with a heading above each column and text below each row.
+
+    Args:
+        path: of a PNG, which appears whole or not at all.
+        rows: pictures [H, W, 3] in [0, 1], one per column and of one shape; the text; its colour.
+        cell: width of each picture on the sheet, pixels.
+        caption: height of the text, pixels.
+
+    Raises:
+        DiskError: the disk refuses it.
+    """
+    heights = [max(1, round(cell * pictures[0].shape[0] / pictures[0].shape[1])) for pictures, _, _ in rows]
+    size = GAP + len(columns) * (cell + GAP), 2 * HEADING + sum(heights) + caption * len(rows) + GAP
+    sheet = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, 5), title, fill=INK)
     for column, heading in enumerate(columns):
-        draw.text((GAP + column * (CELL + GAP), HEADING + 4), heading, fill=INK)
+        draw.text((GAP + column * (cell + GAP), HEADING + 4), heading, fill=INK)
     top = 2 * HEADING
-    for row, height in zip(rows, heights, strict=True):
-        for column, picture in enumerate(_pictures(row)):
-            sheet.paste(_image(picture, height), (GAP + column * (CELL + GAP), top))
-        text = _caption(row, int((width - 2 * GAP) / CHARACTER))
-        draw.multiline_text((GAP, top + height + 3), text, fill=COLORS[row.stored.decision.verdict], spacing=3)
-        top += height + CAPTION
+    for (pictures, text, color), height in zip(rows, heights, strict=True):
+        for column, picture in enumerate(pictures):
+            sheet.paste(_image(picture, cell, height), (GAP + column * (cell + GAP), top))
+        draw.multiline_text((GAP, top + height + 3), text, fill=color, spacing=3)
+        top += height + caption
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG")
 
@@ -80,11 +103,11 @@ def _pictures(row: SheetRow) -> list[Tensor]:
     return pictures if row.after is None else [*pictures, row.after]
 
 
-def _image(values: Tensor, height: int) -> Image.Image:
+def _image(values: Tensor, cell: int, height: int) -> Image.Image:
     """A picture of the cell's size: averaged down where it is larger, pixels kept square where it is smaller."""
     small = values.detach().float().cpu().permute(2, 0, 1)[None]
-    shrinks = small.shape[-1] >= CELL
-    resized = F.interpolate(small, (height, CELL), mode="area" if shrinks else "nearest")[0]
+    shrinks = small.shape[-1] >= cell
+    resized = F.interpolate(small, (height, cell), mode="area" if shrinks else "nearest")[0]
     levels = (torch.nan_to_num(resized).clamp(0, 1) * 255).round().to(torch.uint8)
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
 

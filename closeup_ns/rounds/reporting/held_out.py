@@ -15,13 +15,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from closeup_ns.errors import DataError
-from closeup_ns.rounds.native import cut, cut_mask, disagreement, plan_crops
+from closeup_ns.progress import track
+from closeup_ns.rounds.native import cut, cut_mask, disagreement, native_rounds, plan_crops
+from closeup_ns.rounds.reporting.contact_sheet import CELL, HEADING, INK, save_labelled
 from closeup_ns.rounds.run import Run
-from closeup_ns.rounds.store.view import write_png
 from closeup_ns.views.psnr import mean_of_numbers, psnr
 from closeup_ns.views.registration import register
 from closeup_ns.views.view import View
 
+COLUMNS = ("before the round", "after the round", "photograph")
+MOST_ROUNDS = 9
+"""Of scales, as far as originals reach."""
 SHEET_ROWS = 4
 """Most held-out photographs in a picture of a round."""
 
@@ -37,6 +41,8 @@ class HeldOut:
     """In [0, 1]."""
     counted: Bool[Tensor, "H W"] | None
     """Pixels that count; None: all."""
+    name: str = ""
+    """File of the photograph that a crop was cut from."""
 
     def render(self, run: Run, registered: bool = False) -> Float[Tensor, "H W 3"]:
         """What the model shows, with the pixel of this stream.
@@ -51,13 +57,20 @@ class HeldOut:
         return show(view).color.clamp(0, 1)
 
 
+def held_out_rounds(run: Run) -> range:
+    """The rounds, however many were trained, at whose scale the originals of held-out photographs say something new."""
+    found = [original.finer for original in run.photographs.eval_originals() if original is not None]
+    return range(1, native_rounds(max(found, default=0.0), run.settings.schedule.zoom, MOST_ROUNDS) + 1)
+
+
 @torch.no_grad()
 def held_out_crops(run: Run, number: int, target: Float[Tensor, "3"]) -> list[HeldOut]:
     """The native crops of round ``number`` of the held-out photographs that see ``target``."""
     data, zoom = run.photographs, run.settings.schedule.zoom**number
     photographs, originals, found = data.eval_photographs(), data.eval_originals(), []
     views = [view for view, _, _ in photographs]
-    for index, crop in plan_crops(views, originals, target, zoom, run.model.render_view):
+    crops = plan_crops(views, originals, target, zoom, run.model.render_view)
+    for index, crop in track(crops, f"cutting held-out originals, {zoom:g}x"):
         original, (view, photograph, _) = originals[index], photographs[index]
         assert original is not None
         try:
@@ -70,7 +83,7 @@ def held_out_crops(run: Run, number: int, target: Float[Tensor, "3"]) -> list[He
             if image.shape[-1] == 4:
                 opaque = image[..., 3] > 0.999
                 counted = opaque if counted is None else counted & opaque
-            found.append(HeldOut(number, crop, image[..., :3].contiguous(), counted))
+            found.append(HeldOut(number, crop, image[..., :3].contiguous(), counted, original.path.name))
     return found
 
 
@@ -81,10 +94,11 @@ def mean_psnr(run: Run, crops: Sequence[HeldOut], registered: bool = False) -> f
     return mean_of_numbers(scores) if scores else None
 
 
-def save_sheet(path: Path, before: Sequence[Tensor], after: Sequence[Tensor], crops: Sequence[HeldOut]) -> None:
+def save_sheet(
+    path: Path, title: str, before: Sequence[Tensor], after: Sequence[Tensor], crops: Sequence[HeldOut]
+) -> None:
     """A picture with a row for each of the first crops: before the round, after it, and the photograph."""
     pictures = zip(before[:SHEET_ROWS], after[:SHEET_ROWS], crops[:SHEET_ROWS], strict=True)
-    rows = [torch.cat([one, other, crop.image], dim=1) for one, other, crop in pictures]
-    width = max(row.shape[1] for row in rows)
-    rows = [torch.nn.functional.pad(row, (0, 0, 0, width - row.shape[1])) for row in rows]
-    write_png(path, torch.cat(rows))
+    rows = [((one, other, crop.image), crop.name, INK) for one, other, crop in pictures]
+    widest = max(crop.view.width for crop in crops[:SHEET_ROWS])
+    save_labelled(path, title, COLUMNS, rows, cell=max(widest, CELL), caption=HEADING)

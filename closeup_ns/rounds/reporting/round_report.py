@@ -70,7 +70,8 @@ def write_round_report(run: Run, store: RoundStore, result: RoundResult) -> None
         save_contact_sheet(store.contact_sheet(number), rows, title)
     if result.held_out:
         after = [crop.render(run) for crop in result.held_out]
-        save_sheet(store.close_photographs(number), result.shown_before, after, result.held_out)
+        title = f"round {number}, {result.zoom:g}x closer: crops of held-out photographs"
+        save_sheet(store.close_photographs(number), title, result.shown_before, after, result.held_out)
     report: dict[str, Any] = {
         "round": number,
         "zoom": result.zoom,

@@ -50,7 +50,7 @@ def search_kernel(run: Run, step: int, trial_steps: int) -> dict[float, float]:
         variance = grid[position]
         if variance not in scores:
             model.kernel = PixelKernel.of(variance, own.supersample, model.config.eps2d)
-            run_steps(run, step, trial_steps, f"pixel kernel: trying {variance:g} px^2")
+            run_steps(run, step, trial_steps, f"pixel kernel: trying {variance:g} px²")
             scores[variance] = photograph_psnr(run, held_out)
             restore_snapshot(run, snapshot)
         return scores[variance]
@@ -59,7 +59,7 @@ def search_kernel(run: Run, step: int, trial_steps: int) -> dict[float, float]:
     best = grid[nearest(grid.index(start), top, score, TOLERANCE)]
     model.kernel = PixelKernel.of(best, own.supersample, model.config.eps2d)
     table = ", ".join(f"{variance:g}: {scores[variance]:.2f} dB" for variance in sorted(scores))
-    CONSOLE.print(f"Pixel kernel of this capture: [bold]{best:g} px^2[/bold] (held-out photographs: {table})")
+    CONSOLE.print(f"Pixel kernel: [bold]variance {best:.3f} px²[/bold] (held-out photographs: {table})")
     return scores
 
 
