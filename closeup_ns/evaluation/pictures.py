@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import UInt8
 from torch import Tensor
 
-from closeup_ns.atomic import atomic_path
 from closeup_ns.data.eval_cameras import EvalCamera
 from closeup_ns.data.images import image_size, open_image
+from closeup_ns.data.pictures import write_picture
 from closeup_ns.errors import DataError
 from closeup_ns.views.rendered import Renderer
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 """Of pictures that other systems may have rendered, best first."""
-
-
-def quantise(color: Float[Tensor, "H W 3"]) -> UInt8[Tensor, "H W 3"]:
-    """[0, 1] to 8 bits, rounded; what is outside is clipped."""
-    return (color.detach().cpu().double().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
-
-
-def write_picture(path: Path, picture: UInt8[Tensor, "H W *channels"]) -> None:
-    """Save a picture as PNG, whole or not at all."""
-    encoded = io.BytesIO()
-    Image.fromarray(picture.cpu().numpy()).save(encoded, "PNG")
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(encoded.getvalue())  # not by PIL, whose errors do not say that the disk is full
 
 
 def read_picture(path: Path) -> UInt8[Tensor, "H W 3"]:
@@ -58,7 +43,7 @@ def render_cameras(
             if not torch.isfinite(color).all():
                 bad = int((~torch.isfinite(color)).any(-1).sum())
                 raise DataError(f"the render of {camera.name} has {bad} pixels that are NaN or infinite")
-            write_picture(path, quantise(color))
+            write_picture(path, color)
         advance()
 
 

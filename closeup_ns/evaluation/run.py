@@ -14,7 +14,7 @@ from torch import Tensor
 
 from closeup_ns.data.eval_cameras import EvalCamera
 from closeup_ns.data.names import picture_names
-from closeup_ns.evaluation.pictures import quantise, write_picture
+from closeup_ns.data.pictures import write_picture
 from closeup_ns.model.cameras import cameras_of, from_model_frame, to_model_frame
 from closeup_ns.studio.compatibility import allow_nerfstudio_checkpoints
 from closeup_ns.studio.datamanager import CloseupDatamanager, CloseupDatamanagerConfig
@@ -80,7 +80,7 @@ class EvaluatedRun:
 
     def write_photograph(self, index: int, path: Path) -> None:
         """Save training photograph ``index``, of the size of its view, as PNG."""
-        write_picture(path, quantise(self.data.photograph(index)))
+        write_picture(path, self.data.photograph(index))
 
     def held_out(self, folder: Path) -> list[EvalCamera]:
         """The photographs of the test split as far views; they and their masks are written into ``folder``."""
@@ -88,9 +88,9 @@ class EvaluatedRun:
         cameras = []
         for name, (view, image, counted) in zip(names, self.data.eval_photographs(), strict=True):
             truth, mask = folder / f"{name}.png", None if counted is None else folder / "masks" / f"{name}.png"
-            write_picture(truth, quantise(image))
+            write_picture(truth, image)
             if mask is not None and counted is not None:
-                write_picture(mask, counted.to(torch.uint8) * 255)
+                write_picture(mask, counted)
             cameras.append(EvalCamera(name, 1.0, self._to_capture(view), truth, mask))
         return cameras
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from closeup_ns.data.pictures import to_bytes
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import unproject
 
@@ -49,7 +50,7 @@ def frustum_points(
         depth = 1 / (disparity / near + (1 - disparity) / far)
         points.append(unproject(view.to("cpu"), uv.to(view.K.dtype), depth.to(view.K.dtype)))
         column, row = uv.long().unbind(-1)
-        colors.append((photograph.cpu()[row, column] * 255).round().to(torch.uint8))
+        colors.append(to_bytes(photograph.cpu()[row, column]))
     return torch.cat(points)[:count].float(), torch.cat(colors)[:count]
 
 

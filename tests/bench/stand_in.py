@@ -14,8 +14,8 @@ from PIL import Image
 from closeup_ns.bench.experiment import Experiment, scene_folder
 from closeup_ns.bench.methods import Budget, Method
 from closeup_ns.bench.scenes.prepared import SceneRecord
-from closeup_ns.data.demo.write import write_photograph
 from closeup_ns.data.eval_cameras import EvalCamera, write_cameras
+from closeup_ns.data.pictures import write_picture
 from closeup_ns.evaluation.evaluate import EvaluationConfig
 from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View, look_at
@@ -46,13 +46,13 @@ def write_scene(out: Path, protocol: str = "tiny", scene: str = "small", **chang
     photographs = []
     for index, view in enumerate(views):
         path = folder / "capture" / "images" / f"p{index}.png"
-        write_photograph(path, _picture(index))
+        write_picture(path, _picture(index))
         photographs.append(EvalCamera(f"p{index}", 1.0, view, path))
     write_cameras(folder / "capture" / "transforms.json", photographs)
     cameras = []
     for name, scale in (("far", 1.0), ("near", 3.0)):
         path = folder / "truth" / f"{name}.png"
-        write_photograph(path, _picture(7))
+        write_picture(path, _picture(7))
         cameras.append(EvalCamera(name, scale, _view(0.1, 2.0 / scale), path))
     write_cameras(folder / "cameras.json", cameras)
     settings: dict = {"target_pixel": "p1.JPG:12:9", "target_point": (0.0, 0.0, 0.0), "made_with": {"seed": 1}}

@@ -18,8 +18,8 @@ from closeup_ns.bench.scenes.protocol import Scene, load_protocol
 from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.demo.write import write_points
 from closeup_ns.data.eval_cameras import read_cameras
+from closeup_ns.data.pictures import to_bytes
 from closeup_ns.errors import DataError
-from closeup_ns.evaluation.pictures import quantise
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View, look_at
 from tests.integration.captures import write_colmap
@@ -46,7 +46,7 @@ def write(folder: Path, **extra: object) -> Path:
     frames = []
     for index, view in enumerate(cameras()):
         path = folder / "images" / f"p{index:02}.png"
-        Image.fromarray(quantise(RENDER(view).color).numpy()).save(path)
+        Image.fromarray(to_bytes(RENDER(view).color).numpy()).save(path)
         matrix = (view.c2w * _OPENGL).tolist()
         frames.append({"file_path": f"images/{path.name}", "transform_matrix": matrix})
     K = cameras()[0].K
@@ -72,7 +72,7 @@ def test_far_photographs_are_trained_on_and_near_ones_looked_at(tmp_path: Path):
     for camera in found:
         assert camera.truth is not None
         picture = np.asarray(Image.open(camera.truth))
-        assert np.array_equal(picture, quantise(RENDER(camera.view).color).numpy())
+        assert np.array_equal(picture, to_bytes(RENDER(camera.view).color).numpy())
     frontier = read_cameras(prepared.folder / prepared.record.frontier)
     assert {camera.name for camera in frontier} == {camera.name for camera in found if camera.scale > 1}
     assert all(camera.truth is None for camera in frontier)

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from closeup_ns.data.eval_cameras import EvalCamera
+from closeup_ns.data.pictures import write_picture
 from closeup_ns.errors import DataError
 from closeup_ns.evaluation.evaluate import EvaluationConfig, evaluate, references_by_depth, references_by_point
-from closeup_ns.evaluation.pictures import find_renders, quantise, read_picture, render_cameras, write_picture
+from closeup_ns.evaluation.pictures import find_renders, read_picture, render_cameras
 from closeup_ns.metrics.dino import DinoScore
 from closeup_ns.metrics.metric import Provenance
 from closeup_ns.metrics.suite import METRICS
@@ -33,7 +34,7 @@ def cameras(folder: Path) -> list[EvalCamera]:
     made = [EvalCamera(name, scale, view, folder / "truth" / f"{name}.png") for name, scale, view in named]
     for camera in made:
         assert camera.truth is not None
-        write_picture(camera.truth, quantise(RENDER(camera.view).color))
+        write_picture(camera.truth, RENDER(camera.view).color)
     return made
 
 

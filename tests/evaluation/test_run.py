@@ -16,9 +16,10 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from PIL import Image
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
+from closeup_ns.data.pictures import to_bytes
 from closeup_ns.errors import CheckpointError
 from closeup_ns.evaluation.evaluate import EvaluationConfig, evaluate
-from closeup_ns.evaluation.pictures import quantise, read_picture, render_cameras
+from closeup_ns.evaluation.pictures import read_picture, render_cameras
 from closeup_ns.evaluation.run import EvaluatedRun, open_run
 from closeup_ns.model.cameras import from_model_frame, to_model_frame
 from closeup_ns.studio.datamanager import CloseupDatamanagerConfig
@@ -94,7 +95,7 @@ def test_the_truth_is_what_training_sees(ours: bool, tmp_path: Path) -> None:
     for camera, (view, image, counted) in zip(held_out, run.data.eval_photographs(), strict=True):
         assert camera.truth is not None and camera.mask is not None and counted is not None
         truth = read_picture(camera.truth)
-        assert torch.equal(truth, quantise(image)) and truth.shape[:2] == (camera.view.height, camera.view.width)
+        assert torch.equal(truth, to_bytes(image)) and truth.shape[:2] == (camera.view.height, camera.view.width)
         assert (truth.shape[1] < 64) == ours and (truth[:5] == 0).all()  # cropped by undistortion; what is transparent
         assert torch.equal(camera.view.K, view.K.double())
         assert torch.equal(read_picture(camera.mask)[..., 0] > 0, counted)

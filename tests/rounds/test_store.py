@@ -196,8 +196,8 @@ def test_a_full_disk_at_any_moment_says_so_and_leaves_nothing_half_written(tmp_p
 @pytest.mark.parametrize(
     ("owner", "writer", "number", "said"),
     [
-        (Image.Image, "save", errno.ENOSPC, r"images/update_00\.png: No space left"),
-        (Image.Image, "save", errno.EROFS, r"images/update_00\.png: Read-only file system"),
+        (Path, "write_bytes", errno.ENOSPC, r"images/update_00\.png: No space left"),
+        (Path, "write_bytes", errno.EROFS, r"images/update_00\.png: Read-only file system"),
         (np, "savez_compressed", errno.ENOSPC, r"exact/update_00\.npz: No space left"),
     ],
 )

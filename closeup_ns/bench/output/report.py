@@ -16,6 +16,7 @@ from closeup_ns.bench.output.pictures import comparison_grid, dive_picture, look
 from closeup_ns.bench.output.plots import Style, quality_figure, save_plot, styles, views_figure, views_table
 from closeup_ns.bench.output.results import Result, label_of, load_results, methods_of, metrics_of
 from closeup_ns.bench.output.tables import Table, latex, markdown, markdown_text, paper_tables
+from closeup_ns.data.pictures import write_picture
 from closeup_ns.errors import CloseupError
 
 
@@ -96,8 +97,7 @@ def _pictures(folder: Path, results: Sequence[Result]) -> tuple[list[Path], list
     for name, picture in pictures.items():
         if picture is not None:
             written.append(folder / "pictures" / name)
-            with atomic_path(written[-1]) as temporary:
-                picture.save(temporary)
+            write_picture(written[-1], picture)
     return written, failed
 
 

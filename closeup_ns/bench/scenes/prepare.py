@@ -20,8 +20,9 @@ from closeup_ns.bench.scenes.protocol import Scene
 from closeup_ns.bench.scenes.splits import Split, closer_views, looked_at, point_at_pixel, split_by_distance
 from closeup_ns.data.capture import PointCloud
 from closeup_ns.data.dataparser import CloseupDataParserConfig, load_capture
-from closeup_ns.data.demo.write import write_photograph, write_points, write_transforms
+from closeup_ns.data.demo.write import write_points, write_transforms
 from closeup_ns.data.eval_cameras import EvalCamera, read_cameras, write_cameras
+from closeup_ns.data.pictures import write_picture
 from closeup_ns.errors import DataError
 from closeup_ns.progress import bar
 from closeup_ns.reading import read_json
@@ -183,7 +184,7 @@ def _target(scene: Scene, capture: LoadedCapture) -> Float[Tensor, "3"]:
 
 def _truth_camera(photo: Photograph, scale: float, folder: Path) -> EvalCamera:
     path = folder / "truth" / f"{photo.name}.png"
-    write_photograph(path, photo.image)
+    write_picture(path, photo.image)
     return EvalCamera(photo.name, scale, photo.view, path)
 
 
@@ -195,7 +196,7 @@ def _write_capture(folder: Path, photographs: Sequence[Photograph], points: Poin
     capture = folder / "capture"
     files = [f"images/{photo.name}.png" for photo in photographs]
     for path, photo in zip(files, photographs):
-        write_photograph(capture / path, photo.image)
+        write_picture(capture / path, photo.image)
     content: dict[str, Any] = {"train_filenames": files}
     content |= dict.fromkeys(("val_filenames", "test_filenames"), files[::8])
     if points is not None:

@@ -23,8 +23,9 @@ from closeup_ns.data.demo.camera import SCALES, closeup_views, far_views, rays_t
 from closeup_ns.data.demo.layout import Points, still_life, target_point
 from closeup_ns.data.demo.photo import PhotoModel, reduced
 from closeup_ns.data.demo.render import World
-from closeup_ns.data.demo.write import write_photograph, write_points, write_transforms
+from closeup_ns.data.demo.write import write_points, write_transforms
 from closeup_ns.data.eval_cameras import EvalCamera, write_cameras
+from closeup_ns.data.pictures import write_picture
 from closeup_ns.errors import PlanningError
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import inside, project
@@ -105,7 +106,7 @@ def write_demo_scene(
     truth: list[EvalCamera] = []
     for i, (scale, view) in enumerate(_closeups(world, train, closeups_per_scale, rng)):
         path = pictures / f"closeup_{scale:02d}x_{i:02d}.png"
-        write_photograph(path, photographed(world, view, d0 / scale, 1000 * seed + 500 + i))
+        write_picture(path, photographed(world, view, d0 / scale, 1000 * seed + 500 + i))
         truth.append(EvalCamera(path.stem, scale, view, path))
         advance()
     write_cameras(pictures.parent / "cameras.json", truth)
@@ -148,8 +149,10 @@ def _take(
         return camera.develop(radiance, np.random.default_rng([seeds[0], 3, seeds[1]]))
 
     original = developed(replace(usual, exposure=usual.exposure * 2**stops))
-    write_photograph(path, original, usual.jpeg_quality)
-    write_photograph(path.parent.with_name(f"images_{finer}") / path.name, reduced(original, finer), usual.jpeg_quality)
+    write_picture(path, original, quality=usual.jpeg_quality)
+    write_picture(
+        path.parent.with_name(f"images_{finer}") / path.name, reduced(original, finer), quality=usual.jpeg_quality
+    )
     return reduced(developed(usual) if stops else original, finer)
 
 

@@ -9,19 +9,11 @@ from typing import Any
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
-from PIL import Image
 
 from closeup_ns.atomic import atomic_path, write_json
 from closeup_ns.data.demo.layout import Points
 from closeup_ns.views.opengl import frame_of
 from closeup_ns.views.view import View
-
-
-def write_photograph(path: Path, image: NDArray[np.uint8], jpeg_quality: int = 92) -> None:
-    """Save ``image`` whole or not at all: JPEG or PNG by the suffix."""
-    options: dict[str, Any] = {"quality": jpeg_quality} if path.suffix == ".jpg" else {"optimize": False}
-    with atomic_path(path) as temporary:
-        Image.fromarray(image).save(temporary, **options)
 
 
 def write_points(path: Path, points: Points, colours: NDArray[np.uint8]) -> None:

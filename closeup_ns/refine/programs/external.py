@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import shlex
@@ -29,6 +28,8 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
+from closeup_ns.atomic import write_json
+from closeup_ns.data.pictures import write_picture
 from closeup_ns.errors import RefinerError
 
 INPUT, OUTPUT = "{input}", "{output}"
@@ -120,7 +121,10 @@ class Program:
             source.mkdir()
             sink.mkdir()
             for relative, content in files.items():
-                _write(source / relative, content)
+                if isinstance(content, Mapping):
+                    write_json(source / relative, content)
+                else:
+                    write_picture(source / relative, content, compress_level=1)
             self._run([word.replace(INPUT, str(source)).replace(OUTPUT, str(sink)) for word in self.arguments()], root)
             return {name: _read(sink, name, size) for name, size in expected.items()}
 
@@ -170,15 +174,6 @@ def file_names(names: Sequence[str]) -> list[str]:
         taken.add(free.lower())
         result.append(free)
     return result
-
-
-def _write(path: Path, content: Picture | Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, Mapping):
-        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf8")
-        return
-    levels = (torch.nan_to_num(content.detach().float()).clamp(0, 1) * 255).round().byte().cpu().numpy()
-    Image.fromarray(levels).save(path, compress_level=1)
 
 
 def _read(folder: Path, name: str, size: tuple[int, int]) -> Tensor | str:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from closeup_ns.atomic import atomic_path
+from closeup_ns.data.pictures import to_bytes, write_picture
 from closeup_ns.rounds.store.view import StoredView
 
 COLUMNS = ("render", "mask", "reliable", "refined", "after fine-tuning")
@@ -89,8 +89,7 @@ def save_labelled(
             sheet.paste(_image(picture, cell, height), (GAP + column * (cell + GAP), top))
         draw.multiline_text((GAP, top + height + 3), text, fill=color, spacing=3)
         top += height + caption
-    with atomic_path(path) as temporary:
-        sheet.save(temporary, format="PNG")
+    write_picture(path, sheet)
 
 
 def _pictures(row: SheetRow) -> list[Tensor]:
@@ -108,8 +107,7 @@ def _image(values: Tensor, cell: int, height: int) -> Image.Image:
     small = values.detach().float().cpu().permute(2, 0, 1)[None]
     shrinks = small.shape[-1] >= cell
     resized = F.interpolate(small, (height, cell), mode="area" if shrinks else "nearest")[0]
-    levels = (torch.nan_to_num(resized).clamp(0, 1) * 255).round().to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray(to_bytes(resized.permute(1, 2, 0)).numpy())
 
 
 def _caption(row: SheetRow, characters: int) -> str:

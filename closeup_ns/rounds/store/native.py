@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Bool, UInt8
-from PIL import Image
 from torch import Tensor
 
-from closeup_ns.atomic import atomic_path, write_json
+from closeup_ns.atomic import write_json
 from closeup_ns.data.capture import safe_path
 from closeup_ns.data.dataset import decode_image, decode_mask
+from closeup_ns.data.pictures import write_picture
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.reading import reading
 from closeup_ns.rounds.store import layout
@@ -76,12 +76,10 @@ class NativeStore:
                 "spacing": cut.spacing,
                 **frame_of(cut.view),
             }
-            with atomic_path(folder / frame["file_path"]) as temporary:
-                Image.fromarray(cut.pixels).save(temporary, format="PNG", compress_level=1)
+            write_picture(folder / frame["file_path"], cut.pixels, compress_level=1)
             if cut.mask is not None:
                 frame["mask_path"] = f"masks/{cut.name}.png"
-                with atomic_path(folder / frame["mask_path"]) as temporary:
-                    Image.fromarray(cut.mask.astype(np.uint8) * 255).save(temporary, format="PNG")
+                write_picture(folder / frame["mask_path"], torch.from_numpy(cut.mask))
             frames.append(frame)
         content = {"camera_model": "OPENCV", "orientation_override": "none", "frames": frames}
         write_json(folder / "transforms.json", content)

@@ -32,11 +32,12 @@ from typing import Any
 from torch import Tensor
 
 from closeup_ns.atomic import atomic_path, write_json
+from closeup_ns.data.pictures import write_picture
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.reading import reading
 from closeup_ns.rounds.store import layout
 from closeup_ns.rounds.store.layout import load
-from closeup_ns.rounds.store.view import StoredView, quantised, read_exact, view_header, write_exact, write_png
+from closeup_ns.rounds.store.view import StoredView, quantised, read_exact, view_header, write_exact
 from closeup_ns.views.opengl import frame_of
 from closeup_ns.views.view import View
 
@@ -165,7 +166,7 @@ class RoundStore:
             with atomic_path(folder / files["exact"]) as temporary:
                 write_exact(temporary, exact)
             for kind, values in pictures.items():
-                write_png(folder / files[kind], values)
+                write_picture(folder / files[kind], values)
             write_json(folder / files["header"], {**view_header(exact), "name": name})
         except Exception:
             for relative in files.values():
@@ -202,7 +203,7 @@ class RoundStore:
 
     def save_after(self, round_index: int, name: str, image: Tensor) -> None:
         """Writes what the fine-tuned model shows from a view (float [H, W, 3] in [0, 1]), for the contact sheet."""
-        write_png(self.folder(round_index) / "after" / f"{name}.png", image)
+        write_picture(self.folder(round_index) / "after" / f"{name}.png", image)
 
     # Rounds
 

@@ -15,10 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from PIL import Image
 from torch import Tensor
 
-from closeup_ns.atomic import atomic_path
 from closeup_ns.reading import build
 from closeup_ns.refine.judging.gate import GateDecision
 from closeup_ns.views.reliability import ReliablePixels
@@ -146,17 +144,6 @@ def view_header(stored: StoredView) -> dict[str, Any]:
         "notes": dict(stored.notes),
         "pass": dataclasses.asdict(stored.record),
     }
-
-
-def write_png(path: Path, values: Tensor) -> None:
-    """Writes [H, W, 3] or [H, W] values in [0, 1] (or bools) as an 8-bit PNG, for people and other methods.
-
-    Raises:
-        DiskError: the disk refuses it.
-    """
-    levels = (torch.nan_to_num(values.detach().float()).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    with atomic_path(path) as temporary:
-        Image.fromarray(levels).save(temporary, format="PNG")
 
 
 def _levels(values: Tensor) -> np.ndarray:
