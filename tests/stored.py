@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
+from closeup_ns.planning.plan import KnownView
 from closeup_ns.refine.judging.gate import GateDecision, Verdict
+from closeup_ns.rounds.store.layout import StoredPlan
 from closeup_ns.rounds.store.rounds import run_identity
 from closeup_ns.rounds.store.view import PassRecord, StoredView
 from closeup_ns.views.reliability import ReliablePixels
@@ -47,5 +47,5 @@ def a_view(seed: int = 0, width: int = 20, height: int = 14, verdict: Verdict = 
     )
 
 
-PLAN: dict[str, Any] = {"plans": [], "known": [{"name": "a", "view": a_view().view.to_dict(), "is_real": True}]}
+PLAN = StoredPlan([], [KnownView("a", a_view().view, True)])
 IDENTITY = run_identity(["a.png", "b.png"], [0.5, 1.0, -2.0], seed=42)

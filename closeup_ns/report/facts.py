@@ -6,8 +6,9 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -23,28 +24,15 @@ from closeup_ns.planning.target import Target
 from closeup_ns.reading import OPEN, checked, reading
 from closeup_ns.refine.judging.footprint import as_photographed
 from closeup_ns.report.config_file import option, read_config
+from closeup_ns.rounds.store.layout import RoundVerdict, Schedule, StoredPlan
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.rounds.store.view import StoredView, from_header
+from closeup_ns.rounds.store.view import StoredView
 from closeup_ns.views.psnr import psnr
 
+T = TypeVar("T")
 _REMEDY = "Restore it from a copy of the run"
-
-
-@dataclass(config=OPEN)
-class Verdict:
-    """verdict.json: whether a round is kept. PSNR in dB on photographs that were held out meanwhile."""
-
-    accepted: bool
-    reason: str = ""
-    photographs_control: float | None = None
-    """After as many steps on photographs alone."""
-    photographs_round: float | None = None
-    """After the round."""
-    native_control: float | None = None
-    native_round: float | None = None
-    """The same two of the native crops of held-out photographs."""
-    known_share: float | None = None
-    """Mean weight of the round's views in the loss."""
+NO_STEPS = Schedule(0, 0, 0)
+"""Of a run that has no rounds."""
 
 
 @dataclass(config=OPEN)
@@ -103,15 +91,6 @@ class Report:
     made_with: MadeWith = field(default_factory=MadeWith)
 
 
-@dataclass(config=OPEN)
-class Schedule:
-    """Steps and rounds."""
-
-    base_steps: int = 0
-    rounds: int = 0
-    round_steps: int = 0
-
-
 @dataclasses.dataclass
 class View:
     """One close-up that a round trained on."""
@@ -146,7 +125,7 @@ class Round:
     """One per target; none before the round is planned."""
     known: list[KnownView]
     """All known views at the time."""
-    verdict: Verdict | None = None
+    verdict: RoundVerdict | None = None
     report: Report | None = None
     """None while the round is under way."""
     views: list[View] = field(default_factory=list)
@@ -202,10 +181,9 @@ def read_run(config_path: Path) -> Run:
     """
     config, problems = read_config(config_path), list[str]()
     store = RoundStore(config_path.parent / "rounds")
-    configured = checked(Schedule, option(config, "pipeline.schedule") or {}, f"{config_path}: schedule", _REMEDY)
-    changed = _read(problems, Schedule, store.load_schedule, store.root / "schedule.json")
-    saved = _read(problems, Any, store.load_targets, store.root / "targets.json")
-    targets = [Target.from_dict(target) for target in saved or []]
+    configured = checked(Schedule, option(config, "pipeline.schedule") or NO_STEPS, f"{config_path}: schedule", _REMEDY)
+    changed = _read(problems, store.load_schedule, store.root / "schedule.json")
+    targets = _read(problems, store.load_targets, store.root / "targets.json") or []
     rounds = [_read_round(store, number) for number in store.rounds()]
     return Run(config_path.parent, config, targets, rounds, changed or configured, problems)
 
@@ -218,11 +196,10 @@ def read_scores(path: Path) -> dict[str, Any]:
     return checked(dict[str, Any], content.get("results"), f"{path}: results", remedy)
 
 
-def _read(problems: list[str], kind: Any, read: Callable[[], Any], where: Path) -> Any:
-    """What ``read`` gives, checked; None where there is nothing, and where it is broken, which is said."""
+def _read(problems: list[str], read: Callable[[], T], where: Path) -> T | None:
+    """What ``read`` gives; None where there is nothing, and where it is broken, which is said."""
     try:
-        content = read()
-        return None if content is None else checked(kind, content, where, _REMEDY)
+        return read()
     except CloseupError as problem:
         problems.append(str(problem))
     except Exception as problem:  # of a damaged file: the store names those that it knows
@@ -232,13 +209,13 @@ def _read(problems: list[str], kind: Any, read: Callable[[], Any], where: Path) 
 
 def _read_round(store: RoundStore, number: int) -> Round:
     folder, problems = store.folder(number), list[str]()
-    plans, known = _read(problems, Any, lambda: _plans(store, number), folder / "plan.json") or ([], [])
+    plan = _read(problems, lambda: _plan(store, number), folder / "plan.json") or StoredPlan([])
     item = Round(
         number,
-        plans,
-        known,
-        _read(problems, Verdict, lambda: store.load_verdict(number), folder / "verdict.json"),
-        _read(problems, Report, lambda: store.report(number), folder / "report.json"),
+        plan.plans,
+        plan.known,
+        _read(problems, lambda: store.load_verdict(number), folder / "verdict.json"),
+        _read(problems, lambda: _report(store, number), folder / "report.json"),
         problems=problems,
     )
     read = [_read_view(store, item, name) for name in store.views(number)]
@@ -251,21 +228,23 @@ def _read_round(store: RoundStore, number: int) -> Round:
     return item
 
 
-def _plans(store: RoundStore, number: int) -> tuple[list[RoundPlan], list[KnownView]] | None:
+def _plan(store: RoundStore, number: int) -> StoredPlan | None:
     """A round's plans and known views. DataError where one has a distance that no map can show."""
-    content = store.load_plan(number)
-    if content is None:
-        return None
-    plans = [RoundPlan.from_dict(plan) for plan in content["plans"]]
-    if any(plan.radius <= 0 or plan.zoom_total <= 0 for plan in plans):
+    stored = store.load_plan(number)
+    if stored is not None and any(plan.radius <= 0 or plan.zoom_total <= 0 for plan in stored.plans):
         raise DataError(f"{store.folder(number) / 'plan.json'} has a radius or a zoom that is not positive. {_REMEDY}")
-    return plans, [KnownView.from_dict(view) for view in content.get("known", [])]
+    return stored
+
+
+def _report(store: RoundStore, number: int) -> Report | None:
+    content = store.report(number)
+    return None if content is None else checked(Report, content, store.folder(number) / "report.json", _REMEDY)
 
 
 def _read_view(store: RoundStore, item: Round, name: str) -> View | None:
     """A view; None where the file that makes it one is damaged."""
     folder, problems = store.folder(item.number), item.problems
-    stored = _read(problems, Any, lambda: from_header(store.header(item.number, name)), folder / f"views/{name}.json")
+    stored = _read(problems, lambda: store.header(item.number, name), folder / f"views/{name}.json")
     if stored is None:
         return None
     places = {"render": f"renders/{name}.png", "refined": f"images/{name}.png", "real": f"masks/{name}_real.png"}
@@ -275,11 +254,11 @@ def _read_view(store: RoundStore, item: Round, name: str) -> View | None:
     pictures = {kind: folder / place for kind, place in places.items() if (folder / place).is_file()}
     view = View(name, stored, pictures)
     if "real" in pictures:
-        mask = _read(problems, Any, lambda: _picture(pictures["real"], "L"), pictures["real"])
+        mask = _read(problems, lambda: _picture(pictures["real"], "L"), pictures["real"])
         view.photographed = None if mask is None else float((mask > 127).mean())
     if "after" in pictures:
-        read = lambda: _reliable_psnr(store, item.number, name, pictures["after"])  # noqa: E731
-        view.psnr_after = _read(problems, float, read, folder / f"exact/{name}.npz")
+        read = partial(_reliable_psnr, store, item.number, name, pictures["after"])
+        view.psnr_after = _read(problems, read, folder / f"exact/{name}.npz")
     return view
 
 

@@ -54,10 +54,11 @@ def believed_views(run: Run, store: RoundStore, number: int) -> dict[str, Observ
     """
     found: dict[str, Observation] = {}
     for earlier in range(1, number):
-        if not (store.load_verdict(earlier) or {}).get("accepted"):
+        verdict = store.load_verdict(earlier)
+        if verdict is None or not verdict.accepted:
             continue
         for name in store.views(earlier):
-            if store.header(earlier, name)["decision"]["verdict"] != "accepted":
+            if store.header(earlier, name).decision.verdict != "accepted":
                 continue
             stored = store.load_view(earlier, name)
             view = stored.view.to(run.device)

@@ -13,7 +13,6 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.model.model import SUPERSAMPLE_FROM
-from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.planning.target import Target
 from closeup_ns.planning.targets import resolve_targets
 from closeup_ns.progress import StepLines, stage_over
@@ -176,8 +175,8 @@ class Rounds:
         It was not where a run without a refiner is gone on with and has one now.
         """
         saved = self.store.load_verdict(candidate.number)
-        if saved is not None and (verdict := RoundVerdict.from_dict(saved)).views == len(candidate.views):
-            return verdict
+        if saved is not None and saved.views == len(candidate.views):
+            return saved
         verdict = try_round(self.run, candidate)
         self.store.save_verdict(candidate.number, verdict.to_dict())
         return verdict
@@ -252,9 +251,9 @@ class Rounds:
 
     def _join_stored(self, number: int) -> None:
         """Views of an earlier round, as they were."""
-        saved, plans = self.store.load_verdict(number), self.store.load_plan(number)
-        if saved is None or (plans is None and self.store.views(number)):
-            missing = "verdict.json" if saved is None else "plan.json"
+        verdict, plan = self.store.load_verdict(number), self.store.load_plan(number)
+        if verdict is None or (plan is None and self.store.views(number)):
+            missing = "verdict.json" if verdict is None else "plan.json"
             raise RoundStorageError(
                 f"this run was trained beyond round {number}, but {self.store.folder(number)} holds no {missing}: "
                 "its views cannot be trained on any more. Restore the folder, or resume from an earlier checkpoint "
@@ -263,9 +262,8 @@ class Rounds:
         self.find_targets()
         data = self.run.photographs
         data.native += self.native_store.load(number, data.photograph_names())
-        if plans is not None and RoundVerdict.from_dict(saved).accepted:
-            loaded = [RoundPlan.from_dict(plan) for plan in plans["plans"]]
-            data.injected += stored_views(self.store, number, loaded, self.settings.fine_tune, self.run.device)
+        if plan is not None and verdict.accepted:
+            data.injected += stored_views(self.store, number, plan.plans, self.settings.fine_tune, self.run.device)
 
     # ---- base phase
 
@@ -306,8 +304,7 @@ class Rounds:
         else:
             if settings.target.xyz or settings.target.pixel:
                 CONSOLE.print("The rounds go on with the target they were begun with; another one needs a new run.")
-            found = [Target.from_dict(target) for target in saved]
-            self.targets = [replace(target, point=target.point.to(self.run.device)) for target in found]
+            self.targets = [replace(target, point=target.point.to(self.run.device)) for target in saved]
         # A resumed run too: rounds of another capture are refused, and what a kill left half-written is removed.
         self.store.claim(run_identity(names, self.targets[0].point.tolist(), settings.seed))
         if saved is None:

@@ -63,5 +63,5 @@ def adopt_schedule(store: RoundStore, schedule: ScheduleConfig) -> None:
     """A run that is resumed, or shown, goes by the schedule that it had since rounds were asked for."""
     saved = store.load_schedule()
     if saved is not None:
-        schedule.base_steps, schedule.round_steps = saved["base_steps"], saved["round_steps"]
-        schedule.rounds = max(schedule.rounds, saved["rounds"])
+        schedule.base_steps, schedule.round_steps = saved.base_steps, saved.round_steps
+        schedule.rounds = max(schedule.rounds, saved.rounds)

@@ -16,6 +16,7 @@ from closeup_ns.progress import bar, watching
 from closeup_ns.refine.protocol import Refiner
 from closeup_ns.rounds.known import believed_views
 from closeup_ns.rounds.run import Run
+from closeup_ns.rounds.store.layout import StoredPlan
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.views.view import View
 
@@ -26,12 +27,12 @@ def plan_views(
     """A plan of round ``number`` for each target: the stored one, or a new one, which is stored."""
     saved = store.load_plan(number)
     if saved is not None:
-        return [RoundPlan.from_dict(plan) for plan in saved["plans"]]
+        return saved.plans
     known, planner, zoom = known_views(run, store, number, refiner), run.settings.planner, run.settings.schedule.zoom
     frontier, previous, plans = _given_frontier(run, number), store.load_plan(number - 1), []
     for index, target in enumerate(targets):
         generator = torch.Generator().manual_seed(run.settings.seed + 1000 * number + index)
-        anchors = [] if previous is None else [anchor["name"] for anchor in previous["plans"][index]["anchors"]]
+        anchors = [] if previous is None else [anchor.name for anchor in previous.plans[index].anchors]
         # Rendering is what planning spends its time on: the known views, the frontier, the candidates.
         with bar(f"planning round {number}", len(known) + planner.anchors + planner.candidates) as advance:
             render = watching(run.render, advance)
@@ -39,7 +40,7 @@ def plan_views(
         for warning in plan.warnings:
             CONSOLE.print(f"[yellow]Plan: {escape(warning)}")
         plans.append(plan)
-    store.save_plan(number, {"plans": [plan.to_dict() for plan in plans], "known": [view.to_dict() for view in known]})
+    store.save_plan(number, StoredPlan(plans, known))
     return plans
 
 

@@ -167,7 +167,7 @@ def _request(
         neighbours=[
             stored_guide(refinement.store, refinement.number, name, name, device)
             for name in finished
-            if refinement.store.header(refinement.number, name)["decision"]["verdict"] == "accepted"
+            if refinement.store.header(refinement.number, name).decision.verdict == "accepted"
         ],
     )
     return request, real
@@ -202,8 +202,8 @@ def _presentable(refined: RefinedView, rendered: Rendered, mask: ReliablePixels)
 
 def _say_failures(store: RoundStore, number: int, names: list[str]) -> None:
     """One line where the gate could not accept views, with the first reason: a round that taught little says why."""
-    decisions = [store.header(number, name)["decision"] for name in names]
-    refused = [decision["reason"] for decision in decisions if decision["verdict"] != "accepted"]
+    decisions = [store.header(number, name).decision for name in names]
+    refused = [decision.reason for decision in decisions if decision.verdict != "accepted"]
     if refused:
         CONSOLE.print(
             f"[yellow]Round {number}: {len(refused)} of {len(names)} refined views are not used as refined "

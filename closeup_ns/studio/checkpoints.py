@@ -15,7 +15,6 @@ from rich.markup import escape
 from torch import Tensor
 
 from closeup_ns.errors import CheckpointError, CloseupError
-from closeup_ns.planning.target import Target
 from closeup_ns.planning.targets import TargetConfig
 from closeup_ns.reading import reading
 from closeup_ns.rounds.store.rounds import RoundStore
@@ -129,4 +128,4 @@ def _keep_targets(pipeline: Any, folder: Path) -> None:
         CONSOLE.print(f"[yellow]The run's targets are found anew: {escape(str(error))}", soft_wrap=True)
         return
     if saved:
-        pipeline.target = TargetConfig(xyz=tuple(tuple(Target.from_dict(item).point.tolist()) for item in saved))
+        pipeline.target = TargetConfig(xyz=tuple(tuple(item.point.tolist()) for item in saved))

@@ -55,7 +55,7 @@ def load_run(config_path: Path, step: int | None = None, data: Path | None = Non
     views = photographs.train_views()
     store = RoundStore(config_path.parent / "rounds")
     targets = store.load_targets()
-    target = Target.from_dict(targets[0]) if targets else target_automatic(views, render)
+    target = targets[0] if targets else target_automatic(views, render)
     return LoadedRun(pipeline, render, views, photographs.photograph_names(), target, config_path.parent)
 
 

@@ -13,7 +13,6 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from closeup_ns.errors import CheckpointError, RoundStorageError
 from closeup_ns.peak_memory import process_peak_mb
-from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.refine.refiner import RefinerConfig, build_refiner, check_refiner, chosen_kind
 from closeup_ns.report.config_file import option, read_config
 from closeup_ns.rounds.next_round import adopt_schedule
@@ -21,6 +20,7 @@ from closeup_ns.rounds.refine_step import refine_round
 from closeup_ns.rounds.reporting.contact_sheet import SheetRow, save_contact_sheet
 from closeup_ns.rounds.reporting.round_report import made_with
 from closeup_ns.rounds.schedule import ScheduleConfig
+from closeup_ns.rounds.store.layout import StoredPlan
 from closeup_ns.rounds.store.native import NativeStore
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.store.view import in_figures
@@ -60,7 +60,7 @@ def refine_stored_round(
     """
     rounds = RoundStore(config_path.parent / "rounds")
     schedule = _schedule(config_path, rounds)
-    plans = _plans(config_path, rounds, number)
+    plan = _plan(config_path, rounds, number)
     step = _checkpoint(config_path, schedule.round_start(number) - 1)
     check_refiner(config, _device())
     run = load_run(config_path, step, data)
@@ -68,14 +68,14 @@ def refine_stored_round(
     destination = RoundStore(output or _default_output(config_path, number, config))
     hold_folder(destination.root)
     destination.claim(_identity(rounds, number, step, config), ADVICE)
-    destination.save_plan(number, rounds.load_plan(number) or {})
+    destination.save_plan(number, plan)
     seen, native_store = run.pipeline.as_run(), NativeStore(rounds.root)
     for earlier in range(1, number + 1):
         seen.photographs.native += native_store.load(earlier, run.train_names)
     refiner, description = build_refiner(config, seen.device)
     CONSOLE.print(description, soft_wrap=True)
     began = time.perf_counter()
-    refine_round(seen, refiner, number, plans, destination, rounds, limit)
+    refine_round(seen, refiner, number, plan.plans, destination, rounds, limit)
     report = _report(run, number, step, destination, time.perf_counter() - began)
     destination.finish_round(number, report)
     return destination, report
@@ -93,14 +93,15 @@ def _schedule(config_path: Path, rounds: RoundStore) -> ScheduleConfig:
     return schedule
 
 
-def _plans(config_path: Path, rounds: RoundStore, number: int) -> list[RoundPlan]:
+def _plan(config_path: Path, rounds: RoundStore, number: int) -> StoredPlan:
     """The round's plans, one for each target.
 
     Raises:
         RoundStorageError: the run has not planned this round, or its plan cannot be read.
     """
-    planned = [index for index in rounds.rounds() if (rounds.folder(index) / "plan.json").exists()]
-    if number not in planned:
+    plan = rounds.load_plan(number)
+    if plan is None:
+        planned = [index for index in rounds.rounds() if (rounds.folder(index) / "plan.json").exists()]
         there = f"it has planned round {', '.join(map(str, planned))}" if planned else "it has planned no round yet"
         if number in rounds.rounds():
             raise RoundStorageError(
@@ -108,12 +109,11 @@ def _plans(config_path: Path, rounds: RoundStore, number: int) -> list[RoundPlan
                 "a refiner (--pipeline.refiner.kind reliable, see3d or command)"
             )
         raise RoundStorageError(f"the run {config_path.parent} has no round {number}: {there}")
-    plans = (rounds.load_plan(number) or {})["plans"]
-    if not plans:
+    if not plan.plans:
         raise RoundStorageError(
             f"the plan of round {number} in {rounds.root} has no target: there is nothing to refine"
         )
-    return [RoundPlan.from_dict(plan) for plan in plans]
+    return plan
 
 
 def _checkpoint(config_path: Path, wanted: int) -> int:

@@ -146,7 +146,7 @@ class CloseupTrainer(Trainer):
             reach = max(finer, default=0.0) if config.originals.enabled else 0.0
             useful = native_rounds(reach, self.schedule.zoom, asked)
             # A run that is resumed goes on as it was begun, also where its originals are gone since.
-            self.schedule.rounds = min(asked, max(useful, stored["rounds"] if stored else 0))
+            self.schedule.rounds = min(asked, max(useful, stored.rounds if stored else 0))
             if self.schedule.rounds < asked:
                 said = f"The originals are {reach:.1f}x finer than" if reach else "No originals are finer than"
                 CONSOLE.print(

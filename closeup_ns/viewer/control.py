@@ -207,13 +207,12 @@ class CloseupViewerControl(ViewerControl):
             return
         try:
             saved = self.store.load_targets()
-            target = Target.from_dict(saved[0]) if saved else None
         except CloseupError as error:
             self._chosen = True  # by nobody yet; but this one is not asked for again
             say(self.panel.target, f"⚠ The run's target cannot be read: set one by a click. {escape(str(error))}")
             return
-        if target is not None:
-            self._set_target(target)
+        if saved:
+            self._set_target(saved[0])
 
     def _draw_rounds(self) -> None:
         for number, views, over in state_of(self.store):

@@ -73,8 +73,7 @@ def round_marks(store: RoundStore, number: int) -> list[CameraMark]:
         return []
     refined = set(store.views(number))
     marks = []
-    for index, content in enumerate(saved["plans"]):
-        plan = RoundPlan.from_dict(content)
+    for index, plan in enumerate(saved.plans):
         groups: list[tuple[CameraKind, list[View]]] = [("update", plan.updates), ("frontier", plan.frontier)]
         for anchor in plan.anchors:
             name = f"t{index}_anchor_{len(marks):02d}"
@@ -122,8 +121,8 @@ def thumbnail(path: Path, long_side: int) -> np.ndarray:
 def _refined(mark: CameraMark, store: RoundStore, name: str) -> CameraMark:
     number = mark.round_index
     try:
-        decision = store.header(number, name)["decision"]
-        note = f"{str(decision['verdict']).replace('_', ' ')}: {decision['reason']}"
+        decision = store.header(number, name).decision
+        note = f"{decision.verdict.replace('_', ' ')}: {decision.reason}"
         return replace(mark, picture=store.picture(number, name), note=note)
     except RoundStorageError as problem:
         return replace(mark, note=str(problem), problem=problem)

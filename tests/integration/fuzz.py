@@ -18,7 +18,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,10 @@ from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.dataset import CloseupDataset
 from closeup_ns.data.eval_cameras import read_cameras
 from closeup_ns.errors import CloseupError
-from closeup_ns.planning.plan import RoundPlan
-from closeup_ns.planning.target import Target
 from closeup_ns.report.write import write_report
 from closeup_ns.rounds.schedule import ScheduleConfig
 from closeup_ns.rounds.store.native import NativeStore
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.rounds.trials.acceptance import RoundVerdict
 from closeup_ns.studio.checkpoints import read_checkpoint
 from closeup_ns.studio.loading import open_pipeline
 from closeup_ns.views.view import View
@@ -107,15 +104,13 @@ def rounds(run: Path) -> None:
     store.check()
     schedule = store.load_schedule()
     if schedule is not None:
-        assert ScheduleConfig(**schedule).total_steps < 10**19
+        assert ScheduleConfig(**asdict(schedule)).total_steps < 10**19
     for target in store.load_targets() or []:
-        assert Target.from_dict(target).point.isfinite().all()
+        assert target.point.isfinite().all()
     for number in store.rounds():
-        verdict, plan = store.load_verdict(number), store.load_plan(number)
-        if verdict is not None:
-            RoundVerdict.from_dict(verdict)
-        for saved in (plan or {"plans": []})["plans"]:
-            for view in RoundPlan.from_dict(saved).updates:
+        plan = store.load_plan(number)
+        for saved in [] if plan is None else plan.plans:
+            for view in saved.updates:
                 possible_view(view)
         for name in store.views(number):
             stored = store.load_view(number, name)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from closeup_ns.planning.plan import KnownView, RoundPlan
 from closeup_ns.rounds.reporting.contact_sheet import SheetRow, save_contact_sheet
+from closeup_ns.rounds.store.layout import StoredPlan
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.views.view import View, look_at
 from tests.stored import a_view
@@ -121,8 +122,7 @@ def write_config(folder: Path, rounds: int = 2, name: str = "flower") -> Path:
 def write_round(folder: Path, number: int, over: bool = True, views: int = 2, size: tuple[int, int] = (60, 42)) -> None:
     """Round ``number``; not ``over``: its plan and views are there, its verdict and report are not."""
     store = RoundStore(folder / "rounds")
-    known = [view.to_dict() for view in known_views()]
-    store.save_plan(number, {"plans": [a_plan(number).to_dict()], "known": known})
+    store.save_plan(number, StoredPlan([a_plan(number)], known_views()))
     rows = []
     for index in range(views):
         kind = "frontier" if index == 0 else "update"

@@ -15,6 +15,7 @@ from closeup_ns.rounds.next_round import NextRound, adopt_schedule, next_round_s
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.schedule import ScheduleConfig
 from closeup_ns.rounds.settings import RoundSettings
+from closeup_ns.rounds.store.layout import Schedule
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.next_round import progress
 from tests.trainers import MakeTrainer
@@ -96,7 +97,7 @@ def test_a_run_starts_its_round_early_and_ends_when_it_is_over(make_trainer: Mak
     assert said == ["**round 1: writing its report** ...", "**round 2: writing its report** ..."]
     assert progress(rounds) == "All 2 rounds are over."
     assert (trainer.checkpoint_dir / "step-000000031.ckpt").exists()
-    assert rounds.store.load_schedule() == {"base_steps": 20, "rounds": 2, "round_steps": 6}
+    assert rounds.store.load_schedule() == Schedule(base_steps=20, rounds=2, round_steps=6)
 
 
 def watched(lock: Any, viewer: object) -> Run:

@@ -298,7 +298,7 @@ def test_a_verdict_comes_back_as_it_was(store: RoundStore) -> None:
     """With the types of its numbers: a resumed run reads it, and a whole number is no float."""
     verdict = RoundVerdict(True, "good", photographs_before=20.0, known_share=1.0, trial_steps=0)
     store.save_verdict(1, verdict.to_dict())
-    assert RoundVerdict.from_dict(store.load_verdict(1) or {}) == verdict
+    assert store.load_verdict(1) == verdict
 
 
 def test_targets_that_are_gone_are_said_to_be_gone(store: RoundStore) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from closeup_ns.atomic import PARTIAL
 from closeup_ns.errors import DiskError, RoundStorageError, RunFolderError
+from closeup_ns.rounds.store.layout import StoredPlan
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.studio.run_folder import hold_folder, inherit_rounds, refuse_used_folder
 from tests.stored import a_view
@@ -26,7 +27,7 @@ def a_run(folder: Path) -> Path:
     """The checkpoint folder of a run with rounds."""
     (folder / "nerfstudio_models").mkdir(parents=True)
     store = RoundStore(folder / "rounds")
-    store.save_plan(1, {"plans": []})
+    store.save_plan(1, StoredPlan([]))
     store.save_view(1, "update_00", a_view())
     (folder / "rounds/round_1/views" / f"{PARTIAL}update_01-abcdefgh.json").write_text("{")
     return folder / "nerfstudio_models"

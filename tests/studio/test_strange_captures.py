@@ -40,7 +40,7 @@ def test_photographs_of_one_name_in_two_folders(tmp_path: Path, make_trainer: Ma
     trainer.train()
     plan = RoundStore(trainer.base_dir / "rounds").load_plan(1)
     assert plan is not None
-    assert {anchor["name"].removeprefix("train/") for anchor in plan["plans"][0]["anchors"]} <= set(names)
+    assert {anchor.name.removeprefix("train/") for anchor in plan.plans[0].anchors} <= set(names)
 
 
 @pytest.mark.parametrize("points", [20, 100])

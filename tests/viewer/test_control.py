@@ -17,6 +17,7 @@ from nerfstudio.viewer.utils import CameraState
 from closeup_ns.planning.target import Target
 from closeup_ns.rounds.next_round import NextRound
 from closeup_ns.rounds.schedule import ScheduleConfig
+from closeup_ns.rounds.store.layout import StoredPlan
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.frustums import known_marks
 from closeup_ns.viewer.panel import BASE, REFINED, VIEWPORT
@@ -167,7 +168,7 @@ def test_a_damaged_target_is_said_and_costs_nothing_else(tmp_path: Path, content
 def test_a_damaged_view_of_a_round_is_said_and_the_other_cameras_are_drawn(tmp_path: Path) -> None:
     store = RoundStore(tmp_path / "run" / "rounds")
     for number in (1, 2):
-        store.save_plan(number, {"plans": [a_plan(number).to_dict()]})
+        store.save_plan(number, StoredPlan([a_plan(number)]))
         for name in ("t0_update_00", "t0_update_01"):
             store.save_view(number, name, a_view(number))
     store.picture(1, "t0_update_00").write_bytes(b"no image")

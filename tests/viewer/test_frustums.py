@@ -12,6 +12,7 @@ import torch
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.paths.geometry import vertical_fov
 from closeup_ns.planning.plan import KnownView, RoundPlan
+from closeup_ns.rounds.store.layout import StoredPlan
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.frustums import COLORS, frustum_scale, known_marks, round_marks, state_of, thumbnail
 from tests.scenes import facing_views
@@ -40,7 +41,7 @@ def a_plan(number: int = 1) -> RoundPlan:
 @pytest.fixture
 def store(tmp_path: Path) -> RoundStore:
     made = RoundStore(tmp_path / "rounds")
-    made.save_plan(1, {"plans": [a_plan().to_dict()]})
+    made.save_plan(1, StoredPlan([a_plan()]))
     made.save_view(1, "t0_update_00", a_view(0))
     return made
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,8 +31,8 @@ class Kind:
     """Types of its content, for `read_json`."""
     remedy: str
     """What to do where it is damaged."""
-    check: Callable[[Any], object] | None = None
-    """Raises where types alone do not show that the content is wrong."""
+    make: Callable[[Any], Any] | None = None
+    """What it is read as; raises where types alone do not show that the content is wrong. None: as it is."""
 
 
 class _Targets(TypedDict):
@@ -42,7 +42,10 @@ class _Targets(TypedDict):
 _Steps = Annotated[int, Field(ge=0, le=10**9)]
 
 
-class _Schedule(TypedDict):
+@dataclass(frozen=True)
+class Schedule:
+    """What the viewer's button for the next round may change."""
+
     base_steps: _Steps
     rounds: _Steps
     round_steps: _Steps
@@ -70,6 +73,23 @@ _View = TypedDict(
         "pass": dict[str, Any],
     },
 )
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPlan:
+    """A round's plans, one for each target, and the views that were known then."""
+
+    plans: list[RoundPlan]
+    known: list[KnownView] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: [item.to_dict() for item in items] for name, items in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> StoredPlan:
+        """The inverse of ``to_dict``. CloseupError where it is not that."""
+        known = [KnownView.from_dict(view) for view in content.get("known", [])]
+        return cls([RoundPlan.from_dict(plan) for plan in content["plans"]], known)
 
 
 @dataclass
@@ -135,43 +155,36 @@ def view_of_frame(frame: Mapping[str, Any]) -> View:
     return View.from_dict({"K": K, "c2w": c2w, "width": frame["w"], "height": frame["h"]})
 
 
-def _check_native(content: dict[str, Any]) -> None:
+def _native(content: dict[str, Any]) -> dict[str, Any]:
     for frame in content["frames"]:
         view_of_frame(frame)
+    return content
 
 
-def _check_targets(content: dict[str, Any]) -> None:
-    if not [Target.from_dict(target) for target in content["targets"]]:
+def _targets(content: dict[str, Any]) -> list[Target]:
+    if not content["targets"]:
         raise ValueError("it names no target")
-
-
-def _check_plan(content: dict[str, Any]) -> None:
-    for plan in content["plans"]:
-        RoundPlan.from_dict(plan)
-    for view in content.get("known", []):
-        KnownView.from_dict(view)
+    return [Target.from_dict(target) for target in content["targets"]]
 
 
 RUN = Kind(dict[str, Any], "Restore it from a copy of the run; it says which capture and target the rounds belong to")
-TARGETS = Kind(_Targets, BEGIN_ANEW, _check_targets)
-SCHEDULE = Kind(_Schedule, "Delete it to go by the command line's schedule")
-PLAN = Kind(dict[str, list[dict[str, Any]]], REPEAT_ROUND, _check_plan)
+TARGETS = Kind(_Targets, BEGIN_ANEW, _targets)
+SCHEDULE = Kind(Schedule, "Delete it to go by the command line's schedule")
+PLAN = Kind(dict[str, list[dict[str, Any]]], REPEAT_ROUND, StoredPlan.from_dict)
 PASSES = Kind(_Passes, "Delete it to plan the passes again")
 VERDICT = Kind(dict[str, Any], REPEAT_ROUND, RoundVerdict.from_dict)
 REPORT = Kind(dict[str, Any], "Delete it: it is written when the round ends")
-NATIVE = Kind(_Native, "Delete its folder to cut the native views from the originals again", _check_native)
+NATIVE = Kind(_Native, "Delete its folder to cut the native views from the originals again", _native)
 VIEW = Kind(_View, "Delete it to refine the view again", from_header)
 
 
 def load(path: Path, kind: Kind) -> Any:
-    """A file's checked content, or None where it is not there. RoundStorageError where it is damaged."""
+    """What a file holds, checked, or None where it is not there. RoundStorageError where it is damaged."""
     return read(path, kind) if path.exists() else None
 
 
 def read(path: Path, kind: Kind) -> Any:
-    """A file's checked content. RoundStorageError where it is missing or damaged."""
+    """What a file holds, checked. RoundStorageError where it is missing or damaged."""
     content = read_json(path, kind.shape, kind.remedy, RoundStorageError)
-    if kind.check is not None:
-        with reading(path, kind.remedy, RoundStorageError):
-            kind.check(content)
-    return content
+    with reading(path, kind.remedy, RoundStorageError):
+        return content if kind.make is None else kind.make(content)

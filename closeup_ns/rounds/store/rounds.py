@@ -34,12 +34,12 @@ from torch import Tensor
 from closeup_ns.atomic import atomic_path, write_json
 from closeup_ns.data.pictures import write_picture
 from closeup_ns.errors import RoundStorageError
+from closeup_ns.planning.target import Target
 from closeup_ns.reading import reading
 from closeup_ns.rounds.store import layout
-from closeup_ns.rounds.store.layout import load
+from closeup_ns.rounds.store.layout import RoundVerdict, Schedule, StoredPlan, load
 from closeup_ns.rounds.store.view import StoredView, quantised, read_exact, view_header, write_exact
 from closeup_ns.views.opengl import frame_of
-from closeup_ns.views.view import View
 
 ROUND_NAME = re.compile(r"round_([1-9][0-9]*)")
 ADVICE = "Give this run another output folder or experiment name, or resume it with the data it was started on"
@@ -100,19 +100,18 @@ class RoundStore:
         """Writes the run's targets, so that a resumed run does not look for them again in a changed model."""
         write_json(self.root / "targets.json", {"targets": targets})
 
-    def load_targets(self) -> list[dict[str, Any]] | None:
+    def load_targets(self) -> list[Target] | None:
         """The run's targets, or None where none were found yet."""
         path = self.root / "targets.json"
         if not path.exists() and (self.root / "run.json").exists() and self.rounds():
             raise RoundStorageError(f"{path} is missing, although rounds were begun. {layout.BEGIN_ANEW}")
-        found = load(path, layout.TARGETS)
-        return None if found is None else found["targets"]
+        return load(path, layout.TARGETS)
 
     def save_schedule(self, schedule: dict[str, int]) -> None:
         """Writes a schedule that differs from the command line's: rounds were asked for in the viewer."""
         write_json(self.root / "schedule.json", schedule)
 
-    def load_schedule(self) -> dict[str, int] | None:
+    def load_schedule(self) -> Schedule | None:
         """The schedule that was changed in the viewer, or None where it is the command line's."""
         return load(self.root / "schedule.json", layout.SCHEDULE)
 
@@ -120,16 +119,16 @@ class RoundStore:
         """Writes whether the round is kept; a resumed run does not judge again."""
         write_json(self.folder(round_index) / "verdict.json", verdict)
 
-    def load_verdict(self, round_index: int) -> dict[str, Any] | None:
+    def load_verdict(self, round_index: int) -> RoundVerdict | None:
         """Whether the round is kept, or None while it is not judged."""
         return load(self.folder(round_index) / "verdict.json", layout.VERDICT)
 
-    def save_plan(self, round_index: int, plan: dict[str, Any]) -> None:
-        """Writes a round's plans (``plans``: a ``RoundPlan.to_dict()`` for each target; ``known``: the known views)."""
-        write_json(self.folder(round_index) / "plan.json", plan)
+    def save_plan(self, round_index: int, plan: StoredPlan) -> None:
+        """Writes a round's plans."""
+        write_json(self.folder(round_index) / "plan.json", plan.to_dict())
 
-    def load_plan(self, round_index: int) -> dict[str, Any] | None:
-        """The round's plan, or None where it has none yet."""
+    def load_plan(self, round_index: int) -> StoredPlan | None:
+        """The round's plans, on the CPU, or None where it has none yet."""
         return load(self.folder(round_index) / "plan.json", layout.PLAN)
 
     def save_passes(self, round_index: int, passes: dict[str, Any]) -> None:
@@ -193,7 +192,7 @@ class RoundStore:
         """Names of the views of a round that are wholly there, sorted."""
         return sorted(p.stem for p in (self.folder(round_index) / "views").glob("*.json") if not p.name.startswith("."))
 
-    def header(self, round_index: int, name: str) -> dict[str, Any]:
+    def header(self, round_index: int, name: str) -> StoredView:
         """A stored view without its pixels: camera, the gate's decision, how it was refined."""
         return layout.read(self.folder(round_index) / _files(name)["header"], layout.VIEW)
 
@@ -256,7 +255,7 @@ class RoundStore:
     def _write_transforms(self, round_index: int) -> None:
         """Lists the views that the gate let through. Derived from the headers, so it can be written again any time."""
         headers = {name: self.header(round_index, name) for name in self.views(round_index)}
-        frames = [_frame(name, head) for name, head in headers.items() if head["decision"]["verdict"] != "rejected"]
+        frames = [_frame(name, head) for name, head in headers.items() if head.decision.verdict != "rejected"]
         content = {"camera_model": "OPENCV", "orientation_override": "none", "frames": frames}
         write_json(self.folder(round_index) / "transforms.json", content)
 
@@ -284,14 +283,14 @@ def _same(found: Any, wanted: Any) -> bool:
     return found == wanted
 
 
-def _frame(name: str, header: dict[str, Any]) -> dict[str, Any]:
+def _frame(name: str, header: StoredView) -> dict[str, Any]:
     """A nerfstudio frame: OpenGL camera-to-world in the model's world frame, intrinsics of its own."""
-    view, files = View.from_dict(header["view"]), _files(name)
+    files = _files(name)
     return {
         "file_path": files["image"],
-        **frame_of(view),
+        **frame_of(header.view),
         "generated": True,
-        "verdict": header["decision"]["verdict"],
+        "verdict": header.decision.verdict,
         "real_mask_path": files["real"],
         "weight_path": files["weight"],
     }

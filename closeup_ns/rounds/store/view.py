@@ -99,14 +99,13 @@ def write_exact(path: Path, stored: StoredView) -> None:
         np.savez_compressed(file, **_to_arrays(stored))
 
 
-def read_exact(path: Path, header: Mapping[str, Any]) -> StoredView:
-    """Reads what ``write_exact`` wrote; ``header`` is the view's JSON (``view_header``).
+def read_exact(path: Path, header: StoredView) -> StoredView:
+    """Reads what ``write_exact`` wrote; ``header`` is the view without its pixels (``from_header``).
 
     Raises:
         Exception: of any kind; the file is damaged or not one of ours (``allow_pickle`` is off).
     """
-    template = from_header(header)
-    size = (template.view.height, template.view.width)
+    size = (header.view.height, header.view.width)
     with np.load(path, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in _DTYPES}
     for name, array in arrays.items():
@@ -115,7 +114,7 @@ def read_exact(path: Path, header: Mapping[str, Any]) -> StoredView:
             raise ValueError(f"its {name} is {array.shape} {array.dtype}, and not {wanted} {np.dtype(_DTYPES[name])}")
     if not np.isfinite(arrays["footprint"]).all():
         raise ValueError("its footprint is not finite")
-    return _from_arrays(arrays, template)
+    return _from_arrays(arrays, header)
 
 
 def from_header(header: Mapping[str, Any]) -> StoredView:

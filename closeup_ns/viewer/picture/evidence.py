@@ -40,10 +40,10 @@ def gather_evidence(
     generated = []
     for number in store.rounds():
         verdict = store.load_verdict(number)
-        if verdict is None or not verdict["accepted"]:
+        if verdict is None or not verdict.accepted:
             continue
         for name in store.views(number):
-            if store.header(number, name)["decision"]["verdict"] == "rejected":
+            if store.header(number, name).decision.verdict == "rejected":
                 continue
             say(f"looking at round {number}, {name}")
             stored = store.load_view(number, name)

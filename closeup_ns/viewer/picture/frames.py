@@ -70,9 +70,8 @@ class Frames:
     def load_base(self) -> None:
         """Load the base model, once. A job for the worker. CheckpointError where it is not there, or cannot be read."""
         if self.base is None:
-            saved = self.store.load_schedule() or {}
-            steps = saved.get("base_steps", self.run.settings.schedule.base_steps)
-            path = base_checkpoint(self.store.root.parent / "nerfstudio_models", steps)
+            schedule = self.store.load_schedule() or self.run.settings.schedule
+            path = base_checkpoint(self.store.root.parent / "nerfstudio_models", schedule.base_steps)
             self.say("loading the base model")
             self.base = BaseModel.load(path, self.run.device)
         self.say("")
