@@ -156,7 +156,7 @@ def test_a_checkpoint_of_another_scene_is_refused(finished: Run, tmp_path: Path)
         Image.fromarray(np.where(pixels > 127, 0, 255).astype(np.uint8)).save(path)
     ended = train(tmp_path / "other", tmp_path, "t", load_checkpoint=finished.checkpoints()[-1])
     assert ended.code == 1
-    assert "checkpoint of another scene" in ended.text and "CheckpointError" in ended.output
+    assert "checkpoint of another scene" in ended.text and "Traceback" not in ended.output
 
 
 def test_another_scenes_rounds_are_refused(capture: Path, copied: Run, tmp_path: Path) -> None:
