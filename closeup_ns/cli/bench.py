@@ -145,7 +145,7 @@ class Bench:
                     silences[folder] = Silence()
                     say(f"started {_where(spec.result(self.output, 'running'))}")
                 elif silences[folder].is_long():
-                    at = last_line(folder / EXPERIMENT_LOG, folder / TRAIN_LOG)
+                    at = last_line(folder / EXPERIMENT_LOG, folder / TRAIN_LOG) or "starting"
                     say(f"running {_where(spec.result(self.output, 'running'))}: {at}")
 
             for by_time in (False, True):  # rows that train for as much time as another one come after it

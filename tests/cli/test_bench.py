@@ -164,6 +164,7 @@ def test_without_a_terminal_lines_say_what_is_done(
     def run(specs: Sequence[Experiment], out: Path, watch: Watch) -> Iterator[ExperimentResult]:
         for spec in specs:
             watch(spec, 0.0)
+            watch(spec, 0.0)
             spec.folder(out).mkdir(parents=True)
             (spec.folder(out) / TRAIN_LOG).write_text("step 5 of 10\n")
             watch(spec, 0.5)
@@ -175,7 +176,8 @@ def test_without_a_terminal_lines_say_what_is_done(
     assert said[0] == "preparing tiny small" and said[1].startswith("preparing tiny small: ")
     which = "tiny small: splatfacto, antialiased, seed 0"
     assert said[2:] == [
-        f"started {which}", f"running {which}: step 5 of 10", "experiments: 1 of 1", f"done   {which} (0 s)"
+        f"started {which}", f"running {which}: starting", f"running {which}: step 5 of 10", "experiments: 1 of 1",
+        f"done   {which} (0 s)",
     ]  # fmt: skip
 
 
