@@ -1,4 +1,4 @@
-"""Densification: gsplat's default strategy with a ceiling, and with steps that enter no statistics."""
+"""Densification: gsplat's strategy with a ceiling, and steps that enter no statistics; in rounds, growth by halves."""
 
 from __future__ import annotations
 
