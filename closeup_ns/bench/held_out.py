@@ -10,7 +10,9 @@ from typing import Any
 from closeup_ns.metrics.metric import Provenance
 from closeup_ns.metrics.scores import Row, Scores
 
-_KEY = re.compile(r"close_photo_(?P<metric>\w+)_(?P<scale>\d+)x|photo_(?P<far>\w+_registered)|(?P<own>psnr|ssim)")
+_KEY = re.compile(
+    r"close_photo_(?!count)(?P<metric>\w+)_(?P<scale>\d+)x|photo_(?P<far>cc_psnr|\w+_registered)|(?P<own>psnr|ssim)"
+)
 """``photo_psnr_registered`` is ours, of far views; ``psnr`` and ``ssim`` are nerfstudio's, for methods of any kind."""
 
 

@@ -221,6 +221,7 @@ def test_a_scene_that_ns_eval_scores(tmp_path: Path, trainer: Trainer, monkeypat
     found = {"psnr": 25.0, "ssim": 0.8, "num_rays_per_sec": 3.0, "missing": {"dino": "no"}}
     found |= {"photo_psnr": 25.1, "photo_psnr_registered": 26.0, "close_reliable_psnr_3x": 1.0}
     found |= {"close_photo_psnr_3x": 21.0, "close_photo_psnr_registered_3x": 22.0, "close_photo_ssim_9x": math.nan}
+    found |= {"close_photo_count_3x": 5.0, "photo_cc_psnr": 25.5}
     monkeypatch.setattr("closeup_ns.bench.stages.held_out_scores", lambda config, side, about: scores_of(found, about))
     write_scene(tmp_path, scored_by="ns-eval", target_xyz=(0.5, -1.0, 2e-9))
     done = run_experiment(a_spec(), tmp_path)
@@ -229,8 +230,9 @@ def test_a_scene_that_ns_eval_scores(tmp_path: Path, trainer: Trainer, monkeypat
     assert [float(word) for word in calls()[0][where + 1 : where + 4]] == [0.5, -1.0, 2e-9]
     scores = read_scores(done.scores)
     assert [(row.scale, row.values) for row in scores.rows] == [
-        (1.0, {"psnr": 25.0, "ssim": 0.8, "psnr_registered": 26.0}), (3.0, {"psnr": 21.0, "psnr_registered": 22.0})
-    ]  # fmt: skip
+        (1.0, {"psnr": 25.0, "ssim": 0.8, "psnr_registered": 26.0, "cc_psnr": 25.5}),
+        (3.0, {"psnr": 21.0, "psnr_registered": 22.0}),
+    ]
     assert scores.missing == {"dino": "no"}
     assert "needs a run" in run_experiment(given_folder(tmp_path), tmp_path).error
 

@@ -36,6 +36,7 @@ NAMES = {
     "ssim": "SSIM",
     "ssim_registered": "registered SSIM",
     "cc_psnr": "colour-fitted PSNR",
+    "cc_psnr_registered": "registered, colour-fitted PSNR",
     "sharpness": "sharpness",
     "lpips_vgg": "LPIPS (VGG)",
     "lpips_alex": "LPIPS (AlexNet)",
@@ -43,7 +44,7 @@ NAMES = {
     "metaiqa": "MetaIQA",
 }
 """What readers call the metrics."""
-UNITS = {"psnr": "dB", "psnr_registered": "dB", "cc_psnr": "dB"}
+UNITS = dict.fromkeys(("psnr", "psnr_registered", "cc_psnr", "cc_psnr_registered"), "dB")
 _TWO_DIGITS = {*UNITS, "niqe", "musiq"}
 _NO_RANK = {"sharpness"}
 """1 is as sharp as the photograph and more is noise, so the largest is not the best."""
