@@ -66,14 +66,14 @@ def register(
     weight = torch.ones_like(photograph[..., 0]) if counted is None else counted.to(photograph)
     motion = view.c2w.new_zeros(6, dtype=torch.float64)
     as_given = render(view)
-    before = after = _fitted_error(as_given, photograph, weight)
-    levels = [level for level in LEVELS if min(view.width, view.height) // level >= SMALLEST]
-    for level in levels:
+    before = _fitted_error(as_given, photograph, weight)
+    for level in LEVELS:
+        if min(view.width, view.height) // level < SMALLEST:
+            continue
         coarse = _coarser(moved(view, motion), level)
         step = _solve(coarse, render(coarse), _averaged(photograph, level), _averaged(weight, level))
         motion = _log(_exp(motion) @ _exp(step))
-    if levels:
-        after = _fitted_error(render(moved(view, motion)), photograph, weight)
+    after = _fitted_error(render(moved(view, motion)), photograph, weight)
     if after >= before:
         motion, after = torch.zeros_like(motion), before
     return Registration(moved(view, motion), motion, displacement(view, motion, as_given.depth), before, after)
