@@ -21,13 +21,13 @@ from rich.markup import escape
 
 from closeup_ns.data.capture import Capture
 from closeup_ns.data.colmap import MODEL_FOLDERS, find_models, read_colmap
-from closeup_ns.data.exif import exposure_stops
 from closeup_ns.data.images import (
     ImageChoice,
     check_aspect,
     choose_images,
     downscaled_twin,
     exif_orientation,
+    exposure_stops,
     image_size,
 )
 from closeup_ns.data.lenses import noticed

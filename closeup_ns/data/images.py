@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ from closeup_ns.data.names import IMAGE_SUFFIXES, FileLookup
 from closeup_ns.errors import DataError
 from closeup_ns.reading import reading
 
-ORIENTATION_TAG = 0x112
+ORIENTATION_TAG, EXIF_BLOCK = 0x112, 0x8769
 """EXIF's."""
+TIME, F_NUMBER, ISO = (0x829A, (1e-6, 4000.0)), (0x829D, (0.5, 128.0)), (0x8827, (1.0, 4e6))
+"""EXIF's tags of an exposure, and between what a camera's values are: a zero or a date as a number is none."""
 NEAR_THE_LIMIT = 1.5
 """A folder of smaller images is used as it is when the limit is at most so many times larger."""
 
@@ -85,6 +88,22 @@ def exif_orientation(path: Path) -> int:
     """How a JPEG says that it is to be turned for looking at it: 1 as it is, 3 upside down, 6 and 8 on its side."""
     orientation = read_exif(path).get(ORIENTATION_TAG, 1)
     return orientation if orientation in range(1, 9) else 1
+
+
+def exposure_stops(path: Path) -> float | None:
+    """Exposure of a JPEG as log2 of time x ISO / f-number^2; None where the file does not soundly say all three."""
+    block = read_exif(path, EXIF_BLOCK)
+    time, f_number, iso = (_sound(block.get(tag), limits) for tag, limits in (TIME, F_NUMBER, ISO))
+    return None if time is None or f_number is None or iso is None else math.log2(time * iso / f_number**2)
+
+
+def _sound(value: Any, limits: tuple[float, float]) -> float | None:
+    first: Any = value[0] if isinstance(value, tuple) and value else value  # some cameras give ISO twice
+    try:
+        number = float(first)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return number if limits[0] <= number <= limits[1] else None  # false for NaN
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from closeup_ns.data.exif import EXIF_BLOCK, exposure_stops
-from closeup_ns.data.images import exif_orientation
+from closeup_ns.data.images import EXIF_BLOCK, exif_orientation, exposure_stops
 
 TAGS = {"time": 0x829A, "f_number": 0x829D, "iso": 0x8827}
 SOUND: dict[str, Any] = {"time": IFDRational(1, 50), "f_number": IFDRational(9, 5), "iso": 64}
