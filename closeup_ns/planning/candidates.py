@@ -83,7 +83,8 @@ def find_candidates(
             f"only {len(kept)} of {drawn} candidates can be used, {wanted} were wanted ({describe(faults)})"
         )
     distances = torch.stack([view.position for view in kept]).sub(target.point).norm(dim=1)
-    return Candidates(kept, distances, _concatenate(parts), warnings)
+    depths = parts[0] if len(parts) == 1 else survey(kept, render)
+    return Candidates(kept, distances, depths, warnings)
 
 
 def draw_candidates(
@@ -145,18 +146,3 @@ def _tilt(axes: Float[Tensor, "m 3"], draw: Tensor, turn: Tensor, degrees: float
     first, second = perpendicular_pair(axes)
     around = (2.0 * math.pi * turn)[:, None]
     return angle.cos() * axes + angle.sin() * (around.cos() * first + around.sin() * second)
-
-
-def _concatenate(parts: Sequence[DepthViews]) -> DepthViews:
-    """All batches in one. Draws come from the same sources, yet a draw may lack the largest: pad to a common size."""
-    height = max(part.depth.shape[1] for part in parts)
-    width = max(part.depth.shape[2] for part in parts)
-    depth = [
-        torch.nn.functional.pad(p.depth, (0, width - p.depth.shape[2], 0, height - p.depth.shape[1])) for p in parts
-    ]
-    return DepthViews(
-        torch.cat([p.K for p in parts]),
-        torch.cat([p.c2w for p in parts]),
-        torch.cat([p.size for p in parts]),
-        torch.cat(depth),
-    )
