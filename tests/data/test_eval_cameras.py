@@ -79,20 +79,7 @@ def test_damage_is_refused_with_the_place(tmp_path: Path, change: dict, message:
     assert "cameras.json" in str(caught.value)
 
 
-ONE = '{"name": "a", "transform_matrix": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]}'
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "valid JSON"),
-        ('{"frames": []}', "no frames"),
-        (f'{{"w": 40, "h": 30, "fl_x": 50, "frames": [{ONE}, {ONE}]}}', "two cameras called a"),
-        (None, "exist"),
-    ],
-)
-def test_damaged_files(tmp_path: Path, content: str | None, message: str):
-    if content is not None:
-        (tmp_path / "cameras.json").write_text(content)
-    with pytest.raises(DataError, match=message):
+def test_two_cameras_of_one_name_are_refused(tmp_path: Path):
+    write_cameras(tmp_path / "cameras.json", [EvalCamera("a", 1.0, view) for view in facing_views(2)])
+    with pytest.raises(DataError, match="two cameras called a"):
         read_cameras(tmp_path / "cameras.json")
