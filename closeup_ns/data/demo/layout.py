@@ -106,7 +106,7 @@ _LABEL_LIFT = 4e-4
 
 def _room(rng: np.random.Generator) -> list[Surface]:
     courses = np.rot90(textures.photograph("brick.png"))
-    brick = textures.tinted(textures.tiled(courses, 9, 3), (1.3, 1.02, 0.86))
+    brick = textures.tinted(np.tile(courses, (3, 9, 1)), (1.3, 1.02, 0.86))
     wall = plane("wall", np.array([-2.6, 0.45, 0.0]), np.array([5.2, 0, 0]), np.array([0, 0, 1.7]), brick, (128, 48))
     table = plane(
         "table",

@@ -23,9 +23,10 @@ from closeup_ns.data.demo.camera import SCALES, closeup_views, far_views, rays_t
 from closeup_ns.data.demo.layout import Points, still_life, target_point
 from closeup_ns.data.demo.photo import PhotoModel, reduced
 from closeup_ns.data.demo.render import World
-from closeup_ns.data.demo.write import write_points, write_transforms
 from closeup_ns.data.eval_cameras import EvalCamera, write_cameras
 from closeup_ns.data.pictures import write_picture
+from closeup_ns.data.ply import write_points
+from closeup_ns.data.transforms import write_transforms
 from closeup_ns.errors import PlanningError
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import inside, project

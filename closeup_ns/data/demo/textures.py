@@ -54,11 +54,6 @@ def tinted(photo: Texture, tint: tuple[float, float, float]) -> Texture:
     return np.clip(photo.astype(np.float32) * np.asarray(tint, np.float32), 0, 255).astype(np.uint8)
 
 
-def tiled(photo: Texture, columns: int, rows: int) -> Texture:
-    """The photograph repeated in a grid. (Those that scikit-image ships as textures have no seams.)"""
-    return np.tile(photo, (rows, columns, 1))
-
-
 def wood(width: int, height: int, planks: int, rng: np.random.Generator) -> Texture:
     """A table top of horizontal planks: streaks along the grain at three scales, each plank with a shade of its own."""
     grain = np.zeros((height, width), np.float32)
