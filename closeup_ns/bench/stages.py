@@ -34,7 +34,7 @@ from closeup_ns.bench.process import TAIL_LINES, leave, run_training
 from closeup_ns.bench.scenes.prepared import PreparedScene, read_scene
 from closeup_ns.data.eval_cameras import photographs_of
 from closeup_ns.errors import CloseupError, DataError
-from closeup_ns.evaluation.evaluate import References, evaluate, references_by_point
+from closeup_ns.evaluation.evaluate import evaluate, references_by_point
 from closeup_ns.evaluation.pictures import find_renders, render_cameras
 from closeup_ns.metrics.scores import read_scores, write_scores
 from closeup_ns.progress import bar, say
@@ -306,8 +306,7 @@ def _score(spec: Experiment, scene: PreparedScene, out: Path, trained: Trained, 
     if scene.record.scored_by == "ns-eval":
         write_scores(held_out_scores(config, scene.record.image_side, about), folder)
         return
-    cameras, point = scene.cameras(), scene.record.target_point
-    references: References | None = None
+    cameras, point, references = scene.cameras(), scene.record.target_point, None
     closer = [camera for camera in cameras if camera.scale > 1]
     if point is not None and closer:
         photographs = photographs_of(scene.capture / "transforms.json")

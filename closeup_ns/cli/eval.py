@@ -123,8 +123,8 @@ def run_references(run: EvaluatedRun, closer: Sequence[EvalCamera], folder: Path
     views, files = zip(*run.photographs(), strict=True)
     pictures = [folder / f"{name}.png" for name in picture_names(files)]
     references = references_by_depth(closer, list(zip(views, pictures, strict=True)), run.render)
-    for index in {found.index for found in references.chosen.values()}:
-        run.write_photograph(index, pictures[index])
+    for picture in set(references.values()):
+        run.write_photograph(pictures.index(picture), picture)
     return references
 
 

@@ -15,7 +15,7 @@ from closeup_ns.data.eval_cameras import EvalCamera
 from closeup_ns.errors import DataError
 from closeup_ns.evaluation.pictures import find_renders, read_picture
 from closeup_ns.metrics.metric import MetricOptions
-from closeup_ns.metrics.reference import Reference, choose_reference, plane_depth
+from closeup_ns.metrics.reference import choose_reference, plane_depth
 from closeup_ns.metrics.scores import Scores
 from closeup_ns.metrics.shot import Shot
 from closeup_ns.metrics.suite import DEFAULT_METRICS, build_metrics, score
@@ -36,14 +36,8 @@ class EvaluationConfig:
     """Weights, backbones, downloads."""
 
 
-@dataclass(frozen=True, eq=False)
-class References:
-    """The reference photograph of each close-up."""
-
-    chosen: Mapping[str, Reference]
-    """By camera name; a camera that no photograph sees is absent."""
-    files: Sequence[Path]
-    """The photographs that the indices mean."""
+References = Mapping[str, Path]
+"""The reference photograph of each close-up, by camera name; a camera that no photograph sees is absent."""
 
 
 def references_by_depth(
@@ -67,30 +61,26 @@ def _references(
     depth_of: Callable[[View], Tensor],
     photograph_depths: Sequence[Tensor] | None,
 ) -> References:
-    views, files = [view for view, _ in photographs], [path for _, path in photographs]
-    chosen = {}
+    views, chosen = [view for view, _ in photographs], {}
     for camera in cameras:
         small = camera.view.resized(DEPTH_SIDE)
         found = choose_reference(small, depth_of(small), views, photograph_depths)
         if found is not None:
-            chosen[camera.name] = found
-    return References(chosen, files)
+            chosen[camera.name] = photographs[found][1]
+    return chosen
 
 
-def make_shots(
-    cameras: Sequence[EvalCamera], renders: Mapping[str, Path], references: References | None
-) -> Iterator[Shot]:
+def make_shots(cameras: Sequence[EvalCamera], renders: Mapping[str, Path], references: References) -> Iterator[Shot]:
     """One shot after the other, pictures read as they are needed. DataError where one cannot be read."""
     cached: dict[Path, Tensor] = {}
     for camera in cameras:
         picture = read_picture(renders[camera.name])
         truth = None if camera.truth is None else read_picture(camera.truth)
         counted = None if camera.mask is None else read_picture(camera.mask)[..., 0] > 0
-        found = None if references is None or camera.scale <= 1 else references.chosen.get(camera.name)
-        if found is None or references is None:
+        path = references.get(camera.name)
+        if path is None:
             yield Shot(camera.name, camera.scale, picture, truth, counted)
             continue
-        path = references.files[found.index]
         if path not in cached:
             cached[path] = read_picture(path)
         yield Shot(camera.name, camera.scale, picture, truth, counted, cached[path], path.name)
@@ -110,7 +100,7 @@ def evaluate(
     """
     renders = find_renders(cameras, folder)
     metrics, missing = build_metrics(config.metrics, config.options)
-    scores = score(make_shots(cameras, renders, references), metrics, missing, about, advance)
+    scores = score(make_shots(cameras, renders, references or {}), metrics, missing, about, advance)
     if not scores.metrics:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in scores.missing.items())
         raise DataError(f"none of the metrics could be computed for {folder}: {reasons}")

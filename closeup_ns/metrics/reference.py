@@ -7,34 +7,20 @@ cover everything; among those within a hundredth of the best, the one that resol
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.errors import CloseupError
-from closeup_ns.metrics.shot import Box
 from closeup_ns.views.overlap import center_weights, shared_fraction, stack_depths
 from closeup_ns.views.view import View
-from closeup_ns.views.warp import backproject, inside, project
+from closeup_ns.views.warp import backproject, project
 
 LONG_SIDE = 96
 """Pixels of the close-up that are tested, along its long side."""
 AS_GOOD = 0.01
 """Coverage that two photographs may differ by and count as equal."""
-SMALLEST_REGION = 16
-"""Pixels; at 27x a close-up shows only a few of the reference's."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The photograph to compare with."""
-
-    index: int
-    """Into the photographs."""
-    region: Box
-    """The part of it that the close-up shows, in its pixels."""
 
 
 def plane_depth(view: View, point: Float[Tensor, "3"]) -> Float[Tensor, "H W"]:
@@ -53,8 +39,8 @@ def choose_reference(
     depth: Float[Tensor, "H W"],
     photographs: Sequence[View],
     photograph_depths: Sequence[Float[Tensor, "h w"]] | None = None,
-) -> Reference | None:
-    """The photograph with most coverage of a close-up; None where none sees any of it.
+) -> int | None:
+    """Which of ``photographs`` has most coverage of a close-up; None where none sees any of it.
 
     Args:
         close: The close-up's camera; ``depth`` is its z-depth, 0 where nothing is.
@@ -75,25 +61,10 @@ def choose_reference(
         return None
     points = backproject(close, depth)[depth > 0]
     candidates = torch.nonzero(covered >= best - AS_GOOD)[:, 0].tolist()
-    index = max(candidates, key=lambda i: _pixels_per_unit(photographs[i], points))
-    return Reference(index, _region(photographs[index], points))
+    return max(candidates, key=lambda index: _pixels_per_unit(photographs[index], points))
 
 
 def _pixels_per_unit(photograph: View, points: Float[Tensor, "n 3"]) -> float:
     """How finely a photograph resolves what lies at ``points``: focal length over median depth."""
     _, z = project(photograph, points)
     return float(photograph.K[0, 0]) / max(float(z.median()), 1e-9)
-
-
-def _region(photograph: View, points: Float[Tensor, "n 3"]) -> Box:
-    """The box around the points that fall into the photograph, at least `SMALLEST_REGION` large and within it."""
-    uv, z = project(photograph, points)
-    uv = uv[inside(photograph, uv, z)]
-    box = []
-    for axis, size in ((0, photograph.width), (1, photograph.height)):
-        low, high = (float(uv[:, axis].min()), float(uv[:, axis].max())) if len(uv) else (0.0, float(size))
-        grow = max(0.0, SMALLEST_REGION - (high - low)) / 2
-        start = min(max(0, int(low - grow)), max(0, size - SMALLEST_REGION))
-        box.append((start, max(min(size, int(high + grow) + 1), min(size, start + SMALLEST_REGION))))
-    (x0, x1), (y0, y1) = box
-    return x0, y0, x1, y1

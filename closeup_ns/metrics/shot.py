@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-Box = tuple[int, int, int, int]
-"""x0, y0, x1, y1 in pixels; x1 and y1 are outside."""
-
 
 @dataclass(frozen=True, eq=False)
 class Shot:

@@ -121,7 +121,7 @@ def _score(
         if metric.needs == "nothing":
             values[metric.name] = metric(image, None)
         elif metric.needs == "reference" and found is not None:
-            values[metric.name] = metric(image, photographs[found.index].color.permute(1, 2, 0))
+            values[metric.name] = metric(image, photographs[found].color.permute(1, 2, 0))
     return values
 
 

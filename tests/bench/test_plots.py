@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from closeup_ns.bench.output.plots import quality_figure, save_plot, styles, views_figure, views_table
+from closeup_ns.bench.output.plots import quality_figure, save_figure, styles, views_figure, views_table
 from closeup_ns.bench.output.results import load_results, methods_of
 from tests.bench.made_up import made_up_result
 
@@ -61,7 +61,7 @@ def test_a_method_looks_the_same_in_every_bench_and_no_two_look_alike() -> None:
 
 def test_plots_are_files_and_equal_ones_are_equal(tmp_path: Path) -> None:
     results = load_results([made_up_result(tmp_path, "3dgs", zoomed(30))])  # one scale is enough
-    paths = [save_plot(quality_figure(results, styles(["3dgs"])), tmp_path / name) for name in ("a", "b.c")]
+    paths = [save_figure(quality_figure(results, styles(["3dgs"])), tmp_path / name) for name in ("a", "b.c")]
     assert [path.name for path in paths[1]] == ["b.c.png", "b.c.svg"]
     for one, other in zip(*paths):
         assert one.read_bytes() == other.read_bytes()

@@ -110,9 +110,7 @@ def test_close_ups_are_compared_with_the_photograph_that_shows_them(tmp_path: Pa
     render_cameras(RENDER, made, tmp_path / "renders")
     by_depth = references_by_depth(made[2:], photographs, RENDER)
     by_point = references_by_point(made[2:], photographs, TARGET)
-    assert {name: found.index for name, found in by_depth.chosen.items()} == {
-        name: found.index for name, found in by_point.chosen.items()
-    }
+    assert by_depth == by_point and by_depth.keys() == {"near", "nearer"}
     scores = evaluate(made, tmp_path / "renders", EvaluationConfig(metrics=("psnr", "dino")), by_depth)
     assert {row.image for row in scores.rows if "dino" in row.values} == {"near", "nearer"}
     assert all(row.reference in ("far_a.png", "far_b.png") for row in scores.rows if row.scale > 1)

@@ -1,6 +1,6 @@
 """Plots of results: quality against zoom, and the paper's Figure 5. A method looks the same in all of them.
 
-Each function returns matplotlib's figure; `save_plot` writes it as PNG and SVG.
+Each function returns matplotlib's figure; `save_figure` writes it as PNG and SVG.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ _FIXED = ("base", "plain", "3dgs", "mip-splatting", "2dgs", "pseudo-labeling", "
 """Methods whose colour is the same in every bench, in the order of the palette."""
 VIEWS = re.compile(r"(select|random)-(\d+)")
 """Rows of Figure 5: with and without selection, and the number of views."""
-_RESOLUTION = 150
 _PANEL = (3.6, 3.0)
 """Width and height of a panel in inches."""
 
@@ -113,18 +112,18 @@ def views_figure(results: Sequence[Result]) -> Figure:
     return figure
 
 
-def save_plot(figure: Figure, stem: Path) -> list[Path]:
-    """Write ``stem``.png and ``stem``.svg, whole or not at all; equal figures make equal files."""
-    written = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".svg")]
+def save_figure(figure: Figure, stem: Path, suffixes: Sequence[str] = (".png", ".svg")) -> list[Path]:
+    """Write ``stem`` with each suffix, whole or not at all; equal figures make equal files."""
+    written = [stem.with_name(f"{stem.name}{suffix}") for suffix in suffixes]
     for path in written:
         with matplotlib.rc_context({"svg.hashsalt": "closeup-ns"}), atomic_path(path) as temporary:
             metadata = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(temporary, dpi=_RESOLUTION, bbox_inches="tight", metadata=metadata)
+            figure.savefig(temporary, bbox_inches="tight", metadata=metadata)
     return written
 
 
 def _figure(columns: int, rows: int) -> Figure:
-    return Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows), layout="constrained")
+    return Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows), dpi=150, layout="constrained")
 
 
 def _line(axes: Any, points: pd.DataFrame, style: Style, label: str) -> None:

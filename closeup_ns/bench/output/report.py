@@ -13,10 +13,9 @@ from closeup_ns.atomic import atomic_path, write_json
 from closeup_ns.bench.experiment import ExperimentResult
 from closeup_ns.bench.methods import table_methods, table_names
 from closeup_ns.bench.output.pictures import comparison_grid, dive_picture, looks, one_seed, scene_of
-from closeup_ns.bench.output.plots import Style, quality_figure, save_plot, styles, views_figure, views_table
+from closeup_ns.bench.output.plots import Style, quality_figure, save_figure, styles, views_figure, views_table
 from closeup_ns.bench.output.results import Result, label_of, load_results, methods_of, metrics_of
 from closeup_ns.bench.output.tables import Table, latex, markdown, markdown_text, paper_tables
-from closeup_ns.data.pictures import write_picture
 from closeup_ns.errors import CloseupError
 
 
@@ -75,9 +74,9 @@ def _write_table(folder: Path, protocol: str, table: Table) -> list[Path]:
 def _plots(folder: Path, protocol: str, results: Sequence[Result], look: dict[str, Style]) -> list[Path]:
     written = []
     if metrics_of(results):
-        written += save_plot(quality_figure(results, look), folder / f"{protocol}-zoom")
+        written += save_figure(quality_figure(results, look), folder / f"{protocol}-zoom")
     if len(views_table(results)):
-        written += save_plot(views_figure(results), folder / f"{protocol}-views")
+        written += save_figure(views_figure(results), folder / f"{protocol}-views")
     return written
 
 
@@ -92,12 +91,10 @@ def _pictures(folder: Path, results: Sequence[Result]) -> tuple[list[Path], list
     if not rows:
         return [], failed
     labels = {method: label_of(results, method) for method in chosen}
-    pictures = {f"{stem}.png": comparison_grid(rows, labels), f"{stem}-dive.png": dive_picture(rows, labels, prepared)}
-    written = []
-    for name, picture in pictures.items():
-        if picture is not None:
-            written.append(folder / "pictures" / name)
-            write_picture(written[-1], picture)
+    written = save_figure(comparison_grid(rows, labels), folder / "pictures" / stem, (".png",))
+    dive = dive_picture(rows, labels, prepared)
+    if dive is not None:
+        written += save_figure(dive, folder / "pictures" / f"{stem}-dive", (".png",))
     return written, failed
 
 
