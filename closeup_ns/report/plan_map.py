@@ -14,15 +14,11 @@ from closeup_ns.views.view import View
 
 SIZE = 320
 CENTRE = SIZE / 2
-SMALLEST, MARGIN = 200.0, 16.0
-"""Side of the smallest part of the drawing that is shown, and what is left around the cameras."""
 RADIUS = 146.0
 """Of the outermost ring, in units of the drawing."""
 CORE = 18.0
 """Ring of the nearest camera: nothing but the target is closer to the centre."""
 TICK = 11.0
-LABEL_ROOM = 22.0
-"""Between the middle of a ring's label and that of a camera."""
 LABELS = {"known": "known", "anchor": "anchors", "update": "to-be-updated", "frontier": "frontier"}
 
 
@@ -68,13 +64,12 @@ class Ring:
 class PlanMap:
     """What the page draws of a plan."""
 
-    window: str
-    """viewBox: the square that holds cameras, target and labels, so that a forward-facing capture fills the map."""
     rings: list[Ring]
     marks: list[Mark]
     counts: dict[str, int]
     """Cameras by kind."""
     labels: dict[str, str] = field(default_factory=lambda: LABELS)
+    size: float = SIZE
     centre: float = CENTRE
 
     @property
@@ -98,7 +93,6 @@ def plan_map(plan: RoundPlan, known: Sequence[KnownView]) -> PlanMap:
     distances = [camera.distance for camera in cameras if camera.distance > 0] or [base]
     scale, bearing = _Scale(min(*distances, plan.radius), max(*distances, base)), _free_bearing(cameras)
     return PlanMap(
-        _window(cameras, scale, bearing),
         [_ring(scale, base, zoom, bearing) for zoom in _zooms(scale, base)],
         [_mark(camera, scale) for camera in cameras],
         {kind: sum(camera.kind == kind for camera in cameras) for kind in LABELS},
@@ -121,47 +115,23 @@ def _zooms(scale: _Scale, base: float) -> list[int]:
 
 
 def _free_bearing(cameras: Sequence[Camera]) -> float:
-    """Where the rings' labels go, radians: beside the cameras where they are on one side, to the upper right else."""
-    bearings = [camera.bearing for camera in cameras]
-    x, y = (sum(part(b) for b in bearings) / max(len(bearings), 1) for part in (math.cos, math.sin))
-    if math.hypot(x, y) < 0.5:
-        return math.pi / 4
-    middle = math.atan2(y, x)
-    apart = max(abs(math.remainder(b - middle, math.tau)) for b in bearings)
-    return middle + min(apart + 0.3, math.pi)
-
-
-def _clear_of(bearing: float, radius: float) -> float:
-    """``bearing``, turned on for a small ring: the same angle is a shorter way there, and marks are as large."""
-    return bearing + max(LABEL_ROOM / radius - 0.3, 0.0)
-
-
-def _window(cameras: Sequence[Camera], scale: _Scale, bearing: float) -> str:
-    """viewBox of the cameras, the target and the labels."""
-    places = [_place(camera, scale) for camera in cameras] + [(CENTRE, CENTRE), _polar(RADIUS, bearing)]
-    low = [min(place[axis] for place in places) - MARGIN for axis in range(2)]
-    high = [max(place[axis] for place in places) + MARGIN for axis in range(2)]
-    side = min(max(high[0] - low[0], high[1] - low[1], SMALLEST), SIZE)
-    left, top = (min(max((a + b - side) / 2, 0), SIZE - side) for a, b in zip(low, high))
-    return f"{left:.1f} {top:.1f} {side:.1f} {side:.1f}"
+    """Where the rings' labels go, radians: away from the cameras of a forward-facing capture."""
+    x, y = (sum(part(camera.bearing) for camera in cameras) for part in (math.cos, math.sin))
+    return math.atan2(-y, -x)
 
 
 def _polar(radius: float, bearing: float) -> tuple[float, float]:
     return CENTRE + radius * math.cos(bearing), CENTRE - radius * math.sin(bearing)
 
 
-def _place(camera: Camera, scale: _Scale) -> tuple[float, float]:
-    return _polar(scale.radius(camera.distance), camera.bearing)
-
-
 def _ring(scale: _Scale, base: float, zoom: int, bearing: float) -> Ring:
     radius = scale.radius(base / zoom)
-    x, y = _polar(radius, _clear_of(bearing, radius))
+    x, y = _polar(radius, bearing)
     return Ring(zoom, round(radius, 1), round(x, 1), round(y, 1))
 
 
 def _mark(camera: Camera, scale: _Scale) -> Mark:
-    x, y = _place(camera, scale)
+    x, y = _polar(scale.radius(camera.distance), camera.bearing)
     title = f"{LABELS[camera.kind]}: {camera.name}, {camera.distance:.3g} from the target"
     x2, y2 = x + TICK * camera.ahead[0], y - TICK * camera.ahead[1]
     return Mark(camera.kind, title, round(x, 1), round(y, 1), round(x2, 1), round(y2, 1))
