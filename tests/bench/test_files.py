@@ -47,28 +47,17 @@ def test_flags_win_over_scenes_and_scenes_over_the_protocol(tmp_path: Path) -> N
 WALL = "scenes: [{name: a, data: a}]"
 BAD_PROTOCOLS: dict[str, tuple[str | bytes, str]] = {
     "an unknown key": ("kind: distance\nscenes: [{name: a, data: a, treshold: 2}]", "scenes.0.treshold is 2"),
-    "an unknown kind": (f"kind: magic\n{WALL}", "scenes.0.rule.kind is 'magic'"),
     "no kind": (WALL, "scenes.0.rule"),
     "no data": ("kind: distance\nscenes: [{name: a}]", "scene a needs `data`"),
     "data elsewhere": ("kind: distance\nscenes: [{name: a, data: ../x}]", "scene a needs `data`"),
     "no scenes": ("kind: distance", "its content is None"),
-    "an empty list of scenes": ("kind: distance\nscenes: []", r"scenes is \(\)|scenes is \[\]"),
-    "a scene that is a word": ("kind: distance\nscenes: [caf]", "0 is 'caf'"),
     "a Latin-1 byte": (b"name: caf\xe9\n", "cannot be read .*can't decode byte 0xe9"),
-    "no YAML": ("a: [", "cannot be read"),
     "a list": ("- 1", r"is \[1\]"),
-    "nothing": ("", "its content is None"),
-    "scales that are no list": (f"kind: rendered\nscales: 3\n{WALL}", "scenes.0.rule.scales is 3"),
     "a scale of NaN": (f"kind: rendered\nscales: [.nan]\n{WALL}", "scenes.0.rule.scales.0 is nan"),
     "a scale below one": (f"kind: rendered\nscales: [0.5]\n{WALL}", "scenes.0.rule.scales.0 is 0.5"),
-    "rounds that are a word": (f"kind: rendered\nrounds: many\n{WALL}", "scenes.0.rule.rounds is 'many'"),
-    "a share above one": (f"kind: distance\ntest_share: 7\n{WALL}", "scenes.0.rule.test_share is 7"),
-    "an unknown split": (f"kind: distance\nsplit: nonsense\n{WALL}", "scenes.0.rule.split is 'nonsense'"),
     "a name that leads out": ("kind: rendered\nscenes: [{name: ../../x}]", "scenes.0.name is '../../x'"),
-    "a name that is a number": ("kind: rendered\nscenes: [{name: 3}]", "scenes.0.name is 3"),
     "two of one name": ("kind: rendered\nscenes: [{name: a}, {name: a}]", "two scenes have one name"),
     "a pixel without row": ("kind: distance\nscenes: [{name: a, data: a, pixel: 'x.png:1'}]", "scenes.0.pixel"),
-    "an infinite size": ("kind: rendered\nscenes: [{name: a, size: [.inf, 3]}]", "scenes.0.rendered.size.0 is inf"),
 }
 
 
@@ -97,11 +86,8 @@ def test_a_scene_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 BAD_CASES = {
     "{": "cannot be read .not valid JSON",
-    "[]": r"its content is \[\]",
     "{}": "protocol",
     '{"protocol": "p", "scene": "s", "target_point": [1, NaN]}': "NaN is not a finite number",
-    '{"protocol": "p", "scene": "s", "notes": 3}': "notes is 3",
-    '{"protocol": "p", "scene": "s", "image_side": "many"}': "image_side is 'many'",
 }
 
 

@@ -1,4 +1,4 @@
-"""Plots of results: quality against zoom, and the paper's Figure 5. A method looks the same in all of them.
+"""Plots of results: quality against zoom, and the paper's Figure 5.
 
 Each function returns matplotlib's figure; `save_figure` writes it as PNG and SVG.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,11 +24,8 @@ from closeup_ns.metrics.shot import scale_label
 
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000", "#B8A800")
 """Okabe and Ito's colours, which people with any colour vision tell apart; the yellow is darker, for white paper."""
-_OURS = "#D55E00"
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LINES = ("-", "--", ":")
-_FIXED = ("base", "plain", "3dgs", "mip-splatting", "2dgs", "pseudo-labeling", "nerfacto")
-"""Methods whose colour is the same in every bench, in the order of the palette."""
 VIEWS = re.compile(r"(select|random)-(\d+)")
 """Rows of Figure 5: with and without selection, and the number of views."""
 _PANEL = (3.6, 3.0)
@@ -43,13 +40,13 @@ class Style(NamedTuple):
     line: str
 
 
+_OURS = Style("#D55E00", "*", "-")
+
+
 def styles(methods: Sequence[str]) -> dict[str, Style]:
-    """A style per method. The well-known ones have the same in every bench; others take what is left, in order."""
-    every = [Style(_PALETTE[i], _MARKERS[i], line) for line, i in product(_LINES, range(len(_PALETTE)))]
-    fixed = {"closeup-gs": Style(_OURS, "*", "-"), **dict(zip(_FIXED, every))}
-    free = [style for style in every if style not in [fixed[m] for m in methods if m in fixed]]
-    others = [method for method in methods if method not in fixed]
-    return {m: fixed[m] if m in fixed else free[others.index(m) % len(free)] for m in methods}
+    """A style per method: closeup-gs always has the same, others take theirs in order."""
+    others = cycle(Style(*look, line) for line, look in product(_LINES, zip(_PALETTE, _MARKERS)))
+    return {method: _OURS if method == "closeup-gs" else next(others) for method in methods}
 
 
 def quality_figure(results: Sequence[Result], look: Mapping[str, Style]) -> Figure:
@@ -94,7 +91,7 @@ def views_figure(results: Sequence[Result]) -> Figure:
     """Figure 5: number of views against PSNR and against the seconds that refining them takes."""
     figure, found = _figure(2, 1), views_table(results)
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
-    looks = {"select": Style(_OURS, "*", "-"), "random": Style(_PALETTE[0], "o", "--")}
+    looks = {"select": _OURS, "random": Style(_PALETTE[0], "o", "--")}
     labels = {"select": "with selection", "random": "without selection"}
     for kind in [kind for kind in looks if kind in found.index.get_level_values(0)]:
         points = found.loc[kind]
