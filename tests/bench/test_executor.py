@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from closeup_ns.bench import executor
-from closeup_ns.bench.cluster import experiment_task, run_on_ray
-from closeup_ns.bench.executor import cuda_devices, make_executor, run_here
+from closeup_ns.bench.executor import cuda_devices, experiment_task, make_executor, run_here, run_on_ray
 from closeup_ns.bench.experiment import Experiment, ExperimentResult, read_experiment, record_failure
 from closeup_ns.errors import CloseupError
 from tests.bench.stand_in import a_spec, put_in_pythons_place, write_scene
