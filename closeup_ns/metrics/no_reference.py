@@ -35,8 +35,6 @@ def pyiqa_metric(spec: MetricSpec, options: MetricOptions) -> Metric:
         from pyiqa.default_model_configs import DEFAULT_CONFIGS  # pyright: ignore[reportMissingImports]
     except ImportError as problem:
         raise MetricUnavailable(f"pyiqa is not installed ({problem}): {INSTALL}") from problem
-    if wanted == "ssim":
-        raise MetricUnavailable(f"pyiqa's {wanted} is on luma and full-reference; this suite has its own on RGB")
     if DEFAULT_CONFIGS.get(wanted, {}).get("metric_mode") != "NR":
         raise MetricUnavailable(f"pyiqa {pyiqa.__version__} has no no-reference metric {wanted!r}")
     local = named_file(spec, options)

@@ -97,7 +97,7 @@ def stub_pyiqa(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.ModuleT
     package, configs, utils, downloads = (
         types.ModuleType(f"pyiqa{name}") for name in ("", ".default_model_configs", ".utils", ".utils.download_util")
     )
-    modes = {"niqe": "NR", "clipiqa+": "NR", "ssim": "FR", "lpips": "FR"}
+    modes = {"niqe": "NR", "clipiqa+": "NR", "ssim": "FR"}
     configs.DEFAULT_CONFIGS = {name: {"metric_mode": mode} for name, mode in modes.items()}  # type: ignore[attr-defined]
     downloads.download_url_to_file = lambda *a, **k: pytest.fail("a download")  # type: ignore[attr-defined]
 
@@ -124,8 +124,8 @@ def test_a_metric_of_pyiqa_is_built_scored_and_its_weights_named(stub_pyiqa: typ
 
 
 def test_full_reference_metrics_of_pyiqa_are_not_taken_for_others(stub_pyiqa: types.ModuleType):
-    _, missing = build_metrics(["pyiqa:ssim", "pyiqa:lpips", "pyiqa:nothing"], MetricOptions())
-    assert "luma" in missing["pyiqa:ssim"] and "no no-reference metric" in missing["pyiqa:lpips"]
+    _, missing = build_metrics(["pyiqa:ssim", "pyiqa:nothing"], MetricOptions())
+    assert "no no-reference metric" in missing["pyiqa:ssim"]
     assert "'nothing'" in missing["pyiqa:nothing"]
 
 
