@@ -51,50 +51,35 @@ class Browser:
         """The value that a script returns: the body of a function of ``arguments``."""
         return _call("POST", f"{self.session}/execute/sync", {"script": script, "args": list(arguments)})
 
-    def find(self, selector: str) -> str:
-        """The first element that matches a CSS selector."""
-        return _call("POST", f"{self.session}/element", {"using": "css selector", "value": selector})[ELEMENT]
-
-    def press(self, selector: str, keys: str) -> None:
-        """Type into an element, as from a keyboard."""
-        _call("POST", f"{self.session}/element/{self.find(selector)}/value", {"text": keys})
-
-    def click(self, selector: str) -> None:
-        """Click the middle of an element."""
-        _call("POST", f"{self.session}/element/{self.find(selector)}/click", {})
-
-    def click_element(self, script: str, *arguments: Any) -> None:
+    def click(self, script: str) -> None:
         """Click the middle of the element that a script returns."""
-        _call("POST", f"{self.session}/element/{self.run(script, *arguments)[ELEMENT]}/click", {})
+        _call("POST", f"{self.session}/element/{self.run(script)[ELEMENT]}/click", {})
 
     def type_into(self, keys: str, script: str, *arguments: Any) -> None:
         """Type into the element that a script returns."""
         element = self.run(script, *arguments)[ELEMENT]
         _call("POST", f"{self.session}/element/{element}/value", {"text": keys})
 
-    def drag(self, selector: str, start: float, end: float) -> None:
-        """Drag with the mouse inside an element, from one share of its width to another."""
-        width = self.run("return document.querySelector(arguments[0]).getBoundingClientRect().width", selector)
-        origin = {ELEMENT: self.find(selector)}
-
-        def move(share: float) -> dict[str, Any]:
-            x = round((share - 0.5) * width)
-            return {"type": "pointerMove", "origin": origin, "x": x, "y": 0, "duration": 50}
-
-        steps = [move(start), {"type": "pointerDown", "button": 0}, move(end), {"type": "pointerUp", "button": 0}]
-        _call("POST", f"{self.session}/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": steps}]})
+    def drag(self, script: str, start: float, end: float) -> None:
+        """Drag with the mouse inside the element that a script returns, from one share of its width to another."""
+        element = self.run(script)
+        width = self.run("return arguments[0].getBoundingClientRect().width", element)
+        places = [round((share - 0.5) * width) for share in (start, end)]
+        moves = [{"type": "pointerMove", "origin": element, "x": x, "y": 0, "duration": 50} for x in places]
+        self._mouse(moves[0], {"type": "pointerDown", "button": 0}, moves[1], {"type": "pointerUp", "button": 0})
 
     def click_at(self, x: float, y: float) -> None:
         """Press and release the mouse's button at a place in the window, in CSS pixels."""
-        move = {"type": "pointerMove", "x": round(x), "y": round(y), "duration": 20}
-        steps = [move, {"type": "pointerDown", "button": 0}, {"type": "pause", "duration": 50},
-                 {"type": "pointerUp", "button": 0}]  # fmt: skip
-        _call("POST", f"{self.session}/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": steps}]})
+        move, pause = _move(x, y), {"type": "pause", "duration": 50}
+        self._mouse(move, {"type": "pointerDown", "button": 0}, pause, {"type": "pointerUp", "button": 0})
 
     def move_to(self, x: float, y: float) -> None:
         """Move the mouse there, in CSS pixels of the window."""
-        move = {"type": "pointerMove", "x": round(x), "y": round(y), "duration": 20}
-        _call("POST", f"{self.session}/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": [move]}]})
+        self._mouse(_move(x, y))
+
+    def _mouse(self, *steps: dict[str, Any]) -> None:
+        actions = [{"type": "pointer", "id": "mouse", "actions": steps}]
+        _call("POST", f"{self.session}/actions", {"actions": actions})
 
     def resize(self, width: int, height: int) -> None:
         """Size of the window, pixels."""
@@ -154,6 +139,10 @@ def browser(profile: Path, width: int = 1100, height: int = 900, more: Sequence[
                 _call("DELETE", session)
         process.terminate()
         process.wait(PATIENCE)
+
+
+def _move(x: float, y: float) -> dict[str, Any]:
+    return {"type": "pointerMove", "x": round(x), "y": round(y), "duration": 20}
 
 
 def _wait_until_ready(server: str, process: subprocess.Popen[bytes], log: Path) -> None:

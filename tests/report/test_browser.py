@@ -50,21 +50,21 @@ def test_every_picture_loads_and_nothing_is_asked_for(shown: Browser) -> None:
 
 def test_the_slider_moves_the_edge_between_the_two_pictures(shown: Browser) -> None:
     assert shown.run(CLIP) == "inset(0px 50% 0px 0px)"
-    slider = ".compare input[type=range]"
-    shown.press(slider, ARROW_RIGHT * 5)
+    slider = "return document.querySelector('.compare input[type=range]')"
+    shown.type_into(ARROW_RIGHT * 5, slider)
     assert shown.run(CLIP) == "inset(0px 45% 0px 0px)"
-    shown.press(slider, HOME)
+    shown.type_into(HOME, slider)
     assert shown.run(CLIP) == "inset(0px 100% 0px 0px)"
     shown.run("document.querySelector('.compare').scrollIntoView({block: 'center'})")
-    shown.drag(".compare .stack", 0.2, 0.8)
+    shown.drag("return document.querySelector('.compare .stack')", 0.2, 0.8)
     assert 15 <= float(shown.run(CLIP).split()[1].rstrip("%")) <= 25
-    assert float(shown.run("return document.querySelector('.compare input[type=range]').value")) == pytest.approx(80, 4)
+    assert float(shown.run(f"{slider}.value")) == pytest.approx(80, 4)
 
 
 def test_generated_pixels_are_marked_on_request(shown: Browser) -> None:
     display = "return getComputedStyle(document.querySelector('.compare .mark-image')).display"
     assert shown.run(display) == "none"
-    shown.click(".compare .mark")
+    shown.click("return document.querySelector('.compare .mark')")
     assert shown.run(display) == "block"
     shown.screenshot("report-marked")
 
