@@ -49,23 +49,13 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without progress bars, reports and warnings of diffusers and transformers; their errors are raised."""
+    """Without warnings of diffusers and transformers, and from then on without their reports and progress bars."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    libraries = (diffusers_logging, transformers_logging)
-    before = [library.get_verbosity() for library in libraries]
-    # Older diffusers do not say whether they draw bars; they do unless told otherwise.
-    bars = [getattr(library, "is_progress_bar_enabled", lambda: True)() for library in libraries]
-    try:
-        for library in libraries:
-            library.set_verbosity(library.CRITICAL)
-            library.disable_progress_bar()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # for those who write pipelines, not for those who use them
-            yield
-    finally:
-        for library, verbosity, had_bars in zip(libraries, before, bars, strict=True):
-            library.set_verbosity(verbosity)
-            if had_bars:
-                library.enable_progress_bar()
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity(library.CRITICAL)
+        library.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # for those who write pipelines, not for those who use them
+        yield

@@ -1,7 +1,7 @@
 """The published UNet in a stock ``UNet2DConditionModel``: Stable Diffusion 2.1's with nine input channels.
 
 The published file has its tensors under other names (those of latent diffusion) and is else the same, one for one
-(research dossier on See3D, 2.1 and 2.2). How frames are joined is told in attention.py.
+(research dossier on See3D, 2.1 and 2.2). How frames are joined is told in pipeline.py.
 """
 
 from __future__ import annotations

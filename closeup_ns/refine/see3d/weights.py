@@ -80,16 +80,14 @@ def weights_folder(source: str | Path) -> Path:
             if (candidate / "unet").is_dir():
                 return candidate
         raise RefinerError(f"{folder} does not hold See3D's weights: there is no {BELOW}/unet and no unet in it")
-    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise RefinerError(f"See3D's weights: {source} is neither a folder nor a hub id (owner/name)")
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return _snapshot(str(source), UNETS, local_files_only=True)
     except (LocalEntryNotFoundError, HFValidationError) as problem:
         raise RefinerError(
-            f"See3D's weights {source} are not in the local Hugging Face cache: `closeup-gs weights see3d` fetches "
-            "them; or name a folder that holds them"
+            f"See3D's weights {source} are neither a folder nor in the local Hugging Face cache: `closeup-gs weights "
+            "see3d` fetches them; or name a folder that holds them"
         ) from problem
 
 
@@ -102,11 +100,9 @@ def fetch(unets: Sequence[UNetName]) -> Path:
     Raises:
         RefinerError: the hub cannot be reached, or does not have the repository.
     """
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
     try:
         return _snapshot(SEE3D_HUB, unets, local_files_only=False)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as problem:
+    except OSError as problem:  # all of the hub's own errors of the network and of the cache are that
         raise RefinerError(
             f"{SEE3D_HUB} cannot be fetched: {' '.join(str(problem).split())}. What is complete is kept; the same "
             "command goes on from there"
@@ -134,10 +130,7 @@ def faults(folder: Path, unets: Sequence[UNetName]) -> list[str]:
     for name in needed_files(unets):
         path = folder / name
         if not path.is_file():
-            pickled = [other for other in (path.with_suffix(".bin"), path.with_name("pytorch_model.bin"))
-                       if other.is_file()]  # fmt: skip
-            hint = f"; {pickled[0].name} is there, but pickled files are not loaded" if pickled else ""
-            found.append(f"{name} (missing{hint})")
+            found.append(f"{name} (missing)")
         elif path.suffix == ".safetensors":
             try:
                 with safe_open(str(path), framework="pt"):

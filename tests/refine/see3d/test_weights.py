@@ -54,8 +54,6 @@ def test_a_folder_may_be_named_at_each_of_its_levels(tiny_weights: Path, folder:
     ("break_it", "message"),
     [
         (lambda root: (root / UNET).unlink(), f"not complete: {UNET} .missing"),
-        (lambda root: (root / UNET).rename((root / UNET).with_suffix(".bin")), "pickled files are not loaded"),
-        (lambda root: (root / UNET).rename((root / UNET).with_name("pytorch_model.bin")), "pytorch_model.bin is there"),
         (lambda root: cut(root / VAE), f"not complete: {VAE} .*(incomplete|not fully covered)"),
         (lambda root: (root / TEXT).write_bytes(b"version https://git-lfs"), f"not complete: {TEXT} "),
         (lambda root: (root / weights.SCHEDULER_FILE).write_text("{"), "scheduler_config.json cannot be read"),
@@ -71,12 +69,9 @@ def test_what_is_wrong_with_a_folder_is_said_before_anything_is_trained(
     assert reason is not None and re.search(message, reason) and "\n" not in reason
 
 
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [("no/such/folder", "neither a folder nor a hub id"), ("nobody/nothing", "`closeup-gs weights see3d` fetches")],
-)
-def test_what_is_neither_here_nor_in_the_cache(source: str, message: str) -> None:
-    with pytest.raises(RefinerError, match=message):
+@pytest.mark.parametrize("source", ["no/such/folder", "nobody/nothing"])
+def test_what_is_neither_here_nor_in_the_cache(source: str) -> None:
+    with pytest.raises(RefinerError, match="neither a folder nor in .* cache: `closeup-gs weights see3d` fetches"):
         weights_folder(source)
 
 
