@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +18,8 @@ from closeup_ns.refine.imaging.filters import opened
 from closeup_ns.refine.imaging.sizes import CELL, Tile, blend, cut, resized, tiles
 from closeup_ns.refine.options import See3DRefinerConfig
 from closeup_ns.refine.protocol import GuideImage
-from closeup_ns.refine.see3d.masks import mask_picture
 from closeup_ns.refine.see3d.references import reference_crops, surface_points
 from closeup_ns.refine.see3d.stage import Stage
-from closeup_ns.refine.seeds import seeded
 from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 
@@ -161,3 +161,40 @@ def _of_tile(noise: Float[Tensor, "4 h w"], tile: Tile) -> Float[Tensor, "4 y x"
     """Tiles start at whole cells (`closeup_ns.refine.imaging.sizes.tiles`)."""
     top, left = tile.top // CELL, tile.left // CELL
     return noise[:, top : top + tile.height // CELL, left : left + tile.width // CELL]
+
+
+def known_cells(known: Bool[Tensor, "H W"], cell: int = CELL) -> Bool[Tensor, "H W"]:
+    """Pixels whose whole cell is known; the sides are multiples of ``cell``.
+
+    A latent cell holds what its cell x cell pixels show together; called known for one of them, it would pass what the
+    others show for known as well. Hence the smallest value in each cell before the mask is shrunk (papers.md 6.3, 16).
+    """
+    whole = ~(F.max_pool2d((~known).float()[None, None], cell)[0, 0] > 0.5)
+    return whole.repeat_interleave(cell, 0).repeat_interleave(cell, 1)
+
+
+def mask_picture(
+    render: Float[Tensor, "3 H W"], known: Bool[Tensor, "H W"], unknown: Literal["black", "render"]
+) -> tuple[Float[Tensor, "3 H W"], Bool[Tensor, "H W"]]:
+    """What the generator is shown of a picture, and what of it is called known, constant over each cell.
+
+    ``known`` is opened first: specks and threads of one or two pixels are chance agreements.
+
+    Args:
+        render: the picture, in [0, 1]; sides multiples of a cell.
+        known: the dense mask, of the same size; all known and nothing known are both legal.
+        unknown: what is shown where nothing is known: black, as in See3D's training, or the render as it is. Black
+            follows the pixels, not the cells: what is known of a mixed cell is still shown.
+    """
+    clean = opened(known)
+    shown = render if unknown == "render" else torch.where(clean, render, torch.zeros_like(render))
+    return shown, known_cells(clean)
+
+
+def seeded(seed: int, *names: str) -> torch.Generator:
+    """A generator for what is called ``names``: a view that is refined once more gets the same noise.
+
+    It is on the CPU: noise drawn there is the same for every device.
+    """
+    digest = hashlib.sha256("\0".join([str(seed), *names]).encode("utf8")).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -9,8 +9,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from closeup_ns.refine.see3d import weights
-from closeup_ns.refine.see3d.attention import JoinedAttention
-from closeup_ns.refine.see3d.pipeline import See3DPipeline
+from closeup_ns.refine.see3d.pipeline import JoinedAttention, See3DPipeline
 from closeup_ns.refine.see3d.unet import WEIGHTS_FILE, load_unet
 from tests.refine.see3d.tiny import WIDTH as CONTEXT
 from tests.refine.see3d.tiny import seeded

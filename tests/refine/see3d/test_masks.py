@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from closeup_ns.refine.imaging.filters import opened
-from closeup_ns.refine.see3d.masks import known_cells, mask_picture
+from closeup_ns.refine.see3d.joint import known_cells, mask_picture
 
 
 def patches(seed: int, rows: int, columns: int, side: int = 8) -> torch.Tensor:
