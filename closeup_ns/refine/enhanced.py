@@ -96,7 +96,7 @@ def _second_request(request: RefineRequest, refined: Sequence[RefinedView], chos
         views=[request.views[index] for index in chosen],
         renders=[replace(request.renders[index], color=refined[index].image) for index in chosen],
         masks=[request.masks[index] for index in chosen],
-        names=[request.names[index] for index in chosen] if request.names else (),
+        names=[request.names[index] for index in chosen],
     )
 
 

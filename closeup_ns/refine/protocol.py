@@ -42,8 +42,8 @@ class RefineRequest:
     """Real photographs (or accepted earlier views) with the model's z-depth: the anchors of this round."""
     seed: int
     """The only source of randomness: the same request gives the same images."""
-    names: Sequence[str] = ()
-    """Names of the views, for messages and files; empty where they have none."""
+    names: Sequence[str]
+    """Names of the views, for messages and files."""
     anchors: Sequence[GuideImage] = ()
     """The round's anchors (I^ref): what a generator takes detail and colour from. Sizes may differ."""
     neighbours: Sequence[GuideImage] = ()

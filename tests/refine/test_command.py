@@ -110,10 +110,10 @@ def test_a_view_that_fails_keeps_its_render_and_the_others_are_kept(tmp_path: Pa
     assert torch.equal(second.image, torch.nan_to_num(request.renders[1].color))
 
 
-def test_no_names_no_references_another_type(tmp_path: Path) -> None:
+def test_no_references_another_type(tmp_path: Path) -> None:
     render = make_request().renders[0]
     double = Rendered(render.color.double(), render.depth.double(), render.alpha.double())
-    (result,) = refiner(tmp_path)[0].refine(request_of([double], names=()))
+    (result,) = refiner(tmp_path)[0].refine(request_of([double]))
     assert result.image.dtype == result.weight.dtype == torch.float64
     assert torch.allclose(result.image, 1 - render.color.double(), atol=1e-6)
 

@@ -27,7 +27,7 @@ def refine(
     """``options`` stand in for the module's constants of these names."""
     constants = {name.upper(): value for name, value in options.items()}
     with patch.dict("closeup_ns.refine.reliable.__dict__", constants):
-        return ReliableRefiner().refine(RefineRequest([view], [render], [mask], references, 0))[0]
+        return ReliableRefiner().refine(RefineRequest([view], [render], [mask], references, 0, ["view"]))[0]
 
 
 def flat(view: View, color: Tensor, depth: float = 1.0) -> Rendered:

@@ -41,17 +41,17 @@ class CommandRefiner:
         Raises:
             RefinerError: the program cannot be run, takes too long, or ends with an error.
         """
-        names = list(request.names) or [f"view_{index:03d}" for index in range(len(request.views))]
+        everything = range(len(request.views))
         if self.frames > 1:
-            return self._pass(request, names, range(len(names)))
-        return [view for index in range(len(names)) for view in self._pass(request, names, [index])]
+            return self._pass(request, everything)
+        return [view for index in everything for view in self._pass(request, [index])]
 
     def close(self) -> None:
         """Nothing is kept between two passes."""
 
-    def _pass(self, request: RefineRequest, names: Sequence[str], targets: Sequence[int]) -> list[RefinedView]:
+    def _pass(self, request: RefineRequest, targets: Sequence[int]) -> list[RefinedView]:
         """One run of the program, for the views at the indices ``targets``."""
-        stems = file_names([names[index] for index in targets])
+        stems = file_names([request.names[index] for index in targets])
         guides = [*request.anchors, *request.neighbours]
         guide_stems = file_names([guide.name for guide in guides])
         files: dict[str, Picture | dict[str, Any]] = {
@@ -59,7 +59,7 @@ class CommandRefiner:
                 "format": FORMAT,
                 "seed": request.seed,
                 "views": [
-                    _view_entry(names[index], stem, request.views[index])
+                    _view_entry(request.names[index], stem, request.views[index])
                     for index, stem in zip(targets, stems, strict=True)
                 ],
                 "references": [_guide_entry(guide, stem) for guide, stem in zip(guides, guide_stems, strict=True)],

@@ -106,11 +106,8 @@ class See3DRefiner:
             )
         base: UNetName = "single" if len(guides) == 1 else "sparse"
         model = self._loaded("SR" if self.stage.name == SR.name else base)
-        names = request.names or [f"view {index}" for index in range(len(request.views))]
-        targets = [
-            Target.of(name, view, render, mask.dense)
-            for name, view, render, mask in zip(names, request.views, request.renders, request.masks, strict=True)
-        ]
+        parts = zip(request.names, request.views, request.renders, request.masks, strict=True)
+        targets = [Target.of(name, view, render, mask.dense) for name, view, render, mask in parts]
         results: dict[int, RefinedView] = {}
         for size in dict.fromkeys(target.image.shape for target in targets):
             alike = [index for index, target in enumerate(targets) if target.image.shape == size]
