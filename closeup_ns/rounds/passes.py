@@ -6,7 +6,6 @@ Planned over all of a round's views and written down, so that a run that is resu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 
 import torch
 
@@ -14,26 +13,10 @@ from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.planning.survey import survey
 from closeup_ns.refine.chunking import plan_passes
 from closeup_ns.refine.protocol import Refiner
+from closeup_ns.rounds.store.layout import RoundPass, StoredPasses
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
-
-
-@dataclass(frozen=True)
-class RoundPass:
-    """One call of a refiner, by names. Anchors, neighbours and targets together are at most the refiner's frames."""
-
-    targets: tuple[str, ...]
-    """Views of the round to refine."""
-    neighbours: tuple[str, ...] = ()
-    """Views of the round that earlier passes refined: further references."""
-    anchors: tuple[str, ...] = ()
-    """Known views, as the plan calls them."""
-
-    @property
-    def frames(self) -> int:
-        """Pictures in the pass."""
-        return len(self.targets) + len(self.neighbours) + len(self.anchors)
 
 
 def planned_views(plan: RoundPlan, index: int) -> dict[str, View]:
@@ -66,15 +49,15 @@ def round_passes(
             for plan, named in zip(plans, views, strict=True)
             for name in named
         ]
-    saved = store.load_passes(number) or {"frames": 0, "passes": []}
-    passes = [RoundPass(**{kind: tuple(names) for kind, names in item.items()}) for item in saved["passes"]]
+    saved = store.load_passes(number)
     wanted = sorted(name for named in views for name in named)
-    if saved["frames"] == refiner.frames and sorted(name for item in passes for name in item.targets) == wanted:
-        return passes
-    passes = []
+    planned = [] if saved is None else sorted(name for item in saved.passes for name in item.targets)
+    if saved is not None and saved.frames == refiner.frames and planned == wanted:
+        return saved.passes
+    passes: list[RoundPass] = []
     for plan, named in zip(plans, views, strict=True):
         passes += _plan_passes(plan, named, refiner.frames, render, device)
-    store.save_passes(number, {"frames": refiner.frames, "passes": [asdict(item) for item in passes]})
+    store.save_passes(number, StoredPasses(refiner.frames, passes))
     return passes
 
 

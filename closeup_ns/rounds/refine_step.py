@@ -20,9 +20,10 @@ from closeup_ns.refine.protocol import RefinedView, Refiner, RefineRequest
 from closeup_ns.refine.refiner import chosen_kind
 from closeup_ns.refine.results import failed
 from closeup_ns.rounds.known import anchor_image, believed_views, observations, stored_guide
-from closeup_ns.rounds.passes import RoundPass, planned_views, round_passes
+from closeup_ns.rounds.passes import planned_views, round_passes
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.settings import RoundSettings
+from closeup_ns.rounds.store.layout import RoundPass
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.store.view import PassRecord, StoredView
 from closeup_ns.views.reliability import Observation, ReliablePixels, reliable_pixels

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from closeup_ns.errors import DiskError
 from closeup_ns.rounds.reporting.contact_sheet import (
     CAPTION,
     CELL,
@@ -110,21 +107,6 @@ def test_rows_of_different_shapes_and_figures_that_are_missing(draw: Callable[..
     sheet = draw(SheetRow("update_00", painted()), SheetRow("update_01", tall))
     assert sheet.shape[0] == 2 * HEADING + HEIGHT + 2 * CELL + 2 * CAPTION + GAP
     assert (cell(sheet, 0, 2 * HEADING + HEIGHT + CAPTION, 2 * CELL) == (255, 0, 0)).all()
-
-
-def test_the_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "contact_sheet.png"
-    save_contact_sheet(path, [SheetRow("update_00", painted())], "round 1")
-    before = path.read_bytes()
-
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DiskError, match=r"contact_sheet\.png: No space left"):
-        save_contact_sheet(path, [], "round 2")
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["contact_sheet.png"]
 
 
 def test_held_out_photographs_are_labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,8 @@ def test_other_frames_are_planned_anew(tmp_path: Path, planned: list[int]) -> No
     store = refined(tmp_path, JointRefiner(6))
     (tmp_path / "round_1/views/t0_frontier_00.json").unlink()
     refined(tmp_path, JointRefiner(5))
-    assert planned == [6, 5] and (store.load_passes(1) or {})["frames"] == 5
+    passes = store.load_passes(1)
+    assert planned == [6, 5] and passes is not None and passes.frames == 5
 
 
 def test_a_refiner_of_single_views_gets_each_alone(tmp_path: Path, planned: list[int]) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from closeup_ns.errors import RoundStorageError
+from closeup_ns.rounds.store.layout import RoundPass, StoredPasses
 from closeup_ns.rounds.store.native import CutView, NativeStore
 from closeup_ns.rounds.store.rounds import RoundStore
 from tests.stored import IDENTITY, PLAN, a_view
@@ -93,7 +94,7 @@ DAMAGE: list[tuple[str, Change, str]] = [
     ("round_1/verdict.json", put("accepted", value="yes"), "accepted is 'yes': .*boolean"),
     ("round_1/verdict.json", put("trial_steps", value=2.5), "trial_steps is 2.5"),
     ("round_1/verdict.json", put("accepted", value=[]), "accepted"),
-    ("round_1/passes.json", put("passes", 0, "targets", value="t0"), "targets is 't0': .*list.*plan the passes again"),
+    ("round_1/passes.json", put("passes", 0, "targets", value="t0"), "targets is 't0': .*tuple.*plan the passes again"),
     (NATIVE, put("frames", 0, "fl_x", value=0.0), "focal length of 0 pixels.*cut the native views"),
     (NATIVE, put("frames", 0, "transform_matrix", value=MIRROR), "no rotation"),
     (NATIVE, put("frames", 0, "transform_matrix", value=[[1.0], []]), "cannot be read"),
@@ -117,7 +118,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store.save_targets([target])
     store.save_schedule({"base_steps": 5, "rounds": 2, "round_steps": 3})
     store.save_plan(1, PLAN)
-    store.save_passes(1, {"frames": 3, "passes": [{"targets": ["a"], "neighbours": [], "anchors": []}]})
+    store.save_passes(1, StoredPasses(3, [RoundPass(("a",))]))
     store.save_view(1, "update_00", a_view())
     pixels = np.zeros((14, 20, 3), np.uint8)
     NativeStore(root).save(1, [CutView("a.png", "a", a_view().view, pixels, pixels[..., 0] > 0, 1.0)])

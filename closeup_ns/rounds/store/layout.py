@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.planning.plan import KnownView, RoundPlan
@@ -51,15 +51,29 @@ class Schedule:
     round_steps: _Steps
 
 
-class _Pass(TypedDict):
-    targets: list[str]
-    neighbours: list[str]
-    anchors: list[str]
+@dataclass(frozen=True)
+class RoundPass:
+    """One call of a refiner, by names. Anchors, neighbours and targets together are at most the refiner's frames."""
+
+    targets: tuple[str, ...]
+    """Views of the round to refine."""
+    neighbours: tuple[str, ...] = ()
+    """Views of the round that earlier passes refined: further references."""
+    anchors: tuple[str, ...] = ()
+    """Known views, as the plan calls them."""
+
+    @property
+    def frames(self) -> int:
+        """Pictures in the pass."""
+        return len(self.targets) + len(self.neighbours) + len(self.anchors)
 
 
-class _Passes(TypedDict):
+@dataclass(frozen=True)
+class StoredPasses:
+    """A round's passes, and how many frames they were planned for."""
+
     frames: int
-    passes: list[_Pass]
+    passes: list[RoundPass]
 
 
 _View = TypedDict(
@@ -125,7 +139,7 @@ class RoundVerdict:
         return build(cls, content)
 
 
-class _FrameAlways(TypedDict):
+class _Frame(TypedDict):
     file_path: str
     photograph: str
     spacing: float
@@ -136,10 +150,7 @@ class _FrameAlways(TypedDict):
     cy: float
     w: int
     h: int
-
-
-class _Frame(_FrameAlways, total=False):
-    mask_path: str
+    mask_path: NotRequired[str]
 
 
 class _Native(TypedDict):
@@ -171,7 +182,7 @@ RUN = Kind(dict[str, Any], "Restore it from a copy of the run; it says which cap
 TARGETS = Kind(_Targets, BEGIN_ANEW, _targets)
 SCHEDULE = Kind(Schedule, "Delete it to go by the command line's schedule")
 PLAN = Kind(dict[str, list[dict[str, Any]]], REPEAT_ROUND, StoredPlan.from_dict)
-PASSES = Kind(_Passes, "Delete it to plan the passes again")
+PASSES = Kind(StoredPasses, "Delete it to plan the passes again")
 VERDICT = Kind(dict[str, Any], REPEAT_ROUND, RoundVerdict.from_dict)
 REPORT = Kind(dict[str, Any], "Delete it: it is written when the round ends")
 NATIVE = Kind(_Native, "Delete its folder to cut the native views from the originals again", _native)

@@ -26,6 +26,7 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from closeup_ns.errors import RoundStorageError
 from closeup_ns.planning.target import Target
 from closeup_ns.reading import reading
 from closeup_ns.rounds.store import layout
-from closeup_ns.rounds.store.layout import RoundVerdict, Schedule, StoredPlan, load
+from closeup_ns.rounds.store.layout import RoundVerdict, Schedule, StoredPasses, StoredPlan, load
 from closeup_ns.rounds.store.view import StoredView, quantised, read_exact, view_header, write_exact
 from closeup_ns.views.opengl import frame_of
 
@@ -131,11 +132,11 @@ class RoundStore:
         """The round's plans, on the CPU, or None where it has none yet."""
         return load(self.folder(round_index) / "plan.json", layout.PLAN)
 
-    def save_passes(self, round_index: int, passes: dict[str, Any]) -> None:
+    def save_passes(self, round_index: int, passes: StoredPasses) -> None:
         """Writes which views are refined together. Views that are there already stay as they are."""
-        write_json(self.folder(round_index) / "passes.json", passes)
+        write_json(self.folder(round_index) / "passes.json", asdict(passes))
 
-    def load_passes(self, round_index: int) -> dict[str, Any] | None:
+    def load_passes(self, round_index: int) -> StoredPasses | None:
         """Which views are refined together, or None where nothing was planned yet, or each stands alone."""
         return load(self.folder(round_index) / "passes.json", layout.PASSES)
 
