@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -178,7 +178,7 @@ class Rounds:
         if saved is not None and saved.views == len(candidate.views):
             return saved
         verdict = try_round(self.run, candidate)
-        self.store.save_verdict(candidate.number, verdict.to_dict())
+        self.store.save_verdict(candidate.number, asdict(verdict))
         return verdict
 
     @contextmanager

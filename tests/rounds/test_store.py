@@ -297,7 +297,7 @@ def test_an_unfinished_round_is_not_done(store: RoundStore) -> None:
 def test_a_verdict_comes_back_as_it_was(store: RoundStore) -> None:
     """With the types of its numbers: a resumed run reads it, and a whole number is no float."""
     verdict = RoundVerdict(True, "good", photographs_before=20.0, known_share=1.0, trial_steps=0)
-    store.save_verdict(1, verdict.to_dict())
+    store.save_verdict(1, dataclasses.asdict(verdict))
     assert store.load_verdict(1) == verdict
 
 

@@ -98,7 +98,6 @@ DAMAGE: list[tuple[str, Change, str]] = [
     (NATIVE, put("frames", 0, "fl_x", value=0.0), "focal length of 0 pixels.*cut the native views"),
     (NATIVE, put("frames", 0, "transform_matrix", value=MIRROR), "no rotation"),
     (NATIVE, put("frames", 0, "transform_matrix", value=[[1.0], []]), "cannot be read"),
-    (NATIVE, put("frames", 0, "photograph", value=3), "photograph"),
     (HEADER, put("decision", "verdict", value="splendid"), "verdict is .*refine the view again"),
     (HEADER, put("seconds", value=INFINITE), "not a finite number"),
     (HEADER, put("view", "K", 0, 0, value=0.0), "focal length"),

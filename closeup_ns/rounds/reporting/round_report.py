@@ -76,7 +76,7 @@ def write_round_report(run: Run, store: RoundStore, result: RoundResult) -> None
         "round": number,
         "zoom": result.zoom,
         "radii": [plan.radius for plan in result.plans],
-        "verdict": verdict.to_dict(),
+        "verdict": asdict(verdict),
         "views": {row.name: in_figures(row.stored) for row in rows},
         "native_views": len(run.native_views(number)),
         "warnings": [warning for plan in result.plans for warning in plan.warnings],

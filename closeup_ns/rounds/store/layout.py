@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from typing_extensions import NotRequired, TypedDict
 
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.planning.plan import KnownView, RoundPlan
@@ -33,10 +33,6 @@ class Kind:
     """What to do where it is damaged."""
     make: Callable[[Any], Any] | None = None
     """What it is read as; raises where types alone do not show that the content is wrong. None: as it is."""
-
-
-class _Targets(TypedDict):
-    targets: list[dict[str, Any]]
 
 
 _Steps = Annotated[int, Field(ge=0, le=10**9)]
@@ -74,19 +70,6 @@ class StoredPasses:
 
     frames: int
     passes: list[RoundPass]
-
-
-_View = TypedDict(
-    "_View",
-    {
-        "name": str,
-        "view": dict[str, Any],
-        "decision": dict[str, Any],
-        "seconds": float,
-        "notes": dict[str, float | str],
-        "pass": dict[str, Any],
-    },
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,34 +113,6 @@ class RoundVerdict:
     views: int = 0
     """How many refined views were judged."""
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> RoundVerdict:
-        """The inverse of ``to_dict``. CloseupError where it is not that."""
-        return build(cls, content)
-
-
-class _Frame(TypedDict):
-    file_path: str
-    photograph: str
-    spacing: float
-    transform_matrix: list[list[float]]
-    fl_x: float
-    fl_y: float
-    cx: float
-    cy: float
-    w: int
-    h: int
-    mask_path: NotRequired[str]
-
-
-class _Native(TypedDict):
-    camera_model: str
-    orientation_override: str
-    frames: list[_Frame]
-
 
 def view_of_frame(frame: Mapping[str, Any]) -> View:
     """The camera of a nerfstudio frame with intrinsics of its own. CloseupError where it is none."""
@@ -179,14 +134,14 @@ def _targets(content: dict[str, Any]) -> list[Target]:
 
 
 RUN = Kind(dict[str, Any], "Restore it from a copy of the run; it says which capture and target the rounds belong to")
-TARGETS = Kind(_Targets, BEGIN_ANEW, _targets)
+TARGETS = Kind(dict[str, list[dict[str, Any]]], BEGIN_ANEW, _targets)
 SCHEDULE = Kind(Schedule, "Delete it to go by the command line's schedule")
 PLAN = Kind(dict[str, list[dict[str, Any]]], REPEAT_ROUND, StoredPlan.from_dict)
 PASSES = Kind(StoredPasses, "Delete it to plan the passes again")
-VERDICT = Kind(dict[str, Any], REPEAT_ROUND, RoundVerdict.from_dict)
+VERDICT = Kind(dict[str, Any], REPEAT_ROUND, partial(build, RoundVerdict))
 REPORT = Kind(dict[str, Any], "Delete it: it is written when the round ends")
-NATIVE = Kind(_Native, "Delete its folder to cut the native views from the originals again", _native)
-VIEW = Kind(_View, "Delete it to refine the view again", from_header)
+NATIVE = Kind(dict[str, Any], "Delete its folder to cut the native views from the originals again", _native)
+VIEW = Kind(dict[str, Any], "Delete it to refine the view again", from_header)
 
 
 def load(path: Path, kind: Kind) -> Any:

@@ -128,7 +128,7 @@ def from_header(header: Mapping[str, Any]) -> StoredView:
         real=blank.bool(),
         weight=blank,
         decision=GateDecision.from_dict(header["decision"]),
-        seconds=header["seconds"],
+        seconds=float(header["seconds"]),
         notes=dict(header["notes"]),
         record=build(PassRecord, {**record, "references": tuple(record["references"])}),
     )
