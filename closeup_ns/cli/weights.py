@@ -40,7 +40,7 @@ class Weights:
             )
         print(f"See3D's weights ({', '.join(self.unets)}): {folder}")
         print("Licence: See3D's code repository (baaivision/See3D) has none; none of its code is in closeup-ns.")
-        print(f"  The weights' is what their model card says ({SEE3D_HUB}; {weights.licence(folder)}).")
+        print(f"  The weights' is what their model card says: https://huggingface.co/{SEE3D_HUB}.")
         print(
             "  They appear to be derived from Stable Diffusion 2.1, whose licence (CreativeML Open RAIL++-M) restricts"
         )

@@ -14,11 +14,6 @@ SOLID_ALPHA = 0.5
 are dropped as well)."""
 
 
-def render_image(render: Rendered) -> Float[Tensor, "H W 3"]:
-    """The render as a picture: finite, in [0, 1]."""
-    return torch.nan_to_num(render.color).clamp(0, 1)
-
-
 def trust(render: Rendered, known: Bool[Tensor, "H W"]) -> Float[Tensor, "H W"]:
     """Weight of a generated picture: 1 where photographs back the pixel or the render is solid, less with alpha.
 
@@ -46,7 +41,7 @@ def generated(
 def failed(render: Rendered, why: str, notes: dict[str, float | str] | None = None) -> RefinedView:
     """The render with weight 0, so that the view is not trained on; ``why`` is one sentence."""
     return RefinedView(
-        image=render_image(render),
+        image=torch.nan_to_num(render.color).clamp(0, 1),
         real=torch.zeros_like(render.alpha, dtype=torch.bool),
         weight=torch.zeros_like(render.alpha),
         notes=notes or {},

@@ -138,19 +138,3 @@ def test_anchors_use_the_room_that_targets_leave() -> None:
     assert planned(pair, alike, 8) == [RefinePass((0, 1), (), (0, 1, 2, 3, 4, 8))]
     many = torch.full((20, 2), 0.8, dtype=torch.float64)
     assert all(one.anchors == (0, 1) for one in planned(torch.eye(20, dtype=torch.float64), many, 18))
-
-
-def test_without_anchors_neighbours_tie_the_passes_together() -> None:
-    targets = batch([close(0.1 * index) for index in range(7)])
-    first, *later = plan_passes(targets, targets[:0], 3)
-    assert len(first.targets) == 3 and all(one.neighbours and one.anchors == () for one in later)
-
-
-def test_three_hundred_targets(generator: torch.Generator) -> None:
-    places = torch.rand(300, 2, generator=generator) * 2 - 1
-    targets = batch([close(x, y) for x, y in places.tolist()])
-    passes = plan_passes(targets, batch([camera(0.1 * index, 0, 0, 32, 24) for index in range(5)]), 18)
-    assert sorted(index for one in passes for index in one.targets) == list(range(300))
-    assert len(passes) <= 30 and all(one.neighbours for one in passes[1:])
-    far = [float((places[list(one.targets)] - places[list(one.targets)].mean(0)).norm(dim=1).max()) for one in passes]
-    assert sorted(far)[15] < 0.7, "most passes are groups of views side by side"

@@ -115,9 +115,3 @@ def test_pixels_outside_the_mask_have_no_say() -> None:
     expected = consistent(image, color * mask, mask, footprint)
     assert torch.equal(consistent(image, blank, mask, footprint), expected)
     assert torch.equal(consistent(image, color, torch.zeros_like(mask), footprint), image)
-
-
-def test_it_stays_on_the_device_and_in_the_dtype_of_the_picture() -> None:
-    image = detailed(8).double()
-    mask = torch.ones(SIZE, dtype=torch.bool)
-    assert consistent(image, image, mask, torch.full(SIZE, 4.0).double()).dtype == torch.float64

@@ -7,7 +7,6 @@ parts beside three UNets.
 from __future__ import annotations
 
 import importlib.util
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -28,7 +27,6 @@ SEE3D_REVISION = "cbf13b6f813137134907408e40d3f2a17d6f0a80"
 change a run silently."""
 BELOW = "checkpoint/MVD_weights"
 """Where the files are in the hub's repository, which holds example data as well."""
-CARD = "README.md"
 IMAGE_ENCODER = "CLIP-ViT-H-14-laion2B-s32B-b79K"
 SCHEDULER_FILE = "scheduler/scheduler_config.json"
 COMMON_FILES = (
@@ -116,7 +114,7 @@ def _snapshot(repository: str, unets: Sequence[UNetName], local_files_only: bool
     folder = snapshot_download(
         repository,
         revision=SEE3D_REVISION if repository == SEE3D_HUB else None,
-        allow_patterns=[CARD, *(f"{BELOW}/{name}" for name in (*needed_files(unets), *optional))],
+        allow_patterns=[f"{BELOW}/{name}" for name in (*needed_files(unets), *optional)],
         local_files_only=local_files_only,
     )
     return Path(folder) / BELOW
@@ -160,11 +158,3 @@ def why_not(source: str, unet: UNetName) -> str | None:
 def read_scheduler(folder: Path) -> DDIMScheduler:
     """The scheduler of MVD_weights. RefinerError where its file cannot be read or is another model's."""
     return make_scheduler(read_json(folder / SCHEDULER_FILE, dict[str, Any], "Copy it again.", RefinerError))
-
-
-def licence(folder: Path) -> str:
-    """What the model card beside the files says of the licence."""
-    card = folder.parents[1] / CARD
-    text = card.read_text(encoding="utf8", errors="replace") if card.is_file() else ""
-    named = re.findall(r"^license(?:_name)?:[ \t]*(\S.*?)[ \t]*$", text, flags=re.MULTILINE)
-    return f"the card here says: {', '.join(named)}" if named else "no card here names one"

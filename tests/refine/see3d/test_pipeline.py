@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from closeup_ns.refine.see3d import weights
-from closeup_ns.refine.see3d.loading import load_pipeline
 from closeup_ns.refine.see3d.pipeline import See3DPipeline
 from closeup_ns.refine.see3d.sampling import drawn
 from closeup_ns.refine.see3d.stage import BASE, SR, Stage
@@ -173,21 +168,6 @@ def test_offloaded_towers_go_home_after_an_error(pipeline: See3DPipeline, monkey
     with pytest.raises(torch.cuda.OutOfMemoryError):
         call(pipeline, progress=stop)
     assert freed == [True]
-
-
-@pytest.mark.parametrize(("sample_size", "calls"), [(64, 1), (32, 9)])
-def test_the_vae_tiles_where_its_config_says_so(
-    tiny_weights: Path, tmp_path: Path, sample_size: int, calls: int
-) -> None:
-    """A 64-pixel picture in tiles of 32 with a quarter's overlap: 3 by 3 of them."""
-    folder = Path(shutil.copytree(tiny_weights / weights.BELOW, tmp_path / "MVD_weights"))
-    config = folder / "vae/config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "sample_size": sample_size}))
-    pipeline = load_pipeline(folder, "sparse", torch.float32, torch.device("cpu"))
-    seen: list[Tensor] = []
-    pipeline.vae.encoder.register_forward_pre_hook(lambda module, told: seen.append(told[0]))
-    call(pipeline, steps=1)
-    assert len(seen) == calls * FRAMES and all(len(rows) == 1 for rows in seen)
 
 
 def test_each_picture_has_noise_of_its_own_in_the_type_and_place_of_the_latents() -> None:
