@@ -133,9 +133,9 @@ def evaluate_on_both(plan: TrainingPlan, method: str, seconds: float, on_device:
 
 
 def step_milliseconds(log: Path) -> float:
-    """The last time of a step in nerfstudio's table or in the lines that stand for it in a pipe, NaN where none is."""
+    """The last time of a step in nerfstudio's table, NaN where none is."""
     text = log.read_text(encoding="utf8", errors="replace")
-    found = re.findall(r"\(\d+\.\d+%\),?\s+(?:(\d+) s, )?(\d+(?:\.\d+)?) ms", text)
+    found = re.findall(r"\(\d+\.\d+%\)\s+(?:(\d+) s, )?(\d+(?:\.\d+)?) ms", text)
     return 1e3 * int(found[-1][0] or 0) + float(found[-1][1]) if found else float("nan")
 
 

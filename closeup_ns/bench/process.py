@@ -14,8 +14,6 @@ from closeup_ns.errors import CloseupError
 
 TAIL_LINES = 15
 """Lines of a failed process's log that its error shows."""
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-"""What moves a terminal's cursor or colours its text."""
 
 
 @contextmanager
@@ -76,16 +74,6 @@ def _end(log: Path) -> bytes:
             return written.read()
     except OSError:
         return b""
-
-
-def last_line(*logs: Path) -> str:
-    """The last line with a word in it of the log that was written to last, without control characters; "" of none."""
-    there = [log for log in logs if log.is_file()]
-    if not there:
-        return ""
-    end = _end(max(there, key=lambda log: log.stat().st_mtime_ns)).decode("utf8", "replace")
-    lines = _CONTROL.sub("", end).splitlines()
-    return next((line.strip() for line in reversed(lines) if re.search(r"\w", line)), "")
 
 
 def leave(number: int, frame: object) -> None:

@@ -12,16 +12,16 @@ import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
-from closeup_ns.bench.executor import EXPERIMENT_LOG, make_executor
+from closeup_ns.bench.executor import make_executor
 from closeup_ns.bench.experiment import Experiment, ExperimentResult, read_experiments, record_failure, scene_folder
 from closeup_ns.bench.methods import Budget, Method, load_methods, pick_methods, table_methods
-from closeup_ns.bench.process import last_line, leave
+from closeup_ns.bench.process import leave
 from closeup_ns.bench.scenes.prepare import prepare_scene
 from closeup_ns.bench.scenes.protocol import Protocol, Scene, load_protocol
-from closeup_ns.bench.stages import TRAIN_LOG, finished_experiment
+from closeup_ns.bench.stages import finished_experiment
 from closeup_ns.errors import CloseupError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
-from closeup_ns.progress import Silence, bar, say, shows_bars, status
+from closeup_ns.progress import bar, say
 
 FULL = Budget(30000, 3, 5000)
 """The paper's: section 5.2."""
@@ -122,8 +122,8 @@ class Bench:
         for scene in protocol.scenes:
             experiments = self._experiments(protocol, scene, methods)
             try:
-                with status(f"preparing {protocol.name} {scene.name}"):
-                    prepare_scene(protocol.name, scene, self.data, scene_folder(self.output, protocol.name, scene.name))
+                say(f"preparing {protocol.name} {scene.name}")
+                prepare_scene(protocol.name, scene, self.data, scene_folder(self.output, protocol.name, scene.name))
                 specs += experiments
             except (CloseupError, OSError) as problem:
                 results += [record_failure(spec.result(self.output, "failed", str(problem))) for spec in experiments]
@@ -134,19 +134,13 @@ class Bench:
         left = [spec for spec in specs if spec.folder(self.output) not in finished]
         with bar("experiments", len(left)) as advance:
             shares: dict[Path, float] = {}
-            silences: dict[Path, Silence] = {}
 
             def watch(spec: Experiment, share: float) -> None:
                 folder = spec.folder(self.output)
-                if shows_bars():
-                    shares[folder] = share
-                    advance(sum(shares.values()), len(left))
-                elif folder not in silences:
-                    silences[folder] = Silence()
+                if folder not in shares:
                     say(f"started {_where(spec.result(self.output, 'running'))}")
-                elif silences[folder].is_long():
-                    at = last_line(folder / EXPERIMENT_LOG, folder / TRAIN_LOG) or "starting"
-                    say(f"running {_where(spec.result(self.output, 'running'))}: {at}")
+                shares[folder] = share
+                advance(sum(shares.values()), len(left))
 
             for by_time in (False, True):  # rows that train for as much time as another one come after it
                 wave = [spec for spec in left if bool(spec.method.cpu_time_of) == by_time]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,8 +27,6 @@ class CloseupDataset(InputDataset):
         # Copied, because the datamanager overwrites the cameras' sizes when it undistorts and crops the images.
         widths, heights = self.cameras.width.flatten().tolist(), self.cameras.height.flatten().tolist()
         self.sizes: list[tuple[int, int]] = list(zip(widths, heights, strict=True))
-        self.advance: Callable[[], None] = lambda: None
-        """Called after each photograph that is loaded."""
 
     def get_numpy_image(self, image_idx: int) -> npt.NDArray[np.uint8]:
         """The image [H, W, 3 or 4] uint8 at its camera's size. DataError, with the file's name, when it is broken.
@@ -68,7 +66,6 @@ class CloseupDataset(InputDataset):
         if mask is not None:
             data["mask"] = mask
         data.update(self.get_metadata(data))
-        self.advance()
         return data
 
 

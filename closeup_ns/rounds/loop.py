@@ -15,7 +15,7 @@ from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.model.model import SUPERSAMPLE_FROM
 from closeup_ns.planning.target import Target
 from closeup_ns.planning.targets import resolve_targets
-from closeup_ns.progress import StepLines, stage_over
+from closeup_ns.progress import duration
 from closeup_ns.refine.protocol import Refiner
 from closeup_ns.refine.refiner import build_refiner
 from closeup_ns.rounds.injection import fine_tuning_strategy, stored_views
@@ -68,7 +68,6 @@ class Rounds:
         self.run, self.trainer, self.settings, self.schedule = run, run.trainer, run.settings, run.settings.schedule
         self.store, self.native_store = RoundStore(folder), NativeStore(folder)
         self.targets: list[Target] = []
-        self.lines = StepLines(run.trainer.config.max_num_iterations)
         self.next_round = NextRound()
         self.stage = ""
         """What is being done between two steps, for whoever watches; empty while steps are trained."""
@@ -189,7 +188,7 @@ class Rounds:
         self.stage = doing and f"round {result.number}: {doing}"
         yield
         result.seconds[name] = time.perf_counter() - began
-        stage_over(result.number, done, result.seconds[name])
+        CONSOLE.print(f"Round {result.number}: {done} in {duration(result.seconds[name])}", highlight=False)
 
     # ---- the trainer's steps
 
@@ -198,17 +197,12 @@ class Rounds:
         if not self._caught_up:
             self._catch_up(step)
         self.next_round.grant(self.schedule, self.store, step, self.end_base_phase)
-        if self.next_round.granted:
-            self.lines.total = self.schedule.total_steps
-        self.lines.begin(step)
         if step == int(SUPERSAMPLE_FROM * self.schedule.base_steps):
             self._start_supersampling()
         if step == self._kernel_step() and self.run.photographs.held_out:
             self._choose_kernel(step, self.schedule.base_steps)
         number = self.schedule.round_at(step)
         if number and self._under_way is None:
-            if number == 1:
-                self.lines.base_phase_over(step)
             self._under_way = self._round(number, step)
             self._trained_until = next(self._under_way)
         elif self._under_way is not None and step == self._trained_until:
@@ -226,7 +220,6 @@ class Rounds:
 
     def after_step(self, step: int) -> None:
         """Called after step ``step`` was trained."""
-        self.lines.done(step)
         number = self.schedule.round_at(step)
         last = number > 0 and self.schedule.round_at(step + 1) != number
         if last:

@@ -20,7 +20,6 @@ from closeup_ns.data.dataset import CloseupDataset, describe_masks
 from closeup_ns.data.names import photograph_names
 from closeup_ns.data.originals import Original
 from closeup_ns.model.cameras import cameras_of, view_of
-from closeup_ns.progress import lines
 from closeup_ns.rounds.views import InjectedView, NativeView
 from closeup_ns.views.registration import moved
 from closeup_ns.views.view import View
@@ -69,10 +68,8 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
 
     def _load_images(self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]) -> list[dict]:
         """As upstream, and says what the masks hide; DataError where that is everything."""
-        dataset = self.train_dataset if split == "train" else self.eval_dataset
-        dataset.advance = lines(f"loading {split} photographs", len(dataset))
         loaded = super()._load_images(split, cache_images_device)
-        cameras = dataset.cameras
+        cameras = (self.train_dataset if split == "train" else self.eval_dataset).cameras
         cameras.camera_type = torch.full_like(cameras.camera_type, CameraType.PERSPECTIVE.value)  # all are undistorted
         shares = [float(batch["mask"].float().mean()) for batch in loaded if "mask" in batch]
         if shares:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from closeup_ns.model.model import CloseupModel, CloseupModelConfig
 from closeup_ns.model.seeding import frustum_points
-from closeup_ns.progress import Told, track
+from closeup_ns.progress import track
 from closeup_ns.report.write import write_report
 from closeup_ns.rounds.loop import Rounds
 from closeup_ns.rounds.run import Run
@@ -104,10 +104,6 @@ class CloseupPipeline(VanillaPipeline):
         outputs = self._model(camera)
         metrics = self.model.get_metrics_dict(outputs, batch)
         return outputs, self.model.get_loss_dict(outputs, batch, metrics), metrics
-
-    def get_average_image_metrics(self, data_loader: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As upstream, and in a pipe it says how far it is."""
-        return super().get_average_image_metrics(Told(data_loader, "evaluation photographs"), *args, **kwargs)
 
     @torch.no_grad()
     def get_average_eval_image_metrics(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ from typing import Any, Literal
 import yaml
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from closeup_ns.atomic import PARTIAL, atomic_path, writing
@@ -40,10 +43,10 @@ from closeup_ns.studio.run_folder import hold_folder, inherit_rounds, refuse_use
 
 SPLATFACTO_KERNEL = PixelKernel.of(0.3)
 """gsplat's own, with which every splatfacto checkpoint was trained."""
-
-
 CPU_STEPS = 10_000
 """More steps than this deserve a warning where there is no GPU."""
+LINES = 20
+"""In a pipe a run says this many times how far it is."""
 
 
 @dataclass
@@ -100,7 +103,7 @@ class CloseupTrainer(Trainer):
         super().__init__(config, *args, **kwargs)
         self.schedule = config.pipeline.schedule
         if not shows_bars():
-            config.logging.local_writer.enable = False  # its table redraws itself; StepLines speaks for it
+            config.logging.local_writer.max_log_size = 0  # the table of steps would redraw itself
         self._follows_schedule = config.max_num_iterations <= 0
         self._set_total_steps()
 
@@ -122,8 +125,16 @@ class CloseupTrainer(Trainer):
             self._set_total_steps()
         super().setup(test_mode)
         forgive_event_writers()
+        if not shows_bars():
+            self._say_steps_in_lines()
         if self.schedule.rounds > 0:
             self._check_rounds()
+
+    def _say_steps_in_lines(self) -> None:
+        """A row of nerfstudio's table now and then, each when it is written: to a pipe Python would keep them back."""
+        writer.GLOBAL_BUFFER["steps_per_log"] = max(self.config.max_num_iterations // LINES, 1)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)
 
     def _check_rounds(self) -> None:
         """Refuse now, too, what the first round would refuse after the whole base phase."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from closeup_ns.bench.process import last_line, percentage, run_training, tail
+from closeup_ns.bench.process import percentage, run_training, tail
 from closeup_ns.errors import CloseupError
 
 
@@ -21,18 +21,6 @@ def test_progress_is_the_last_percentage_of_the_log(tmp_path: Path) -> None:
     assert percentage(log) == 0.0
     log.write_text("10 (2.2%)  5 ms\n" * 500 + "90 (20.04%)  5 ms\nsaved\n")
     assert percentage(log) == 20.04
-
-
-def test_what_a_process_said_last_is_in_the_log_that_was_written_to_last(tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    assert last_line(first, second) == ""
-    first.write_text("step 1\n")
-    second.write_text("9 (2.2%)\n\x1b[2K\x1b[1A\x1b[1m10 (2.3%)  5 ms\x1b[0m\n-----\n")
-    os.utime(first, (0, 0))
-    assert last_line(first, second) == "10 (2.3%)  5 ms"
-    os.utime(second, (0, 0))
-    os.utime(first)
-    assert last_line(first, second) == "step 1"
 
 
 def test_a_failure_carries_the_end_of_the_log(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from closeup_ns import progress
 from closeup_ns.errors import RefinerError, RefinerOutOfMemory
 from closeup_ns.refine.options import See3DRefinerConfig
 from closeup_ns.refine.protocol import GuideImage
@@ -21,12 +20,6 @@ from closeup_ns.refine.refiner import RefinerConfig, check_refiner
 from closeup_ns.refine.see3d.refiner import See3DRefiner
 from tests.refine.scene import camera
 from tests.refine.see3d.stub_model import CPU, SMALL, Call, Stub, make_request, refiner
-
-
-@pytest.fixture
-def no_line_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bars stay silent for half a minute."""
-    monkeypatch.setattr(progress, "SILENCE", progress.Silence())
 
 
 @settings(max_examples=15, deadline=None)
@@ -56,7 +49,6 @@ def test_where_frames_are_few_the_references_that_show_the_views_are_kept() -> N
     assert [(len(call.references), len(call.renders)) for call in many.calls] == [(3, 5), (3, 4)]
 
 
-@pytest.mark.usefixtures("no_line_is_due")
 def test_out_of_memory_halves_the_views_of_a_pass_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     stub = Stub(most=4)
     request = make_request(9, 2, size=(64, 64))
@@ -75,7 +67,6 @@ def test_out_of_memory_halves_the_views_of_a_pass_and_says_so(capsys: pytest.Cap
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.usefixtures("no_line_is_due")
 def test_out_of_memory_with_one_view_takes_fewer_references(capsys: pytest.CaptureFixture[str]) -> None:
     stub = Stub(most=2)
     results = refiner(stub).refine(make_request(2, 4, size=(64, 64)))
