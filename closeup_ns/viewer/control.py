@@ -28,22 +28,13 @@ from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.viewer.frustums import CameraMark, known_marks, round_marks, state_of, thumbnail
 from closeup_ns.viewer.markdown import escape
-from closeup_ns.viewer.next_round import progress, request_round, requested_round, why_no_rounds, why_waiting
+from closeup_ns.viewer.next_round import progress, request_round, why_no_rounds, why_waiting
 from closeup_ns.viewer.panel import ALL_ROUNDS, REFINED, VIEWPORT, Panel, markdown_image, say
 from closeup_ns.viewer.paths import path_from, write_path
 from closeup_ns.viewer.picture.frames import Frames
 from closeup_ns.viewer.scene import Scene, jump, show_unless_inside
 from closeup_ns.viewer.targets import describe, target_from_click
-from closeup_ns.viewer.viewport import (
-    ZOOM_BASE,
-    come_closer,
-    first_view,
-    is_behind,
-    obstruction,
-    to_viser,
-    viewport_view,
-    zoom_of,
-)
+from closeup_ns.viewer.viewport import ZOOM_BASE, come_closer, first_view, is_behind, to_viser, viewport_view, zoom_of
 from closeup_ns.viewer.worker import Worker
 from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
@@ -51,9 +42,9 @@ from closeup_ns.views.view import View
 if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
 
-_PICK_SIZE, _WAY_SIZE, _VIDEO_SIZE, _SHOWN_SIZE = 512, 96, 960, 220
-_MARKER_STEP = 1.3
-"""Markers are drawn anew when the distance that sets their size is this many times larger or smaller."""
+_PICK_SIZE, _VIDEO_SIZE, _SHOWN_SIZE = 512, 960, 220
+_SIZE_STEP = 1.3
+"""Cameras are drawn anew when the distance that sets their size is this many times larger or smaller."""
 
 
 class CloseupViewerControl(ViewerControl):
@@ -65,13 +56,12 @@ class CloseupViewerControl(ViewerControl):
         """Set where the run trains, before its first step."""
         self.target: Target | None = None
         self._chosen = False
-        self._requested: int | None = None
         self._names: list[str] = []
         self._views: list[View] = []
         self._picking = False
         self._drawn: dict[int, tuple[int, bool]] = {}
         """Refined views of each round that is drawn, and whether it is over."""
-        self._zoom = self._marker_zoom = self._away = 1.0
+        self._away = 1.0
         self._eye: torch.Tensor | None = None
         self._unmoved: dict[int, np.ndarray] = {}
 
@@ -153,10 +143,6 @@ class CloseupViewerControl(ViewerControl):
     def _say(self, text: str) -> None:
         say(self.panel.message, text)
 
-    def _client(self, client: viser.ClientHandle | None) -> viser.ClientHandle | None:
-        """The client of an event; for events of a script the one that has been connected longest."""
-        return client or next(iter(self.viser_server.get_clients().values()), None)
-
     def _viewport(self, client: viser.ClientHandle, long_side: int) -> View:
         camera = client.camera
         view = viewport_view(camera.wxyz, camera.position, camera.fov, camera.aspect, long_side)
@@ -174,15 +160,12 @@ class CloseupViewerControl(ViewerControl):
             self.scene.draw(known_marks(self._names, self._views, self._away))
         if self.target is None:
             self._take_saved_target()
-        if self.target is not None and abs(math.log(self.target.distance / self._away)) > math.log(_MARKER_STEP):
+        if self.target is not None and abs(math.log(self.target.distance / self._away)) > math.log(_SIZE_STEP):
             self._away = self.target.distance
             self.scene.draw(known_marks(self._names, self._views, self._away))
         self._greet()
         self._draw_rounds()
         self.filter_cameras()
-        if self.target is not None and abs(math.log(self._zoom / self._marker_zoom)) > math.log(_MARKER_STEP):
-            self._marker_zoom = self._zoom
-            self.scene.draw_target(self.target, self._zoom)
         self._say_progress()
 
     def _say_progress(self) -> None:
@@ -191,9 +174,6 @@ class CloseupViewerControl(ViewerControl):
             return
         lines = (progress(rounds), why_waiting(rounds, trainer), why_no_rounds(self._run.settings.schedule, trainer))
         say(self.panel.progress, "  \n".join(filter(None, lines)))
-        if self._requested is not None and rounds.next_step >= rounds.schedule.round_start(self._requested + 1):
-            self._requested = None
-            say(self.panel.wished, "")  # the round is over
 
     def _greet(self) -> None:
         """Move a client that has just connected to `first_view`: viser's own first view lies somewhere in the scene."""
@@ -294,38 +274,30 @@ class CloseupViewerControl(ViewerControl):
         self.target, self.frames.target = target, target.point
         if self._eye is not None:
             self._note_zoom(self._eye)
-        self._marker_zoom = self._zoom
-        self.scene.draw_target(target, self._zoom)
         say(self.panel.target, describe(target))
         self._rerender()
 
     def _note_zoom(self, position: torch.Tensor) -> None:
         self._eye = position
         if self.target is not None:
-            self._zoom = zoom_of(position, self.target)
-            away = self.target.distance / self._zoom
-            say(self.panel.zoom, f"**{self._zoom:.2f}x** closer than the photographs ({away:.3g} from the target)")
+            zoom = zoom_of(position, self.target)
+            away = self.target.distance / zoom
+            say(self.panel.zoom, f"**{zoom:.2f}x** closer than the photographs ({away:.3g} from the target)")
 
     def come_closer(self, stops: float, client: viser.ClientHandle | None) -> None:
         """Move a client's camera to 3^``stops`` times closer than the photographs."""
-        client, target = self._client(client), self.target
+        target = self.target
         if client is None or not math.isfinite(stops):  # a lone minus sign in the slider's box is NaN
             return
         if target is None:
             self._say("⚠ There is no target to come closer to: set one by a click first.")
             return
-        before = self._viewport(client, _WAY_SIZE)
+        before = self._viewport(client, _PICK_SIZE)
         position = come_closer(before.position, target, ZOOM_BASE**stops)
         with client.atomic():
             client.camera.position = to_viser(position)
             client.camera.look_at = to_viser(target.point)
         self._say("The target was behind the camera: turned to it." if is_behind(before, target.point) else "")
-        after = self._viewport(client, _WAY_SIZE)
-        self.worker.submit("way", lambda: self._check_way(after, target))
-
-    def _check_way(self, view: View, target: Target) -> None:
-        problem = obstruction(view, self.render(view), target.point)
-        say(self.panel.way, f"⚠ {problem}" if problem else "")
 
     # ---- what is shown
 
@@ -354,15 +326,13 @@ class CloseupViewerControl(ViewerControl):
 
     def run_round(self) -> None:
         """Ask for the next round."""
-        target, rounds = self.target if self._chosen else None, self.rounds
-        if rounds is not None:
-            self._requested = requested_round(rounds.schedule, rounds.next_step)
-        say(self.panel.wished, request_round(self._run, rounds, self.viewer.trainer, self.store, target))
+        target = self.target if self._chosen else None
+        say(self.panel.wished, request_round(self._run, self.rounds, self.viewer.trainer, self.store, target))
 
     def save_path(self, client: viser.ClientHandle | None) -> None:
-        client, name = self._client(client), self.panel.path_name.value.strip()
-        from_viewport = self.panel.start.value == VIEWPORT and client is not None
-        viewport = self._viewport(client, _VIDEO_SIZE) if from_viewport and client is not None else None
+        name = self.panel.path_name.value.strip()
+        from_viewport = client is not None and self.panel.start.value == VIEWPORT
+        viewport = self._viewport(client, _VIDEO_SIZE) if from_viewport else None
         say(self.panel.saved, "Planning the path ...")
         kind = self.panel.kind.value
         self.worker.submit("path", lambda: self._save_path(kind, viewport, name))

@@ -50,9 +50,7 @@ class CameraMark:
     picture: Path | None = None
     """The refined image; None where there is none."""
     note: str = ""
-    """What the gate said of it."""
-    problem: RoundStorageError | None = None
-    """Why its picture and note cannot be shown."""
+    """What the gate said of it, or why its file cannot be read."""
 
 
 def known_marks(names: Sequence[str], views: Sequence[View], distance: float) -> list[CameraMark]:
@@ -66,7 +64,7 @@ def known_marks(names: Sequence[str], views: Sequence[View], distance: float) ->
 def round_marks(store: RoundStore, number: int) -> list[CameraMark]:
     """Anchors, to-be-updated and frontier views of a round; those refined so far with their image.
 
-    A damaged file of one view is that view's ``problem``. RoundStorageError where the plan is damaged.
+    A damaged file of one view costs that view's picture. RoundStorageError where the plan is damaged.
     """
     saved = store.load_plan(number)
     if saved is None:
@@ -125,7 +123,7 @@ def _refined(mark: CameraMark, store: RoundStore, name: str) -> CameraMark:
         note = f"{decision.verdict.replace('_', ' ')}: {decision.reason}"
         return replace(mark, picture=store.picture(number, name), note=note)
     except RoundStorageError as problem:
-        return replace(mark, note=str(problem), problem=problem)
+        return replace(mark, note=str(problem))
 
 
 def _mark(number: int, kind: CameraKind, name: str, view: View, plan: RoundPlan, title: str) -> CameraMark:

@@ -28,7 +28,10 @@ def request_round(
     reason = why_no_rounds(run.settings.schedule, trainer)
     if reason is not None or rounds is None or trainer is None:
         return reason or "Training has not begun yet: try again in a moment."
-    lines = [_when(rounds)]
+    step = rounds.next_step
+    number = rounds.schedule.round_at(step)
+    start = f"when round {number} is over" if number else "before the next step"
+    lines = [f"Asked for at step {step}: it starts {start}."]  # it stays on the panel, so it is true later as well
     if target is not None and store.load_targets() is None and not rounds.targets:
         x, y, z = (float(value) for value in target.point)
         run.settings.target.xyz, run.settings.target.pixel = ((x, y, z),), ()
@@ -36,24 +39,6 @@ def request_round(
         lines.append("⚠ The rounds go on with the target they were begun with; another one needs a new run.")
     rounds.next_round.ask()
     return "  \n".join(lines)
-
-
-def _when(rounds: Rounds) -> str:
-    """When the round starts that is asked for now. It stays on the panel, so it is true later as well."""
-    step = rounds.next_step
-    number = rounds.schedule.round_at(step)
-    if number == 0:
-        return f"Asked for at step {step}: it starts before the next step."
-    if number < rounds.schedule.rounds:
-        return f"Round {number + 1} is on the schedule already: it starts when round {number} is over."
-    return f"Asked for at step {step}: it starts when round {number} is over."
-
-
-def requested_round(schedule: ScheduleConfig, step: int) -> int:
-    """Which round it is that is asked for before ``step``."""
-    if step < schedule.base_steps:
-        return 1
-    return (schedule.round_at(step) or schedule.rounds) + 1
 
 
 def why_waiting(rounds: Rounds, trainer: Trainer | None) -> str | None:

@@ -53,7 +53,6 @@ class Panel:
         marks = ((0.0, "1x"), (1.0, "3x"), (2.0, "9x"), (3.0, "27x"))
         self.closer = gui.add_slider("Closer", -1.0, 3.5, 0.05, 0.0, marks=marks, hint="times closer than training")
         self.zoom = self._text(gui, "")
-        self.way = self._text(gui, "")
 
     def _add_cameras(self, gui: viser.GuiApi) -> None:
         every_round: list[str] = [ALL_ROUNDS]

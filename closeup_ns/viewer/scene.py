@@ -1,4 +1,4 @@
-"""Frustums and the target's marker in viser's scene. Knows viser, decides nothing."""
+"""Frustums in viser's scene. Knows viser, decides nothing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.paths.geometry import vertical_fov
-from closeup_ns.planning.target import Target
 from closeup_ns.viewer.frustums import COLORS, CameraMark, frustum_scale, thumbnail
 from closeup_ns.viewer.viewport import pose_of, to_viser
 from closeup_ns.views.view import View
 
-MARKER, MARKER_COLOR = "/closeup/target", (235, 60, 60)
-_MARKER_SIZE = 0.012
 FRUSTUM_SIZE = 0.06
 """Length of a camera's frustum, as a share of its distance to the target."""
 THUMBNAIL = 128
@@ -33,18 +30,13 @@ class Scene:
         self.frustums: dict[str, tuple[CameraMark, viser.CameraFrustumHandle]] = {}
 
     def draw(self, marks: Iterable[CameraMark]) -> None:
-        """Draw cameras, in the stead of what had the same name. They are hidden until `show` is called.
-
-        RoundStorageError where the picture or the note of one is damaged; it is drawn without, and so are the others.
-        """
-        problem = None
+        """Draw cameras, in the stead of what had the same name. They are hidden until `show` is called."""
         for mark in marks:
             wxyz, position = pose_of(mark.view)
-            image, problem = None, problem or mark.problem
             try:
                 image = thumbnail(mark.picture, THUMBNAIL) if mark.picture else None
-            except RoundStorageError as error:
-                problem = problem or error
+            except RoundStorageError:  # whoever clicks on it is told
+                image = None
             handle = self.server.scene.add_camera_frustum(
                 mark.path,
                 fov=vertical_fov(mark.view),
@@ -58,20 +50,11 @@ class Scene:
             )
             handle.on_click(lambda event, mark=mark: self.clicked(mark, event.client))
             self.frustums[mark.path] = (mark, handle)
-        if problem is not None:
-            raise problem
 
     def show(self, visible: Callable[[CameraMark], bool], eyes: Sequence[np.ndarray]) -> None:
         """Show the cameras that are ``visible``, but none of those that one of the ``eyes`` (viser's world) is in."""
         for mark, handle in list(self.frustums.values()):
             show_unless_inside(handle, mark.distance, visible(mark), eyes)
-
-    def draw_target(self, target: Target, zoom: float) -> None:
-        """The target as a sphere that looks equally large at every ``zoom``, with its distance and reliability."""
-        scene, place = self.server.scene, to_viser(target.point)
-        radius = _MARKER_SIZE * target.distance / max(zoom, 1e-3) * VISER_NERFSTUDIO_SCALE_RATIO
-        scene.add_icosphere(MARKER, radius=radius, color=MARKER_COLOR, position=place)
-        scene.add_label(f"{MARKER}/label", f"target: {target.distance:.3g} away, {target.reliability:.0%} reliable")
 
 
 def show_unless_inside(

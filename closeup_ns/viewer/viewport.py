@@ -19,14 +19,12 @@ from torch import Tensor
 from closeup_ns.errors import PlanningError
 from closeup_ns.paths.start import choose_start
 from closeup_ns.planning.target import Target
-from closeup_ns.views.rendered import Rendered, Renderer
+from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View, aim_at
-from closeup_ns.views.warp import inside, project
+from closeup_ns.views.warp import project
 
 ZOOM_BASE = 3.0
 """The slider counts in the paper's rounds: each step of one comes three times closer."""
-_NEAR_SHARE, _NEAR_LIMIT = 0.25, 0.3
-_BLOCKED_SHARE = 0.75
 _FIRST_SIZE = 96
 
 
@@ -96,22 +94,3 @@ def first_view(
 def is_behind(view: View, point: Float[Tensor, "3"]) -> bool:
     """Whether ``point`` (world) lies behind the camera."""
     return float(project(view, point.to(view.c2w)[None])[1][0]) <= 0.0
-
-
-def obstruction(view: View, rendered: Rendered, point: Float[Tensor, "3"]) -> str | None:
-    """What stands between the camera and ``point`` (world), as text; None where the way is free.
-
-    A camera is taken to be inside something where much of its image is far nearer than the target.
-    """
-    away = float((view.position - point.to(view.position)).norm())
-    solid = (rendered.alpha > 0.5) & (rendered.depth > 0)
-    if float((solid & (rendered.depth < _NEAR_SHARE * away)).float().mean()) > _NEAR_LIMIT:
-        return "the camera is inside the scene's geometry: go back, or come from another side"
-    uv, z = project(view, point.to(view.c2w)[None])
-    if bool(inside(view, uv, z)[0]):
-        column, row = (int(value) for value in uv[0].tolist())
-        patch = (slice(max(0, row - 1), row + 2), slice(max(0, column - 1), column + 2))
-        depth = rendered.depth[patch][solid[patch]]
-        if depth.numel() and float(depth.median()) < _BLOCKED_SHARE * float(z[0]):
-            return "something stands between the camera and the target: coming closer runs into it"
-    return None

@@ -55,8 +55,6 @@ class Browser:
             self._element(message["id"], message)
         elif kind == "GuiUpdateMessage":
             self._element(message["id"], message["updates"])
-        elif kind == "SetPositionMessage":
-            self._node(message["name"], {"position": message["position"]})
         elif kind == "SetSceneNodeVisibilityMessage":
             self._node(message["name"], {"visible": message["visible"]})
         elif kind == "SetCameraPositionMessage":

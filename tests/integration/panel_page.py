@@ -46,7 +46,7 @@ class PanelPage:
         self.wait_for("Close-up")
         self.window.wait_for("return document.querySelector('canvas[data-engine]') != null")
         self.wait_for("Click on a frustum")
-        self.wait_for("target: ")
+        self.wait_for("Target (")
 
     # ---- what one reads
 

@@ -138,20 +138,6 @@ def test_what_is_said_about_the_next_round_stays(tmp_path: Path, each: int, text
         assert text in at.browser.texts()
 
 
-def test_what_was_said_about_a_round_goes_when_it_is_over(tmp_path: Path) -> None:
-    schedule = ScheduleConfig(100, 2, 10)
-    rounds = SimpleNamespace(next_round=NextRound(), targets=[], stage="", schedule=schedule, next_step=103)
-    with attached(tmp_path, WALL, TARGET, rounds, cast(Any, SimpleNamespace(training_state="training"))) as at:
-        at.browser.wait_for_text("Round 1 of 2: step 3")
-        at.browser.press("Run the next round from here")
-        at.browser.wait_for_text("Round 2 is on the schedule already")
-        rounds.next_step = 119
-        at.browser.wait_for_text("Round 2 of 2: step 9")
-        assert "Round 2 is on the schedule already" in at.browser.texts()
-        rounds.next_step = 120
-        at.browser.wait(lambda: "on the schedule already" not in at.browser.texts(), "the old text to go")
-
-
 @pytest.mark.parametrize("content", ["{", "[]", '{"targets": [{}]}', '{"targets": 3}'])
 def test_a_damaged_target_is_said_and_costs_nothing_else(tmp_path: Path, content: str) -> None:
     """`attached` waits for the first view and for what is said of the rounds; another target can be set."""
@@ -165,7 +151,7 @@ def test_a_damaged_target_is_said_and_costs_nothing_else(tmp_path: Path, content
         at.browser.wait_for_text("**Target**")
 
 
-def test_a_damaged_view_of_a_round_is_said_and_the_other_cameras_are_drawn(tmp_path: Path) -> None:
+def test_a_damaged_view_of_a_round_is_said_at_a_click_and_all_cameras_are_drawn(tmp_path: Path) -> None:
     store = RoundStore(tmp_path / "run" / "rounds")
     for number in (1, 2):
         store.save_plan(number, StoredPlan([a_plan(number)]))
@@ -176,7 +162,7 @@ def test_a_damaged_view_of_a_round_is_said_and_the_other_cameras_are_drawn(tmp_p
     with attached(tmp_path, WALL, TARGET) as at:
         nodes = [name for name in at.browser.nodes if name.startswith("/closeup/round_")]
         assert len(nodes) == 8, nodes
-        at.browser.wait_for_text("round_2/views/t0_update_00.json cannot be read")
-        at.browser.click_node(next(name for name in nodes if name.endswith("round_1/update/t0_update_00")))
-        at.browser.wait_for_text("round 1, to be updated 0")
-        at.browser.wait_for_text("images/t0_update_00.png cannot be read")
+        for number, said in ((1, "images/t0_update_00.png"), (2, "round_2/views/t0_update_00.json")):
+            at.browser.click_node(next(name for name in nodes if name.endswith(f"round_{number}/update/t0_update_00")))
+            at.browser.wait_for_text(f"round {number}, to be updated 0")
+            at.browser.wait_for_text(f"{said} cannot be read")
