@@ -7,17 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.captures import write_transforms
 from tests.integration.commands import command
 from tests.integration.runs import Run, run_of, train_arguments
+from tests.trainers import capture
 
-
-@pytest.fixture(scope="session")
-def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A transforms.json folder: ten photographs to train on, two to evaluate."""
-    folder = tmp_path_factory.mktemp("capture")
-    write_transforms(folder)
-    return folder
+__all__ = ["capture", "copied", "finished"]
 
 
 @pytest.fixture(scope="session")

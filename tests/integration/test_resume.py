@@ -68,23 +68,6 @@ def test_a_finished_run_goes_on_with_a_further_round(capture: Path, finished: Ru
     assert changed(finished.model(), longer.model(), "means")
 
 
-def test_resuming_inside_a_round_repeats_nothing(capture: Path, finished: Run, tmp_path: Path) -> None:
-    """From a checkpoint in the middle of round 1, with everything of round 2 still to come."""
-    middle = train(capture, tmp_path, "stopped", max_num_iterations=66)
-    assert middle.code == 0, middle.output
-    stopped = run_of(tmp_path, "stopped")
-    decided = stopped.decided()
-    assert "round_1/verdict.json" in decided and not (stopped.rounds / "round_2").exists()
-    ended = train(capture, tmp_path, "resumed", load_dir=stopped.models)
-    assert ended.code == 0, ended.output
-    resumed = run_of(tmp_path, "resumed")
-    assert {name: resumed.decided()[name] for name in decided} == decided
-    assert "refining close-ups" not in ended.output.split("Round 2 of")[0]
-    assert resumed.json("round_1", "report.json")["round"] == 1
-    assert resumed.json("round_2", "report.json")["round"] == 2
-    assert changed(stopped.model(), resumed.model(), "means")
-
-
 # Killed
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from closeup_ns.viewer.frustums import COLORS, LABELS, CameraKind
 from tests.browser import WEBGL, Browser, browser
 from tests.integration.panel_page import PanelPage, changed
 from tests.integration.runs import Run
@@ -29,7 +28,7 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield opened
 
 
-def test_a_person_sees_the_rounds_sets_a_target_comes_closer_and_saves_a_path(
+def test_a_person_comes_closer_sets_a_target_sees_overlays_and_saves_a_path(
     window: Browser, finished: Run, capture: Path, tmp_path: Path
 ) -> None:
     """Once more from the start where something was not seen in time: a busy machine draws a frame in seconds."""
@@ -47,18 +46,9 @@ def drives_the_panel(page: PanelPage, capture: Path) -> None:
     page.open()
     comes_closer(page)
     sets_a_target(page)
-    sees_the_cameras(page)
     sees_what_backs_the_pixels(page)
     is_told_what_is_wrong_with_a_name(page)
     saves_a_path_and_loads_it(page, capture)
-
-
-def has_hue(picture: np.ndarray, kind: CameraKind) -> np.ndarray:
-    """Where a picture has a kind's colour [H, W], as light or dark as the viewer's lamps make it."""
-    wanted = np.array(COLORS[kind], dtype=np.float64)
-    strength = np.linalg.norm(picture, axis=-1)
-    cosine = (picture @ wanted) / (strength * np.linalg.norm(wanted)).clip(1e-6)
-    return (cosine > 0.95) & (strength > 60) if kind != "known" else cosine > 0.999
 
 
 def come_closer(page: PanelPage, stops: float) -> None:
@@ -98,44 +88,6 @@ def ring_at(before: np.ndarray, now: np.ndarray, column: int, row: int) -> bool:
     near = np.hypot(columns - column, rows - row) < 25
     redness, old = (picture[..., 0] - picture[..., 1:].max(-1) for picture in (now, before))
     return int((near & (redness - old > 40)).sum()) > 20
-
-
-def sees_the_cameras(page: PanelPage) -> None:
-    come_closer(page, -0.3)
-    for kind in ("known", "anchor", "update"):
-        sees_the_cameras_of(page, kind)
-    come_closer(page, 0.5)
-    sees_the_cameras_of(page, "frontier")
-
-
-def sees_the_cameras_of(page: PanelPage, kind: CameraKind) -> None:
-    """They vanish with their tick and come back with it, in their colour; a click on one goes there."""
-    shown = page.picture(f"viewer-cameras-{kind}")
-    page.tick(LABELS[kind])
-    without = page.until(f"no {kind} cameras", f"viewer-no-{kind}", lambda now: vanished(shown, now, kind))
-    page.tick(LABELS[kind])
-    page.until(f"{kind} cameras again", f"viewer-cameras-{kind}", lambda now: vanished(now, without, kind))
-    if kind == "update":
-        goes_to_a_camera(page, changed(shown, without))
-
-
-def vanished(before: np.ndarray, after: np.ndarray, kind: CameraKind) -> bool:
-    """Whether cameras of a kind are gone. The edges of the near ones are as fine as JPEG: their pictures are seen."""
-    gone = changed(before, after)
-    if kind in ("update", "frontier"):
-        return int(gone.sum()) > 50
-    return int((gone & has_hue(before, kind) & ~has_hue(after, kind)).sum()) > 8
-
-
-def goes_to_a_camera(page: PanelPage, where: np.ndarray) -> None:
-    """Click in the middle of the largest patch that vanished: a frustum's picture rather than one of its edges."""
-    before = page.picture("viewer-before-the-jump")
-    patches = {(r, c): where[r : r + 12, c : c + 12].mean() for r, c in np.argwhere(where)[::7]}
-    row, column = max(patches, key=lambda place: patches[place])
-    page.click(column + 6, row + 6)
-    page.wait_for("to be updated")
-    page.window.wait_for("return [...document.images].some(i => i.alt == 'refined image' && i.naturalWidth > 40)")
-    page.until("the scene from there", "viewer-at-a-frustum", lambda now: changed(before, now).mean() > 0.1)
 
 
 def sees_what_backs_the_pixels(page: PanelPage) -> None:
