@@ -9,34 +9,22 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from closeup_ns.errors import CloseupError, say_error
 
-
-@dataclass(frozen=True)
-class Command:
-    """One subcommand: where it is, and what `--help` says about it."""
-
-    entry: str
-    """``module:name`` of a function whose arguments are the options, or of a dataclass with a ``main()`` method."""
-    summary: str
-    """One line."""
-
-
-COMMANDS: dict[str, Command] = {
-    "demo": Command("closeup_ns.cli.demo:Demo", "from nothing to a trained scene and its before-and-after pictures"),
-    "path": Command(
-        "closeup_ns.cli.path:WritePath", "write a camera path for ns-render: dive at the target, orbit, or pull-back"
-    ),
-    "export": Command("closeup_ns.cli.export:Export", "a splat file that looks right in other people's viewers"),
-    "eval": Command("closeup_ns.cli.eval:Evaluate", "score a run of any method, or a folder of renders"),
-    "report": Command("closeup_ns.cli.report:Report", "one HTML page about a run: plans, pictures, quality, cost"),
-    "refine": Command("closeup_ns.cli.refine:RefineStored", "refine a stored round again with any refiner, to compare"),
-    "bench": Command("closeup_ns.cli.bench:Bench", "compare methods on a protocol, and write the paper's tables"),
-    "weights": Command("closeup_ns.cli.weights:Weights", "fetch See3D's weights, or see whether a folder holds them"),
-    "doctor": Command("closeup_ns.cli.doctor:doctor", "what this machine can do, what is missing, and how to mend it"),
+COMMANDS = {
+    "demo": ("closeup_ns.cli.demo:Demo", "from nothing to a trained scene and its before-and-after pictures"),
+    "path": ("closeup_ns.cli.path:WritePath", "a camera path for ns-render: dive at the target, orbit, or pull-back"),
+    "export": ("closeup_ns.cli.export:Export", "a splat file that looks right in other people's viewers"),
+    "eval": ("closeup_ns.cli.eval:Evaluate", "score a run of any method, or a folder of renders"),
+    "report": ("closeup_ns.cli.report:Report", "one HTML page about a run: plans, pictures, quality, cost"),
+    "refine": ("closeup_ns.cli.refine:RefineStored", "refine a stored round again with any refiner, to compare"),
+    "bench": ("closeup_ns.cli.bench:Bench", "compare methods on a protocol, and write the paper's tables"),
+    "weights": ("closeup_ns.cli.weights:Weights", "fetch See3D's weights, or see whether a folder holds them"),
+    "doctor": ("closeup_ns.cli.doctor:doctor", "what this machine can do, what is missing, and how to mend it"),
 }
+"""Of each command: ``module:name`` of a function whose arguments are the options, or of a dataclass with a ``main()``
+method; and what `--help` says about it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(name: str, arguments: list[str]) -> None:
     import tyro
 
-    module, attribute = COMMANDS[name].entry.split(":")
+    module, attribute = COMMANDS[name][0].split(":")
     entry = getattr(importlib.import_module(module), attribute)
     chosen = tyro.cli(entry, args=arguments, prog=f"closeup-gs {name}")
     if isinstance(entry, type):
@@ -77,7 +65,7 @@ def _run(name: str, arguments: list[str]) -> None:
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: closeup-gs COMMAND [OPTIONS]",

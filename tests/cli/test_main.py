@@ -21,7 +21,7 @@ def failing(message: str = "the capture\n  is empty: take photos") -> None:
 def test_help_lists_every_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     front.main(arguments)
     printed = capsys.readouterr().out
-    assert all(name in printed and command.summary in printed for name, command in front.COMMANDS.items())
+    assert all(name in printed and summary in printed for name, (_, summary) in front.COMMANDS.items())
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -35,8 +35,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_every_command_can_be_imported_and_says_its_options(capsys: pytest.CaptureFixture[str]) -> None:
-    for name, command in front.COMMANDS.items():
-        module, attribute = command.entry.split(":")
+    for name, (entry, _) in front.COMMANDS.items():
+        module, attribute = entry.split(":")
         assert callable(getattr(importlib.import_module(module), attribute)), name
         with pytest.raises(SystemExit) as left:
             front.main([name, "--help"])
@@ -47,7 +47,7 @@ def test_every_command_can_be_imported_and_says_its_options(capsys: pytest.Captu
 def test_our_errors_are_one_line_and_exit_1_or_when_debugging_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(front.COMMANDS, "broken", front.Command("tests.cli.test_main:failing", "fails"))
+    monkeypatch.setitem(front.COMMANDS, "broken", ("tests.cli.test_main:failing", "fails"))
     with pytest.raises(SystemExit, match="1"):
         front.main(["broken"])
     printed = capsys.readouterr()

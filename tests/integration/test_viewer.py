@@ -16,7 +16,6 @@ from tests.integration.browserless import Browser, browsing, pick
 from tests.integration.commands import TIMEOUT, forked
 from tests.integration.runs import Run, run_of, train_arguments
 from tests.integration.serving import free_port, wait_until_it_answers
-from tests.integration.test_resume import as_splatfacto
 from tests.integration.watched import IMPORTED
 from tests.refine.see3d.tiny import write_tiny_weights
 
@@ -35,6 +34,7 @@ def test_two_people_see_a_finished_run_and_one_target(finished: Run, tmp_path: P
             distance = browser.distance_to(np.array(plan["target"]))
             assert distance == expected, "the first view is from the photographs' distance"
             browser.wait_for_text("**Target**")
+        sees_the_base_model(first)
         before = [browser.target() for browser in (first, second)]
         assert before[0] == before[1]
         pick(first, 0.4, 0.45)
@@ -66,6 +66,13 @@ def sees_the_rounds(browser: Browser, plan: dict) -> None:
     assert "round 1, to be updated" in text and "accepted" in text
     where = np.array(plan["updates"][0]["c2w"])[:3, 3]
     browser.wait(lambda: browser.distance_to(where) < 1e-3, "the camera to jump")
+
+
+def sees_the_base_model(browser: Browser) -> None:
+    refined, frames = browser.frame, browser.frames
+    browser.set("Model", "base")
+    browser.wait(lambda: browser.frames > frames and browser.frame != refined, "a frame of the base model")
+    browser.set("Model", "refined")
 
 
 def comes_closer(browser: Browser) -> None:
@@ -140,20 +147,3 @@ def test_a_run_without_rounds_says_so_and_ends_by_itself(capture: Path, tmp_path
         assert process.exitcode == 0 and "Traceback" not in text, text
     run = run_of(tmp_path, method=method)
     assert run.checkpoints() and list(run.folder.glob("events.out.tfevents*"))
-
-
-def test_the_rounds_of_a_splatfacto_run_are_seen(capture: Path, finished: Run, tmp_path: Path) -> None:
-    checkpoint = as_splatfacto(finished, tmp_path / "step-000000007.ckpt")
-    arguments = train_arguments(
-        capture, tmp_path, vis="viewer", load_checkpoint=checkpoint, pipeline__schedule__rounds=1,
-        save_only_latest_checkpoint=False,
-    )  # fmt: skip
-    with browsing("ns-train", *arguments, cwd=tmp_path) as browser:
-        browser.look(np.eye(4), away=3.0)
-        browser.wait_for_text("All 1 rounds are over")
-        browser.wait(lambda: any(name.startswith("/closeup/round_1/") for name in browser.nodes), "the round's cameras")
-        browser.wait_for_text("**Target**")
-        browser.wait(lambda: browser.frames, "a frame")
-        refined, frames = browser.frame, browser.frames
-        browser.set("Model", "base")
-        browser.wait(lambda: browser.frames > frames and browser.frame != refined, "a frame of splatfacto's own")
