@@ -57,7 +57,6 @@ def cut(name: str) -> Damage:
 
 
 OTHER_METHOD = "method_name: nerfacto\npipeline: {model: {}}\ntimestamp: t\nvis: viewer\n"
-PLANS = ("{", "[]", '{"plans": [{"round_index": 1}]}', '{"plans": 3}', '{"plans": []}', "{}")
 LAST = "nerfstudio_models/step-000000083.ckpt"
 REFUSED: list[tuple[str, Damage | None, str]] = [
     ("refine --round 7", None, "has no round 7: it has planned round 1, 2"),
@@ -72,7 +71,8 @@ REFUSED: list[tuple[str, Damage | None, str]] = [
     ("refine", removed("nerfstudio_models"), "no checkpoint"),
     ("refine", removed("config.yml"), r"config\.yml does not exist"),
     ("refine", written("config.yml", OTHER_METHOD), "is a run of nerfacto: only runs of closeup-gs have rounds"),
-    *[("refine", written("rounds/round_1/plan.json", plan), r"plan\.json cannot be read|no target") for plan in PLANS],
+    ("refine", written("rounds/round_1/plan.json", "{"), r"plan\.json cannot be read"),
+    ("refine", written("rounds/round_1/plan.json", '{"plans": []}'), "no target"),
     ("path", cut(LAST), r"step-000000083\.ckpt cannot be read"),
     ("path", cut("config.yml"), r"config\.yml cannot be read"),
     ("path --target 0 0 50", None, "behind or beside every camera"),

@@ -50,7 +50,6 @@ REFUSED: list[tuple[str, str]] = [
     ("ns-render interpolate --pose-source train --render-nearest-camera True", "leave it out"),
     ("ns-render spiral", "closeup-gs path --kind orbit"),
     ("ns-export pointcloud", "use ns-export gaussian-splat"),
-    ("ns-export pointcloud --normal-method open3d", "use ns-export gaussian-splat"),
     ("ns-export poisson", "use ns-export gaussian-splat"),
     ("ns-export tsdf", "use ns-export gaussian-splat"),
     ("ns-export marching-cubes", "use ns-export gaussian-splat"),
