@@ -331,8 +331,8 @@ class CloseupViewerControl(ViewerControl):
 
     def save_path(self, client: viser.ClientHandle | None) -> None:
         name = self.panel.path_name.value.strip()
-        from_viewport = client is not None and self.panel.start.value == VIEWPORT
-        viewport = self._viewport(client, _VIDEO_SIZE) if from_viewport else None
+        here = client if self.panel.start.value == VIEWPORT else None
+        viewport = None if here is None else self._viewport(here, _VIDEO_SIZE)
         say(self.panel.saved, "Planning the path ...")
         kind = self.panel.kind.value
         self.worker.submit("path", lambda: self._save_path(kind, viewport, name))
