@@ -30,7 +30,7 @@ class See3DPipeline(DiffusionPipeline):
 
     Args:
         unet: Nine channels in; its attention is replaced so that it joins frames.
-        scheduler: As ``schedule.make_scheduler`` makes it.
+        scheduler: As ``schedule.make_scheduler`` makes it: ``config.timestep_spacing`` chooses the timesteps.
         stage: As whose network ``unet`` was trained.
     """
 

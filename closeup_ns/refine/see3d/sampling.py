@@ -138,7 +138,7 @@ def denoise(
         generators: One per target; drawn from at each step where the stage mixes noise.
         progress: Called after each step with the number of steps done and the number of all.
     """
-    moments = timesteps(steps)
+    moments = timesteps(steps, scheduler.config["timestep_spacing"])
     scheduler.set_timesteps(steps)
     for index, timestep in enumerate(moments):
         visual = scene.warped

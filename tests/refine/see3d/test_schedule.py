@@ -34,6 +34,16 @@ def test_timesteps_fall_evenly_within_the_training_range(steps: int) -> None:
     assert trailing[0] == 999 and trailing[-1] >= 1 and len(trailing) >= steps
     assert {a - b for a, b in itertools.pairwise(trailing)} <= {999 // steps}
     assert trailing[-1] <= 999 // steps  # no further one would have fitted
+    leading = timesteps(steps, spacing="leading")
+    assert len(leading) == steps and leading[-1] == 1 and leading[0] <= 999
+
+
+def test_leading_is_diffusers_own_list() -> None:
+    scheduler = make_scheduler({**SCHEDULER, "timestep_scaling": "leading"})
+    assert scheduler.config["timestep_spacing"] == "leading"
+    for steps in (1, 7, 30, 50, 999):
+        scheduler.set_timesteps(steps)
+        assert scheduler.timesteps.tolist() == timesteps(steps, spacing="leading")
 
 
 @pytest.mark.parametrize(
@@ -85,11 +95,19 @@ def test_a_step_is_ddims(kind: str, to_one: bool, timestep: int, earlier: int) -
     np.testing.assert_allclose(result.double().numpy(), expected, rtol=1e-3, atol=1e-3)
 
 
+def test_the_spacing_is_see3ds_own_key() -> None:
+    spacings = [
+        make_scheduler({"prediction_type": "sample", **told}).config["timestep_spacing"]
+        for told in ({}, {"timestep_spacing": "leading"}, {"timestep_scaling": "leading"})
+    ]
+    assert spacings == ["trailing", "trailing", "leading"]
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("prediction_type", "epsilon"), ("prediction_type", "flow"), ("timestep_scaling", "leading"),
-        ("prediction_type", None),
+        ("prediction_type", "epsilon"), ("prediction_type", "flow"), ("num_train_timesteps", 500),
+        ("timestep_scaling", "linspace"), ("prediction_type", None),
     ],
 )  # fmt: skip
 def test_what_diverges_or_is_unknown_is_refused(key: str, value: Any) -> None:
