@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import platform
 import shlex
@@ -17,7 +18,7 @@ import sys
 import time
 import traceback
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -44,7 +45,7 @@ from closeup_ns.rounds.store.rounds import RoundStore
 
 TRAIN_LOG = "train.log"
 CLOSE_ENOUGH = 0.15
-"""A row with a CPU budget that spent this much less or more than it, as a share, is trained once more."""
+"""A row with a CPU budget that spent this much less or more than it, as a share, is trained again, twice at most."""
 _EXPERIMENT = "experiment"
 _TRAINED = "trained.json"
 _IDENTITY = "identity.json"
@@ -153,12 +154,25 @@ def _train(spec: Experiment, scene: PreparedScene, out: Path, threads: int) -> T
     else:
         budget, clock = _cpu_budget(spec, out)
         trained = _train_once(spec, scene, out, threads, max(1, spec.budget.total // method.finer**2))
-        spent = trained.seconds.get(clock, budget)
-        if abs(spent / budget - 1) > CLOSE_ENOUGH:  # the first training was the probe
+        tried: list[tuple[int, float]] = []
+        while len(tried) < 2 and abs(trained.seconds.get(clock, budget) / budget - 1) > CLOSE_ENOUGH:
+            tried.append((trained.steps, trained.seconds[clock]))
             shutil.rmtree(folder / "run", ignore_errors=True)
-            trained = _train_once(spec, scene, out, threads, max(1, round(trained.steps * budget / spent)))
+            trained = _train_once(spec, scene, out, threads, steps_that_cost(budget, tried))
     write_json(done, vars(trained))
     return trained
+
+
+def steps_that_cost(budget: float, tried: Sequence[tuple[int, float]]) -> int:
+    """How many steps take ``budget`` seconds, by the last trainings' steps and seconds.
+
+    After one training in proportion. After two by the power of the steps that both follow, between 1 and 2: Gaussians
+    grow in number, so a short first training says too little of a step (flower, twice as large: 2.0 times the budget).
+    """
+    (steps, seconds), power = tried[-1], 1.0
+    if len(tried) > 1 and tried[-2][0] != steps:
+        power = math.log(seconds / tried[-2][1]) / math.log(steps / tried[-2][0])
+    return max(1, round(steps * (budget / seconds) ** (1 / min(max(power, 1.0), 2.0))))
 
 
 def _train_once(spec: Experiment, scene: PreparedScene, out: Path, threads: int, steps: int) -> Trained:

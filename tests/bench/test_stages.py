@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,13 @@ from closeup_ns.bench.held_out import scores_of
 from closeup_ns.bench.methods import Budget, Method
 from closeup_ns.bench.process import run_training
 from closeup_ns.bench.scenes.prepared import read_scene
-from closeup_ns.bench.stages import experiment_identity, finished_experiment, run_experiment, train_command
+from closeup_ns.bench.stages import (
+    experiment_identity,
+    finished_experiment,
+    run_experiment,
+    steps_that_cost,
+    train_command,
+)
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
 from closeup_ns.metrics.scores import read_scores
@@ -196,20 +203,35 @@ def test_an_experiment_that_another_process_is_at_is_left_alone(tmp_path: Path, 
 TIMED = Method("timed", "timed", nerfstudio="closeup-gs", rounds=0, finer=2, cpu_time_of="plain")
 
 
-@pytest.mark.parametrize(("seconds", "steps"), [(8.0, [2]), (16.0, [2, 4]), (2.0, [2, 1])])
+@pytest.mark.parametrize(("power", "budget"), [(1.0, 90.0), (1.3, 40.0), (1.7, 3000.0), (1.3, 5000.0)])
+def test_two_corrections_find_the_steps_that_cost_the_budget(power: float, budget: float) -> None:
+    tried = [(325, 70.0)]
+    for _ in range(2):
+        steps = steps_that_cost(budget, tried)
+        tried.append((steps, 70.0 * (steps / 325) ** power))
+    assert tried[-1][1] == pytest.approx(budget, rel=0.02)
+    assert steps_that_cost(budget, [(5, 1.0), (5, 1.0)]) == round(5 * budget)
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(8.0, [2]), (16.0, [2, 4]), (72.0, [2, 18, 6])])
 def test_a_row_with_a_budget_trains_as_long_as_the_other_row(
     tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch, seconds: float, steps: list[int]
 ) -> None:
     """Its first training, of a quarter of the steps since it has four times the pixels, tells what a step costs."""
     calls = trainer()
-    monkeypatch.setattr("closeup_ns.bench.stages.run_training", lambda *given: (run_training(*given), 8.0)[1])
+
+    def timed(command: list[str], *rest: Any) -> float:
+        run_training(command, *rest)
+        return {2: 8.0, 4: 16.0, 18: 648.0}.get(int(option(command, "--pipeline.schedule.base-steps")), seconds)
+
+    monkeypatch.setattr("closeup_ns.bench.stages.run_training", timed)
     write_scene(tmp_path, image_side=24)
     alone = run_experiment(a_spec(TIMED), tmp_path)
     assert alone.state == "failed" and "add it to --methods" in alone.error
     other = run_experiment(a_spec(), tmp_path)
     replace(other, seconds={"cpu": seconds}).write()
     done = run_experiment(a_spec(TIMED), tmp_path)
-    assert done.state == "done" and done.steps == steps[-1] and done.seconds["cpu"] == 8.0
+    assert done.state == "done" and done.steps == steps[-1] and done.seconds["cpu"] == seconds
     assert [int(option(call, "--pipeline.schedule.base-steps")) for call in calls()] == [10, *steps]
     assert [call[-3:] for call in calls()] == [
         ["closeup-data", "--max-image-size", size] for size in ("24", *["48"] * len(steps))
