@@ -17,7 +17,7 @@ from torch import Tensor
 
 from closeup_ns.errors import PlanningError
 from closeup_ns.paths.clearance import free_steps, rounded
-from closeup_ns.paths.geometry import between, closest_distance, eased, narrowed, progress, zoom_at
+from closeup_ns.paths.geometry import between, progress, soft
 from closeup_ns.paths.options import Kind, PathOptions
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View, aim_at
@@ -43,7 +43,6 @@ class Approach:
     """Of the start view from the target."""
     final: float
     """The closest distance."""
-    narrow_lens: bool
     bend: float = 0.0
     """Degrees between ``direction`` and the straight line."""
 
@@ -54,12 +53,11 @@ class Approach:
         straight = (self.start.position - self.point) / self.distance
         at = torch.tensor(max(0.0, share), dtype=torch.float64)
         away = self.distance * (self.final / self.distance) ** share
-        outward = between(straight, self.direction, float(eased(at.clamp(max=_BEND_PART) / _BEND_PART, "soft")))
-        gaze = between(self.start.forward, -outward, float(eased(at.clamp(max=_AIM_PART) / _AIM_PART, "soft")))
+        outward = between(straight, self.direction, float(soft(at.clamp(max=_BEND_PART) / _BEND_PART)))
+        gaze = between(self.start.forward, -outward, float(soft(at.clamp(max=_AIM_PART) / _AIM_PART)))
         c2w = self.start.c2w.clone()
         c2w[:3, 3] = self.point + away * outward
-        K = narrowed(self.start, self.distance / away, self.narrow_lens)
-        moved = View(K, c2w, self.start.width, self.start.height)
+        moved = replace(self.start, c2w=c2w)
         return aim_at(moved, moved.position + away * gaze) if share > 0.0 else moved
 
     def views(self, shares: Float[Tensor, "n"]) -> list[View]:
@@ -82,18 +80,17 @@ def find_approach(
     Raises:
         PlanningError: the start view is closer than the end already, or there is no approach at all.
     """
-    narrow, wanted = options.narrow_lens, options.zoom_of(kind)
-    final = options.distance or closest_distance(distance, reference, wanted, narrow)
-    wanted_zoom = zoom_at(final, distance, reference, narrow)
+    wanted = options.zoom_of(kind)
+    final = reference / wanted
     if final >= distance:
         raise PlanningError(
             f"the start view is at {reference / distance:.2g}x of the usual size already, which leaves no way to "
-            f"{wanted_zoom:.2g}x; choose a start view further away or a larger zoom"
+            f"{wanted:.2g}x; choose a start view further away or a larger zoom"
         )
     best: tuple[float, Approach] | None = None
     for bend, direction in _directions(start, point):
-        tried = Approach(start, point, direction, distance, final, narrow, bend)
-        probe = tried.views(progress(options.check_steps, options.ease))
+        tried = Approach(start, point, direction, distance, final, bend)
+        probe = tried.views(progress(options.check_steps))
         reached = float((probe[free_steps(probe, point, render, options)].position - point).norm())
         # The lesser bend is kept unless the greater one comes closer by more than a rounding error.
         if best is None or reached < best[0] * 0.99:
@@ -113,9 +110,8 @@ def find_approach(
     if reached > final * 1.01:
         verb = "starts" if kind == "pull-back" else "stops"
         warnings.append(
-            f"geometry is in the way: the path {verb} at {zoom_at(reached, distance, reference, narrow):.1f}x, "
-            f"{reached:.3g} from the target, instead of {wanted_zoom:.3g}x; try another start view, or a "
-            "lens that narrows"
+            f"geometry is in the way: the path {verb} at {reference / reached:.1f}x, "
+            f"{reached:.3g} from the target, instead of {wanted:.3g}x; try another start view"
         )
         approach = replace(approach, final=reached)
     return approach, warnings

@@ -14,7 +14,6 @@ from closeup_ns.errors import PlanningError
 from closeup_ns.views.view import View
 
 Kind = Literal["dive", "orbit", "pull-back"]
-Ease = Literal["smooth", "soft", "linear"]
 
 _DEFAULT_ZOOM = {"dive": 27.0, "orbit": 3.0, "pull-back": 27.0}
 
@@ -25,8 +24,6 @@ class PathOptions:
 
     zoom: float | None = None
     """How many times larger the target is at the closest than the training cameras usually see it: 27; an orbit 3."""
-    distance: float | None = None
-    """The closest distance to the target in nerfstudio's world, instead of the zoom."""
     degrees: float = 60.0
     """Orbit: how far around the target, centred on the start view; negative goes the other way round."""
     within_coverage: bool = False
@@ -39,11 +36,6 @@ class PathOptions:
     """Frames per second."""
     frames: int | None = None
     """Number of frames, first and last included, instead of the seconds."""
-    ease: Ease = "smooth"
-    """How the camera starts and ends: at rest (smooth), less so (soft), or at one speed throughout (linear)."""
-    fov: Literal["keep", "narrow"] = "keep"
-    """Keep the start view's field of view, or share the magnification, in equal factors, between coming closer and a
-    narrowing lens: half the approach."""
     clearance: tyro.conf.Suppress[float] = 0.1
     """Room that the camera keeps from any surface, as a fraction of its distance to the target."""
     check_size: tyro.conf.Suppress[int] = 96
@@ -54,12 +46,10 @@ class PathOptions:
     def __post_init__(self) -> None:
         if self.zoom is not None and not (self.zoom > 1.0 and math.isfinite(self.zoom)):
             raise PlanningError(f"zoom must be more than 1, not {self.zoom:g}")
-        if self.distance is not None and not (self.distance > 0.0 and math.isfinite(self.distance)):
-            raise PlanningError(f"the distance to the target must be more than 0, not {self.distance:g}")
         count = self.seconds * self.fps if self.frames is None else self.frames
         if not (math.isfinite(count) and math.isfinite(self.fps) and self.fps > 0 and 2 <= round(count) <= 100_000):
-            asked = f"--seconds {self.seconds:g}" if self.frames is None else f"--frames {self.frames}"
-            raise PlanningError(f"{asked} at --fps {self.fps:g} makes no video of 2 to 100000 frames")
+            length = f"--seconds {self.seconds:g}" if self.frames is None else f"--frames {self.frames}"
+            raise PlanningError(f"{length} at --fps {self.fps:g} makes no video of 2 to 100000 frames")
         if not 0.0 < abs(self.degrees) <= 360.0:
             raise PlanningError(f"an orbit goes around by up to 360 degrees and not by 0; {self.degrees:g} is no orbit")
         if not (self.beyond >= 1.0 and math.isfinite(self.beyond)):
@@ -71,11 +61,6 @@ class PathOptions:
     def frame_count(self) -> int:
         """Number of views."""
         return round(self.seconds * self.fps) if self.frames is None else self.frames
-
-    @property
-    def narrow_lens(self) -> bool:
-        """Whether the lens narrows."""
-        return self.fov == "narrow"
 
     def zoom_of(self, kind: Kind) -> float:
         """The zoom asked for, or the kind's own."""

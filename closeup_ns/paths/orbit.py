@@ -14,7 +14,7 @@ from torch import Tensor
 from closeup_ns.errors import PlanningError
 from closeup_ns.paths.approach import Approach
 from closeup_ns.paths.clearance import free_steps, hides_target, is_blocked, rounded
-from closeup_ns.paths.geometry import closest_distance, narrowed, progress, zoom_at
+from closeup_ns.paths.geometry import progress
 from closeup_ns.paths.options import PathOptions, PlannedPath
 from closeup_ns.paths.ring import Ring, directions_covered
 from closeup_ns.views.rendered import Renderer
@@ -52,11 +52,9 @@ def plan_orbit(
         PlanningError: no orbit is free at all, or, with ``within_coverage``, no photograph looks from near the start
             direction.
     """
-    wanted = options.distance or closest_distance(distance, reference, options.zoom_of("orbit"), options.narrow_lens)
+    wanted = reference / options.zoom_of("orbit")
     radius, warnings = _reachable_radius(start, point, distance, wanted, render, options)
     aimed = aim_at(start, point)
-    lens = narrowed(start, distance / radius, options.narrow_lens)
-    aimed = View(lens, aimed.c2w, start.width, start.height)
     half = max(2, math.ceil(options.check_steps / 2))
     nodes = torch.linspace(-0.5, 0.5, 2 * half + 1, dtype=torch.float64) * options.degrees
     ring = Ring(aimed, point, _axis(aimed, known), radius, nodes, torch.zeros_like(nodes))
@@ -65,10 +63,9 @@ def plan_orbit(
     low, high, notes = _covered(ring, low, high, known, options)
     warnings += notes + _hidden(ring, low, high, render)
     first, last = float(ring.nodes[low]), float(ring.nodes[high])
-    angles = first + (last - first) * progress(options.frame_count, options.ease)
+    angles = first + (last - first) * progress(options.frame_count)
     views = [ring.view_at(angle) for angle in angles.tolist()]
-    zoom = zoom_at(radius, distance, reference, options.narrow_lens)
-    return PlannedPath("orbit", views, point, zoom, sweep=abs(last - first), warnings=warnings)
+    return PlannedPath("orbit", views, point, reference / radius, sweep=abs(last - first), warnings=warnings)
 
 
 def _axis(aimed: View, known: Sequence[View]) -> Tensor:
@@ -86,8 +83,8 @@ def _reachable_radius(
     start: View, point: Tensor, distance: float, radius: float, render: Renderer, options: PathOptions
 ) -> tuple[float, list[str]]:
     """The radius, or how close the straight way to it gets where a surface is before it."""
-    straight = Approach(start, point, (start.position - point) / distance, distance, radius, narrow_lens=False)
-    probe = straight.views(progress(options.check_steps, "linear"))
+    straight = Approach(start, point, (start.position - point) / distance, distance, radius)
+    probe = straight.views(torch.linspace(0.0, 1.0, options.check_steps, dtype=torch.float64))
     free = free_steps(probe, point, render, options)
     if free == len(probe) - 1:
         return radius, []

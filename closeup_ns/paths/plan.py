@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.paths.approach import Approach, find_approach
 from closeup_ns.paths.clearance import free_steps, placed, target_notes
-from closeup_ns.paths.geometry import progress, zoom_at
+from closeup_ns.paths.geometry import progress
 from closeup_ns.paths.options import Kind, PathOptions, PlannedPath
 from closeup_ns.paths.orbit import plan_orbit
 from closeup_ns.views.rendered import Renderer
@@ -47,13 +48,13 @@ def plan_path(
         path = plan_orbit(start, point, distance, render, options, reference, known)
         return replace(path, warnings=notes + path.warnings)
     approach, warnings = find_approach(start, point, distance, render, options, reference, kind)
-    shares = progress(options.frame_count, options.ease)
+    shares = progress(options.frame_count)
     if kind == "pull-back":
         beyond, cut = _free_beyond(approach, render, options)
         # One easing covers the whole way. Beyond the start view the camera looks where the start view looks.
         last = math.log(beyond) / math.log(approach.final / distance)
         shares, warnings = 1.0 + (last - 1.0) * shares, warnings + cut
-    zoom = zoom_at(approach.final, distance, reference, options.narrow_lens)
+    zoom = reference / approach.final
     return PlannedPath(kind, approach.views(shares), point, zoom, bend=approach.bend, warnings=notes + warnings)
 
 
@@ -62,7 +63,7 @@ def _free_beyond(approach: Approach, render: Renderer, options: PathOptions) -> 
     if options.beyond == 1.0:
         return 1.0, []
     last = math.log(options.beyond) / math.log(approach.final / approach.distance)
-    probe = approach.views(last * progress(options.check_steps, "linear"))
+    probe = approach.views(torch.linspace(0.0, last, options.check_steps, dtype=torch.float64))
     free = free_steps(probe, approach.point, render, options)
     if free == len(probe) - 1:
         return options.beyond, []
