@@ -270,8 +270,7 @@ class CloseupModel(SplatfactoModel):
         viewmat = _viewmat_of(c2w[:1])
         kernel = self.kernel_of((camera.metadata or {}).get("stream", 0))
         render, alpha = self._rasterize(view, viewmat, "RGB+ED" if with_depth else "RGB", inside, kernel)
-        rgb = (render[..., :3] + (1 - alpha) * background).clamp(0.0, 1.0)
-        rgb = self._as_photographed(rgb, camera)
+        rgb = self._as_photographed(render[..., :3] + (1 - alpha) * background, camera).clamp(0.0, 1.0)
         depth = None
         if with_depth:
             depth = render[..., 3:4]
@@ -281,12 +280,15 @@ class CloseupModel(SplatfactoModel):
         return {"rgb": rgb, "depth": depth, "accumulation": alpha, "background": background}
 
     def _as_photographed(self, rgb: Float[Tensor, "H W 3"], camera: Cameras) -> Float[Tensor, "H W 3"]:
-        """The render as this photograph's exposure recorded it; generated views have no ``cam_idx`` and no exposure."""
+        """The render as this photograph's exposure recorded it; generated views have no ``cam_idx`` and no exposure.
+
+        Before it is clipped: a sensor clips what its exposure makes of the light.
+        """
         index = (camera.metadata or {}).get("cam_idx")
         if not self.training or index is None:
             return rgb
         if self.config.use_bilateral_grid:
-            rgb = self._apply_bilateral_grid(rgb[None], index, *rgb.shape[:2])[0]
+            rgb = self._apply_bilateral_grid(rgb[None].clamp(0.0, 1.0), index, *rgb.shape[:2])[0]
         return self.exposure(rgb, index)
 
     def _wants_depth(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -148,6 +149,20 @@ def test_every_option_trains(make_trainer: MakeTrainer, name: str) -> None:
     if prefix is not None:
         moved = [k for k, v in model.named_parameters() if k.startswith(prefix) and not torch.equal(before[k], v)]
         assert moved, f"{name} has no effect"
+
+
+def test_a_photographs_exposure_is_applied_before_anything_is_clipped(make_trainer: MakeTrainer) -> None:
+    """A light that saturates every photograph is white in the darker ones, too."""
+    trainer = make_trainer(pipeline__model__exposure="on")
+    model, data = trainer.pipeline.model, trainer.pipeline.datamanager
+    model.exposure.log_gain.data[0] = -0.2
+    camera, _ = data.next_train(0)
+    camera.metadata = {"cam_idx": 0}
+    model.train()
+    with mock.patch.object(model, "_rasterize", return_value=(torch.full((4, 5, 3), 1.5), torch.ones(4, 5, 1))):
+        rgb = model.get_outputs(camera)["rgb"]
+    gain = model.exposure.of(0)
+    assert (gain < -0.1).all() and (rgb == 1).all()
 
 
 def test_generated_views_touch_no_photographs_parameters(make_trainer: MakeTrainer) -> None:
