@@ -83,6 +83,8 @@ class CloseupModel(SplatfactoModel):
         self.kernel = PixelKernel.of(self.config.pixel_variance, 1, self.config.eps2d)
         self.register_buffer("footprint", torch.zeros(0))  # [N] once measured: what the 3D filter was trained with
         self.footprint_views: list[View] = []
+        self.register_buffer("gaussians_at_start", torch.tensor(0))
+        """Number of Gaussians when the round under way began to grow them."""
         self.exposure = PhotographExposure(self.num_train_data)
         self.strategy = self.base_strategy()
         self.strategy_state = self.strategy.initialize_state(scene_scale=1.0)
@@ -162,8 +164,8 @@ class CloseupModel(SplatfactoModel):
         for name in ("footprint", "native_kernels"):  # of sizes that training decides
             if name in dict:
                 setattr(self, name, self.means.new_zeros(dict[name].shape))
-            else:
-                dict[name] = getattr(self, name)
+        for name in ("footprint", "native_kernels", "gaussians_at_start"):
+            dict.setdefault(name, getattr(self, name))
         return nn.Module.load_state_dict(self, dict, **kwargs)
 
     # ---- training hooks

@@ -115,13 +115,13 @@ def fine_tuning_strategy(
     start: int,
     steps: int,
     densifies: bool,
-    growth: float,
+    max_gaussians: int,
 ) -> HalvingStrategy:
     """A fresh strategy for one round: no opacity reset, and growth that hardly changes what is seen.
 
     Args:
         densifies: whether the round has native views, or a generator's, to grow Gaussians for.
-        growth: the round may multiply the number of Gaussians by at most this, whatever the base phase's ceiling was.
+        max_gaussians: most that growth may reach, whatever the base phase's ceiling was.
 
     gsplat's own would return early (its last step is past) or reset all opacities in the middle of a short fine-tuning.
     """
@@ -134,7 +134,7 @@ def fine_tuning_strategy(
         refine_scale2d_stop_iter=0,
         prune_scale3d=NEVER,
         prune_opa=0.005,
-        max_gaussians=int(model.num_points * growth),
+        max_gaussians=max_gaussians,
         counts_this_step=False,
     )
     return HalvingStrategy(**settings)

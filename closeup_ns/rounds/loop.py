@@ -103,13 +103,13 @@ class Rounds:
                 refine_poses(run, number, targets[0].distance)
         refined_at = start + (self.schedule.round_steps // 2 if native and refines(self.settings, run.device) else 0)
         if step < refined_at:
-            self._prepare(number, False, range(start, refined_at))
+            self._prepare(number, False, range(start, refined_at), step)
             with self._stage(result, "learn"):
                 yield refined_at
             step = refined_at
             self.trainer.save_checkpoint(step - 1)  # its views are rendered by this model
         views = self._refined_views(result, refiner, description)
-        self._prepare(number, refiner.generates, range(refined_at, end))
+        self._prepare(number, refiner.generates, range(refined_at, end), step)
         with self._stage(result, "judge"):
             target, steps = targets[0].point, self.schedule.round_steps
             verdict = self._judge(Candidate(number, views, target, refiner.generates, refined_at, steps))
@@ -139,11 +139,11 @@ class Rounds:
             refine_round(self.run, refiner, result.number, result.plans, self.store, self.store)
             return stored_views(self.store, result.number, result.plans, self.settings.fine_tune, self.run.device)
 
-    def _prepare(self, number: int, generates: bool, steps: range) -> None:
+    def _prepare(self, number: int, generates: bool, steps: range, step: int) -> None:
         """4.3.4: a fresh densification strategy, sizes held to the finest pixel, and what is drawn how often.
 
-        ``steps``: those that are trained next. Native views may add Gaussians in the first of a round, a generator's
-        views in those that train on them.
+        ``steps``: those that belong together, of which ``step`` is trained next. Native views may add Gaussians in
+        the first of a round, a generator's views in those that train on them.
         """
         run, originals = self.run, self.settings.originals
         model, data, native = run.model, run.photographs, run.native_views(number)
@@ -154,6 +154,8 @@ class Rounds:
         model.footprint_views = [*data.train_views(), *map(data.native_view, data.native)]
         model.measure_footprint()
         new = bool(native) and steps.start == self.schedule.round_start(number)
+        if step == steps.start:
+            model.gaussians_at_start.fill_(model.num_points)
         growth = GROWTH if generates else 1.0
         if new and originals.own_budget:
             growth = max(growth, originals.growth)
@@ -163,7 +165,7 @@ class Rounds:
             start=steps.start,
             steps=len(steps),
             densifies=generates or new,
-            growth=growth,
+            max_gaussians=int(int(model.gaussians_at_start) * growth),
         )
         model.strategy_state = model.strategy.initialize_state(scene_scale=1.0)
         data.mix(number, originals.share)

@@ -151,21 +151,22 @@ class CloseupTrainer(Trainer):
     def _settle_rounds(self) -> None:
         """Leave out rounds that would have nothing to say: neither native detail nor a refiner (issue 11.6)."""
         config, store = self.pipeline.config, RoundStore(self.base_dir / "rounds")
-        stored, asked = store.load_schedule(), self.schedule.rounds
-        if asked > 0 and not refines(config, self.device):
+        stored, wanted = store.load_schedule(), self.schedule.rounds
+        if wanted > 0 and not refines(config, self.device):
             finer = [original.finer for original in self.pipeline.datamanager.originals() if original is not None]
             reach = max(finer, default=0.0) if config.originals.enabled else 0.0
-            useful = native_rounds(reach, self.schedule.zoom, asked)
+            useful = native_rounds(reach, self.schedule.zoom, wanted)
             # A run that is resumed goes on as it was begun, also where its originals are gone since.
-            self.schedule.rounds = min(asked, max(useful, stored.rounds if stored else 0))
-            if self.schedule.rounds < asked:
+            begun = max([stored.rounds if stored else 0, *store.rounds()])
+            self.schedule.rounds = min(wanted, max(useful, begun))
+            if self.schedule.rounds < wanted:
                 said = f"The originals are {reach:.1f}x finer than" if reach else "No originals are finer than"
                 CONSOLE.print(
-                    f"Rounds: {self.schedule.rounds} of {asked} are planned. {said} what is trained on, and there is "
+                    f"Rounds: {self.schedule.rounds} of {wanted} are planned. {said} what is trained on, and there is "
                     "no refiner (--pipeline.refiner.kind) for what lies beyond.",
                     soft_wrap=True,
                 )
-        if stored is not None or self.schedule.rounds < asked:  # what is stored is what the run, resumed or not, does
+        if stored is not None or self.schedule.rounds < wanted:  # what is stored is what the run, resumed or not, does
             store.save_schedule(self.schedule.to_dict())
             self._set_total_steps()
 

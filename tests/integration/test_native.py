@@ -106,13 +106,14 @@ def test_ns_eval_scores_held_out_photographs_at_full_size(run: Run, tmp_path: Pa
 
 
 def test_resuming_needs_no_originals(capture: Path, tmp_path: Path) -> None:
-    """Stopped in the first native round; then the originals are gone."""
+    """Stopped in the only round; then the originals are gone. No schedule was stored, since all rounds were planned."""
     data = tmp_path / "data"
     shutil.copytree(capture, data)
-    stopped = train(data, tmp_path, "stopped", max_num_iterations=66)
+    stopped = train(data, tmp_path, "stopped", max_num_iterations=66, pipeline__schedule__rounds=1)
     assert stopped.code == 0, stopped.output
     shutil.rmtree(data / "images")
-    resumed = train(data, tmp_path, "resumed", load_dir=run_of(tmp_path, "stopped").models)
+    options = {"load_dir": run_of(tmp_path, "stopped").models, "pipeline__schedule__rounds": 1}
+    resumed = train(data, tmp_path, "resumed", **options)
     assert resumed.code == 0, resumed.output
     assert run_of(tmp_path, "resumed").json("round_1", "report.json")["native_views"] == 8
     assert torch.isfinite(run_of(tmp_path, "resumed").model()["_model.gauss_params.means"]).all()

@@ -159,7 +159,7 @@ def test_densification_listens_to_the_gradient_of_2dgs(make_2d: MakeTrainer) -> 
     model = model_of(trainer)
     for strategy in (
         model.strategy,
-        fine_tuning_strategy(model, FineTuneConfig(), 0, 10, densifies=True, growth=1.5),
+        fine_tuning_strategy(model, FineTuneConfig(), 0, 10, densifies=True, max_gaussians=10**6),
     ):
         assert isinstance(strategy, CloseupStrategy)
         assert strategy.key_for_gradient == "gradient_2dgs" and not strategy.absgrad

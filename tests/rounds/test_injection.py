@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ import torch
 from closeup_ns.model.strategy import NEVER
 from closeup_ns.refine.judging.footprint import as_photographed
 from closeup_ns.rounds.injection import fine_tuning_strategy, injected_view, with_real_colors
+from closeup_ns.rounds.loop import GROWTH, Rounds
 from closeup_ns.rounds.settings import FineTuneConfig
 from closeup_ns.rounds.store.view import StoredView
 from closeup_ns.rounds.views import InjectedView
 from tests.stored import a_view
+from tests.tiny import run_in
 from tests.trainers import MakeTrainer
 
 CONFIG = FineTuneConfig(generated_weight=0.3, sparse_weight=0.4)
@@ -108,10 +111,22 @@ def test_without_reliable_pixels_in_the_loss_none_are_laid_over_the_image() -> N
 def test_a_rounds_strategy_is_fresh(make_trainer: MakeTrainer, generates: bool) -> None:
     model = make_trainer(pipeline__model__max_gaussians=700).pipeline.model
     base = model.base_strategy()
-    strategy = fine_tuning_strategy(model, FineTuneConfig(), 1000, 100, generates, growth=2.0)
+    strategy = fine_tuning_strategy(model, FineTuneConfig(), 1000, 100, generates, max_gaussians=1152)
     assert strategy is not model.strategy and not strategy.counts_this_step
     assert strategy.refine_start_iter == 1000
     assert strategy.refine_stop_iter == (1080 if generates else 0)
     assert strategy.reset_every == NEVER
     assert base.max_gaussians == 700
-    assert strategy.max_gaussians == 1152, "twice 576: a full base leaves room for what a generator shows"
+    assert strategy.max_gaussians == 1152, "a full base leaves room for what a generator shows"
+
+
+def test_a_rounds_budget_is_a_multiple_of_what_it_began_with(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    """Also where it is resumed in its middle, with the Gaussians that it has by then: each kill would raise it."""
+    trainer = make_trainer()
+    model, rounds = trainer.pipeline.model, Rounds(run_in(trainer), tmp_path)
+    rounds._prepare(1, True, range(100, 200), 100)
+    at_start, saved = model.num_points, model.state_dict()["gaussians_at_start"].clone()
+    model.start_from(torch.randn(2 * at_start, 3), torch.zeros(2 * at_start, 3, dtype=torch.uint8))
+    model.gaussians_at_start.copy_(saved)
+    rounds._prepare(1, True, range(100, 200), 150)
+    assert model.strategy.max_gaussians == int(GROWTH * at_start) < model.num_points

@@ -91,7 +91,7 @@ def try_round(run: Run, candidate: Candidate) -> RoundVerdict:
     if not candidate.views and run.native_views(candidate.number):
         return RoundVerdict(True, "its native views are photographs, and it has no others", known_share=1.0)
     if not candidate.views:
-        return RoundVerdict(False, "the gate let no view through: nothing to train on")
+        return RoundVerdict(False, "no original shows the target at its scale, and the gate let no view through")
     known = mean_of_numbers(float(view.target.weight.mean()) for view in candidate.views)
     verdict = RoundVerdict(
         True,
