@@ -41,8 +41,8 @@ detail. A plausible generator lost 0.8 to 1.2 dB in the first round's trial of 5
 a run that gained 2 dB at 27x (docs/quality.md)."""
 NATIVE_TOLERANCE = 1.0
 """A refiner that invents detail may cost this many dB on held-out photographs' native crops, which show its scale.
-Even the truth lost 0.67 in the demo's first trial, and a plausible generator 0.84: their views take steps from the
-crops. The gate leaves out before what contradicts the originals, as all 26 views with detail from elsewhere."""
+Even the truth lost 0.67 in the demo's first trial, and a plausible generator 0.84. The gate leaves out before what
+contradicts the originals, as all 26 views with detail from elsewhere."""
 MAX_RELIABLE_LOSS = 0.1
 """A round may lose this many dB on the reliable pixels that were set aside."""
 GENERATED_RELIABLE_LOSS = 3.0
