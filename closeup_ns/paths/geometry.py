@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.views.view import View
-from closeup_ns.views.warp import inside, project
 
 
 def soft(time: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
@@ -38,8 +37,3 @@ def between(first: Float[Tensor, "3"], second: Float[Tensor, "3"], share: float)
 def vertical_fov(view: View) -> float:
     """Vertical field of view in radians."""
     return 2.0 * math.atan(0.5 * view.height / float(view.K[1, 1]))
-
-
-def has_in_image(view: View, target: Float[Tensor, "3"]) -> bool:
-    """Whether world point ``target`` projects into the view's image."""
-    return bool(inside(view, *project(view, target.to(view.position)), near=0.0))

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from closeup_ns.paths.geometry import has_in_image
 from closeup_ns.views.rotation import rotation
 from closeup_ns.views.view import View
+from closeup_ns.views.warp import most_central
 
 _SMOOTHING = 8
 """A local growth fades out over the orbit's check steps divided by this, to either side."""
@@ -66,7 +66,7 @@ def directions_covered(
 
     Directions are unit vectors from the target (world). What hides the target from a photograph is not considered.
     """
-    seeing = [view.position.to(outward) - point for view in known if has_in_image(view, point)]
+    seeing = [known[index].position.to(outward) - point for index in most_central(known, point)]
     if not seeing:
         return torch.zeros(len(outward), dtype=torch.bool, device=outward.device)
     photographed = torch.nn.functional.normalize(torch.stack(seeing), dim=1)

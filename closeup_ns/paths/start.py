@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from closeup_ns.data.names import find_photograph
 from closeup_ns.errors import CloseupError, PlanningError
 from closeup_ns.paths.clearance import hides_target
-from closeup_ns.paths.geometry import has_in_image
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
+from closeup_ns.views.warp import most_central
 
 _CANDIDATES = 12
 """How many of the best-aimed training views are looked at for one that sees the target unobstructed."""
@@ -33,17 +32,11 @@ def choose_start(
             return views[find_photograph(names, wanted)], []
         except LookupError as error:
             raise CloseupError(f"--start-view: of the training images {error}") from None
-    aimed = sorted((_off_axis(view, target), index) for index, view in enumerate(views) if has_in_image(view, target))
+    aimed = most_central(views, target)
     if not aimed:
         raise PlanningError("no training image has the target in it; choose another target")
-    for _, index in aimed[:_CANDIDATES]:
+    for index in aimed[:_CANDIDATES]:
         if not hides_target(views[index], target.to(views[index].c2w), render):
             return views[index], []
-    best = aimed[0][1]
+    best = aimed[0]
     return views[best], [f"every training image has something in front of the target; starting from {names[best]}"]
-
-
-def _off_axis(view: View, target: Tensor) -> float:
-    """Cosine of the angle between the gaze and the target, negated: the best aimed sorts first."""
-    offset = target.to(view.position) - view.position
-    return -float(torch.dot(view.forward, offset / offset.norm().clamp_min(1e-12)))

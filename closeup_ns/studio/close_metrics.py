@@ -31,7 +31,7 @@ from closeup_ns.views.reliability import Observation, reliable_pixels
 from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.rotation import rotation
 from closeup_ns.views.view import View, aim_at, move_closer
-from closeup_ns.views.warp import inside, project
+from closeup_ns.views.warp import most_central
 
 _FEWEST_PIXELS = 32
 """Reliable pixels that a PSNR needs."""
@@ -82,15 +82,11 @@ def turned_views(
     Raises:
         PlanningError: no view has the target in its image.
     """
-    candidates, target = [], target.to(views[0].c2w)
-    for index, view in enumerate(views):
-        uv, z = project(view, target)
-        if bool(inside(view, uv, z)):
-            candidates.append((float((uv - uv.new_tensor([view.width / 2, view.height / 2])).norm()), index))
+    candidates, target = most_central(views, target), target.to(views[0].c2w)
     if not candidates:
         raise PlanningError("no photograph has the target in it, so no close-up can be judged: give another target")
     turned = []
-    for _, index in sorted(candidates)[:VIEWS]:
+    for index in candidates[:VIEWS]:
         closer = move_closer(views[index], target, scale)
         axis = torch.randn(3, generator=generator, dtype=torch.float64)
         angle = math.radians(TURN) * float(torch.rand((), generator=generator))

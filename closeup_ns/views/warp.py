@@ -6,6 +6,7 @@ is (0.5, 0.5) and the image spans [0, width) x [0, height).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -80,6 +81,16 @@ def inside(view: View, uv: Float[Tensor, "*n 2"], z: Float[Tensor, "*n"], near: 
     """Whether a projection is in front of the camera (z-depth above ``near``) and within the image."""
     u, v = uv[..., 0], uv[..., 1]
     return (z > near) & (u >= 0) & (u < view.width) & (v >= 0) & (v < view.height)
+
+
+def most_central(views: Sequence[View], point: Float[Tensor, "3"]) -> list[int]:
+    """Indices of the views with world ``point`` in their image, the one that has it nearest to its middle first."""
+    distances = {}
+    for index, view in enumerate(views):
+        uv, z = project(view, point.to(view.c2w))
+        if bool(inside(view, uv, z)):
+            distances[index] = float((uv - uv.new_tensor([view.width / 2, view.height / 2])).norm())
+    return sorted(distances, key=distances.__getitem__)
 
 
 def sample(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from closeup_ns.errors import DataError
 from closeup_ns.views.view import View, aim_at, move_closer
-from closeup_ns.views.warp import inside, project, unproject
+from closeup_ns.views.warp import inside, most_central, project, unproject
 
 _PARALLEL = 1e6
 """Condition of the least squares above which axes do not meet."""
@@ -111,13 +111,7 @@ def closer_views(
     Raises:
         DataError: no view has the target in its image.
     """
-    off_axis = {}
-    for index, view in enumerate(views):
-        uv, z = project(view, target)
-        if bool(inside(view, uv, z)):
-            centre = uv.new_tensor([view.width / 2, view.height / 2])
-            off_axis[index] = float((uv - centre).norm())
-    chosen = sorted(sorted(off_axis, key=off_axis.__getitem__)[:count])
+    chosen = sorted(most_central(views, target)[:count])
     if not chosen:
         raise DataError("no photograph has the object of interest in it")
     return [(i, scale, aim_at(move_closer(views[i], target, scale), target)) for scale in scales for i in chosen]
