@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from benchmarks import _see3d as passes
-from closeup_ns.refine.see3d import weights
 from closeup_ns.refine.see3d.pipeline import See3DPipeline
 from tools import _see3d, gpu_check
-from tools._report import CheckFailed, Skipped
+from tools._report import CheckFailed
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +59,3 @@ def test_a_pass_is_measured_step_by_step(pipeline: See3DPipeline, monkeypatch: p
     told = passes.measure(pipeline, 2, 64, 2, torch.device("cpu"))
     assert (told.step_seconds, told.around_seconds, told.seconds(53)) == (1.5, 9.5, 89.0)
     assert told.is_finite and told.peak_bytes == 0
-
-
-def test_without_the_packages_it_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "PACKAGES", ("no_such_package",))
-    with pytest.raises(Skipped, match=r"closeup-ns\[see3d\]"):
-        _see3d.make_pipeline(on_gpu=False)
-
-
-def test_random_weights_keep_norms_idle_and_depend_on_the_seed() -> None:
-    towers = [torch.nn.Sequential(torch.nn.Linear(100, 50), torch.nn.LayerNorm(50)) for _ in range(3)]
-    for tower, seed in zip(towers, (0, 0, 1)):
-        passes.fill(tower, torch.Generator().manual_seed(seed))
-    first, same, other = (tower[0].weight for tower in towers)
-    assert torch.equal(first, same) and not torch.equal(first, other)
-    assert float(first.detach().std()) == pytest.approx(0.1, rel=0.05)
-    assert (towers[0][0].bias == 0).all() and (towers[0][1].weight == 1).all() and (towers[0][1].bias == 0).all()

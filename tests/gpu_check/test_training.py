@@ -10,7 +10,7 @@ import pytest
 from tests.data.demo_small import small_demo
 from tools import _training
 from tools._report import CheckFailed, Skipped
-from tools._training import TrainingPlan, step_milliseconds
+from tools._training import TrainingPlan
 
 
 @pytest.mark.slow
@@ -46,23 +46,3 @@ def test_both_devices_must_come_to_the_same_psnr(
     else:
         with pytest.raises(CheckFailed, match="differs by 0.40 dB"):
             _training.evaluate_on_both(plan, "m", 10, {"psnr": there})
-
-
-def test_the_command_line_is_that_of_a_user(tmp_path: Path) -> None:
-    arguments = TrainingPlan(tmp_path, "cuda", 400, 100, tiny=False).command("closeup-gs-2dgs")
-    assert arguments[3] == "closeup-gs-2dgs"
-    assert arguments[arguments.index("--machine.device-type") + 1] == "cuda"
-    assert arguments[arguments.index("--pipeline.schedule.base-steps") + 1] == "400"
-    assert not any("planner" in word for word in arguments)
-
-
-def test_the_time_of_a_step_is_read_from_nerfstudios_table(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text(
-        "Step (% Done)\n0 (0.00%)   1 s, 28.5 ms   13 s, 526.8 ms\n10 (2.08%)  13.169 ms  6 s, 189.3 ms  4 M\n"
-    )
-    assert step_milliseconds(log) == pytest.approx(13.169)
-    log.write_text("0 (0.00%)   1 s, 28.5 ms   13 s, 526.8 ms\n")
-    assert step_milliseconds(log) == pytest.approx(1028.5)
-    log.write_text("nothing")
-    assert step_milliseconds(log) != step_milliseconds(log)

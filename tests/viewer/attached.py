@@ -17,6 +17,7 @@ from closeup_ns.planning.target import Target
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.studio.compatibility import start_without_build_server
 from closeup_ns.viewer.control import CloseupViewerControl
+from closeup_ns.views.rendered import Rendered, Renderer
 from closeup_ns.views.view import View
 from tests.integration.browserless import Browser
 from tests.integration.serving import free_port
