@@ -1,16 +1,13 @@
-"""The demo's cameras keep their promises: distances, cone, aim, and a clear ray of the target."""
+"""The demo's close-ups keep their promises: distances, cone, aim, and a clear ray of the target."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from closeup_ns.data.demo.camera import (
     CLOSEUP_JITTER,
     CONE_DEGREES,
-    DISTANCE,
-    DISTANCE_JITTER,
     Caster,
     closeup_views,
     far_views,
@@ -29,19 +26,8 @@ def open_space(origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
     return np.where(reach > 0, reach, np.inf)
 
 
-def walked(count: int = 30) -> list[View]:
-    return far_views(TARGET, count, (64, 48), np.random.default_rng(0))
-
-
-def test_far_views_keep_their_distance_and_see_the_target_near_the_middle() -> None:
-    for view in walked(60):
-        offset = TARGET - view.position.numpy()
-        distance = np.linalg.norm(offset)
-        assert (1 - DISTANCE_JITTER) * DISTANCE <= distance <= (1 + DISTANCE_JITTER) * DISTANCE
-        assert offset @ view.forward.numpy() > 0.95 * distance
-        rotation = view.c2w[:3, :3]
-        torch.testing.assert_close(rotation.T @ rotation, torch.eye(3, dtype=torch.float64))
-        assert float(view.c2w[2, 1]) < 0  # y is down in the image: no photograph stands on its head
+def walked() -> list[View]:
+    return far_views(TARGET, 30, (64, 48), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("scale", [3, 9, 27])

@@ -1,4 +1,4 @@
-"""The demo on disk: what is promised of its cameras, its points on true surfaces, and no trace of the truth."""
+"""The demo on disk: cameras as promised, points on true surfaces, no trace of the truth; and its photographs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from PIL import Image
 from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.demo.camera import SCALES, rays_through
 from closeup_ns.data.demo.layout import on_sheet, still_life
+from closeup_ns.data.demo.photo import PhotoModel
+from closeup_ns.data.demo.render import linear_to_srgb, srgb_to_linear
 from closeup_ns.data.eval_cameras import EvalCamera, read_cameras
 from closeup_ns.data.ply import read_ply
 from closeup_ns.views.warp import inside, project
@@ -70,13 +72,17 @@ def test_nothing_in_the_capture_leads_to_the_truth() -> None:
     assert {path.suffix for path in capture_files(folder)} == {".json", ".jpg", ".ply"}
 
 
-def test_distances_are_as_promised() -> None:
+def test_distances_and_aims_are_as_promised() -> None:
     folder, scene = small_demo()
     target = np.asarray(scene.target)
     listed = set(json.loads((folder / "capture/transforms.json").read_text())["train_filenames"])
     far = [(f"images/{c.name}.jpg", np.linalg.norm(c.view.position.numpy() - target)) for c in far_cameras(folder)]
     assert scene.d0 == pytest.approx(np.median([d for name, d in far if name in listed]), rel=1e-12)
     assert min(d for _, d in far) > 0.8 * scene.d0
+    for camera in far_cameras(folder):
+        offset = target - camera.view.position.numpy()
+        assert offset @ camera.view.forward.numpy() > 0.95 * np.linalg.norm(offset)
+        assert float(camera.view.c2w[2, 1]) < 0  # y is down in the image: no photograph stands on its head
     for t in read_cameras(folder / "truth/cameras.json"):
         distance = np.linalg.norm(t.view.position.numpy() - target)
         assert abs(distance * t.scale / scene.d0 - 1) <= 0.08 + 1e-9
@@ -172,3 +178,32 @@ def test_exposures_drift_around_those_of_what_judges(tmp_path: Path) -> None:
             ratio = (after[usable] + 0.055) / (before[usable] + 0.055)  # of sRGB
             stops.append(2.4 * float(np.log2(np.median(ratio))))
     assert len(stops) == FAR - 2 and abs(np.mean(stops)) < 0.03 and 0.3 < np.std(stops) < 0.7
+
+
+@pytest.mark.parametrize("level", [0.0, 0.05, 0.8])
+def test_noise_is_shot_plus_read_noise(level: float) -> None:
+    photo = PhotoModel(full_well=5000, read_noise=8)
+    flat = np.full((200, 300, 3), level, np.float32)
+    error = photo.noise(flat, np.random.default_rng(1)).astype(np.float64) - level
+    expected = level / 5000 + (8 / 5000) ** 2
+    assert error.mean() == pytest.approx(0, abs=5 * np.sqrt(expected / error.size))
+    assert error.var() == pytest.approx(expected, rel=0.02)
+
+
+def test_gamma_is_srgb_both_ways() -> None:
+    linear = np.linspace(0, 1, 1001, dtype=np.float32)
+    np.testing.assert_allclose(srgb_to_linear(linear_to_srgb(linear)), linear, atol=2e-6)
+    # Published values of IEC 61966-2-1: mid grey, and the end of the straight part.
+    np.testing.assert_allclose(linear_to_srgb(np.array([0.214041, 0.0031308], np.float32)), [0.5, 0.04045], atol=1e-5)
+    np.testing.assert_allclose(linear_to_srgb(np.array([-0.5, 2.0], np.float32)), [0.0, 1.0], atol=1e-6)
+
+
+def test_a_flat_wall_is_photographed_at_its_exposure() -> None:
+    photo = PhotoModel(exposure=2.0)
+    flat = np.full((40, 48, 3), 0.1073, np.float32)
+    image = photo.develop(flat)
+    assert image.shape == (20, 24, 3) and image.dtype == np.uint8
+    assert set(np.unique(image)) == {128}
+    brighter = PhotoModel(exposure=4.0).develop(flat)
+    expected = linear_to_srgb(np.array([0.4292], np.float32))[0] * 255
+    np.testing.assert_allclose(brighter, expected, atol=1)
