@@ -62,36 +62,22 @@ def test_a_pause_is_said_for_as_long_as_a_round_waits_for_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "step, text, number",
+    "step, said, start",
     [
-        (40, "Asked for at step 40: it starts before the next step.", 1),
-        (103, "Asked for at step 103: it starts when round 1 is over.", 2),
-        (117, "Asked for at step 117: it starts when round 2 is over.", 3),
-        (120, "Asked for at step 120: it starts before the next step.", 3),
+        (40, "Base phase: step 40 of 100, round 1 starts at step 100", "before the next step"),
+        (103, "Round 1 of 2: step 3 of 10", "when round 1 is over"),
+        (117, "Round 2 of 2: step 7 of 10", "when round 2 is over"),
+        (120, "All 2 rounds are over.", "before the next step"),
     ],
 )
-def test_when_a_round_starts_that_is_asked_for(tmp_path: Path, step: int, text: str, number: int) -> None:
-    """In the base phase, in round 1 of 2, in the last, and when all are over; as it is granted then."""
+def test_how_far_a_run_is_and_when_a_round_starts_that_is_asked_for(
+    tmp_path: Path, step: int, said: str, start: str
+) -> None:
+    """That it does start then: rounds/test_next_round.py."""
     run = a_run(step=step)
-    schedule, store = run.rounds.schedule, RoundStore(tmp_path)
-    assert request_round(run, run.rounds, TRAINING, store, None) == text
-    run.rounds.next_round.grant(schedule, store, step, lambda at: None)
-    start = schedule.round_start(number)
-    assert schedule.round_at(start) == number and (start == step) == ("next step" in text)
-
-
-@pytest.mark.parametrize(
-    "step, text",
-    [
-        (40, "Base phase: step 40 of 100, round 1 starts at step 100"),
-        (113, "Round 2 of 2: step 3 of 10"),
-        (120, "All 2 rounds are over."),
-    ],
-)
-def test_progress_in_words(step: int, text: str) -> None:
-    rounds = a_run(step=step).rounds
-    assert progress(rounds) == text
-    rounds.next_round.ask()
-    assert progress(rounds).startswith("Asked for")
-    rounds.stage = "round 1: refining"
-    assert "refining" in progress(rounds)
+    assert progress(run.rounds) == said
+    text = request_round(run, run.rounds, TRAINING, RoundStore(tmp_path), None)
+    assert text == f"Asked for at step {step}: it starts {start}."
+    assert progress(run.rounds).startswith("Asked for")
+    run.rounds.stage = "round 1: refining"
+    assert "refining" in progress(run.rounds)

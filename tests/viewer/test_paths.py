@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from closeup_ns.errors import CloseupError, PlanningError
+from closeup_ns.errors import CloseupError
 from closeup_ns.paths.options import PathOptions
 from closeup_ns.planning.target import Target
 from closeup_ns.viewer import paths
 from closeup_ns.viewer.paths import path_from, write_path
-from closeup_ns.views.view import aim_at
 from tests.scenes import analytic_renderer, facing_views
 
 VIEWS = facing_views(4)
@@ -38,12 +37,6 @@ def test_a_dive_from_a_photograph_and_from_the_viewport() -> None:
         starts.append(matrix[:3, 3].double())
     assert min(float((starts[0] - view.position).norm()) for view in VIEWS) < 1e-6
     torch.testing.assert_close(starts[1], VIEWS[2].position, atol=1e-6, rtol=0)
-
-
-def test_a_target_behind_the_viewport_is_said() -> None:
-    away = aim_at(VIEWS[0], torch.tensor([0.0, 0.0, -4.0], dtype=torch.float64))
-    with pytest.raises(PlanningError, match="behind the camera"):
-        path_from("dive", away, TARGET, NAMES, VIEWS, RENDER)
 
 
 def test_it_lies_where_the_render_tab_looks_or_in_the_runs_folder(tmp_path: Path) -> None:
