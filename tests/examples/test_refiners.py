@@ -19,9 +19,8 @@ from closeup_ns.refine.options import CommandRefinerConfig
 from closeup_ns.refine.programs.command import CommandRefiner
 from closeup_ns.refine.protocol import GuideImage, RefineRequest
 from closeup_ns.refine.refiner import COMMAND_OPTION
-from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.rendered import Rendered
-from tests.refine.scene import camera, seen
+from tests.refine.scene import camera, request_of, seen
 
 FOLDER = Path(__file__).parents[2] / "examples" / "refiners"
 SCRIPTS = ["difix", "realesrgan", "sd_x4", "sdxl", "supir"]
@@ -36,11 +35,9 @@ def request(count: int = 2, width: int = 45, height: int = 37) -> RefineRequest:
     views = [camera(0.2 * index, 0.1, 2.5, width, height) for index in range(count)]
     pictures = [seen(view, 3) for view in views]
     renders = [Rendered(c.permute(1, 2, 0).contiguous(), depth, torch.ones_like(depth)) for c, depth in pictures]
-    nothing, none = torch.zeros(3, height, width), torch.zeros(height, width, dtype=torch.bool)
-    mask = ReliablePixels(~none, none, nothing, nothing, none.long(), torch.ones(height, width))
     away = camera(0, 0, 0, 40, 30)
     anchors = [GuideImage("train/a", away, seen(away, 1)[0].permute(1, 2, 0).contiguous(), True)]
-    return RefineRequest(views, renders, [mask] * count, [], 3, [f"t0_update_{i:02d}" for i in range(count)], anchors)
+    return request_of(renders, views=views, anchors=anchors, seed=3)
 
 
 @pytest.fixture

@@ -58,10 +58,6 @@ RUN = f"{sys.executable} fix.py {{input}} {{output}}"
         (RefinerConfig("see3d", See3DRefinerConfig(frames=1)), "frames is 1"),
         (RefinerConfig("command"), "the refiner command cannot run here: --pipeline.refiner.command.run is empty"),
         (
-            RefinerConfig("command", command=CommandRefinerConfig("nowhere {input} {output}")),
-            "no program 'nowhere' on PATH",
-        ),
-        (
             RefinerConfig("reliable", enhance=EnhanceConfig("see3d-sr")),
             "the enhancer see3d-sr cannot run here: no SR in bruiiii/See3D",
         ),
