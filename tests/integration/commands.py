@@ -30,7 +30,6 @@ ENTRY_POINTS = {
     "small-refine": "tests.integration.watched:refine_small",
     "watched-train": "tests.integration.watched:train",
     "killed-train": "tests.integration.watched:train_killed",
-    "killed-refine": "tests.integration.watched:refine_killed",
 }
 TIMEOUT = 900.0
 

@@ -1,4 +1,4 @@
-"""Commands that are watched from within: `ns-train` that tells of a diffusion model, and ones that a kill stops midway.
+"""Commands that are watched from within: `ns-train` that tells of a diffusion model, and one that a kill stops midway.
 All of them take See3D's networks for small ones (tests/refine/see3d/tiny.py).
 
 A test that waits for a file and then kills comes too late on a machine that is busy, or faster than it thought.
@@ -53,13 +53,6 @@ def train_killed() -> None:
     _with_small_networks()
     _with_an_open_gate()
     importlib.import_module("nerfstudio.scripts.train").entrypoint()
-
-
-def refine_killed() -> None:
-    """`closeup-gs`, killed likewise."""
-    _die_at_the_second_view()
-    _with_small_networks()
-    importlib.import_module("closeup_ns.cli.main").main()
 
 
 def _with_small_networks() -> None:
