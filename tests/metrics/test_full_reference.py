@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -19,10 +21,14 @@ def photo(seed: int = 0, size: tuple[int, int] = (48, 64)) -> torch.Tensor:
     return smooth[0].permute(1, 2, 0)
 
 
-def test_psnr_is_skimages_and_capped_for_identical_images():
+def test_psnr_is_skimages_on_what_counts_and_capped_for_identical_images():
     image, truth = photo(0), photo(1)
-    expected = peak_signal_noise_ratio(truth.numpy().astype(np.float64), image.numpy().astype(np.float64), data_range=1)
-    assert psnr(image, truth) == pytest.approx(expected, abs=1e-9)
+    counted = torch.zeros(48, 64, dtype=torch.bool)
+    assert math.isnan(psnr(image, truth, counted))
+    counted[:, :20] = True
+    one, other = truth.numpy().astype(np.float64), image.numpy().astype(np.float64)
+    expected = [peak_signal_noise_ratio(one[:, :end], other[:, :end], data_range=1) for end in (64, 20)]
+    assert [psnr(image, truth), psnr(image, truth, counted)] == pytest.approx(expected, abs=1e-9)
     assert psnr(truth, truth) == 100.0
 
 

@@ -1,4 +1,4 @@
-"""The loss of an injected view: averaged over all pixels, nothing where nothing is known."""
+"""The loss of an injected view: averaged over all pixels, nothing where nothing is known; and each step's PSNR."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 import torch
 from pytorch_msssim import ssim as reference_ssim
+from torchmetrics.image import PeakSignalNoiseRatio
 
-from closeup_ns.model.losses import InjectedTarget, injected_view_loss
+from closeup_ns.model.losses import InjectedTarget, PlainPsnr, injected_view_loss
 
 HEIGHT, WIDTH = 16, 20
 
@@ -106,3 +107,10 @@ def test_structure_that_nobody_trusts_is_not_learnt(generator: torch.Generator) 
 
 def test_a_weight_of_zero_leaves_the_term_out(generator: torch.Generator) -> None:
     assert set(injected_view_loss(torch.rand(HEIGHT, WIDTH, 3), a_target(generator, sparse_weight=0.0))) == {"injected"}
+
+
+def test_the_psnr_of_a_step_is_torchmetrics(generator: torch.Generator) -> None:
+    oracle = PeakSignalNoiseRatio(data_range=1.0)
+    for shape in ((20, 30, 3), (1, 3, 12, 17)):
+        image, reference = (torch.rand(shape, generator=generator) for _ in range(2))
+        torch.testing.assert_close(PlainPsnr()(image, reference), oracle(image, reference))

@@ -224,7 +224,7 @@ def test_refusals() -> None:
     behind = Target(torch.tensor([0.0, 0.0, -9.0], dtype=torch.float64), 3.0, 1.0, "test")
     with pytest.raises(PlanningError, match="no known view sees the target"):
         plan(target=behind)
-    with pytest.raises(PlanningError, match="anchors"):
+    with pytest.raises(PlanningError, match="anchors, updates and candidates must be at least 1"):
         PlannerConfig(anchors=0)
     with pytest.raises(PlanningError, match="zoom"):
         ScheduleConfig(zoom=1.0)

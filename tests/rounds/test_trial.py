@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any
 
 import pytest
@@ -115,17 +114,6 @@ def test_per_image_parameters_come_back_too(make_trainer: MakeTrainer) -> None:
     assert state_of(trainer)["model"] != before["model"]
     restore_snapshot(run_in(trainer), snapshot)
     assert state_of(trainer) == before
-
-
-def test_psnr_is_its_closed_form() -> None:
-    black, grey = torch.zeros(4, 5, 3), torch.full((4, 5, 3), 0.1)
-    assert psnr(grey, black) == pytest.approx(20.0, rel=1e-5)
-    mask = torch.zeros(4, 5, dtype=torch.bool)
-    assert math.isnan(psnr(grey, black, mask))
-    mask[0, 0] = True
-    grey[0, 0] = 0.01
-    assert psnr(grey, black, mask) == pytest.approx(40.0, rel=1e-5)
-    assert psnr(black, black) == 100.0
 
 
 def test_photographs_are_judged_at_the_models_exposure(make_trainer: MakeTrainer) -> None:
