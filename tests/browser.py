@@ -9,7 +9,6 @@ import base64
 import contextlib
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.integration.serving import free_port
 
 ARTEFACTS = Path(__file__).resolve().parents[1] / "test-artefacts"
 """Screenshots stay here (ignored by git)."""
@@ -120,7 +121,7 @@ def browser(profile: Path, width: int = 1100, height: int = 900, more: Sequence[
     if chromium is None or driver is None:
         lacking = "chromium" if chromium is None else "chromedriver"
         pytest.skip(f"{lacking} is not installed (Debian: apt-get install chromium chromium-driver)")
-    port = _free_port()
+    port = free_port()
     log = profile.with_suffix(".log")
     with open(log, "wb") as output:
         process = subprocess.Popen([driver, f"--port={port}"], stdout=output, stderr=subprocess.STDOUT)
@@ -154,12 +155,6 @@ def _wait_until_ready(server: str, process: subprocess.Popen[bytes], log: Path) 
                 return
         time.sleep(0.1)
     raise AssertionError(f"chromedriver does not answer:\n{log.read_text(errors='replace')}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _call(method: str, url: str, content: dict[str, Any] | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""The front door: help without weight, errors as one line."""
+"""The front doors: help without weight, errors as one line; and nerfstudio finds the methods and the dataparser."""
 
 from __future__ import annotations
 
@@ -62,3 +62,19 @@ def test_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[s
         front.main(["trian"])
     assert left.value.code == 2
     assert "trian" in (message := capsys.readouterr().err) and "doctor" in message
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("first", ["closeup_ns.method_config", "nerfstudio.data.datamanagers.full_images_datamanager"])
+def test_every_order_of_import_registers_methods_and_dataparser(first: str) -> None:
+    """nerfstudio loads plugins in the middle of its own import, where a circular import hides until it is installed."""
+    methods = {"closeup-gs", "closeup-gs-quick", "closeup-gs-2dgs", "closeup-splatfacto"}
+    code = (
+        f"import {first}\n"
+        "from nerfstudio.configs.method_configs import all_methods\n"
+        "from nerfstudio.configs.dataparser_configs import all_dataparsers\n"
+        f"assert {methods} <= set(all_methods), sorted(all_methods)\n"
+        "assert 'closeup-data' in all_dataparsers, sorted(all_dataparsers)\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert finished.returncode == 0, finished.stderr

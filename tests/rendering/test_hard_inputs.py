@@ -188,7 +188,7 @@ def test_debug_mode_names_values_and_gradients_of_surfels(generator: torch.Gener
         rasterization_2dgs(**vars(replace(request, scales=scales)))
 
 
-def test_ssim_of_broken_pixels_and_of_the_smallest_image(generator: torch.Generator) -> None:
+def test_ssim_of_broken_pixels(generator: torch.Generator) -> None:
     image, reference = torch.rand(2, 30, 40, 3, generator=generator)
     image[3, 4, 0] = NAN
     image.requires_grad_()
@@ -196,7 +196,6 @@ def test_ssim_of_broken_pixels_and_of_the_smallest_image(generator: torch.Genera
     value.backward()
     assert torch.isnan(value) and image.grad is not None
     assert torch.isfinite(image.grad[24:]).all() and torch.isfinite(image.grad[..., 1:]).all()
-    assert torch.isfinite(ssim.ssim(torch.rand(11, 11, 3), torch.rand(11, 11, 3)))
 
 
 @pytest.mark.parametrize(
