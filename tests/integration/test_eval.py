@@ -16,19 +16,6 @@ from tests.integration.runs import Run
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def cameras(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run's two held-out photographs as far views, and two close-ups without any."""
-    folder = tmp_path_factory.mktemp("cameras")
-    run = open_run(finished.config)
-    far = run.held_out(folder)
-    view = far[0].view
-    target = view.position + 2.0 * view.forward
-    close = [EvalCamera(f"close_{z}", float(z), move_closer(view, target, z)) for z in (3, 9)]
-    write_cameras(folder / "cameras.json", [*far, *close])
-    return folder / "cameras.json"
-
-
 def test_a_run_is_scored_at_its_held_out_photographs_as_ns_eval_does(finished: Run, tmp_path: Path) -> None:
     ended = fork("closeup-gs", "eval", "--load-config", finished.config, "--output", tmp_path / "scores", cwd=tmp_path)
     assert ended.code == 0, ended.output
@@ -40,9 +27,14 @@ def test_a_run_is_scored_at_its_held_out_photographs_as_ns_eval_does(finished: R
     assert scores["about"]["method"] == "closeup-gs-quick" and scores["about"]["command"]
 
 
-def test_a_run_and_its_own_renders_score_the_same_at_given_cameras(
-    finished: Run, cameras: Path, tmp_path: Path
-) -> None:
+def test_a_run_and_its_own_renders_score_the_same_at_given_cameras(finished: Run, tmp_path: Path) -> None:
+    """The run's two held-out photographs as far views, and two close-ups without any."""
+    cameras = tmp_path / "cameras.json"
+    far = open_run(finished.config).held_out(tmp_path)
+    view = far[0].view
+    target = view.position + 2.0 * view.forward
+    close = [EvalCamera(f"close_{z}", float(z), move_closer(view, target, z)) for z in (3, 9)]
+    write_cameras(cameras, [*far, *close])
     common = ("--cameras", cameras, "--evaluation.metrics", "psnr", "ssim", "sharpness")
     ended = fork("closeup-gs", "eval", "--load-config", finished.config, *common, "--output", tmp_path / "a",
                  cwd=tmp_path)  # fmt: skip
