@@ -200,27 +200,18 @@ def choose_images(
     factor = _automatic_factor(image_sets, max_image_size)
     file_sizes = [image_size(path) for path in image_sets[factor]]
     sizes = [capped_size(size, max_image_size) for size in file_sizes]
-    reason = (
-        "the largest there is"
-        if max_image_size is None
-        else f"the largest with a long side of at most {max_image_size}"
-    )
+    reason = "the largest there is" if max_image_size is None else f"max_image_size={max_image_size}"
     if sizes != file_sizes:
         reason = f"shrunk when loaded to a long side of {max_image_size}, see max_image_size"
     return ImageChoice(factor, image_sets[factor], file_sizes, sizes, reason)
 
 
 def _automatic_factor(image_sets: dict[int, list[Path]], max_image_size: int | None) -> int:
-    """The largest images within the limit where they come near it, else the next larger ones, to be shrunk."""
-    larger = min(image_sets)
-    for factor in sorted(image_sets):
-        longest = max(image_size(image_sets[factor][0]))
-        if max_image_size is None or longest <= max_image_size <= NEAR_THE_LIMIT * longest:
+    """The smallest images that come near the limit or exceed it, else the largest; none larger are opened."""
+    for factor in sorted(image_sets, reverse=True):
+        if max_image_size is not None and NEAR_THE_LIMIT * max(image_size(image_sets[factor][0])) >= max_image_size:
             return factor
-        if longest <= max_image_size:
-            break
-        larger = factor
-    return larger
+    return min(image_sets)
 
 
 def _forced(image_sets: dict[int, list[Path]], full_sizes: Sequence[Size], wanted: int) -> ImageChoice:

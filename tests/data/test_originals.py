@@ -53,11 +53,11 @@ def test_a_photograph_that_is_shrunk_when_loaded_is_its_own_original(capture: Pa
 
 
 DAMAGE: list[tuple[Callable[[Path], object], str]] = [
-    (Path.unlink, "no original for frame_00001.png"),
-    (lambda path: path.write_bytes(path.read_bytes()[:20]), "frame_00001.png"),
+    (Path.unlink, "no original for frame_00000.png"),
+    (lambda path: path.write_bytes(path.read_bytes()[:20]), "frame_00000.png"),
     (lambda path: Image.new("RGB", (192, 100)).save(path), "192x100"),
     (folders.turn, "144x192"),
-    (lambda path: Image.new("RGB", (32, 24)).save(path), "no original for frame_00001.png"),
+    (lambda path: Image.new("RGB", (32, 24)).save(path), "no original for frame_00000.png"),
 ]
 """Missing, damaged, of another shape, turned, or smaller than what is trained on."""
 
@@ -66,7 +66,7 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
 def test_an_original_that_cannot_be_used_costs_its_own_photograph_only(
     damage: Callable[[Path], object], said: str, capture: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    damage(capture / "images" / "frame_00001.png")
+    damage(capture / "images" / "frame_00000.png")
     found = originals_of(capture)
-    assert found.pop("frame_00001.png") is None and None not in found.values()
+    assert found.pop("frame_00000.png") is None and None not in found.values()
     assert said in " ".join(capfd.readouterr().out.split())
