@@ -79,11 +79,13 @@ def decode_mask(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def decode_image(path: Path) -> npt.NDArray[np.uint8]:
-    """Decode an image fully: [H, W, 3 or 4] uint8, grey repeated."""
+    """Decode an image fully: [H, W, 3 or 4] uint8, grey repeated, of 16 bits the upper 8."""
     with open_image(path) as image:
+        if image.mode.startswith("I;16"):
+            return np.repeat((np.array(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
         if image.mode not in EIGHT_BIT_MODES:
             raise DataError(
-                f"The image {path} is of the kind {image.mode}; only 8-bit images can be used. Convert the images "
+                f"The image {path} is of the kind {image.mode}; only 8 or 16 bits can be read. Convert the images "
                 "and keep their sizes, e.g. with 'mogrify -depth 8'."
             )
         has_alpha = "A" in image.mode or "transparency" in image.info

@@ -22,6 +22,9 @@ TIME, F_NUMBER, ISO = (0x829A, (1e-6, 4000.0)), (0x829D, (0.5, 128.0)), (0x8827,
 """EXIF's tags of an exposure, and between what a camera's values are: a zero or a date as a number is none."""
 NEAR_THE_LIMIT = 1.5
 """A folder of smaller images is used as it is when the limit is at most so many times larger."""
+LARGEST_SIDE = 32766
+"""Pixels along a side of an image, which is what cv2.remap reads: 1.07 gigapixels. Pillow refuses a sixth of it."""
+Image.MAX_IMAGE_PIXELS = LARGEST_SIDE**2
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
@@ -51,6 +54,11 @@ def open_image(path: Path) -> Iterator[Image.Image]:
                     raise
             image = _open_heic(path)
         with image:
+            if max(image.size) > LARGEST_SIDE:
+                raise DataError(
+                    f"The image {path} is {image.width}x{image.height}; at most {LARGEST_SIDE} pixels along a side can "
+                    "be read. Shrink it."
+                )
             yield image
 
 

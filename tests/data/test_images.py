@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ import torch
 from PIL import Image
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
-from closeup_ns.data.dataset import CloseupDataset
-from closeup_ns.data.images import choose_images, image_folders, list_images, match_by_name, match_by_order
+from closeup_ns.data.dataset import CloseupDataset, decode_image
+from closeup_ns.data.images import choose_images, image_folders, image_size, list_images, match_by_name, match_by_order
 from closeup_ns.data.names import FileLookup
 from closeup_ns.errors import DataError
 from closeup_ns.studio.datamanager import CloseupDatamanager, CloseupDatamanagerConfig
@@ -133,6 +135,28 @@ def test_kinds_of_images(mode: str, channels: int, tmp_path: Path) -> None:
     Image.open(path).convert(mode).save(path)
     image = dataset(tmp_path).get_numpy_image(0)
     assert image.shape == (48, 64, channels) and image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_of_16_bits_is_read(kind: str, tmp_path: Path) -> None:
+    grey = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 20
+    Image.fromarray(grey).save(tmp_path / "a.png", kind)
+    assert np.array_equal(decode_image(tmp_path / "a.png"), np.stack([grey // 256] * 3, 2))
+
+
+@pytest.mark.parametrize(("width", "height", "fits"), [(16384, 12288, True), (32766, 32766, True), (40000, 10, False)])
+def test_photographs_of_200_megapixels_are_read(width: int, height: int, fits: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    folders.save_image(path, np.zeros((2, 2), np.uint8))
+    content = bytearray(path.read_bytes())
+    content[16:24] = struct.pack(">II", width, height)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+    if fits:
+        assert image_size(path) == (width, height)
+    else:
+        with pytest.raises(DataError, match="40000x10; at most 32766 pixels along a side"):
+            image_size(path)
 
 
 def test_sizes_survive_undistortion_of_the_cameras(tmp_path: Path) -> None:

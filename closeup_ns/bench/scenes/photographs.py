@@ -12,7 +12,8 @@ from PIL import Image
 
 from closeup_ns.data.capture import Frame, Intrinsics, PointCloud
 from closeup_ns.data.dataparser import CloseupDataParserConfig, load_capture, split_indices
-from closeup_ns.data.images import capped_size, open_image
+from closeup_ns.data.dataset import decode_image
+from closeup_ns.data.images import capped_size
 from closeup_ns.errors import DataError
 from closeup_ns.views.opengl import flipped
 from closeup_ns.views.view import View
@@ -64,9 +65,7 @@ def load_photographs(data: Path, image_side: int = 0) -> LoadedCapture:
 
 
 def _photograph(frame: Frame, path: Path, image_side: int) -> Photograph:
-    with open_image(path) as opened:
-        image = np.array(opened.convert("RGB"))
-    image, K = undistort(image, frame.intrinsics, str(path))
+    image, K = undistort(decode_image(path)[..., :3], frame.intrinsics, str(path))
     height, width = image.shape[:2]
     size = capped_size((width, height), image_side or None)
     if size != (width, height):
