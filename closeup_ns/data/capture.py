@@ -133,6 +133,8 @@ class Capture:
     frames: list[Frame]
     image_sets: dict[int, list[Path]]
     """Downscale factor -> one image file per frame, for every complete set of images that the folder has."""
+    names: list[str] = field(default_factory=list)
+    """What each photograph is called below images/ (``left/a.jpg``); empty where nothing tells."""
     points: PointCloud | None = None
     applied_transform: npt.NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
     """[4, 4] from the original data's world (COLMAP's) to the saved world frame."""

@@ -183,6 +183,7 @@ def read_colmap(root: Path, masks_path: Path | None) -> Capture:
         root=root,
         frames=frames,
         image_sets=_image_sets(root, names, model),
+        names=names,
         points=read_points(model),
         applied_transform=COLMAP_TO_NERFSTUDIO,
         notes=notes,

@@ -102,10 +102,11 @@ class CloseupDataParser(DataParser):
         """
         if self._loaded is None:
             self._loaded = load_capture(self.config)
-            self._originals, problems = find_originals(*self._loaded)
-            self._stops = [exposure_stops(path) for path in finest_files(*self._loaded)]
+            finest, problems = finest_files(self._loaded[0])
+            self._originals, unusable = find_originals(*self._loaded, finest)
+            self._stops = [exposure_stops(path) for path in finest]
             _report(self.config, *self._loaded, describe_originals(self._originals))
-            for problem in problems:
+            for problem in problems + unusable:
                 CONSOLE.print(escape(f"Note: {problem}"), style="yellow", soft_wrap=True)
         capture, images = self._loaded
         poses, transform = _oriented(self.config, capture)

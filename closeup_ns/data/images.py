@@ -160,15 +160,15 @@ def match_by_order(folder: Path, names: Sequence[str], all_names: Sequence[str])
 def complete_sets(root: Path, names: Sequence[str], count: int | None = None) -> dict[int, list[Path]]:
     """Downscale factor -> files, for each of images/ and images_N/ that has all photographs called ``names``.
 
-    Where there are no such names, or a folder has others, ``count`` files are taken for them in sorted order.
+    Where there are no such names, or a folder has none of them, ``count`` files are taken for them in sorted order.
     """
-    originals = [path.name for path in list_images(root / "images")] or names
+    everything = sorted({path.name for path in list_images(root / "images")}.union(names))
     sets: dict[int, list[Path]] = {}
     for factor, folder in image_folders(root).items():
         files, paths = list_images(folder), match_by_name(folder, names)
-        if paths is None or not names:
-            paths = files if len(files) == count else match_by_order(folder, names, originals)
-        if paths:
+        if not paths and len(files) == count and {path.name for path in files}.isdisjoint(names):
+            paths = files
+        if paths := paths or match_by_order(folder, names, everything):
             sets[factor] = paths
     return sets
 

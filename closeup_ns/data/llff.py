@@ -49,6 +49,7 @@ def read_llff(root: Path, masks_path: Path | None) -> Capture:
         root=root,
         frames=frames,
         image_sets=sets,
+        names=names,
         points=read_points(model),
         applied_transform=COLMAP_TO_NERFSTUDIO,
         notes=list(dict.fromkeys(notes)),

@@ -6,6 +6,7 @@ camera recorded: from ``images/`` where ``images_8`` is trained on, or the file 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,16 @@ import numpy.typing as npt
 
 from closeup_ns.data.capture import Capture, Frame
 from closeup_ns.data.dataset import decode_image, decode_mask
-from closeup_ns.data.images import ImageChoice, Size, check_aspect, image_folders, image_size, match_by_name
+from closeup_ns.data.images import (
+    ImageChoice,
+    Size,
+    check_aspect,
+    image_folders,
+    image_size,
+    list_images,
+)
 from closeup_ns.data.lenses import LENS_KINDS
+from closeup_ns.data.names import FileLookup
 from closeup_ns.errors import DataError
 from closeup_ns.views.lens import Lens
 
@@ -50,8 +59,15 @@ class Original:
         return pixels, None if self.mask is None else decode_mask(self.mask)
 
 
-def find_originals(capture: Capture, images: ImageChoice) -> tuple[list[Original | None], list[str]]:
+def find_originals(
+    capture: Capture, images: ImageChoice, finest: Sequence[Path]
+) -> tuple[list[Original | None], list[str]]:
     """The original of each frame, in the frames' order, and a sentence for each that cannot be used.
+
+    Args:
+        capture: the frames.
+        images: what is trained on.
+        finest: what `finest_files` found.
 
     None where there is none that is finer than what is trained on, or where it cannot be used: a missing, damaged or
     differently shaped file costs that photograph's native views only.
@@ -59,9 +75,7 @@ def find_originals(capture: Capture, images: ImageChoice) -> tuple[list[Original
     found: list[Original | None] = []
     problems: list[str] = []
     none_finer: list[str] = []
-    for frame, path, trained, photograph in zip(
-        capture.frames, finest_files(capture, images), images.sizes, images.paths, strict=True
-    ):
+    for frame, path, trained, photograph in zip(capture.frames, finest, images.sizes, images.paths, strict=True):
         found.append(None)
         try:
             size = image_size(path)
@@ -96,13 +110,22 @@ def describe_originals(originals: Sequence[Original | None]) -> str:
     return f"originals {size}{few}, {finer[len(finer) // 2]:.1f}x finer than trained on"
 
 
-def finest_files(capture: Capture, images: ImageChoice) -> list[Path]:
-    """The finest file of each frame; complete sets of images are matched already, incomplete folders by name."""
-    finest = min(capture.image_sets)
-    files = list(capture.image_sets[finest])
-    for factor, folder in reversed(image_folders(capture.root).items()):
-        if factor < finest:
-            for index, path in enumerate(images.paths):
-                matched = match_by_name(folder, [path.name])
-                files[index] = matched[0] if matched else files[index]
-    return files
+def finest_files(capture: Capture) -> tuple[list[Path], list[str]]:
+    """The finest file of each frame, and a sentence for each folder of finer ones where nothing tells which is which.
+
+    Complete sets of images are matched already; an incomplete folder is searched for the photographs' names.
+    """
+    files, problems = list(capture.image_sets[min(capture.image_sets)]), []
+    folders, lookup = image_folders(capture.root), FileLookup()
+    trained = next((factor for factor, folder in folders.items() if folder in files[0].parents), 1)
+    for folder in [folder for factor, folder in reversed(folders.items()) if factor < trained]:
+        found = [lookup.find(folder, name) for name in capture.names]
+        times = Counter(found)  # a.jpg is not taken for a lost a.png
+        for index, path in enumerate(found):
+            files[index] = path if path and times[path] == 1 else files[index]
+        if not any(found) and (pictures := list_images(folder)):
+            problems.append(
+                f"no originals from {folder}: it has {len(pictures)} pictures for {len(files)} photographs, and no "
+                "names tell which is whose. Restore those that are missing"
+            )
+    return files, problems

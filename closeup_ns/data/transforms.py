@@ -76,10 +76,11 @@ def _read(json_path: Path, meta: dict[str, Any]) -> Capture:
     named = [(folder.file(entry.get("file_path"), "file_path"), entry) for entry in meta["frames"]]
     named.sort(key=lambda item: item[0])
     paths = [path for path, _ in named]
+    names = [path.relative_to(folder.root).as_posix().split("/", 1)[-1] for path in paths]
     for previous, path in itertools.pairwise(paths):
         if previous == path:
             raise DataError(f"{json_path} has two frames with the image {path}. Remove one of them.")
-    image_sets = _image_sets(folder.root, paths, json_path)
+    image_sets = _image_sets(folder.root, paths, names, json_path)
     factor, available = next(iter(image_sets.items()))
     frames = [_frame(entry, meta, path, (image, factor), folder) for image, (path, entry) in zip(available, named)]
     given = sum(frame.mask is not None for frame in frames)
@@ -100,6 +101,7 @@ def _read(json_path: Path, meta: dict[str, Any]) -> Capture:
         root=folder.root,
         frames=frames,
         image_sets=image_sets,
+        names=names,
         points=_points(meta, applied, folder),
         applied_transform=applied,
         applied_scale=scale,
@@ -209,17 +211,19 @@ def _camera_type(said: dict[str, Any], where: str) -> CameraType:
     return CAMERA_MODEL_TO_TYPE[name]
 
 
-def _image_sets(root: Path, paths: Sequence[Path], json_path: Path) -> dict[int, list[Path]]:
-    """The frames' images as they are named, and every images_N that has all of them under the same names."""
+def _image_sets(root: Path, paths: Sequence[Path], names: Sequence[str], json_path: Path) -> dict[int, list[Path]]:
+    """The frames' images as they are named, and every images_N that has all of them.
+
+    By ``names``, or without the folders of a rig, which nerfstudio drops.
+    """
     sets: dict[int, list[Path]] = {}
     missing = [path for path in paths if not path.is_file()]
     if not missing:
         sets[1] = list(paths)
-    if len({path.name for path in paths}) == len(paths):
-        for factor, folder in image_folders(root).items():
-            smaller = match_by_name(folder, [path.name for path in paths]) if factor > 1 else None
-            if smaller is not None:
-                sets[factor] = smaller
+    for factor, folder in image_folders(root).items():
+        smaller = match_by_name(folder, names) or match_by_name(folder, [path.name for path in paths])
+        if factor > 1 and smaller:
+            sets[factor] = smaller
     if not sets:
         hint = did_you_mean(missing[0].name, [path.name for path in list_images(missing[0].parent)])
         raise DataError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,55 @@ def test_an_original_that_cannot_be_used_costs_its_own_photograph_only(
     found = originals_of(capture)
     assert found.pop("frame_00000.png") is None and None not in found.values()
     assert said in " ".join(capfd.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("make", "lose"),
+    [
+        (partial(folders.make_llff, images_bin=True), Path.unlink),
+        (partial(folders.make_llff, images_bin=True), lambda path: path.rename(path.with_name("another.png"))),
+        (partial(folders.make_colmap, factors=(2,), llff_names=True), Path.unlink),
+    ],
+)
+def test_originals_beside_a_missing_one_keep_their_photographs(
+    make: Callable[[Path], object], lose: Callable[[Path], object], tmp_path: Path
+) -> None:
+    """The small images are called image000.png and so on, so only COLMAP's names tell which is whose."""
+    make(tmp_path)
+    lose(tmp_path / "images/IMG_0002.png")
+    found = {name: original.path.name for name, original in originals_of(tmp_path, 32).items() if original}
+    assert found == {f"image00{index}.png": f"IMG_000{index}.png" for index in (1, 3, 4, 5)}
+
+
+def test_nothing_is_guessed_where_no_names_tell(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folders.make_llff(tmp_path)
+    (tmp_path / "images/IMG_0002.png").unlink()
+    assert set(originals_of(tmp_path, 32).values()) == {None}
+    assert "it has 5 pictures for 6 photographs" in " ".join(capfd.readouterr().out.split())
+
+
+def test_frames_that_name_small_images_have_the_finer_ones_beside_them(capture: Path) -> None:
+    path = capture / "transforms.json"
+    path.write_text(path.read_text().replace("images/", "images_3/"))
+    for name, original in originals_of(capture).items():
+        assert original is not None and original.path == capture / "images" / name
+
+
+def test_a_rig_keeps_its_folders(capture: Path) -> None:
+    """Two cameras whose files have the same names; one original is lost."""
+    path = capture / "transforms.json"
+    text = path.read_text()
+    for index in range(COUNT):
+        old, new = f"frame_{index:05d}.png", f"{'left' if index % 2 else 'right'}/{index // 2}.png"
+        text = text.replace(old, new)
+        for folder in (capture / "images", capture / "images_3"):
+            (folder / new).parent.mkdir(exist_ok=True)
+            (folder / old).rename(folder / new)
+    path.write_text(text)
+    (capture / "images/left/0.png").unlink()
+    outputs = CloseupDataParserConfig(data=capture, max_image_size=SIZE[0]).setup().get_dataparser_outputs("train")
+    lost = capture / "images_3/left/0.png"
+    for small, original in zip(outputs.image_filenames, outputs.metadata["originals"], strict=True):
+        wanted = None if small == lost else capture / "images" / small.relative_to(capture / "images_3")
+        assert (original and original.path) == wanted
+    assert lost in outputs.image_filenames
