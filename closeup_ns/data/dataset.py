@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
+from PIL import ImageOps
 
 from closeup_ns.data.images import open_image
 from closeup_ns.errors import DataError
@@ -78,9 +79,16 @@ def decode_mask(path: Path) -> npt.NDArray[np.uint8]:
     return np.where(mask > (127 if mask.max() > 127 else 0), np.uint8(255), np.uint8(0))
 
 
-def decode_image(path: Path) -> npt.NDArray[np.uint8]:
-    """Decode an image fully: [H, W, 3 or 4] uint8, grey repeated, of 16 bits the upper 8."""
+def decode_image(path: Path, turned: bool = False) -> npt.NDArray[np.uint8]:
+    """Decode an image fully: [H, W, 3 or 4] uint8, grey repeated, of 16 bits the upper 8.
+
+    Args:
+        path: the file.
+        turned: whether to turn it as its EXIF data says.
+    """
     with open_image(path) as image:
+        if turned:
+            ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I;16"):
             return np.repeat((np.array(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
         if image.mode not in EIGHT_BIT_MODES:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +21,7 @@ from closeup_ns.data.images import (
     ImageChoice,
     Size,
     check_aspect,
+    exif_orientation,
     image_folders,
     image_size,
     list_images,
@@ -30,6 +32,8 @@ from closeup_ns.errors import DataError
 from closeup_ns.views.lens import Lens
 
 Row = tuple[float, float, float]
+THUMBNAIL = (64, 64)
+"""Pixels at which an original is compared with its photograph to see which way up it is."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,12 @@ class Original:
     """One photograph at its finest: the file, and the camera that took it in pixels of that file."""
 
     path: Path
+    photograph: Path
+    """The file that is trained on, which may be the same."""
     size: Size
-    """(width, height) of the file in pixels."""
+    """(width, height) in pixels, with the photograph's side up."""
     K: tuple[Row, Row, Row]
-    """Intrinsics in the file's pixels, pixel centres at +0.5, before undistortion."""
+    """Intrinsics in these pixels, pixel centres at +0.5, before undistortion."""
     lens: Lens
     mask: Path | None
     """Mask of the photograph at any size, non-zero where a pixel counts."""
@@ -50,13 +56,25 @@ class Original:
     def read(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
         """Decode it: pixels [H, W, 3 or 4], and the mask [h, w] at its own size where there is one.
 
+        Where EXIF says that the stored pixels are to be turned, they are if the photograph was: most tools shrink, and
+        compute poses, as stored, others turn first.
+
         Raises:
             DataError: a file is missing, damaged, or no longer of the size that was read from its header.
         """
         pixels = decode_image(self.path)
+        if self.path != self.photograph and exif_orientation(self.path) != 1:
+            pixels = min(pixels, decode_image(self.path, turned=True), key=self._difference)
         if (pixels.shape[1], pixels.shape[0]) != self.size:
             raise DataError(f"The image {self.path} has changed its size since the run started. Restore it.")
         return pixels, None if self.mask is None else decode_mask(self.mask)
+
+    def _difference(self, pixels: npt.NDArray[np.uint8]) -> float:
+        """How much the photograph looks unlike ``pixels``; infinitely where those are not of the right size."""
+        if (pixels.shape[1], pixels.shape[0]) != self.size:
+            return float("inf")
+        both = (each[..., :3] for each in (pixels, decode_image(self.photograph)))
+        return float(cv2.absdiff(*(cv2.resize(each, THUMBNAIL, interpolation=cv2.INTER_AREA) for each in both)).mean())
 
 
 def find_originals(
@@ -79,24 +97,26 @@ def find_originals(
         found.append(None)
         try:
             size = image_size(path)
+            if (size[0] > size[1]) != (trained[0] > trained[1]) and exif_orientation(path) > 4:
+                size = size[1], size[0]
             check_aspect(size, (frame.intrinsics.width, frame.intrinsics.height), path)
         except DataError as error:
             problems.append(f"no original for {photograph.name}: {error}")
             continue
         if size[0] > trained[0] and size[1] > trained[1]:
-            found[-1] = _original(path, size, trained, frame)
+            found[-1] = _original(path, photograph, size, trained, frame)
         else:
             said = f"its finest picture is {path}, {size[0]}x{size[1]}: no finer than what is trained on"
             none_finer.append(f"no original for {photograph.name}: {said}")
     return found, problems + (none_finer if any(found) else [])
 
 
-def _original(path: Path, size: Size, trained: Size, frame: Frame) -> Original:
+def _original(path: Path, photograph: Path, size: Size, trained: Size, frame: Frame) -> Original:
     k = frame.intrinsics
     sx, sy = size[0] / k.width, size[1] / k.height
     K = ((k.fx * sx, 0.0, k.cx * sx), (0.0, k.fy * sy, k.cy * sy), (0.0, 0.0, 1.0))
     lens = Lens(LENS_KINDS[k.camera_type], tuple(map(float, k.distortion)) if any(k.distortion) else ())
-    return Original(path, size, K, lens, frame.mask, min(size[0] / trained[0], size[1] / trained[1]))
+    return Original(path, photograph, size, K, lens, frame.mask, min(size[0] / trained[0], size[1] / trained[1]))
 
 
 def describe_originals(originals: Sequence[Original | None]) -> str:

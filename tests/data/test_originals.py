@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from closeup_ns.data.dataparser import CloseupDataParserConfig
+from closeup_ns.data.images import ORIENTATION_TAG
 from closeup_ns.data.originals import Original
 from tests.data import folders
 from tests.integration.captures import SIZE, write_transforms
@@ -123,3 +124,30 @@ def test_a_rig_keeps_its_folders(capture: Path) -> None:
         wanted = None if small == lost else capture / "images" / small.relative_to(capture / "images_3")
         assert (original and original.path) == wanted
     assert lost in outputs.image_filenames
+
+
+@pytest.mark.parametrize("shrunk_as_stored", [False, True])
+@pytest.mark.parametrize(
+    ("orientation", "turn"),
+    [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90), (8, Image.Transpose.ROTATE_270)],
+)
+def test_an_original_is_turned_as_its_photograph_is(
+    orientation: int, turn: Image.Transpose, shrunk_as_stored: bool, capture: Path
+) -> None:
+    """Cameras store photographs on their side and say so in EXIF; some tools shrink them as stored, others upright."""
+    exif, upright = Image.Exif(), {}
+    exif[ORIENTATION_TAG] = orientation
+    for path in sorted((capture / "images").iterdir()):
+        upright[path.name] = Image.open(path)
+        upright[path.name].transpose(turn).save(path.with_suffix(".jpg"), exif=exif, quality=95)
+        path.unlink()
+        if shrunk_as_stored:
+            small = capture / "images_3" / path.name
+            Image.open(small).transpose(turn).save(small)
+    if shrunk_as_stored and orientation != 3:
+        folders.edit_json(capture / "transforms.json", w=144, h=192, cx=72, cy=96)
+    for name, original in originals_of(capture).items():
+        wanted = upright[name].transpose(turn) if shrunk_as_stored else upright[name]
+        assert original is not None and original.size == wanted.size
+        pixels, _ = original.read()
+        assert np.abs(pixels.astype(float) - np.asarray(wanted)).mean() < 4

@@ -72,7 +72,8 @@ def run_of_one_photograph(folder: Path) -> Any:
     small = original.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
     K = torch.tensor([[50.0, 0, WIDTH / 2], [0, 50, HEIGHT / 2], [0, 0, 1]])
     rows = tuple(tuple(row) for row in (K * torch.tensor([[FINER], [FINER], [1.0]])).tolist())
-    known = Original(folder / "a.png", original.size, rows, Lens(), None, float(FINER))  # type: ignore[arg-type]
+    path = folder / "a.png"
+    known = Original(path, path, original.size, rows, Lens(), None, float(FINER))  # type: ignore[arg-type]
     return SimpleNamespace(
         settings=RoundSettings(),
         model=SimpleNamespace(config=SimpleNamespace(supersample=2, eps2d=0.1)),

@@ -37,7 +37,7 @@ def pattern(xy: np.ndarray) -> np.ndarray:
 
 def an_original(lens: Lens, path: Path = Path("a.png")) -> Original:
     K = ((600.0, 0.0, 330.0), (0.0, 590.0, 236.0), (0.0, 0.0, 1.0))
-    return Original(path, (WIDTH, HEIGHT), K, lens, None, 4.0)
+    return Original(path, path, (WIDTH, HEIGHT), K, lens, None, 4.0)
 
 
 def rays_of(original: Original) -> np.ndarray:
@@ -110,7 +110,7 @@ def test_a_crop_that_is_off_by_a_native_pixel_is_found_out() -> None:
     original = an_original(LENSES["brown"])
     pixels = pattern(rays_of(original)).round().astype(np.uint8)
     view = crop_view(photograph_view(), torch.tensor([20.0, 110.0]), 3, original)
-    pinhole = Original(original.path, original.size, original.K, Lens(), None, 4.0)
+    pinhole = Original(original.path, original.path, original.size, original.K, Lens(), None, 4.0)
     shift = shift_between(cut(pinhole, pixels, view).astype(float), seen_by(view, 4))
     assert np.abs(shift).max() * 600 / float(view.K[0, 0]) > 0.1
 
@@ -120,7 +120,8 @@ def test_a_crop_has_the_photographs_pixels_or_as_many_as_the_original_has(zoom: 
     K = torch.tensor([[150.0, 0, 80.0], [0, 150.0, 60.0], [0, 0, 1]])
     view = View(K, torch.eye(4), 160, 120)
     exact = ((600.0, 0.0, 320.0), (0.0, 600.0, 240.0), (0.0, 0.0, 1.0))
-    crop = crop_view(view, torch.tensor([80.0, 60.0]), zoom, Original(Path("a"), (640, 480), exact, Lens(), None, 4.0))
+    original = Original(Path("a"), Path("a"), (640, 480), exact, Lens(), None, 4.0)
+    crop = crop_view(view, torch.tensor([80.0, 60.0]), zoom, original)
     assert (crop.width, crop.height) == size
     field = torch.tensor([crop.width, crop.height]) / torch.stack([crop.K[0, 0], crop.K[1, 1]])
     assert torch.allclose(field * zoom, torch.tensor([160.0, 120.0]) / 150, rtol=1e-5)
