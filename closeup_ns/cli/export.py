@@ -12,12 +12,14 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from closeup_ns.atomic import write_json
+from closeup_ns.atomic import atomic_path, write_json
+from closeup_ns.errors import CloseupError
 from closeup_ns.metrics.shot import scale_label
 from closeup_ns.paths.start import choose_start
 from closeup_ns.report.exported import page_command, page_settings
 from closeup_ns.rounds.reporting.held_out import held_out_crops, held_out_rounds, mean_psnr
-from closeup_ns.studio.export import Splats, Viewer, fit, likeness, views_to_learn, write_ply
+from closeup_ns.rounds.store.native import NativeStore
+from closeup_ns.studio.export import Splats, Viewer, fit, likeness, pictures_to_learn, write_ply
 from closeup_ns.studio.loading import load_run
 from closeup_ns.views.psnr import mean_of_numbers, psnr
 
@@ -34,9 +36,10 @@ class Export:
     data: Path | None = None
     """The capture, where it was moved since the run was trained and does not lie beside it."""
     viewer: Annotated[Viewer, tyro.conf.arg(name="for")] = "antialiased"
-    """How the viewer draws: antialiased (it must know the file's `SplatRenderMode: mip`, or be told) or classic."""
+    """How the viewer draws: antialiased (it must know the file's `SplatRenderMode: mip`, or be told), classic, or
+    supersplat: antialiased with a smaller pixel, as the page draws that the report can link to."""
     output: Path | None = None
-    """Where to write; default: splat-antialiased.ply or splat-classic.ply beside config.yml."""
+    """Where to write; default: splat-antialiased.ply or the like beside config.yml."""
 
     def main(self) -> Path:
         """Fit, write, and print a table.
@@ -45,29 +48,33 @@ class Export:
             CheckpointError: the run or its photographs cannot be read.
             DiskError: there is no room for the file.
         """
+        output = self.output or self.load_config.parent / f"splat-{self.viewer}.ply"
+        if output.suffix != ".ply":
+            raise CloseupError(f"--output '{output}' is no .ply, the one kind of file that is written: name it so")
         run = load_run(self.load_config, data=self.data)
-        seen, model = run.pipeline.as_run(), run.pipeline.model
-        schedule, targets = run.pipeline.config.schedule, [run.target.point]
-        zooms = [schedule.zoom**number for number in range(1, schedule.rounds + 1)]
-        crops = {schedule.zoom**number: held_out_crops(seen, number, targets[0]) for number in held_out_rounds(seen)}
+        seen, model, target = run.pipeline.as_run(), run.pipeline.model, run.target
+        step = run.pipeline.config.schedule.zoom
+        crops = {step**number: held_out_crops(seen, number, target.point) for number in held_out_rounds(seen)}
         truth = {"far": list(run.pipeline.datamanager.eval_photographs())}
         truth |= {scale_label(zoom): [(c.view, c.image, c.counted) for c in found] for zoom, found in crops.items()}
         own = {"far": mean_of_numbers(psnr(model.render_view(v).color, image, m) for v, image, m in truth["far"])}
         own |= {scale_label(zoom): mean_psnr(seen, found) for zoom, found in crops.items()}
         splats, background = Splats.of(model), model.evaluation_background().to(seen.device)
-        fitted = fit(
-            splats, model, views_to_learn(run.train_views, targets, zooms), self.viewer,
-            torch.Generator().manual_seed(run.pipeline.config.seed),
-        )  # fmt: skip
+        pictures = pictures_to_learn(seen, NativeStore(run.folder / "rounds"), target.point)
+        generator = torch.Generator().manual_seed(run.pipeline.config.seed)
+        with atomic_path(output) as file:
+            write_ply(splats, file, self.viewer)  # so that a place that takes no file says so before the work
+            fitted = fit(splats, background, pictures, self.viewer, generator)
+            count = write_ply(fitted, file, self.viewer)
         rows = {"the run's own pixel": own}
         for name, some in (("exported as it was", splats), ("exported, fitted", fitted)):
             rows[name] = {scale: likeness(some, background, self.viewer, pairs) for scale, pairs in truth.items()}
-        output = self.output or self.load_config.parent / f"splat-{self.viewer}.ply"
-        count = write_ply(fitted, output, self.viewer)
         _print(rows, f"PSNR in dB on held-out photographs and their originals, drawn as {self.viewer} viewers do")
-        start, _ = choose_start(run.train_views, run.train_names, None, run.target.point, run.renderer)
-        write_json(output.with_suffix(".json"), page_settings(start, run.target.point, background))
-        print(f"{output}: {count} Gaussians. To see it in a browser, at the target:\n{page_command(output)}")
+        print(f"{output}: {count} Gaussians")
+        if self.viewer == "supersplat":
+            start, _ = choose_start(run.train_views, run.train_names, None, target.point, run.renderer)
+            write_json(output.with_suffix(".json"), page_settings(start, target.point, background))
+            print(f"To see it in a browser, at the target:\n{page_command(output)}")
         return output
 
 

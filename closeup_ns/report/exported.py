@@ -37,10 +37,10 @@ class Exported:
 
 
 def exported_scenes(folder: Path, report: Path) -> Iterator[Exported]:
-    """Those in a run's ``folder``, for a ``report`` that links to their pages."""
-    for splat in sorted(folder.glob("splat-*.ply")):
-        page = splat.with_suffix(".html")
-        link = quote(os.path.relpath(page, report.parent)) + "?aa" * (splat.stem == "splat-antialiased")
+    """Those in a run's ``folder`` that have settings for a page, for a ``report`` that links to it."""
+    for settings in sorted(folder.glob("splat-*.json")):
+        splat, page = settings.with_suffix(".ply"), settings.with_suffix(".html")
+        link = quote(os.path.relpath(page, report.parent)) + "?aa" * (splat.stem != "splat-classic")
         yield Exported(splat.name, link if page.is_file() else None, page_command(splat))
 
 

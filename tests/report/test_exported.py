@@ -43,10 +43,9 @@ def test_it_links_to_the_page_beside_the_file_and_else_says_what_writes_it(tmp_p
     run = write_run(tmp_path / "a run").parent
     nothing = Page(write_report(run / "config.yml").read_text(encoding="utf8"))
     assert "exported scene" not in nothing.text and not nothing.all("a")
-    for name in ("antialiased", "classic"):
-        (run / f"splat-{name}.ply").touch()
-    (run / "splat-antialiased.html").touch()
-    links = {None: "../splat-antialiased.html?aa", tmp_path / "r.html": "a%20run/splat-antialiased.html?aa"}
+    for name in ("supersplat.json", "supersplat.html", "classic.json", "antialiased.ply"):  # the last has no page
+        (run / f"splat-{name}").touch()
+    links = {None: "../splat-supersplat.html?aa", tmp_path / "r.html": "a%20run/splat-supersplat.html?aa"}
     page = nothing
     for report, link in links.items():
         page = Page(write_report(run / "config.yml", report).read_text(encoding="utf8"))
@@ -54,3 +53,4 @@ def test_it_links_to_the_page_beside_the_file_and_else_says_what_writes_it(tmp_p
     command = shlex.split(page.text.split("then links to, ")[1].split(" Round ")[0])
     assert command[:2] == ["npx", "@playcanvas/splat-transform@3"]
     assert {str(run / f"splat-classic.{kind}") for kind in ("json", "ply", "html")} <= set(command)
+    assert "splat-antialiased" not in page.text

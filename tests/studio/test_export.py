@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
 import trimesh
 
 from closeup_ns.cli import export
+from closeup_ns.errors import CloseupError, DiskError
 from closeup_ns.planning.target import Target
 from closeup_ns.rendering.rasterize import rasterization
-from closeup_ns.studio.export import VIEWER_VARIANCE, Splats, Viewer, fit, likeness, views_to_learn, write_ply
+from closeup_ns.rounds.store.native import CutView, NativeStore
+from closeup_ns.studio.export import Splats, Viewer, fit, likeness, pictures_to_learn, write_ply
 from closeup_ns.studio.loading import LoadedRun
 from closeup_ns.studio.trainer import CloseupTrainer
-from closeup_ns.views.view import View
 from tests.integration.captures import SIZE, write_transforms
+from tests.tiny import run_in
 from tests.trainers import MakeTrainer
 
 
@@ -38,7 +41,7 @@ def read_back(path: Path) -> Splats:
     )
 
 
-@pytest.mark.parametrize("viewer", ["antialiased", "classic"])
+@pytest.mark.parametrize("viewer", get_args(Viewer))
 def test_a_file_read_back_shows_the_same(viewer: Viewer, trainer: CloseupTrainer, tmp_path: Path) -> None:
     model, view = trainer.pipeline.model, trainer.pipeline.datamanager.train_view(0)
     with torch.no_grad():
@@ -50,50 +53,80 @@ def test_a_file_read_back_shows_the_same(viewer: Viewer, trainer: CloseupTrainer
     again = read_back(tmp_path / "a.ply")
     assert written == len(again.means) == len(splats.means) - 2
     header = (tmp_path / "a.ply").read_bytes().split(b"end_header")[0]
-    assert (b"\ncomment SplatRenderMode: mip\n" in header) == (viewer == "antialiased")
+    assert (b"\ncomment SplatRenderMode: mip\n" in header) == (viewer != "classic")
     seen = Splats(*(getattr(splats, name)[2:] for name in Splats.__dataclass_fields__))
     torch.testing.assert_close(
         again.draw(view, background, viewer), seen.draw(view, background, viewer), atol=1e-4, rtol=0
     )
 
 
-def test_a_viewer_draws_with_its_own_pixel_and_not_the_runs(trainer: CloseupTrainer) -> None:
-    """Held to the rasteriser's own arguments: the variance, the mode, colours of the whole degree."""
+@pytest.mark.parametrize("degree", [0, 3])
+def test_a_viewer_draws_with_its_own_pixel_and_not_the_runs(degree: int, make_trainer: MakeTrainer) -> None:
+    """Held to the rasteriser's own arguments: the variance, the mode, colours of the whole degree, or as they are."""
+    trainer = make_trainer(pipeline__model__sh_degree=degree)
     model, view = trainer.pipeline.model, trainer.pipeline.datamanager.train_view(1)
     splats, background = Splats.of(model), torch.tensor([0.2, 0.4, 0.6])
-    colors = torch.cat([model.features_dc[:, None], model.features_rest], 1)
-    wanted, alpha, _ = rasterization(
-        model.means, model.quats, model.scales.exp(), model.opacities[:, 0].sigmoid(), colors, view.viewmat[None],
-        view.K[None], view.width, view.height, eps2d=VIEWER_VARIANCE, rasterize_mode="classic", sh_degree=3,
-    )  # fmt: skip
-    shown = (wanted[0] + (1 - alpha[0]) * background).clamp(0, 1)
-    torch.testing.assert_close(splats.draw(view, background, "classic"), shown, atol=1e-5, rtol=0)
-    assert (splats.draw(view, background, "antialiased") - shown).abs().max() > 1e-3
+    colors = torch.cat([model.features_dc[:, None], model.features_rest], 1) if degree else model.features_dc.sigmoid()
+    modes: dict[Viewer, tuple[float, Any]] = {
+        "classic": (0.3, "classic"), "antialiased": (0.3, "antialiased"), "supersplat": (0.075, "antialiased")
+    }  # fmt: skip
+    for viewer, (variance, mode) in modes.items():
+        wanted, alpha, _ = rasterization(
+            model.means, model.quats, model.scales.exp(), model.opacities[:, 0].sigmoid(), colors, view.viewmat[None],
+            view.K[None], view.width, view.height, eps2d=variance, rasterize_mode=mode, sh_degree=degree or None,
+        )  # fmt: skip
+        shown = (wanted[0] + (1 - alpha[0]) * background).clamp(0, 1)
+        torch.testing.assert_close(splats.draw(view, background, viewer), shown, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("viewer", ["antialiased", "classic"])
-def test_fitting_brings_a_viewer_nearer_to_the_run(viewer: Viewer, trainer: CloseupTrainer) -> None:
+def test_fitting_brings_a_viewer_nearer_to_the_pictures(viewer: Viewer, trainer: CloseupTrainer) -> None:
     model, data = trainer.pipeline.model, trainer.pipeline.datamanager
     with torch.no_grad():
         model.gauss_params["opacities"] += 2
         model.gauss_params["scales"] -= 1.5  # small enough for the pixel to matter
     before = {name: value.clone() for name, value in model.state_dict().items()}
     splats, background = Splats.of(model), model.evaluation_background()
-    groups = views_to_learn(data.train_views(), [torch.zeros(3)], [3.0])
-    assert [len(group) for group in groups] == [len(data.train_views())] * 2
-
-    def score(some: Splats, views: list[View]) -> float:
-        pairs = [(view, model.render_view(view).color, None) for view in views]
-        found = likeness(some, background, viewer, pairs)
-        assert found is not None
-        return found
-
-    fitted = fit(splats, model, groups, viewer, torch.Generator().manual_seed(0), steps=60)
-    assert score(fitted, groups[0]) > score(splats, groups[0]) + 1
-    assert torch.equal(fitted.means, splats.means) and torch.equal(fitted.quats, splats.quats)
+    pictures = [(view, model.render_view(view).color, None) for view in data.train_views()]
+    groups = [[lambda picture=picture: picture for picture in pictures]]
+    fitted = fit(splats, background, groups, viewer, torch.Generator().manual_seed(0), steps=60)
+    was, now = (likeness(some, background, viewer, pictures) for some in (splats, fitted))
+    assert was is not None and now is not None and now > was + 1
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name  # the run itself is left alone
     assert likeness(splats, background, viewer, []) is None
+
+
+def test_what_masks_hide_teaches_nothing(trainer: CloseupTrainer) -> None:
+    splats, view = Splats.of(trainer.pipeline.model), trainer.pipeline.datamanager.train_view(0)
+    hidden = view, torch.rand(view.height, view.width, 3), torch.zeros(view.height, view.width, dtype=torch.bool)
+    fitted = fit(splats, torch.zeros(3), [[lambda: hidden]], "classic", torch.Generator(), steps=2)
+    for name in Splats.__dataclass_fields__:
+        assert torch.equal(getattr(fitted, name), getattr(splats, name)), name
+
+
+def test_it_learns_photographs_and_native_views_at_the_models_exposure(trainer: CloseupTrainer, tmp_path: Path) -> None:
+    """A native view keeps the camera and the size of its crop, for which its pixels were cut."""
+    run, data = run_in(trainer), trainer.pipeline.datamanager
+    gain = 0.1 * torch.randn(len(data.train_dataset), 3, generator=torch.Generator().manual_seed(0))
+    run.model.exposure.start(gain - gain.mean(0))
+    data.cached_train[1]["mask"] = torch.rand(*SIZE[::-1], 1) < 0.5
+    store, crop = NativeStore(tmp_path), data.train_view(2).resized(24)
+    pixels = torch.randint(256, (crop.height, crop.width, 3), dtype=torch.uint8)
+    store.save(2, [CutView(data.photograph_names()[2], "a", crop, pixels.numpy(), None, 1.0)])
+    far, rendered, closer, nearest = pictures_to_learn(run, store, torch.tensor([0.0, 0.0, 4.0]))
+    assert len(far) == len(rendered) == len(nearest) == len(gain) and len(closer) == 1  # round 1 has none
+    view, image, counted = rendered[1]()
+    torch.testing.assert_close(4 - view.position[2], (4 - data.train_view(1).position[2]) / 3)
+    assert torch.equal(image, run.model.render_view(view).color.clamp(0, 1)) and counted is None
+    view, image, counted = far[1]()
+    assert view.width == SIZE[0] and counted is not None and torch.equal(counted, data.counted(1))
+    torch.testing.assert_close(run.model.exposure(image, 1), data.photograph(1), atol=0.02, rtol=0)
+    assert (image - data.photograph(1)).abs().mean() > 0.01
+    view, image, counted = closer[0]()
+    assert (view.width, view.height, counted) == (crop.width, crop.height, None)
+    torch.testing.assert_close(view.K, crop.K)
+    torch.testing.assert_close(image, run.model.unexposed(pixels / 255, 2))
 
 
 def test_the_table_has_the_scales_that_originals_reach(
@@ -107,11 +140,19 @@ def test_the_table_has_the_scales_that_originals_reach(
     target = Target(torch.tensor([0.0, 0.0, 4.0], dtype=torch.float64), 4.0, 1.0, "made up")
     views, names = data.train_views(), data.photograph_names()
     run = LoadedRun(trainer.pipeline, model.render_view, views, names, target, tmp_path)
-    learnt: list[int] = []
     monkeypatch.setattr(export, "load_run", lambda config, data: run)
     monkeypatch.setattr(export, "choose_start", lambda *given: (views[0], names[0]))
-    monkeypatch.setattr(export, "fit", lambda splats, model, groups, *given: learnt.append(len(groups)) or splats)
-    export.Export(tmp_path / "config.yml").main()
+    monkeypatch.setattr(export, "fit", lambda splats, *given: splats)
+    written = export.Export(tmp_path / "config.yml", viewer="supersplat").main()
+    assert all(written.with_suffix(kind).is_file() for kind in (".ply", ".json"))
     heading = next(line for line in capsys.readouterr().out.splitlines() if "far" in line)
     assert [word for word in heading.split() if word != "┃"] == ["far", "3x"]
-    assert learnt == [3]  # it is fitted at all of the run's scales
+    monkeypatch.delattr(export, "fit")
+    with pytest.raises(DiskError, match="transforms.json"):  # before the fit: a folder that is none
+        export.Export(tmp_path / "config.yml", output=tmp_path / "finer" / "transforms.json" / "a.ply").main()
+
+
+def test_only_a_ply_is_written(tmp_path: Path) -> None:
+    for name in ("a.json", "a.splat", "a"):
+        with pytest.raises(CloseupError, match=rf"{name}' is no \.ply"):
+            export.Export(tmp_path / "config.yml", output=tmp_path / name).main()
