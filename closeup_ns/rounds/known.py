@@ -32,8 +32,8 @@ def observations(run: Run) -> dict[str, Observation]:
     for index, (name, view) in enumerate(track(views, "depth of photographs")):
         result[f"train/{name}"] = _observation(run, view, data.photograph(index), data.shown(index), index)
     for native in data.native:
-        image, counted = data.native_image(native)
-        result[native.name] = _observation(run, data.native_view(native), image, counted, native.photograph)
+        view, (image, _) = data.native_view(native), data.native_image(native)
+        result[native.name] = _observation(run, view, image, data.native_shown(native), native.photograph)
     return result
 
 

@@ -89,11 +89,10 @@ class Rounds:
         run, start, zoom = self.run, self.schedule.round_start(number), self.schedule.zoom**number
         end = start + self.schedule.round_steps
         CONSOLE.rule(f"Round {number} of {self.schedule.rounds}: {zoom:g}x closer")
-        result = RoundResult(number, zoom, psnr_before=eval_psnr(run))
+        targets, result = self.find_targets(), RoundResult(number, zoom)
         if step == start:
             self.trainer.save_checkpoint(step - 1)  # resuming starts here
-        targets = self.find_targets()
-        result.look_at(run, targets[0])
+            result.look_before(run, targets[0])
         refiner, description = build_refiner(self.settings.refiner, run.device)
         with self._stage(result, "cut"):
             native = cut_native_views(run, self.native_store, number, targets)
@@ -125,7 +124,7 @@ class Rounds:
         with self._stage(result, "fine_tune"):
             yield end  # 4.3.4: the trainer's own steps
         result.psnr_after = eval_psnr(run)
-        write_round_report(run, self.store, result)
+        write_round_report(run, self.store, result, targets[0])
         self._round_over()
 
     def _refined_views(self, result: RoundResult, refiner: Refiner, description: str) -> list[InjectedView]:

@@ -21,7 +21,7 @@ from closeup_ns.data.originals import Original
 from closeup_ns.errors import DataError
 from closeup_ns.model.kernel import PixelKernel, blurred_taps
 from closeup_ns.progress import track
-from closeup_ns.rounds.native import NATIVE_BLUR, cut, disagreement
+from closeup_ns.rounds.native import NATIVE_BLUR, cut, read_original
 from closeup_ns.rounds.run import Run
 from closeup_ns.views.psnr import mean_of_numbers, psnr
 from closeup_ns.views.view import View
@@ -67,6 +67,9 @@ def measure_pixel(run: Run) -> PixelKernel | None:
             pairs.append(pair)
             finer = original.finer
     if not pairs:
+        if usable:
+            said = "not measured, no original shows its photograph where pixels count: it stays as it is"
+            CONSOLE.print(f"[yellow]Pixel kernel: {said}", soft_wrap=True)
         return None
     taps = fit_taps(pairs, supersample)
     fit = mean_of_numbers(psnr(pixels(pair.fine, taps, supersample), pair.photograph, pair.counted) for pair in pairs)
@@ -118,7 +121,10 @@ def pixels(fine: Float[Tensor, "sH sW C"], taps: Sequence[float], factor: int) -
 
 
 def _pair(run: Run, index: int, original: Original, supersample: int) -> Pair | None:
-    """The middle of a photograph and of its original, at ``supersample`` times its pixels; None where they disagree."""
+    """The middle of a photograph and of its original, at ``supersample`` times its pixels.
+
+    None where they disagree, or nothing counts.
+    """
     data = run.photographs
     view, photograph, shown = data.train_view(index), data.photograph(index), data.shown(index)
     width, height = min(view.width, REGION), min(view.height, REGION)
@@ -127,17 +133,15 @@ def _pair(run: Run, index: int, original: Original, supersample: int) -> Pair | 
     K[0, 2], K[1, 2] = K[0, 2] - left, K[1, 2] - top
     middle = View(K, view.c2w, width, height)
     try:
-        whole, _ = original.read()
+        whole, _ = read_original(data, original, middle, view, photograph)
     except DataError:
         return None  # named where its native views are cut
-    if disagreement(original, whole, middle, view, photograph):
-        return None
     fine = torch.from_numpy(cut(original, whole[..., :3], middle.scaled_to(width * supersample, height * supersample)))
     place = (slice(top, top + height), slice(left, left + width))
     hidden = torch.ones(height + 2 * REACH, width + 2 * REACH)
     hidden[REACH:-REACH, REACH:-REACH] = 0.0 if shown is None else (~shown[place]).float().cpu()
     counted = nn.functional.max_pool2d(hidden[None], 2 * REACH + 1, stride=1)[0] == 0
-    return Pair(fine / 255, photograph[place].cpu(), counted)
+    return Pair(fine / 255, photograph[place].cpu(), counted) if bool(counted.any()) else None
 
 
 def _reduced(image: Float[Tensor, "H W C"], factor: int, axis: int) -> list[Tensor]:

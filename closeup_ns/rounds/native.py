@@ -22,7 +22,7 @@ from closeup_ns.data.originals import Original
 from closeup_ns.errors import DataError
 from closeup_ns.planning.target import Target
 from closeup_ns.progress import bar
-from closeup_ns.rounds.run import Run
+from closeup_ns.rounds.run import Photographs, Run
 from closeup_ns.rounds.store.native import CutView, NativeStore
 from closeup_ns.rounds.views import NativeView
 from closeup_ns.views.rendered import Renderer
@@ -239,21 +239,18 @@ def _cut_all(run: Run, crops: Sequence[tuple[int, View]], advance: Callable[[], 
     """
     data = run.photographs
     names, originals = data.photograph_names(), data.originals()
-    decoded, picture, problem = -1, None, None
+    decoded, picture = -1, None
     for position, (index, view) in enumerate(crops):
         run.give_way()
         original = originals[index]
         assert original is not None, "a crop is planned only where there is an original"
         if index != decoded:
-            decoded, picture, problem = index, None, None
+            decoded, picture = index, None
             try:
-                picture = original.read()
-                problem = disagreement(original, picture[0], view, data.train_view(index), data.photograph(index))
+                picture = read_original(data, original, view, data.train_view(index), data.photograph(index))
             except DataError as error:
-                problem = str(error)
-            if problem:
-                CONSOLE.print(f"[yellow]No native view of {escape(f'{names[index]}: {problem}')}", soft_wrap=True)
-        if picture is not None and problem is None:
+                CONSOLE.print(f"[yellow]No native view of {escape(f'{names[index]}: {error}')}", soft_wrap=True)
+        if picture is not None:
             pixels, mask = picture
             counted = None if mask is None else cut_mask(original, mask, view)
             image, spacing = cut(original, pixels, view), _spacing(original, view)
@@ -261,34 +258,39 @@ def _cut_all(run: Run, crops: Sequence[tuple[int, View]], advance: Callable[[], 
         advance()
 
 
-def disagreement(
-    original: Original, pixels: npt.NDArray[np.uint8], crop: View, view: View, photograph: Float[Tensor, "H W 3"]
-) -> str | None:
-    """Why an original cannot be of ``photograph``, in a sentence; None where both show one picture in one place.
+def read_original(
+    data: Photographs, original: Original, crop: View, view: View, photograph: Float[Tensor, "H W 3"]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    """Pixels and mask as `Original.read` gives them, of an original that shows ``photograph`` where ``crop`` is cut.
 
-    Both are compared at the photograph's pixels, where the crop is cut: correlated at every shift of a few pixels.
+    Both are compared before the background at the photograph's pixels: correlated at every shift of a few of them.
+
+    Raises:
+        DataError: it cannot be decoded, shows another picture, or the same in another place.
     """
+    pixels, mask = original.read()
     scale = float(crop.K[0, 0] / view.K[0, 0])
     left, top = (round(float(view.K[i, 2] - crop.K[i, 2] / scale)) for i in (0, 1))
     width, height = max(int(crop.width / scale), 8), max(int(crop.height / scale), 8)
     left, top = min(max(left, 0), view.width - width), min(max(top, 0), view.height - height)
     K = view.K.clone()
     K[0, 2], K[1, 2] = K[0, 2] - left, K[1, 2] - top
-    small = cut(original, pixels[..., :3], View(K, view.c2w, width, height))
+    small = torch.from_numpy(cut(original, pixels, View(K, view.c2w, width, height)))
     wanted = photograph[top : top + height, left : left + width].mean(-1).cpu().double()
-    found = torch.from_numpy(small).double().mean(-1) / 255
+    found = data.before_background(small).double().mean(-1)
     wanted, found = wanted - wanted.mean(), found - found.mean()
     if float(wanted.std()) < FLAT:
-        return None
+        return pixels, mask
     spectrum = torch.fft.rfft2(found) * torch.fft.rfft2(wanted).conj()
     correlation = torch.fft.irfft2(spectrum, s=found.shape) / (found.norm() * wanted.norm()).clamp_min(1e-12)
     row, column = divmod(int(correlation.argmax()), width)
     row, column = (row + height // 2) % height - height // 2, (column + width // 2) % width - width // 2
     if float(correlation.max()) < SAME_PICTURE:
-        return f"its original {original.path} shows another picture (correlation {float(correlation.max()):.2f})"
+        likeness = f"correlation {float(correlation.max()):.2f}"
+        raise DataError(f"its original {original.path} shows another picture ({likeness})")
     if max(abs(row), abs(column)) > LARGEST_SHIFT:
-        return f"its original {original.path} lies {column}, {row} pixels (columns, rows) beside it"
-    return None
+        raise DataError(f"its original {original.path} lies {column}, {row} pixels (columns, rows) beside it")
+    return pixels, mask
 
 
 def _places(original: Original, view: View, top: int, bottom: int, samples: int) -> npt.NDArray[np.float32]:

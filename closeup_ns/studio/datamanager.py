@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -20,6 +20,7 @@ from closeup_ns.data.dataset import CloseupDataset, describe_masks
 from closeup_ns.data.names import photograph_names
 from closeup_ns.data.originals import Original
 from closeup_ns.model.cameras import cameras_of, view_of
+from closeup_ns.rounds.run import EvalPhotograph
 from closeup_ns.rounds.views import InjectedView, NativeView
 from closeup_ns.views.registration import moved
 from closeup_ns.views.view import View
@@ -86,7 +87,13 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
 
     def photograph(self, index: int) -> Float[Tensor, "H W 3"]:
         """Training photograph ``index`` as it is trained on (undistorted), in [0, 1], before the background."""
-        return _before(self.cached_train[index]["image"].to(self.device), self.background)
+        return self.before_background(self.cached_train[index]["image"].to(self.device))
+
+    def before_background(self, image: Tensor) -> Float[Tensor, "H W 3"]:
+        """A picture [H, W, 3 or 4], uint8 or in [0, 1], as photographs are shown: in [0, 1], before the background."""
+        image = image.float() / 255 if image.dtype == torch.uint8 else image
+        colour, alpha = image[..., :3], image[..., 3:]
+        return alpha * colour + (1 - alpha) * self.background.to(colour) if alpha.shape[-1] else colour
 
     def counted(self, index: int) -> Bool[Tensor, "H W"] | None:
         """Pixels of training photograph ``index`` that its mask lets count; None without a mask: all."""
@@ -98,24 +105,20 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
         They are inside the mask and opaque, and so are their neighbours, into which whoever samples between pixels
         reaches. What a mask hides, or lies under transparency, never is a real colour of a close-up.
         """
-        cached = self.cached_train[index]
-        parts = [_counted(cached, self.device), _opaque(cached["image"].to(self.device))]
-        found = [part for part in parts if part is not None]
-        return _without_border(torch.stack(found).all(0)) if found else None
+        return _shown(self.cached_train[index]["image"].to(self.device), self.counted(index))
 
-    def eval_photographs(self) -> list[tuple[View, Float[Tensor, "H W 3"], Bool[Tensor, "H W"] | None]]:
-        """The evaluation split with the pixels that count (None: all), for reports.
+    def eval_photographs(self) -> Iterator[EvalPhotograph]:
+        """The evaluation split, one photograph at a time, for reports.
 
         Nothing that trains or decides may call this.
         """
-        return [
-            (
-                view_of(camera, 0).to(self.device),
-                _before(batch["image"].to(self.device), self.background),
-                _counted(batch, self.device),
-            )
-            for camera, batch in self.fixed_indices_eval_dataloader
-        ]
+        return (self.eval_photograph(index) for index in range(len(self.eval_dataset)))
+
+    def eval_photograph(self, index: int) -> EvalPhotograph:
+        """Photograph ``index`` of the evaluation split. Nothing that trains or decides may call this."""
+        cached = self.cached_eval[index]  # undistortion rewrites the intrinsics
+        image = self.before_background(cached["image"].to(self.device))
+        return view_of(self.eval_dataset.cameras, index).to(self.device), image, _counted(cached, self.device)
 
     def photograph_names(self) -> list[str]:
         """Names of the training photographs, in index order: of their files, with folders where those repeat."""
@@ -154,7 +157,12 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
     def native_image(self, native: NativeView) -> tuple[Float[Tensor, "H W 3"], Bool[Tensor, "H W"] | None]:
         """A native view's colours in [0, 1], before the background, and its pixels that count (None: all)."""
         pixels, mask = native.read()
-        return _before(pixels.to(self.device), self.background), None if mask is None else mask.to(self.device)
+        return self.before_background(pixels.to(self.device)), None if mask is None else mask.to(self.device)
+
+    def native_shown(self, native: NativeView) -> Bool[Tensor, "H W"] | None:
+        """Pixels of a native view whose colour is the scene's, as `shown`."""
+        pixels, mask = native.read()
+        return _shown(pixels.to(self.device), None if mask is None else mask.to(self.device))
 
     def _native_batch(self, native: NativeView) -> tuple[Cameras, dict[str, Any]]:
         pixels, mask = native.read()
@@ -216,15 +224,13 @@ def _originals(dataset: CloseupDataset) -> list[Original | None]:
     return list(found) if found else [None] * len(dataset)
 
 
-def _before(image: Tensor, background: Float[Tensor, "3"]) -> Float[Tensor, "H W 3"]:
-    """A photograph [H, W, 3 or 4] in [0, 1], its transparent pixels before ``background``."""
-    image = image.float() / 255 if image.dtype == torch.uint8 else image
-    colour, alpha = image[..., :3], image[..., 3:]
-    return alpha * colour + (1 - alpha) * background.to(colour) if alpha.shape[-1] else colour
-
-
 def _counted(batch: dict[str, Any], device: torch.device | str) -> Bool[Tensor, "H W"] | None:
     return batch["mask"][..., 0].to(device).bool() if "mask" in batch else None
+
+
+def _shown(image: Tensor, counted: Bool[Tensor, "H W"] | None) -> Bool[Tensor, "H W"] | None:
+    found = [part for part in (counted, _opaque(image)) if part is not None]
+    return _without_border(torch.stack(found).all(0)) if found else None
 
 
 def _opaque(image: Tensor) -> Bool[Tensor, "H W"] | None:

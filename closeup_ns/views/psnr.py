@@ -34,3 +34,9 @@ def mean_of_numbers(scores: Iterable[float]) -> float:
     """Mean of the scores that are numbers; NaN of none."""
     finite = [score for score in scores if not math.isnan(score)]
     return sum(finite) / len(finite) if finite else math.nan
+
+
+def mean_or_none(scores: Iterable[float]) -> float | None:
+    """The same as JSON has it: None of none."""
+    mean = mean_of_numbers(scores)
+    return None if math.isnan(mean) else mean

@@ -40,9 +40,6 @@ class Registration:
     """Rotation vector in radians and translation in world units, in the camera's axes: ``c2w @ exp(motion)``."""
     shift: float
     """Median distance in pixels that the view's pixels moved."""
-    error_before: float
-    """Mean squared difference to the photograph, colours fitted, as given."""
-    error_after: float
 
 
 @torch.no_grad()
@@ -66,17 +63,17 @@ def register(
     weight = torch.ones_like(photograph[..., 0]) if counted is None else counted.to(photograph)
     motion = view.c2w.new_zeros(6, dtype=torch.float64)
     as_given = render(view)
-    before = _fitted_error(as_given, photograph, weight)
     for level in LEVELS:
         if min(view.width, view.height) // level < SMALLEST:
             continue
         coarse = _coarser(moved(view, motion), level)
-        step = _solve(coarse, render(coarse), _averaged(photograph, level), _averaged(weight, level))
+        whole = (_averaged(weight, level) == 1).to(weight)
+        step = _solve(coarse, render(coarse), _averaged(photograph, level), whole)
         motion = _log(_exp(motion) @ _exp(step))
-    after = _fitted_error(render(moved(view, motion)), photograph, weight)
+    before, after = (_fitted_error(shown, photograph, weight) for shown in (as_given, render(moved(view, motion))))
     if after >= before:
-        motion, after = torch.zeros_like(motion), before
-    return Registration(moved(view, motion), motion, displacement(view, motion, as_given.depth), before, after)
+        motion = torch.zeros_like(motion)
+    return Registration(moved(view, motion), motion, displacement(view, motion, as_given.depth))
 
 
 def _coarser(view: View, level: int) -> View:

@@ -103,7 +103,7 @@ def test_the_truth_is_what_training_sees(ours: bool, tmp_path: Path) -> None:
 
     def wrong_where_hidden(view: Any) -> Rendered:
         index = next(i for i, camera in enumerate(held_out) if camera.view is view)
-        _, image, counted = run.data.eval_photographs()[index]
+        _, image, counted = run.data.eval_photograph(index)
         assert counted is not None
         color = torch.where(counted[..., None], image, 1 - image)
         return Rendered(color, color[..., 0], color[..., 0])

@@ -23,9 +23,8 @@ from closeup_ns.rounds.reporting.contact_sheet import (
     _caption,
     save_contact_sheet,
 )
-from closeup_ns.rounds.reporting.held_out import HeldOut, save_sheet
+from closeup_ns.rounds.reporting.held_out import Look, save_sheet
 from closeup_ns.rounds.store.view import StoredView
-from closeup_ns.views.view import View
 from tests.stored import a_view
 
 HEIGHT = round(CELL * 14 / 20)
@@ -121,12 +120,14 @@ def test_held_out_photographs_are_labelled(tmp_path: Path, monkeypatch: pytest.M
 
         monkeypatch.setattr(ImageDraw.ImageDraw, name, noting)
     shapes = ((30, 40), (210, 280))
-    crops = [
-        HeldOut(1, View(torch.eye(3), torch.eye(4), width, height), torch.full((height, width, 3), 1.0), None, name)
-        for (height, width), name in zip(shapes, ("IMG_1.JPG", "IMG_2.JPG"), strict=True)
-    ]
-    before, after = ([torch.full((*shape, 3), level) for shape in shapes] for level in (0.2, 0.6))
-    save_sheet(tmp_path / "sheet.png", "round 1, 3x closer", before, after, crops)
+    before, after = (
+        Look(pictures={
+            index: (f"IMG_{index}.JPG", *(torch.full((*shape, 3), value, dtype=torch.uint8) for value in (level, 255)))
+            for index, shape in enumerate(shapes, start=1)
+        })
+        for level in (51, 153)
+    )  # fmt: skip
+    save_sheet(tmp_path / "sheet.png", "round 1, 3x closer", before, after)
     assert set(written) == {
         "round 1, 3x closer", "before the round", "after the round", "photograph", "IMG_1.JPG", "IMG_2.JPG"
     }  # fmt: skip

@@ -82,6 +82,7 @@ def run_of_one_photograph(folder: Path) -> Any:
             train_view=lambda index: View(K, torch.eye(4), WIDTH, HEIGHT),
             photograph=lambda index: torch.from_numpy(np.asarray(small).copy()).float() / 255,
             shown=lambda index: None,
+            before_background=lambda image: image.float() / 255,
         ),
     )
 
@@ -110,20 +111,24 @@ def test_what_a_model_renders_becomes_the_photograph(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "tried"),
     [
-        lambda run: setattr(run.settings.originals, "enabled", False),
-        lambda run: setattr(run.settings.kernel_search, "enabled", False),
-        lambda run: setattr(run.model.config, "supersample", FINER + 1),
-        lambda run: run.photographs.originals()[0].path.write_bytes(b"damaged"),
-        lambda run: Image.fromarray((scene(FINER)[::-1] * 255).astype(np.uint8)).save(tmp_of(run)),
+        (lambda run: setattr(run.settings.originals, "enabled", False), False),
+        (lambda run: setattr(run.settings.kernel_search, "enabled", False), False),
+        (lambda run: setattr(run.model.config, "supersample", FINER + 1), False),
+        (lambda run: run.photographs.originals()[0].path.write_bytes(b"damaged"), True),
+        (lambda run: Image.fromarray((scene(FINER)[::-1] * 255).astype(np.uint8)).save(tmp_of(run)), True),
+        (lambda run: setattr(run.photographs, "shown", lambda index: torch.zeros(HEIGHT, WIDTH).bool()), True),
     ],
-    ids=["no originals", "no search", "not fine enough", "damaged", "another picture"],
+    ids=["no originals", "no search", "not fine enough", "damaged", "another picture", "nothing counts"],
 )
-def test_without_an_original_that_shows_it_nothing_is_measured(tmp_path: Path, change: Any) -> None:
+def test_without_an_original_that_shows_it_nothing_is_measured(
+    tmp_path: Path, change: Any, tried: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = run_of_one_photograph(tmp_path)
     change(run)
     assert measure_pixel(run) is None
+    assert ("Pixel kernel: not measured" in capsys.readouterr().out) == tried
 
 
 def tmp_of(run: Any) -> Path:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from nerfstudio.cameras.camera_utils import fisheye624_unproject_helper
+from PIL import Image
 
 from closeup_ns.data.originals import Original
-from closeup_ns.rounds.native import crop_view, cut, cut_mask, further_windows, native_rounds, plan_crops
+from closeup_ns.errors import DataError
+from closeup_ns.rounds.native import crop_view, cut, cut_mask, further_windows, native_rounds, plan_crops, read_original
+from closeup_ns.studio.datamanager import CloseupDatamanager
 from closeup_ns.views.lens import Lens
 from closeup_ns.views.rendered import Rendered, Renderer
 from closeup_ns.views.view import View
@@ -152,6 +157,26 @@ def test_a_masked_pixel_never_counts_and_a_free_one_does() -> None:
     hidden[:, : 70 * 4] = 255
     touched = cut(original, hidden, view).any(-1)
     assert counted.any() and not (counted & touched).any()
+
+
+def test_an_original_with_alpha_is_compared_as_its_photograph_is_shown(tmp_path: Path) -> None:
+    """An object on transparent ground: what lies hidden beside it is of no picture; a shift is still found out."""
+    data: Any = SimpleNamespace(background=torch.tensor([0.9, 0.2, 0.4]))
+    data.before_background = lambda image: CloseupDatamanager.before_background(data, image)
+    original = an_original(LENSES["brown"], tmp_path / "a.png")
+    disc = np.hypot(*np.meshgrid(np.arange(WIDTH) - 330, np.arange(HEIGHT) - 236)) < 110
+    pixels = np.dstack([pattern(rays_of(original)), 255 * disc]).round().astype(np.uint8)
+    view, shifted = photograph_view(), np.roll(pixels, (8, -12), (0, 1))
+    photograph = data.before_background(torch.from_numpy(cut(original, pixels, view)))
+    stripes = np.indices((HEIGHT, WIDTH)).sum(0)[..., None] // 40 % 2 * 255
+    crop = crop_view(view, torch.tensor([80.0, 60.0]), 1.2, original)
+    for stored in (pixels, shifted):
+        stored[..., :3] = np.where(stored[..., 3:] > 0, stored[..., :3], stripes)
+        Image.fromarray(stored).save(original.path)
+        if stored is pixels:
+            assert (read_original(data, original, crop, view, photograph)[0] == stored).all()
+    with pytest.raises(DataError, match="lies -3, 2 pixels"):
+        read_original(data, original, crop, view, photograph)
 
 
 def renderer(depth: float):

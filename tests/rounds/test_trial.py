@@ -132,7 +132,7 @@ def test_photographs_are_judged_at_the_models_exposure(make_trainer: MakeTrainer
 
 def test_the_evaluation_split_is_what_is_reported(trainer: CloseupTrainer) -> None:
     pipeline = trainer.pipeline
-    pairs = pipeline.datamanager.eval_photographs()
+    pairs = list(pipeline.datamanager.eval_photographs())
     assert len(pairs) == 2
     expected = [psnr(pipeline.model.render_view(view).color, image) for view, image, _ in pairs]
     assert eval_psnr(run_in(trainer)) == pytest.approx(sum(expected) / 2)

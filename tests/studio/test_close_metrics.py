@@ -65,7 +65,6 @@ def test_without_a_terminal_ns_eval_says_how_far_it_is_and_what_is_missing(
     metrics = pipeline.get_average_eval_image_metrics()
     said = capsys.readouterr().out
     for line in (
-        "cutting held-out originals, 3x: 2 of 2",
         "held-out photographs, far: 1 of 2",
         "held-out photographs, 3x: 2 of 2",
         "depth of photographs: 10 of 10",

@@ -5,21 +5,24 @@ Nothing that trains or decides may look at them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 from torch import Tensor
 
+from closeup_ns.data.pictures import to_bytes
 from closeup_ns.errors import DataError
 from closeup_ns.progress import track
-from closeup_ns.rounds.native import cut, cut_mask, disagreement, native_rounds, plan_crops
+from closeup_ns.rounds.native import cut, cut_mask, native_rounds, plan_crops, read_original
 from closeup_ns.rounds.reporting.contact_sheet import CELL, HEADING, INK, save_labelled
 from closeup_ns.rounds.run import Run
-from closeup_ns.views.psnr import mean_of_numbers, psnr
+from closeup_ns.views.psnr import mean_or_none, psnr
 from closeup_ns.views.registration import register
 from closeup_ns.views.view import View
 
@@ -43,6 +46,8 @@ class HeldOut:
     """Pixels that count; None: all."""
     name: str = ""
     """File of the photograph that a crop was cut from."""
+    photograph: int = 0
+    """Its index in the evaluation split."""
 
     def render(self, run: Run, registered: bool = False) -> Float[Tensor, "H W 3"]:
         """What the model shows, with the pixel of this stream.
@@ -63,42 +68,86 @@ def held_out_rounds(run: Run) -> range:
     return range(1, native_rounds(max(found, default=0.0), run.settings.schedule.zoom, MOST_ROUNDS) + 1)
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """How a model shows native crops of held-out photographs."""
+
+    crops: list[tuple[int, View]] = field(default_factory=list)
+    """Those that could be cut, as `plan_held_out` has them."""
+    psnr: float | None = None
+    """Mean in dB from the poses as given; None of none."""
+    registered: float | None = None
+    """The same after registration, where that was asked for."""
+    pictures: dict[int, tuple[str, UInt8[Tensor, "H W 3"], UInt8[Tensor, "H W 3"]]] = field(default_factory=dict)
+    """Of the first `SHEET_ROWS`, by photograph: its file's name, the render and the crop, on the CPU."""
+
+
 @torch.no_grad()
-def held_out_crops(run: Run, number: int, target: Float[Tensor, "3"]) -> list[HeldOut]:
-    """The native crops of round ``number`` of the held-out photographs that see ``target``."""
+def plan_held_out(run: Run, number: int, target: Float[Tensor, "3"]) -> list[tuple[int, View]]:
+    """The native crops of round ``number`` of the held-out photographs that see ``target``: photograph and camera."""
     data, zoom = run.photographs, run.settings.schedule.zoom**number
-    photographs, originals, found = data.eval_photographs(), data.eval_originals(), []
-    views = [view for view, _, _ in photographs]
-    crops = plan_crops(views, originals, target, zoom, run.model.render_view)
-    for index, crop in track(crops, f"cutting held-out originals, {zoom:g}x"):
-        original, (view, photograph, _) = originals[index], photographs[index]
-        assert original is not None
+    views = [view for view, _, _ in data.eval_photographs()]
+    return plan_crops(views, data.eval_originals(), target, zoom, run.model.render_view)
+
+
+def cut_held_out(run: Run, number: int, crops: Sequence[tuple[int, View]]) -> Iterator[HeldOut]:
+    """Cut ``crops`` one by one, in order, as they are asked for; one that hides everything is left out.
+
+    An original that cannot be decoded or shows another picture is named.
+    """
+    data, originals = run.photographs, run.photographs.eval_originals()
+    zoom = f"{run.settings.schedule.zoom**number:g}x"
+    for index, crop in track(crops, f"held-out photographs, {zoom}"):
+        original, (view, photograph, _) = originals[index], data.eval_photograph(index)
+        assert original is not None, "a crop is planned only where there is an original"
         try:
-            pixels, mask = original.read()
-        except DataError:
-            continue  # named when the photograph's own close-ups are wanted
-        if disagreement(original, pixels, crop, view, photograph) is None:
-            image = torch.from_numpy(cut(original, pixels, crop)).to(run.device).float() / 255
-            counted = None if mask is None else torch.from_numpy(cut_mask(original, mask, crop)).to(run.device)
-            if image.shape[-1] == 4:
-                opaque = image[..., 3] > 0.999
-                counted = opaque if counted is None else counted & opaque
-            found.append(HeldOut(number, crop, image[..., :3].contiguous(), counted, original.path.name))
-    return found
+            pixels, mask = read_original(data, original, crop, view, photograph)
+        except DataError as error:
+            name = escape(f"{original.path.name} is not scored at {zoom}: {error}")
+            CONSOLE.print(f"[yellow]Held-out photograph {name}", soft_wrap=True)
+            continue
+        image = torch.from_numpy(cut(original, pixels[..., :3], crop)).to(run.device).float() / 255
+        masks = [pixels[..., 3] // 255] if pixels.shape[-1] == 4 else []
+        masks += [] if mask is None else [mask]
+        shown = [torch.from_numpy(cut_mask(original, hides, crop)) for hides in masks]
+        counted = torch.stack(shown).all(0).to(run.device) if shown else None
+        if counted is None or bool(counted.any()):
+            yield HeldOut(number, crop, image, counted, original.path.name, index)
+
+
+def held_out_crops(run: Run, number: int, target: Float[Tensor, "3"]) -> list[HeldOut]:
+    """All native crops of round ``number`` of the held-out photographs that see ``target``, in memory together."""
+    return list(cut_held_out(run, number, plan_held_out(run, number, target)))
 
 
 @torch.no_grad()
-def mean_psnr(run: Run, crops: Sequence[HeldOut], registered: bool = False) -> float | None:
-    """Mean PSNR in dB over held-out photographs; None of none."""
-    scores = [psnr(crop.render(run, registered), crop.image, crop.counted) for crop in crops]
-    return mean_of_numbers(scores) if scores else None
+def mean_psnr(run: Run, crops: Sequence[HeldOut]) -> float | None:
+    """Mean PSNR in dB over held-out photographs, from their poses as given; None of none."""
+    return mean_or_none(psnr(crop.render(run), crop.image, crop.counted) for crop in crops)
 
 
-def save_sheet(
-    path: Path, title: str, before: Sequence[Tensor], after: Sequence[Tensor], crops: Sequence[HeldOut]
-) -> None:
+@torch.no_grad()
+def look(run: Run, number: int, crops: Sequence[tuple[int, View]], registered: bool = False) -> Look:
+    """How the model shows ``crops`` of round ``number`` now. One is in memory at a time, whatever their number."""
+    found = Look()
+    as_given, fitted = [], []
+    for crop in cut_held_out(run, number, crops):
+        shown = crop.render(run)
+        as_given.append(psnr(shown, crop.image, crop.counted))
+        if registered:
+            fitted.append(psnr(crop.render(run, registered=True), crop.image, crop.counted))
+        found.crops.append((crop.photograph, crop.view))
+        if len(found.pictures) < SHEET_ROWS:
+            found.pictures[crop.photograph] = crop.name, to_bytes(shown), to_bytes(crop.image)
+    return replace(found, psnr=mean_or_none(as_given), registered=mean_or_none(fitted))
+
+
+def save_sheet(path: Path, title: str, before: Look, after: Look) -> None:
     """A picture with a row for each of the first crops: before the round, after it, and the photograph."""
-    pictures = zip(before[:SHEET_ROWS], after[:SHEET_ROWS], crops[:SHEET_ROWS], strict=True)
-    rows = [((one, other, crop.image), crop.name, INK) for one, other, crop in pictures]
-    widest = max(crop.view.width for crop in crops[:SHEET_ROWS])
-    save_labelled(path, title, COLUMNS, rows, cell=max(widest, CELL), caption=HEADING)
+    rows = [
+        ((shown / 255, after.pictures[index][1] / 255, image / 255), name, INK)
+        for index, (name, shown, image) in before.pictures.items()
+        if index in after.pictures
+    ]
+    widest = max([CELL, *(pictures[0].shape[1] for pictures, _, _ in rows)])
+    save_labelled(path, title, COLUMNS, rows, cell=widest, caption=HEADING)

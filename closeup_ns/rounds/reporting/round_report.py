@@ -12,7 +12,6 @@ import torch
 from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image
-from torch import Tensor
 
 from closeup_ns.peak_memory import gpu_peak_mb, process_peak_mb
 from closeup_ns.planning.plan import RoundPlan
@@ -21,11 +20,13 @@ from closeup_ns.provenance import provenance
 from closeup_ns.refine.refiner import build_refiner
 from closeup_ns.rendering.backend import describe_backend
 from closeup_ns.rounds.reporting.contact_sheet import SheetRow, save_contact_sheet
-from closeup_ns.rounds.reporting.held_out import HeldOut, held_out_crops, mean_psnr, save_sheet
+from closeup_ns.rounds.reporting.held_out import Look, look, plan_held_out, save_sheet
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.store.view import in_figures
 from closeup_ns.rounds.trials.acceptance import RoundVerdict
+from closeup_ns.rounds.trials.trial import eval_psnr
+from closeup_ns.views.view import View
 
 
 @dataclass
@@ -40,23 +41,23 @@ class RoundResult:
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of each stage."""
     psnr_before: float | None = None
-    """PSNR in dB of the evaluation split, before the round and after it."""
+    """PSNR in dB of the evaluation split, before the round and after it. A round that is resumed in its middle has no
+    figure before it."""
     psnr_after: float | None = None
-    held_out: list[HeldOut] = field(default_factory=list)
-    """Native crops of held-out photographs, and below how the model showed them before the round."""
-    shown_before: list[Tensor] = field(default_factory=list)
-    close_before: float | None = None
-    """PSNR in dB of those crops as given, before the round."""
+    before: Look = field(default_factory=Look)
+    """How the model showed native crops of held-out photographs before the round."""
 
-    def look_at(self, run: Run, target: Target) -> None:
-        """Keep how the model shows held-out photographs at the round's scale before it."""
-        if run.settings.originals.enabled:
-            self.held_out = held_out_crops(run, self.number, target.point)
-            self.shown_before = [crop.render(run) for crop in self.held_out]
-            self.close_before = mean_psnr(run, self.held_out)
+    def look_before(self, run: Run, target: Target) -> None:
+        """Keep how the model shows held-out photographs before the round."""
+        self.psnr_before = eval_psnr(run)
+        self.before = look(run, self.number, _held_out(run, self.number, target))
 
 
-def write_round_report(run: Run, store: RoundStore, result: RoundResult) -> None:
+def _held_out(run: Run, number: int, target: Target) -> list[tuple[int, View]]:
+    return plan_held_out(run, number, target.point) if run.settings.originals.enabled else []
+
+
+def write_round_report(run: Run, store: RoundStore, result: RoundResult, target: Target) -> None:
     """Write what a round did; the report, written last, marks the round as over."""
     rows, number, verdict = [], result.number, result.verdict
     for name in store.views(number):
@@ -68,10 +69,10 @@ def write_round_report(run: Run, store: RoundStore, result: RoundResult) -> None
         kept = "kept" if verdict.accepted else "NOT kept"
         title = f"round {number}, {result.zoom:g}x closer, {kept}: {verdict.reason}"
         save_contact_sheet(store.contact_sheet(number), rows, title)
-    if result.held_out:
-        after = [crop.render(run) for crop in result.held_out]
+    after = look(run, number, result.before.crops or _held_out(run, number, target), registered=True)
+    if result.before.pictures:
         title = f"round {number}, {result.zoom:g}x closer: crops of held-out photographs"
-        save_sheet(store.close_photographs(number), title, result.shown_before, after, result.held_out)
+        save_sheet(store.close_photographs(number), title, result.before, after)
     report: dict[str, Any] = {
         "round": number,
         "zoom": result.zoom,
@@ -89,9 +90,9 @@ def write_round_report(run: Run, store: RoundStore, result: RoundResult) -> None
             "note": "evaluation split; reported only, never used to decide",
         },
         "close_photograph_psnr": {
-            "before": result.close_before,
-            "after": mean_psnr(run, result.held_out),
-            "after, registered": mean_psnr(run, result.held_out, registered=True),
+            "before": result.before.psnr,
+            "after": after.psnr,
+            "after, registered": after.registered,
             "note": "native crops of the evaluation split at this round's scale; reported only",
         },
         "seconds": {stage: round(value, 2) for stage, value in result.seconds.items()},
@@ -147,7 +148,7 @@ def show_round(run: Run, store: RoundStore, report: dict[str, Any], rows: Sequen
         before, after = far["before"], far["after"]
         CONSOLE.print(f"Round {number}: evaluation photographs {before:.2f} -> {after:.2f} dB (report only)")
     close = report["close_photograph_psnr"]
-    if close["before"] is not None:
+    if None not in close.values():
         gain = f"{close['before']:.2f} -> {close['after']:.2f} dB ({close['after, registered']:.2f} registered)"
         CONSOLE.print(
             f"Round {number}: held-out photographs at {report['zoom']:g}x {gain} (report only): see "

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from closeup_ns.progress import track
 from closeup_ns.rounds.run import Run
-from closeup_ns.views.psnr import mean_of_numbers, psnr
+from closeup_ns.views.psnr import mean_of_numbers, mean_or_none, psnr
 
 
 @dataclass
@@ -113,8 +113,6 @@ def native_psnr(run: Run, number: int, indices: Sequence[int]) -> float:
 
 @torch.no_grad()
 def eval_psnr(run: Run) -> float | None:
-    """Mean PSNR in dB of the evaluation split, or None where there is none. For reports, never for decisions."""
+    """Mean PSNR in dB of the evaluation split, or None where nothing of it counts. For reports, never for decisions."""
     photographs = run.photographs.eval_photographs()
-    if not photographs:
-        return None
-    return mean_of_numbers(psnr(run.model.render_view(view).color, image, mask) for view, image, mask in photographs)
+    return mean_or_none(psnr(run.model.render_view(view).color, image, mask) for view, image, mask in photographs)
