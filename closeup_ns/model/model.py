@@ -65,6 +65,7 @@ class CloseupModel(SplatfactoModel):
     exposure: PhotographExposure
     screen_kernel: Tensor
     footprint: Tensor
+    gaussians_at_start: Tensor
 
     def populate_modules(self) -> None:
         points = self.seed_points

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -107,7 +108,7 @@ def cut_held_out(run: Run, number: int, crops: Sequence[tuple[int, View]]) -> It
             CONSOLE.print(f"[yellow]Held-out photograph {name}", soft_wrap=True)
             continue
         image = torch.from_numpy(cut(original, pixels[..., :3], crop)).to(run.device).float() / 255
-        masks = [pixels[..., 3] // 255] if pixels.shape[-1] == 4 else []
+        masks = [(pixels[..., 3] == 255).astype(np.uint8)] if pixels.shape[-1] == 4 else []
         masks += [] if mask is None else [mask]
         shown = [torch.from_numpy(cut_mask(original, hides, crop)) for hides in masks]
         counted = torch.stack(shown).all(0).to(run.device) if shown else None
