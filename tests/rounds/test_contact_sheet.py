@@ -120,13 +120,11 @@ def test_held_out_photographs_are_labelled(tmp_path: Path, monkeypatch: pytest.M
 
         monkeypatch.setattr(ImageDraw.ImageDraw, name, noting)
     shapes = ((30, 40), (210, 280))
-    before, after = (
-        Look(pictures={
-            index: (f"IMG_{index}.JPG", *(torch.full((*shape, 3), value, dtype=torch.uint8) for value in (level, 255)))
-            for index, shape in enumerate(shapes, start=1)
-        })
-        for level in (51, 153)
-    )  # fmt: skip
+    before, after = Look(), Look()
+    for index, (height, width) in enumerate(shapes, start=1):
+        dark, grey, white = (torch.full((height, width, 3), value, dtype=torch.uint8) for value in (51, 153, 255))
+        before.pictures[index] = f"IMG_{index}.JPG", dark, white
+        after.pictures[index] = f"IMG_{index}.JPG", grey, white
     save_sheet(tmp_path / "sheet.png", "round 1, 3x closer", before, after)
     assert set(written) == {
         "round 1, 3x closer", "before the round", "after the round", "photograph", "IMG_1.JPG", "IMG_2.JPG"
