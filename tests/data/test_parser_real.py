@@ -80,7 +80,7 @@ def test_one_line_says_what_is_used(tmp_path: Path, capsys: pytest.CaptureFixtur
     parser.get_dataparser_outputs("test")
     lines = capsys.readouterr().out.strip().splitlines()
     assert len(lines) == 1
-    for word in ("LLFF", "9 images (7 train, 2 test)", "images at 64x48", "at most 1600", "12 points"):
+    for word in ("LLFF", "9 images (7 train, 2 test)", "images at 64x48", "max_image_size=1600", "12 points"):
         assert word in lines[0]
 
 
