@@ -11,6 +11,7 @@ import trimesh
 
 from closeup_ns.cli import export
 from closeup_ns.errors import CloseupError, DiskError
+from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.planning.target import Target
 from closeup_ns.rendering.rasterize import rasterization
 from closeup_ns.rounds.store.native import CutView, NativeStore
@@ -106,21 +107,24 @@ def test_what_masks_hide_teaches_nothing(trainer: CloseupTrainer) -> None:
 
 
 def test_it_learns_photographs_and_native_views_at_the_models_exposure(trainer: CloseupTrainer, tmp_path: Path) -> None:
-    """A native view keeps the camera and the size of its crop, for which its pixels were cut."""
+    """A native view keeps the camera and the size of its crop; close-ups are drawn with the photographs' pixel."""
     run, data = run_in(trainer), trainer.pipeline.datamanager
     gain = 0.1 * torch.randn(len(data.train_dataset), 3, generator=torch.Generator().manual_seed(0))
     run.model.exposure.start(gain - gain.mean(0))
+    run.model.set_native_kernel(1, PixelKernel.of(1.0))
     data.cached_train[1]["mask"] = torch.rand(*SIZE[::-1], 1) < 0.5
     store, crop = NativeStore(tmp_path), data.train_view(2).resized(24)
     pixels = torch.randint(256, (crop.height, crop.width, 3), dtype=torch.uint8)
     store.save(2, [CutView(data.photograph_names()[2], "a", crop, pixels.numpy(), None, 1.0)])
-    far, rendered, closer, nearest = pictures_to_learn(run, store, torch.tensor([0.0, 0.0, 4.0]))
+    target = run.model.means.detach().mean(0)
+    far, rendered, closer, nearest = pictures_to_learn(run, store, target)
     assert len(far) == len(rendered) == len(nearest) == len(gain) and len(closer) == 1  # round 1 has none
     view, image, counted = rendered[1]()
-    torch.testing.assert_close(4 - view.position[2], (4 - data.train_view(1).position[2]) / 3)
-    assert torch.equal(image, run.model.render_view(view).color.clamp(0, 1)) and counted is None
+    torch.testing.assert_close(3 * (view.position - target), data.train_view(1).position - target)
+    assert torch.equal(image, run.model.render_view(view).color) and counted is None
+    assert image.std() > 0.01  # the scene is in it
     view, image, counted = far[1]()
-    assert view.width == SIZE[0] and counted is not None and torch.equal(counted, data.counted(1))
+    assert view.width == SIZE[0] and counted is not None and torch.equal(counted, data.cached_train[1]["mask"][..., 0])
     torch.testing.assert_close(run.model.exposure(image, 1), data.photograph(1), atol=0.02, rtol=0)
     assert (image - data.photograph(1)).abs().mean() > 0.01
     view, image, counted = closer[0]()
