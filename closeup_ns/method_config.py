@@ -19,6 +19,7 @@ from closeup_ns.studio.compatibility import (
     allow_nerfstudio_checkpoints,
     show_errors_as_lines,
     start_without_build_server,
+    undistort_fisheye624_upright,
 )
 from closeup_ns.studio.datamanager import CloseupDatamanagerConfig
 from closeup_ns.studio.pipeline import CloseupPipelineConfig
@@ -26,6 +27,7 @@ from closeup_ns.studio.trainer import CloseupTrainerConfig
 
 allow_nerfstudio_checkpoints()
 start_without_build_server()
+undistort_fisheye624_upright()
 show_errors_as_lines()
 ensure_ffmpeg_on_path()  # ns-render looks for one before anything of ours runs
 

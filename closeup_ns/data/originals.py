@@ -143,6 +143,10 @@ def finest_files(capture: Capture) -> tuple[list[Path], list[str]]:
         times = Counter(found)  # a.jpg is not taken for a lost a.png
         for index, path in enumerate(found):
             files[index] = path if path and times[path] == 1 else files[index]
+        lost = [name for name, path in zip(capture.names, found, strict=True) if not path or times[path] > 1]
+        if any(found) and lost:
+            names = ", ".join(lost[:5]) + ", ..." * (len(lost) > 5)
+            problems.append(f"{folder} has no picture of {names}: the next finer one is taken there")
         if not any(found) and (pictures := list_images(folder)):
             problems.append(
                 f"no originals from {folder}: it has {len(pictures)} pictures for {len(files)} photographs, and no "

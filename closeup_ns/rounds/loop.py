@@ -92,11 +92,14 @@ class Rounds:
         targets, result = self.find_targets(), RoundResult(number, zoom)
         if step == start:
             self.trainer.save_checkpoint(step - 1)  # resuming starts here
-            result.look_before(run, targets[0])
         refiner, description = build_refiner(self.settings.refiner, run.device)
         with self._stage(result, "cut"):
             native = cut_native_views(run, self.native_store, number, targets)
             run.photographs.native += native
+        if not (native or refines(self.settings, run.device)):
+            yield self._leave_out(number)
+        if step == start:
+            result.look_before(run, targets[0])
         if native and step == start and self.settings.originals.refine_poses:
             with self._stage(result, "register"):
                 refine_poses(run, number, targets[0].distance)
@@ -126,6 +129,21 @@ class Rounds:
         result.psnr_after = eval_psnr(run)
         write_round_report(run, self.store, result, targets[0])
         self._round_over()
+
+    def _leave_out(self, number: int) -> int:
+        """End the run before round ``number``, which has nothing to say, nor has any that goes nearer (issue 11.6).
+
+        Returns the step that the run ends with.
+        """
+        CONSOLE.print(
+            f"[yellow]Round {number} is left out and the run ends: no finer original shows the target, and there is no "
+            "refiner. Another target (--pipeline.target.pixel) may be in more photographs.",
+            soft_wrap=True,
+        )
+        self.schedule.rounds = number - 1
+        self.store.save_schedule(self.schedule.to_dict())
+        self.next_round.granted = True  # the trainer's loop would go on with the schedule that it began with
+        return self.schedule.total_steps
 
     def _refined_views(self, result: RoundResult, refiner: Refiner, description: str) -> list[InjectedView]:
         """4.3.1 to 4.3.3: the round's own views; none where nothing refines."""

@@ -3,6 +3,7 @@
 * torch >= 2.6 refuses nerfstudio's own checkpoints, because a scheduler leaves numpy scalars in the optimizer state.
 * A run that is loaded does not know where its config.yml lies, only where it was trained.
 * An event writer (tensorboard, wandb) that fails ends the training.
+* Photographs of FISHEYE624 lenses are undistorted with columns for rows.
 * viser looks through all processes of the machine for its own build server, and dies when one of them ends meanwhile.
 * Commands that need a field of rays, or two held-out photographs, end in assertions of their own.
 * What ns-train says of an input that it cannot use lies below forty lines of traceback.
@@ -12,13 +13,16 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
 import torch
+from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
 
 from closeup_ns.errors import CloseupError, say_error
 
@@ -34,6 +38,27 @@ def start_without_build_server() -> None:
     from viser import _client_autobuild
 
     _client_autobuild._check_viser_yarn_running = lambda: False
+
+
+def undistort_fisheye624_upright() -> None:
+    """Let nerfstudio undistort FISHEYE624 photographs as their lens sees them.
+
+    Its routine takes columns for rows on both sides, so that ``cx`` and ``cy``, both tangential parameters and the
+    sides of the disc that it lets count are exchanged. Here it gets the transposed photograph, and its result is
+    transposed back.
+    """
+    from nerfstudio.data.datamanagers import full_images_datamanager as module
+
+    undistort = module._undistort_image
+
+    def upright(camera: Cameras, distortion: Any, data: dict, image: Any, K: Any) -> tuple[Any, Any, Tensor | None]:
+        if camera.camera_type.item() != CameraType.FISHEYE624.value:
+            return undistort(camera, distortion, data, image, K)
+        exchanged = replace(camera, width=camera.height, height=camera.width)
+        K, image, mask = undistort(exchanged, distortion, data, image.swapaxes(0, 1), K)
+        return K, np.ascontiguousarray(image.swapaxes(0, 1)), mask.transpose(0, 1).contiguous()
+
+    module._undistort_image = upright
 
 
 def show_errors_as_lines() -> None:

@@ -83,12 +83,16 @@ def test_an_original_that_cannot_be_used_costs_its_own_photograph_only(
     ],
 )
 def test_originals_beside_a_missing_one_keep_their_photographs(
-    make: Callable[[Path], object], lose: Callable[[Path], object], tmp_path: Path
+    make: Callable[[Path], object],
+    lose: Callable[[Path], object],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """The small images are called image000.png and so on, so only COLMAP's names tell which is whose."""
     make(tmp_path)
     lose(tmp_path / "images/IMG_0002.png")
     found = {name: original.path.name for name, original in originals_of(tmp_path, 32).items() if original}
+    assert f"{tmp_path / 'images'} has no picture of IMG_0002.png" in " ".join(capfd.readouterr().out.split())
     assert found == {f"image00{index}.png": f"IMG_000{index}.png" for index in (1, 3, 4, 5)}
 
 

@@ -124,3 +124,15 @@ def test_without_originals_and_refiner_no_round_is_planned(capture: Path, tmp_pa
     assert ended.code == 0, ended.output
     assert "Rounds: 0 of 3 are planned" in ended.text
     assert run_of(tmp_path, "off").state()["step"] == 59
+
+
+def test_a_round_without_a_crop_and_without_a_refiner_is_left_out(tmp_path: Path) -> None:
+    """Every original is cut off, which its header does not tell."""
+    write_transforms(tmp_path / "data", finer=FINER)
+    for original in (tmp_path / "data/images").iterdir():
+        original.write_bytes(original.read_bytes()[:-2000])
+    ended = train(tmp_path / "data", tmp_path, "none")
+    assert ended.code == 0, ended.output
+    assert "Round 1 is left out and the run ends" in ended.text
+    assert run_of(tmp_path, "none").state()["step"] == 60  # it stops after the step that it was about to train
+    assert run_of(tmp_path, "none").json("schedule.json")["rounds"] == 0

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import torch
 from nerfstudio.cameras.camera_utils import fisheye624_unproject_helper
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.data.datamanagers import full_images_datamanager
 from PIL import Image
 
+import closeup_ns.method_config  # noqa: F401  (mends the routine)
 from closeup_ns.data.originals import Original
 from closeup_ns.errors import DataError
 from closeup_ns.rounds.native import crop_view, cut, cut_mask, further_windows, native_rounds, plan_crops, read_original
@@ -109,6 +112,21 @@ def test_a_crop_shows_the_pattern_to_a_tenth_of_a_native_pixel(
                 assert np.abs(shift_between(found, wanted)).max() * native < 0.1
     inner = (slice(2, -2), slice(2, -2))
     assert np.abs(image - seen_by(view, 4))[inner].mean() < 3
+
+
+def test_nerfstudio_undistorts_a_fisheye624_photograph_as_its_crops_are_cut() -> None:
+    """Upstream's routine exchanges columns and rows, and shows another part of the pattern."""
+    original = an_original(LENSES["fisheye624"])
+    pixels, K, distortion = pattern(rays_of(original)).round().astype(np.uint8), original.K, original.lens.parameters
+    lens = (K[0][0], K[1][1], K[0][2], K[1][2], WIDTH, HEIGHT, torch.tensor([distortion]), CameraType.FISHEYE624)
+    cameras = Cameras(torch.eye(4)[None, :3], *lens, metadata={"fisheye_crop_radius": 230.0})
+    undistort = full_images_datamanager._undistort_image
+    K, image, mask = undistort(cameras[0], np.float32(distortion), {}, pixels, np.array(K))
+    view = View(torch.from_numpy(K), torch.eye(4), *image.shape[1::-1])
+    middle = slice(100, 350)
+    assert np.abs(shift_between(image[middle, middle].astype(float), seen_by(view, 4)[middle, middle])).max() < 0.1
+    assert mask is not None and mask.shape == (*image.shape[:2], 1)
+    assert not np.abs(image - seen_by(view, 4))[mask[..., 0].numpy()].mean() > 3
 
 
 def test_a_crop_that_is_off_by_a_native_pixel_is_found_out() -> None:
