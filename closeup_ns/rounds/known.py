@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from closeup_ns.errors import PlanningError
@@ -21,20 +24,46 @@ LEARNT_PSNR = 20.0
 """A generated view that the model, trained on it, shows at less than this many dB contradicts the others (#26)."""
 
 
+OBSERVED_BYTES = 4 * 2**30
+"""Most memory for photographs and native views with their depth."""
+PIXEL_BYTES = 16
+"""Three colours and the depth, in float32."""
+
+
 @torch.no_grad()
-def observations(run: Run) -> dict[str, Observation]:
+def observations(
+    run: Run, wanted: Sequence[View], target: Float[Tensor, "3"], anchors: Sequence[str] = ()
+) -> dict[str, Observation]:
     """The photographs and the native views, by their names in a plan, at the model's own exposure, with its z-depth.
 
-    Pixels that show no scene (masked, transparent) have no depth: they back nothing.
+    Where `OBSERVED_BYTES` does not hold all, ``anchors`` stay, then those that look at ``target`` from nearly the
+    direction of a view of ``wanted``. Pixels that show no scene (masked, transparent) have no depth: they back nothing.
     """
-    data, result = run.photographs, {}
-    views = list(zip(data.photograph_names(), data.train_views(), strict=True))
-    for index, (name, view) in enumerate(track(views, "depth of photographs")):
-        result[f"train/{name}"] = _observation(run, view, data.photograph(index), data.shown(index), index)
-    for native in data.native:
-        view, (image, _) = data.native_view(native), data.native_image(native)
-        result[native.name] = _observation(run, view, image, data.native_shown(native), native.photograph)
+    data = run.photographs
+    known = [(f"train/{name}", view, None) for name, view in zip(data.photograph_names(), data.train_views())]
+    known += [(native.name, data.native_view(native), native) for native in data.native]
+    towards = _directions([view for _, view, _ in known], target) @ _directions(wanted, target).T
+    nearest = (-towards.amax(1)).argsort(stable=True).tolist()
+    order = sorted(nearest, key=lambda index: known[index][0] not in anchors)
+    sizes = torch.tensor([known[index][1].width * known[index][1].height for index in order]) * PIXEL_BYTES
+    kept = sorted(order[: int((sizes.cumsum(0) <= OBSERVED_BYTES).sum())])
+    if len(kept) < len(known):
+        said = f"{len(kept)} of {len(known)} photographs and native views, those that look from where"
+        CONSOLE.print(f"Depth of {said} the close-ups do: no more fit into {OBSERVED_BYTES / 2**30:.0f} GiB.")
+    result = {}
+    for index in track(kept, "depth of photographs"):
+        name, view, native = known[index]
+        if native is None:
+            result[name] = _observation(run, view, data.photograph(index), data.shown(index), index)
+        else:
+            image, _ = data.native_image(native)
+            result[name] = _observation(run, view, image, data.native_shown(native), native.photograph)
     return result
+
+
+def _directions(views: Sequence[View], target: Float[Tensor, "3"]) -> Float[Tensor, "n 3"]:
+    """Unit vectors from ``target`` to each camera."""
+    return F.normalize(torch.stack([view.position for view in views]).double() - target.double(), dim=-1)
 
 
 def _observation(run: Run, view: View, image: Tensor, shown: Tensor | None, photograph: int) -> Observation:

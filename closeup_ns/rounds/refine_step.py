@@ -87,7 +87,10 @@ def refine_round(
         return
     passes = round_passes(store, number, plans, named, refiner, run.render, run.device)
     believed = list(believed_views(run, earlier, number).values()) if refiner.generates else []
-    refinement = Refinement(run, refiner, number, store, earlier, observations(run), believed)
+    anchors = [anchor.name for plan in plans for anchor in plan.anchors]
+    target = torch.tensor(plans[0].target, device=run.device)
+    known = observations(run, [view.to(run.device) for view in views.values()], target, anchors)
+    refinement = Refinement(run, refiner, number, store, earlier, known, believed)
     try:
         with bar("refining close-ups", len(missing)) as advance:
             for index, item in enumerate(passes, start=1):

@@ -53,8 +53,7 @@ def close_metrics(run: Run) -> tuple[dict[str, float], dict[str, str]]:
     """
     schedule = run.settings.schedule
     scales = [schedule.zoom**number for number in range(1, schedule.rounds + 1)]
-    photographs = list(observations(run).values())
-    views = [photograph.view for photograph in photographs]
+    views = run.photographs.train_views()
     names = run.photographs.photograph_names()
     targets = resolve_targets(run.settings.target, names, views, run.model.render_view)
     real, absent = close_photographs(run, targets)
@@ -62,6 +61,7 @@ def close_metrics(run: Run) -> tuple[dict[str, float], dict[str, str]]:
     generator = torch.Generator().manual_seed(run.settings.seed)
     values: dict[str, list[float]] = {}
     close_ups = [(scale, view) for scale in scales for view in turned_views(views, targets[0].point, scale, generator)]
+    photographs = list(observations(run, [view.to(run.device) for _, view in close_ups], targets[0].point).values())
     for scale, view in track(close_ups, "close-ups"):
         rendered = run.model.render_view(view.to(run.device, torch.float32))
         for name, value in _score(run, view, rendered, photographs, metrics).items():

@@ -20,7 +20,8 @@ from closeup_ns.rounds.refine_step import refine_round
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.views.overlap import DepthViews
 from closeup_ns.views.reliability import reliable_pixels
-from tests.passes import SIZE, JointRefiner, a_plan, a_run
+from closeup_ns.views.view import move_closer
+from tests.passes import POINT, SIZE, JointRefiner, a_plan, a_run
 
 NAMES = ["t0_frontier_00", "t0_frontier_01", "t0_update_00", "t0_update_01"]
 
@@ -211,13 +212,31 @@ def test_later_masks_know_what_accepted_views_show_and_the_loss_does_not(tmp_pat
     for request in refiner.requests:
         for name, shown, view, render in zip(request.names, request.masks, request.views, request.renders):
             stored = store.load_view(2, name).reliable
-            alone = reliable_pixels(view, render.depth, render.alpha, list(observations(run).values()))
+            photographs = list(observations(run, [view], POINT).values())
+            alone = reliable_pixels(view, render.depth, render.alpha, photographs)
             assert torch.equal(stored.dense, alone.dense) and torch.equal(stored.sparse, alone.sparse)
             by_views = reliable_pixels(view, render.depth, render.alpha, believed)
             assert torch.equal(shown.dense, (alone.dense | by_views.dense) if generates else alone.dense)
             assert torch.equal(shown.sparse, alone.sparse) and torch.equal(shown.support, alone.support)
             grown += int((shown.dense & ~stored.dense).sum())
     assert (grown > 50) == generates
+
+
+def test_only_as_many_photographs_are_looked_at_as_fit_into_memory(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The anchor, and those whose direction from the target is nearest to that of a close-up."""
+    run = a_run(5)
+    views = run.photographs.train_views()
+    monkeypatch.setattr("closeup_ns.rounds.known.OBSERVED_BYTES", 3 * SIZE[0] * SIZE[1] * 16 + 1)
+    to_camera = torch.stack([view.position for view in views]) - POINT
+    angles = torch.nn.functional.cosine_similarity(to_camera, to_camera[4:]).acos()
+    second = angles.argsort().tolist()[1]
+    anchor = next(index for index in range(5) if index not in (second, 4))
+    close_up = move_closer(views[4], POINT, 9)
+    found = observations(run, [close_up], POINT, [f"train/{anchor}.png"])
+    assert list(found) == [f"train/{index}.png" for index in sorted([anchor, second, 4])]
+    assert "Depth of 3 of 5 photographs" in capfd.readouterr().out
 
 
 def test_views_of_kept_rounds_are_believed_where_the_model_learnt_them(tmp_path: Path) -> None:

@@ -115,7 +115,8 @@ def test_hidden_pixels_and_those_beside_them_back_nothing(way: str, tmp_path: Pa
     rows, columns = HIDDEN
     wide = torch.zeros(48, 64, dtype=torch.bool)
     wide[rows.start - 1 : rows.stop + 1, columns.start - 1 : columns.stop + 1] = True
-    for index, observation in enumerate(observations(pipeline.as_run()).values()):
+    views = pipeline.datamanager.train_views()
+    for index, observation in enumerate(observations(pipeline.as_run(), views, torch.zeros(3)).values()):
         rendered = pipeline.model.render_view(observation.view).depth
         assert torch.equal(observation.depth, torch.where(wide, 0.0, rendered))
         shown = pipeline.datamanager.shown(index)
@@ -133,7 +134,7 @@ def test_hidden_pixels_of_native_views_back_nothing(way: str, tmp_path: Path, ma
     data = run.photographs
     data.native = cut_native_views(run, NativeStore(tmp_path / "rounds"), 1, targets)
     assert len(data.native) == 10
-    seen, partly = observations(run), 0
+    seen, partly = observations(run, data.train_views(), targets[0].point), 0
     for native in data.native:
         view, whole = data.native_view(native), data.train_view(native.photograph)
         rays = (pixel_grid(view.height, view.width) - view.K[:2, 2]) / view.K[0, 0]
