@@ -1,4 +1,4 @@
-"""What a refiner may look at beside a view itself: photographs, and generated views that are believed."""
+"""What a refiner may look at beside a view itself: photographs, and generated views that the model agrees with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from closeup_ns.views.psnr import psnr
 from closeup_ns.views.reliability import Observation
 from closeup_ns.views.view import View
 
-LEARNT_PSNR = 20.0
+CONSISTENT_PSNR = 20.0
 """A generated view that the model, trained on it, shows at less than this many dB contradicts the others (#26)."""
 
 
@@ -74,7 +74,7 @@ def _observation(run: Run, view: View, image: Tensor, shown: Tensor | None, phot
 
 
 @torch.no_grad()
-def believed_views(run: Run, store: RoundStore, number: int) -> dict[str, Observation]:
+def consistent_views(run: Run, store: RoundStore, number: int) -> dict[str, Observation]:
     """Refined views of rounds before ``number``, by their names in a plan, that a generator may build on.
 
     Their round was kept, the gate accepted them, and the model that was trained on them shows what they show
@@ -92,7 +92,7 @@ def believed_views(run: Run, store: RoundStore, number: int) -> dict[str, Observ
             stored = store.load_view(earlier, name)
             view = stored.view.to(run.device)
             rendered, image = run.render(view), stored.image.to(run.device)
-            if psnr(torch.nan_to_num(rendered.color), image) > LEARNT_PSNR:
+            if psnr(torch.nan_to_num(rendered.color), image) > CONSISTENT_PSNR:
                 found[f"round{earlier}/{name}"] = Observation(view, image.permute(2, 0, 1), rendered.depth)
     return found
 

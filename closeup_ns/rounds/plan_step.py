@@ -14,7 +14,7 @@ from closeup_ns.planning.plan import KnownView, RoundPlan, plan_round
 from closeup_ns.planning.target import Target
 from closeup_ns.progress import bar, watching
 from closeup_ns.refine.protocol import Refiner
-from closeup_ns.rounds.known import believed_views
+from closeup_ns.rounds.known import consistent_views
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.store.layout import StoredPlan
 from closeup_ns.rounds.store.rounds import RoundStore
@@ -47,15 +47,15 @@ def plan_views(
 def known_views(run: Run, store: RoundStore, number: int, refiner: Refiner) -> list[KnownView]:
     """What planning round ``number`` may build on: photographs, native views, and earlier rounds' views.
 
-    A generator's references may only be views that are believed.
+    A generator's references may only be views that the model agrees with.
     """
     data = run.photographs
     known = [KnownView(f"train/{name}", view, True) for name, view in zip(data.photograph_names(), data.train_views())]
     known += [KnownView(view.name, data.native_view(view), True) for view in data.native]
     earlier = list(data.injected)
     if refiner.generates and earlier:
-        believed = believed_views(run, store, number)
-        earlier = [view for view in earlier if view.name in believed]
+        consistent = consistent_views(run, store, number)
+        earlier = [view for view in earlier if view.name in consistent]
     return known + [KnownView(view.name, view.view, False) for view in earlier]
 
 

@@ -19,7 +19,7 @@ from closeup_ns.refine.judging.gate import judge, keep_detail, refined_is_finite
 from closeup_ns.refine.protocol import RefinedView, Refiner, RefineRequest
 from closeup_ns.refine.refiner import chosen_kind
 from closeup_ns.refine.results import failed
-from closeup_ns.rounds.known import anchor_image, believed_views, observations, stored_guide
+from closeup_ns.rounds.known import anchor_image, consistent_views, observations, stored_guide
 from closeup_ns.rounds.passes import planned_views, round_passes
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.settings import RoundSettings
@@ -46,8 +46,8 @@ class Refinement:
     """Where earlier rounds' views are."""
     photographs: Mapping[str, Observation]
     """`known.observations`."""
-    believed: Sequence[Observation]
-    """`known.believed_views`; for generators."""
+    consistent: Sequence[Observation]
+    """`known.consistent_views`; for generators."""
 
 
 def refines(settings: RoundSettings, device: torch.device | str) -> bool:
@@ -86,11 +86,11 @@ def refine_round(
     if not missing:
         return
     passes = round_passes(store, number, plans, named, refiner, run.render, run.device)
-    believed = list(believed_views(run, earlier, number).values()) if refiner.generates else []
+    consistent = list(consistent_views(run, earlier, number).values()) if refiner.generates else []
     anchors = [anchor.name for plan in plans for anchor in plan.anchors]
     target = torch.tensor(plans[0].target, device=run.device)
     known = observations(run, [view.to(run.device) for view in views.values()], target, anchors)
-    refinement = Refinement(run, refiner, number, store, earlier, known, believed)
+    refinement = Refinement(run, refiner, number, store, earlier, known, consistent)
     try:
         with bar("refining close-ups", len(missing)) as advance:
             for index, item in enumerate(passes, start=1):
@@ -178,14 +178,14 @@ def _request(
 
 
 def _shown(refinement: Refinement, view: View, rendered: Rendered, real: ReliablePixels) -> ReliablePixels:
-    """The mask that a generator is given: also known is what believed generated views agree on (papers.md 6.3 #17).
+    """The mask that a generator is given: also known is what consistent generated views agree on (papers.md 6.3 #17).
 
     Only the dense mask grows. The sparse pixels, their colours and their support stay those of photographs.
     """
-    if not refinement.believed:
+    if not refinement.consistent:
         return real
-    believed = reliable_pixels(view, rendered.depth, rendered.alpha, refinement.believed)
-    return dataclasses.replace(real, dense=real.dense | believed.dense)
+    consistent = reliable_pixels(view, rendered.depth, rendered.alpha, refinement.consistent)
+    return dataclasses.replace(real, dense=real.dense | consistent.dense)
 
 
 def _refined(refiner: Refiner, request: RefineRequest) -> list[RefinedView]:

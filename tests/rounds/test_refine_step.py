@@ -15,7 +15,7 @@ from closeup_ns.planning.plan import RoundPlan
 from closeup_ns.refine.chunking import RefinePass
 from closeup_ns.refine.protocol import RefinedView, RefineRequest
 from closeup_ns.rounds.injection import with_real_colors
-from closeup_ns.rounds.known import believed_views, observations
+from closeup_ns.rounds.known import consistent_views, observations
 from closeup_ns.rounds.refine_step import refine_round
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.views.overlap import DepthViews
@@ -207,7 +207,7 @@ def test_later_masks_know_what_accepted_views_show_and_the_loss_does_not(tmp_pat
     refiner.generates = generates
     left = torch.arange(SIZE[0]).expand(SIZE[1], -1) < 16
     run.photographs.shown = lambda index: left
-    believed = list(believed_views(run, RoundStore(tmp_path), 2).values())
+    consistent = list(consistent_views(run, RoundStore(tmp_path), 2).values())
     store, grown = refined(tmp_path, refiner, run=run, number=2), 0
     for request in refiner.requests:
         for name, shown, view, render in zip(request.names, request.masks, request.views, request.renders):
@@ -215,7 +215,7 @@ def test_later_masks_know_what_accepted_views_show_and_the_loss_does_not(tmp_pat
             photographs = list(observations(run, [view], POINT).values())
             alone = reliable_pixels(view, render.depth, render.alpha, photographs)
             assert torch.equal(stored.dense, alone.dense) and torch.equal(stored.sparse, alone.sparse)
-            by_views = reliable_pixels(view, render.depth, render.alpha, believed)
+            by_views = reliable_pixels(view, render.depth, render.alpha, consistent)
             assert torch.equal(shown.dense, (alone.dense | by_views.dense) if generates else alone.dense)
             assert torch.equal(shown.sparse, alone.sparse) and torch.equal(shown.support, alone.support)
             grown += int((shown.dense & ~stored.dense).sum())
@@ -239,17 +239,17 @@ def test_only_as_many_photographs_are_looked_at_as_fit_into_memory(
     assert "Depth of 3 of 5 photographs" in capfd.readouterr().out
 
 
-def test_views_of_kept_rounds_are_believed_where_the_model_learnt_them(tmp_path: Path) -> None:
+def test_views_of_kept_rounds_are_consistent_where_the_model_learnt_them(tmp_path: Path) -> None:
     """Papers.md 6.3 #26: below 20 dB one contradicts the rest."""
     run, store = kept_round(tmp_path), RoundStore(tmp_path)
-    assert list(believed_views(run, store, 2)) == [f"round1/{name}" for name in NAMES]
-    assert believed_views(run, store, 1) == {}
+    assert list(consistent_views(run, store, 2)) == [f"round1/{name}" for name in NAMES]
+    assert consistent_views(run, store, 1) == {}
     render = run.model.render_view
     run.model.render_view = lambda view: dataclasses.replace(render(view), color=1 - render(view).color)
-    assert believed_views(run, store, 2) == {}
+    assert consistent_views(run, store, 2) == {}
     run.model.render_view = render
     store.save_verdict(1, {"accepted": False, "reason": ""})
-    assert believed_views(run, store, 2) == {}
+    assert consistent_views(run, store, 2) == {}
 
 
 def test_an_earlier_rounds_view_can_be_an_anchor(tmp_path: Path) -> None:
