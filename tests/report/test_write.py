@@ -136,7 +136,7 @@ def test_pixels_are_photographed_the_models_own_or_invented(copied: Path, genera
 
 def test_a_run_without_rounds_says_so(tmp_path: Path) -> None:
     assert "has no rounds yet" in page_of(write_config(tmp_path / "a", rounds=3)).text
-    assert "it was asked for none" in page_of(write_config(tmp_path / "b", rounds=0)).text
+    assert "This run has no rounds" in page_of(write_config(tmp_path / "b", rounds=0)).text
 
 
 def test_a_run_that_is_training_says_how_far_it_is(tmp_path: Path) -> None:
