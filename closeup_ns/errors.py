@@ -39,6 +39,10 @@ class CheckpointError(CloseupError):
     """A run or its checkpoint cannot be loaded."""
 
 
+class PhotographsGone(CheckpointError):
+    """The photographs that a run was trained on are not on disk."""
+
+
 class RefinerError(CloseupError):
     """A refiner or an enhancer cannot work: weights, packages or options are missing, or do not fit."""
 

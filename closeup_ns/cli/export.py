@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,15 +13,19 @@ from rich.console import Console
 from rich.table import Table
 
 from closeup_ns.atomic import atomic_path, write_json
-from closeup_ns.errors import CloseupError
+from closeup_ns.errors import CloseupError, PhotographsGone
 from closeup_ns.metrics.shot import scale_label
 from closeup_ns.paths.start import choose_start
 from closeup_ns.report.exported import page_command, page_settings
 from closeup_ns.rounds.reporting.held_out import held_out_crops, held_out_rounds, mean_psnr
+from closeup_ns.rounds.run import EvalPhotograph
 from closeup_ns.rounds.store.native import NativeStore
-from closeup_ns.studio.export import Splats, Viewer, fit, likeness, pictures_to_learn, write_ply
-from closeup_ns.studio.loading import load_run
+from closeup_ns.studio.export import Splats, Viewer, fit, likeness, pictures_to_learn, renders_to_learn, write_ply
+from closeup_ns.studio.loading import LoadedRun, ModelAlone, load_alone, load_run
 from closeup_ns.views.psnr import mean_of_numbers, psnr
+
+COMPARED = 8
+"""Where there are no photographs, one in so many renders is compared with: the share that is held out by default."""
 
 
 @dataclass
@@ -51,31 +55,58 @@ class Export:
         output = self.output or self.load_config.parent / f"splat-{self.viewer}.ply"
         if output.suffix != ".ply":
             raise CloseupError(f"--output '{output}' is no .ply, the one kind of file that is written: name it so")
-        run = load_run(self.load_config, data=self.data)
-        seen, model, target = run.pipeline.as_run(), run.pipeline.model, run.target
-        step = run.pipeline.config.schedule.zoom
-        crops = {step**number: held_out_crops(seen, number, target.point) for number in held_out_rounds(seen)}
-        truth = {"far": list(run.pipeline.datamanager.eval_photographs())}
-        truth |= {scale_label(zoom): [(c.view, c.image, c.counted) for c in found] for zoom, found in crops.items()}
-        own = {"far": mean_of_numbers(psnr(model.render_view(v).color, image, m) for v, image, m in truth["far"])}
-        own |= {scale_label(zoom): mean_psnr(seen, found) for zoom, found in crops.items()}
-        splats, background = Splats.of(model), model.evaluation_background().to(seen.device)
-        pictures = pictures_to_learn(seen, NativeStore(run.folder / "rounds"), target.point)
-        generator = torch.Generator().manual_seed(run.pipeline.config.seed)
+        run = self._load()
+        pictures, truth, rows, compared = _of_photographs(run) if isinstance(run, LoadedRun) else _of_renders(run)
+        model, target = run.model, run.target
+        splats, background = Splats.of(model), model.evaluation_background().to(model.device)
+        generator = torch.Generator().manual_seed(run.config.seed)
         with atomic_path(output) as file:
             write_ply(splats, file, self.viewer)  # so that a place that takes no file says so before the work
             fitted = fit(splats, background, pictures, self.viewer, generator)
             count = write_ply(fitted, file, self.viewer)
-        rows = {"the run's own pixel": own}
         for name, some in (("exported as it was", splats), ("exported, fitted", fitted)):
             rows[name] = {scale: likeness(some, background, self.viewer, pairs) for scale, pairs in truth.items()}
-        _print(rows, f"PSNR in dB on held-out photographs and their originals, drawn as {self.viewer} viewers do")
+        _print(rows, f"PSNR in dB on {compared}, drawn as {self.viewer} viewers do")
         print(f"{output}: {count} Gaussians")
         if self.viewer == "supersplat":
-            start, _ = choose_start(run.train_views, run.train_names, None, target.point, run.renderer)
+            start, _ = choose_start(run.train_views, run.train_names, None, target.point, model.render_view)
             write_json(output.with_suffix(".json"), page_settings(start, target.point, background))
             print(f"To see it in a browser, at the target:\n{page_command(output)}")
         return output
+
+    def _load(self) -> LoadedRun | ModelAlone:
+        try:
+            return load_run(self.load_config, data=self.data)
+        except PhotographsGone:
+            if self.data is not None:
+                raise
+        print("the photographs of this run are not on disk: fitted to its own renders alone")
+        return load_alone(self.load_config)
+
+
+_Lessons = tuple[
+    list[list[Callable[[], EvalPhotograph]]], dict[str, list[EvalPhotograph]], dict[str, dict[str, float | None]], str
+]
+"""What to learn, `fit`'s groups; by scale, what to compare with; what the run itself scores there; what that is."""
+
+
+def _of_photographs(run: LoadedRun) -> _Lessons:
+    seen, model, target = run.pipeline.as_run(), run.model, run.target
+    step = run.config.schedule.zoom
+    crops = {step**number: held_out_crops(seen, number, target.point) for number in held_out_rounds(seen)}
+    truth = {"far": list(run.pipeline.datamanager.eval_photographs())}
+    truth |= {scale_label(zoom): [(c.view, c.image, c.counted) for c in found] for zoom, found in crops.items()}
+    own = {"far": mean_of_numbers(psnr(model.render_view(v).color, image, m) for v, image, m in truth["far"])}
+    own |= {scale_label(zoom): mean_psnr(seen, found) for zoom, found in crops.items()}
+    pictures = pictures_to_learn(seen, NativeStore(run.folder / "rounds"), target.point)
+    return pictures, truth, {"the run's own pixel": own}, "held-out photographs and their originals"
+
+
+def _of_renders(run: ModelAlone) -> _Lessons:
+    pictures = renders_to_learn(run.model, run.train_views, run.target.point, run.config.schedule)
+    scales = ["far", *(scale_label(run.config.schedule.zoom**number) for number in range(1, len(pictures)))]
+    truth = {scale: [make() for make in group[::COMPARED]] for scale, group in zip(scales, pictures)}
+    return pictures, truth, {}, "the run's own renders, some of those that it was fitted to"
 
 
 def _print(rows: Mapping[str, Mapping[str, float | None]], title: str) -> None:

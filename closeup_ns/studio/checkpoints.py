@@ -14,7 +14,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 from torch import Tensor
 
-from closeup_ns.errors import CheckpointError, CloseupError
+from closeup_ns.errors import CheckpointError, CloseupError, PhotographsGone
 from closeup_ns.planning.targets import TargetConfig
 from closeup_ns.reading import reading
 from closeup_ns.rounds.store.rounds import RoundStore
@@ -96,7 +96,8 @@ def locate(config: TrainerConfig, config_path: Path, data: Path | None = None) -
     beside it, where both were moved. Its targets become those that its rounds went to.
 
     Raises:
-        CheckpointError: there is no checkpoint or it is damaged, or there are no photographs.
+        CheckpointError: there is no checkpoint or it is damaged.
+        PhotographsGone: there are no photographs.
     """
     if config.__dict__.get("loaded_from") == config_path:
         return
@@ -109,7 +110,7 @@ def locate(config: TrainerConfig, config_path: Path, data: Path | None = None) -
     places = [data] if data is not None else [recorded, moved, folder / recorded.name, folder.parent / recorded.name]
     found = next((place for place in places if place.exists()), None)
     if found is None:
-        raise CheckpointError(
+        raise PhotographsGone(
             f"the photographs of {config_path} are not at {' nor at '.join(dict.fromkeys(map(str, places)))}. Give a "
             "closeup-gs command --data FOLDER; for nerfstudio's own, put or link them at the last of these places"
         )

@@ -52,6 +52,8 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
     config: CloseupDatamanagerConfig
     held_out: frozenset[int] = frozenset()
     pose_motion: Tensor
+    cameras: Tensor
+    """[N, 27]: K, c2w (model's frame), width and height of each training view, for when the photographs are gone."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -59,6 +61,7 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
         self.native: list[NativeView] = []
         self.native_share = 0.0
         self.register_buffer("pose_motion", torch.zeros(len(self.train_dataset), 6, dtype=torch.float64))
+        self.register_buffer("cameras", torch.zeros(len(self.train_dataset), 27, dtype=torch.float64))
         self.current_round = 0
         self.injected_probability = 0.0
         self.injection_generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
@@ -137,6 +140,12 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
     def train_views(self) -> list[View]:
         """Views of all training photographs, after undistortion."""
         return [self.train_view(index) for index in range(len(self.train_dataset))]
+
+    def remember_cameras(self) -> None:
+        """Let checkpoints hold the training views; `views_remembered` reads them."""
+        views = self.train_views()
+        rows = [[*view.K.flatten(), *view.c2w.flatten(), view.width, view.height] for view in views]
+        self.cameras.copy_(torch.tensor(rows, dtype=torch.float64))
 
     # ---- native views
 
@@ -217,6 +226,14 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
     def _injected_batch(self, injected: InjectedView) -> tuple[Cameras, dict[str, Any]]:
         batch = {"image": injected.target.image, "injected": injected.target, "densifies": injected.densifies}
         return cameras_of(injected.view).to(self.device), batch
+
+
+def views_remembered(cameras: Float[Tensor, "N 27"]) -> list[View]:
+    """The views that `CloseupDatamanager.cameras` holds, in float32."""
+    return [
+        View(K.view(3, 3), c2w.view(4, 4), *map(int, size))
+        for K, c2w, size in (row.split((9, 16, 2)) for row in cameras.float())
+    ]
 
 
 def _originals(dataset: CloseupDataset) -> list[Original | None]:

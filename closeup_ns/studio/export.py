@@ -25,6 +25,7 @@ from closeup_ns.progress import track
 from closeup_ns.rendering.rasterize import rasterization
 from closeup_ns.rendering.ssim import ssim
 from closeup_ns.rounds.run import EvalPhotograph, Run
+from closeup_ns.rounds.schedule import ScheduleConfig
 from closeup_ns.rounds.store.native import NativeStore
 from closeup_ns.rounds.views import NativeView
 from closeup_ns.views.psnr import mean_of_numbers, psnr
@@ -83,7 +84,7 @@ def pictures_to_learn(
     All are at the model's own exposure. Close-ups are renders of the photographs' cameras, so many times nearer to
     ``target`` (world coordinates): a copy that learns from where photographs were taken alone draws those worse.
     """
-    data, model, schedule = run.photographs, run.model, run.settings.schedule
+    data, model = run.photographs, run.model
     names, views = data.photograph_names(), data.train_views()
 
     def photograph(index: int) -> EvalPhotograph:
@@ -93,15 +94,24 @@ def pictures_to_learn(
         image, counted = data.native_image(found)
         return data.native_view(found), model.unexposed(image, found.photograph), counted
 
-    def render(view: View, zoom: float) -> EvalPhotograph:
-        near = aim_at(move_closer(view, target, zoom), target)
-        return near, model.render_view(near).color.clamp(0, 1), None
-
     groups = [[partial(photograph, index) for index in range(len(names))]]
-    for number in range(1, schedule.rounds + 1):
+    for number, close_ups in enumerate(renders_to_learn(model, views, target, run.settings.schedule)[1:], 1):
         groups.append([partial(native, found) for found in store.load(number, names)])
-        groups.append([partial(render, view, schedule.zoom**number) for view in views])
+        groups.append(close_ups)
     return [group for group in groups if group]
+
+
+def renders_to_learn(
+    model: CloseupModel, views: Sequence[View], target: Float[Tensor, "3"], schedule: ScheduleConfig
+) -> list[list[Callable[[], EvalPhotograph]]]:
+    """What makes each picture of the model alone: renders of ``views``, then, round by round, of close-ups."""
+
+    def render(view: View, zoom: float | None) -> EvalPhotograph:
+        view = view if zoom is None else aim_at(move_closer(view, target, zoom), target)
+        return view, model.render_view(view).color.clamp(0, 1), None
+
+    zooms = [None, *(schedule.zoom**number for number in range(1, schedule.rounds + 1))]
+    return [[partial(render, view, zoom) for view in views] for zoom in zooms]
 
 
 def fit(

@@ -6,16 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
+from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.eval_utils import eval_setup
 
 from closeup_ns.errors import CheckpointError, CloseupError
 from closeup_ns.model.lazy_lpips import lazy_lpips
+from closeup_ns.model.model import CloseupModel
 from closeup_ns.planning.target import Target, target_automatic
+from closeup_ns.reading import reading
 from closeup_ns.report.config_file import option, read_config
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.studio.checkpoints import locate
-from closeup_ns.studio.pipeline import CloseupPipeline
+from closeup_ns.studio.checkpoints import find_checkpoint, locate, read_checkpoint
+from closeup_ns.studio.datamanager import views_remembered
+from closeup_ns.studio.pipeline import CloseupPipeline, CloseupPipelineConfig
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View
 
@@ -33,6 +39,14 @@ class LoadedRun:
     """The run's first target; found anew where the run has no rounds."""
     folder: Path
     """The run's folder, where config.yml is."""
+
+    @property
+    def model(self) -> CloseupModel:
+        return self.pipeline.model
+
+    @property
+    def config(self) -> CloseupPipelineConfig:
+        return self.pipeline.config
 
 
 def load_run(config_path: Path, step: int | None = None, data: Path | None = None) -> LoadedRun:
@@ -53,10 +67,47 @@ def load_run(config_path: Path, step: int | None = None, data: Path | None = Non
         )
     photographs, render = pipeline.datamanager, pipeline.model.render_view
     views = photographs.train_views()
-    store = RoundStore(config_path.parent / "rounds")
-    targets = store.load_targets()
-    target = targets[0] if targets else target_automatic(views, render)
+    target = _target(config_path, views, render)
     return LoadedRun(pipeline, render, views, photographs.photograph_names(), target, config_path.parent)
+
+
+def _target(config_path: Path, views: list[View], render: Renderer) -> Target:
+    targets = RoundStore(config_path.parent / "rounds").load_targets()
+    return targets[0] if targets else target_automatic(views, render)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelAlone:
+    """A run of closeup-gs without its photographs; what it shares with `LoadedRun` is called the same."""
+
+    model: CloseupModel
+    config: CloseupPipelineConfig
+    train_views: list[View]
+    train_names: list[str]
+    """Numbers: the photographs' names are gone with them."""
+    target: Target
+
+
+def load_alone(config_path: Path) -> ModelAlone:
+    """The latest checkpoint of a run whose photographs are gone: its model, and the cameras that it remembers.
+
+    Raises:
+        CheckpointError: ``config_path`` or the checkpoint is damaged, or is not of a run of closeup-gs.
+    """
+    remedy = "Was it written by this version of closeup-gs?"
+    with reading(config_path, remedy, CheckpointError):
+        config = yaml.load(config_path.read_text(encoding="utf8"), Loader=yaml.Loader)  # as eval_setup
+    path = find_checkpoint(config_path.parent / config.relative_model_dir.name)
+    state, device = read_checkpoint(path)["pipeline"], torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with reading(path, remedy, CheckpointError), lazy_lpips():
+        views = [view.to(device) for view in views_remembered(state["datamanager.cameras"])]
+        box = SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3]))
+        model = config.pipeline.model.setup(scene_box=box, num_train_data=len(views), metadata={}, device=device)
+        parts = {name.partition(".")[::2]: value for name, value in state.items()}
+        model.load_state_dict({name: value for (part, name), value in parts.items() if part == "_model"})
+    model.to(device).eval()
+    names = [str(index) for index in range(len(views))]
+    return ModelAlone(model, config.pipeline, views, names, _target(config_path, views, model.render_view))
 
 
 def open_pipeline(

@@ -91,6 +91,7 @@ class CloseupPipeline(VanillaPipeline):
         folder = trainer.base_dir
         self.rounds = Rounds(self.as_run(trainer), folder / "rounds", lambda: write_page(folder / "config.yml"))
         self.viewer_control.rounds = self.rounds
+        self.datamanager.remember_cameras()
         self.model.footprint_views = self.datamanager.train_views()
         before = TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self.rounds.before_step)
         after = TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.rounds.after_step)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,16 +13,19 @@ import torch
 import trimesh
 
 from closeup_ns.cli import export
+from closeup_ns.cli.main import main
 from closeup_ns.errors import CloseupError, DiskError
 from closeup_ns.model.kernel import PixelKernel
 from closeup_ns.planning.target import Target
 from closeup_ns.rendering.rasterize import rasterization
 from closeup_ns.rounds.store.native import CutView, NativeStore
-from closeup_ns.studio.export import Splats, Viewer, fit, likeness, pictures_to_learn, write_ply
-from closeup_ns.studio.loading import LoadedRun
+from closeup_ns.rounds.store.rounds import RoundStore
+from closeup_ns.studio.datamanager import views_remembered
+from closeup_ns.studio.export import Splats, Viewer, fit, likeness, pictures_to_learn, renders_to_learn, write_ply
+from closeup_ns.studio.loading import LoadedRun, load_run
 from closeup_ns.studio.trainer import CloseupTrainer
 from tests.integration.captures import SIZE, write_transforms
-from tests.tiny import run_in
+from tests.tiny import run_in, tiny_trainer
 from tests.trainers import MakeTrainer
 
 
@@ -160,3 +166,114 @@ def test_only_a_ply_is_written(tmp_path: Path) -> None:
     for name in ("a.json", "a.splat", "a"):
         with pytest.raises(CloseupError, match=rf"{name}' is no \.ply"):
             export.Export(tmp_path / "config.yml", output=tmp_path / name).main()
+
+
+GONE = "the photographs of this run are not on disk: fitted to its own renders alone"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a capture and a run of it, of one round, which was moved as a whole since."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_transforms(folder / "made/capture")
+    trainer = tiny_trainer(folder / "made/capture", folder / "made/outputs", pipeline__schedule__rounds=1)
+    trainer.config.save_config()
+    model = trainer.pipeline.model
+    with torch.no_grad():
+        model.gauss_params["opacities"] += 2
+        model.gauss_params["scales"] -= 1.5  # small enough for a viewer's pixel to matter
+    model.set_native_kernel(1, PixelKernel.of(1.0))
+    trainer.save_checkpoint(9)
+    target = Target(model.means.detach().mean(0), 4.0, 1.0, "made up")
+    RoundStore(trainer.base_dir / "rounds").save_targets([target.to_dict()])
+    return Path(shutil.move(folder / "made", folder / "project"))
+
+
+def project_in(folder: Path, trained: Path) -> tuple[Path, Path]:
+    """A copy of ``trained``: the capture, and the run's config.yml."""
+    shutil.copytree(trained, folder / "project")
+    return folder / "project/capture", next((folder / "project/outputs").glob("*/*/*/config.yml"))
+
+
+def test_a_run_whose_photographs_are_gone_is_fitted_to_its_own_renders(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capture, config = project_in(tmp_path, trained)
+    run = load_run(config)
+    background = run.model.evaluation_background()
+    state = torch.load(next(config.parent.glob("*/*.ckpt")), weights_only=True)["pipeline"]
+    for kept, view in zip(views_remembered(state["datamanager.cameras"]), run.train_views, strict=True):
+        assert torch.equal(kept.K, view.K) and torch.equal(kept.c2w, view.c2w)
+        assert (kept.width, kept.height) == (view.width, view.height) == SIZE
+    shutil.rmtree(capture)
+    capsys.readouterr()
+    monkeypatch.setattr(export, "fit", partial(fit, steps=100))
+    main(["export", "--load-config", str(config), "--for", "classic"])
+    said = capsys.readouterr().out
+    assert said.splitlines().count(GONE) == 1 and "on the run's own renders" in " ".join(said.split())
+    heading = next(line for line in said.splitlines() if "far" in line)
+    assert [word for word in heading.split() if word != "┃"] == ["far", "3x"]
+    fitted = read_back(config.parent / "splat-classic.ply")
+    renders = renders_to_learn(run.model, run.train_views, run.target.point, run.config.schedule)
+    for group, gain in zip(renders, (5, -0.5), strict=True):  # near, a viewer's pixel hardly matters: little to gain
+        pairs = [make() for make in group]
+        was, now = (likeness(some, background, "classic", pairs) for some in (Splats.of(run.model), fitted))
+        assert was is not None and now is not None and now > was + gain
+
+
+def broken(capture: Path, config: Path) -> None:
+    (capture / "transforms.json").write_text("{")
+
+
+def one_photograph_lost(capture: Path, config: Path) -> None:
+    (capture / "images/frame_00004.png").unlink()
+
+
+def checkpoint_lost(capture: Path, config: Path) -> None:
+    shutil.rmtree(capture)
+    shutil.rmtree(config.parent / "nerfstudio_models")
+
+
+def checkpoint_cut(capture: Path, config: Path) -> None:
+    shutil.rmtree(capture)
+    checkpoint = next(config.parent.glob("*/*.ckpt"))
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+
+
+def cameras_lost(capture: Path, config: Path) -> None:
+    """As in a run of an earlier version."""
+    shutil.rmtree(capture)
+    checkpoint = next(config.parent.glob("*/*.ckpt"))
+    state = torch.load(checkpoint, weights_only=True)
+    del state["pipeline"]["datamanager.cameras"]
+    torch.save(state, checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (broken, r"transforms\.json cannot be read"),
+        (one_photograph_lost, r"frame_00004\.png"),
+        (checkpoint_lost, "no checkpoint"),
+        (checkpoint_cut, "cut short"),
+        (cameras_lost, "datamanager.cameras"),
+    ],
+)
+def test_what_is_damaged_is_no_run_without_photographs(
+    damage: Callable[[Path, Path], None],
+    reason: str,
+    trained: Path,
+    tmp_path: Path,
+) -> None:
+    capture, config = project_in(tmp_path, trained)
+    damage(capture, config)
+    with pytest.raises(CloseupError, match=reason):
+        export.Export(config).main()
+    assert not list(config.parent.glob("*.ply"))
+
+
+def test_a_place_that_is_given_and_holds_no_photographs_is_an_error(trained: Path, tmp_path: Path) -> None:
+    capture, config = project_in(tmp_path, trained)
+    shutil.rmtree(capture)
+    with pytest.raises(CloseupError, match="not at .*nowhere"):
+        export.Export(config, data=tmp_path / "nowhere").main()
