@@ -94,7 +94,7 @@ def pictures_to_learn(
         image, counted = data.native_image(found)
         return data.native_view(found), model.unexposed(image, found.photograph), counted
 
-    groups = [[partial(photograph, index) for index in range(len(names))]]
+    groups: list[list[Callable[[], EvalPhotograph]]] = [[partial(photograph, index) for index in range(len(names))]]
     for number, close_ups in enumerate(renders_to_learn(model, views, target, run.settings.schedule)[1:], 1):
         groups.append([partial(native, found) for found in store.load(number, names)])
         groups.append(close_ups)
