@@ -56,6 +56,7 @@ def undistort_fisheye624_upright() -> None:
             return undistort(camera, distortion, data, image, K)
         exchanged = replace(camera, width=camera.height, height=camera.width)
         K, image, mask = undistort(exchanged, distortion, data, image.swapaxes(0, 1), K)
+        assert mask is not None, "the disc that it lets count"
         return K, np.ascontiguousarray(image.swapaxes(0, 1)), mask.transpose(0, 1).contiguous()
 
     module._undistort_image = upright
