@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from nerfstudio.cameras.cameras import CameraType
 
-from closeup_ns.atomic import write_json
 from closeup_ns.data.capture import LARGEST_NUMBER, safe_path
+from closeup_ns.data.frames import write_transforms
 from closeup_ns.data.names import picture_names
 from closeup_ns.data.transforms import read_frames, read_intrinsics, read_pose
 from closeup_ns.errors import DataError
 from closeup_ns.reading import reading
-from closeup_ns.views.opengl import flipped, frame_of
+from closeup_ns.views.opengl import flipped
 from closeup_ns.views.view import View
 
 
@@ -45,12 +45,12 @@ def write_cameras(path: Path, cameras: Sequence[EvalCamera]) -> None:
     root = path.parent.resolve()
     frames = []
     for camera in cameras:
-        frame: dict[str, Any] = {"name": camera.name, "scale": float(camera.scale), **frame_of(camera.view)}
+        keys: dict[str, Any] = {"name": camera.name, "scale": float(camera.scale)}
         for key, path_of in (("file_path", camera.truth), ("mask_path", camera.mask)):
             if path_of is not None:
-                frame[key] = str(path_of.resolve().relative_to(root))
-        frames.append(frame)
-    write_json(path, {"camera_model": "PINHOLE", "frames": frames})
+                keys[key] = str(path_of.resolve().relative_to(root))
+        frames.append((keys, camera.view))
+    write_transforms(path, frames)
 
 
 def read_cameras(path: Path) -> list[EvalCamera]:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from nerfstudio.cameras.cameras import CAMERA_MODEL_TO_TYPE, CameraType
 
-from closeup_ns.atomic import write_json
 from closeup_ns.data.capture import LARGEST_NUMBER, Capture, Frame, Intrinsics, PointCloud, check_pose, safe_path
 from closeup_ns.data.colmap import read_points
 from closeup_ns.data.images import image_folders, image_size, list_images, match_by_name
@@ -23,8 +22,6 @@ from closeup_ns.data.names import FileLookup, did_you_mean
 from closeup_ns.data.ply import read_ply
 from closeup_ns.errors import DataError
 from closeup_ns.reading import reading
-from closeup_ns.views.opengl import frame_of
-from closeup_ns.views.view import View
 
 SPLITS = ("train", "val", "test")
 DISTORTION_KEYS = ("k1", "k2", "k3", "k4", "p1", "p2")
@@ -38,12 +35,6 @@ LENS_KEYS = ("distortion_params", *DISTORTION_KEYS)
 KNOWN_LENS_KEYS = {*LENS_KEYS, "fisheye_crop_radius", "is_fisheye"}
 COLMAP_FOLDER = "colmap/sparse/0"
 """Where ns-process-data leaves the reconstruction."""
-
-
-def write_transforms(folder: Path, frames: Sequence[tuple[str, View]], extra: Mapping[str, Any]) -> None:
-    """Write ``folder``/transforms.json: frames of (path relative to ``folder``, view), and further keys."""
-    listed = [{"file_path": path, **frame_of(view)} for path, view in frames]
-    write_json(folder / "transforms.json", {"camera_model": "PINHOLE", **extra, "frames": listed})
 
 
 def read_transforms(json_path: Path) -> Capture:

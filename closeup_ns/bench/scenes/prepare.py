@@ -21,9 +21,9 @@ from closeup_ns.bench.scenes.splits import Split, closer_views, looked_at, point
 from closeup_ns.data.capture import PointCloud
 from closeup_ns.data.dataparser import CloseupDataParserConfig, load_capture
 from closeup_ns.data.eval_cameras import EvalCamera, read_cameras, write_cameras
+from closeup_ns.data.frames import write_transforms
 from closeup_ns.data.pictures import write_picture
 from closeup_ns.data.ply import write_points
-from closeup_ns.data.transforms import write_transforms
 from closeup_ns.errors import DataError
 from closeup_ns.progress import bar
 from closeup_ns.reading import read_json
@@ -203,4 +203,5 @@ def _write_capture(folder: Path, photographs: Sequence[Photograph], points: Poin
     if points is not None:
         write_points(capture / "sparse_pc.ply", points.xyz, points.rgb)
         content["ply_file_path"] = "sparse_pc.ply"
-    write_transforms(capture, [(path, photo.view) for path, photo in zip(files, photographs)], content)
+    frames = [({"file_path": path}, photo.view) for path, photo in zip(files, photographs)]
+    write_transforms(capture / "transforms.json", frames, **content)

@@ -24,9 +24,9 @@ from closeup_ns.data.demo.layout import Points, still_life, target_point
 from closeup_ns.data.demo.photo import PhotoModel, reduced
 from closeup_ns.data.demo.render import World
 from closeup_ns.data.eval_cameras import EvalCamera, write_cameras
+from closeup_ns.data.frames import write_transforms
 from closeup_ns.data.pictures import write_picture
 from closeup_ns.data.ply import write_points
-from closeup_ns.data.transforms import write_transforms
 from closeup_ns.errors import PlanningError
 from closeup_ns.views.view import View
 from closeup_ns.views.warp import inside, project
@@ -175,11 +175,12 @@ def _expose(
 
 def _write_cameras(folder: Path, names: list[str], views: list[View], held_out: list[bool]) -> None:
     """transforms.json for the photographs as taken; nerfstudio and our parser find images_N beside images by name."""
-    frames = [(f"images/{name}", view) for name, view in zip(names, views, strict=True)]
-    test = [path for (path, _), out in zip(frames, held_out, strict=True) if out]
-    lists = {"train_filenames": [path for path, _ in frames if path not in test]}
-    lists |= {"val_filenames": test, "test_filenames": test}
-    write_transforms(folder, frames, {"ply_file_path": "sparse_pc.ply", **lists})
+    paths = [f"images/{name}" for name in names]
+    test = [path for path, out in zip(paths, held_out, strict=True) if out]
+    train = [path for path in paths if path not in test]
+    lists = {"train_filenames": train, "val_filenames": test, "test_filenames": test}
+    frames = [({"file_path": path}, view) for path, view in zip(paths, views, strict=True)]
+    write_transforms(folder / "transforms.json", frames, ply_file_path="sparse_pc.ply", **lists)
 
 
 def _sparse_points(

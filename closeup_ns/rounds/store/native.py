@@ -20,15 +20,14 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from closeup_ns.atomic import write_json
 from closeup_ns.data.capture import safe_path
 from closeup_ns.data.dataset import decode_image, decode_mask
+from closeup_ns.data.frames import write_transforms
 from closeup_ns.data.pictures import write_picture
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.reading import reading
 from closeup_ns.rounds.store import layout
 from closeup_ns.rounds.views import NativeView
-from closeup_ns.views.opengl import frame_of
 from closeup_ns.views.view import View
 
 CACHE_BYTES = 2 << 30
@@ -70,19 +69,14 @@ class NativeStore:
         """
         folder, frames = self._folder(number), []
         for cut in views:
-            frame: dict[str, Any] = {
-                "file_path": f"images/{cut.name}.png",
-                "photograph": cut.photograph,
-                "spacing": cut.spacing,
-                **frame_of(cut.view),
-            }
-            write_picture(folder / frame["file_path"], cut.pixels, compress_level=1)
+            image, mask = f"images/{cut.name}.png", f"masks/{cut.name}.png"
+            keys = {"file_path": image, "photograph": cut.photograph, "spacing": cut.spacing}
+            write_picture(folder / image, cut.pixels, compress_level=1)
             if cut.mask is not None:
-                frame["mask_path"] = f"masks/{cut.name}.png"
-                write_picture(folder / frame["mask_path"], torch.from_numpy(cut.mask))
-            frames.append(frame)
-        content = {"camera_model": "OPENCV", "orientation_override": "none", "frames": frames}
-        write_json(folder / "transforms.json", content)
+                keys["mask_path"] = mask
+                write_picture(folder / mask, torch.from_numpy(cut.mask))
+            frames.append((keys, cut.view))
+        write_transforms(folder / "transforms.json", frames, orientation_override="none")
 
     def load(self, number: int, names: Sequence[str]) -> list[NativeView]:
         """The views of round ``number``, none where none were cut; their pixels are read when they are first used.

@@ -33,6 +33,7 @@ from typing import Any
 from torch import Tensor
 
 from closeup_ns.atomic import atomic_path, write_json
+from closeup_ns.data.frames import write_transforms
 from closeup_ns.data.pictures import write_picture
 from closeup_ns.errors import RoundStorageError
 from closeup_ns.planning.target import Target
@@ -40,7 +41,6 @@ from closeup_ns.reading import reading
 from closeup_ns.rounds.store import layout
 from closeup_ns.rounds.store.layout import RoundVerdict, Schedule, StoredPasses, StoredPlan, load
 from closeup_ns.rounds.store.view import StoredView, quantised, read_exact, view_header, write_exact
-from closeup_ns.views.opengl import frame_of
 
 ROUND_NAME = re.compile(r"round_([1-9][0-9]*)")
 ADVICE = "Give this run another output folder or experiment name, or resume it with the data it was started on"
@@ -256,9 +256,12 @@ class RoundStore:
     def _write_transforms(self, round_index: int) -> None:
         """Lists the views that the gate let through. Derived from the headers, so it can be written again any time."""
         headers = {name: self.header(round_index, name) for name in self.views(round_index)}
-        frames = [_frame(name, head) for name, head in headers.items() if head.decision.verdict != "rejected"]
-        content = {"camera_model": "OPENCV", "orientation_override": "none", "frames": frames}
-        write_json(self.folder(round_index) / "transforms.json", content)
+        frames = [
+            (_frame_keys(name, header.decision.verdict), header.view)
+            for name, header in headers.items()
+            if header.decision.verdict != "rejected"
+        ]
+        write_transforms(self.folder(round_index) / "transforms.json", frames, orientation_override="none")
 
 
 def _files(name: str) -> dict[str, str]:
@@ -284,14 +287,8 @@ def _same(found: Any, wanted: Any) -> bool:
     return found == wanted
 
 
-def _frame(name: str, header: StoredView) -> dict[str, Any]:
-    """A nerfstudio frame: OpenGL camera-to-world in the model's world frame, intrinsics of its own."""
+def _frame_keys(name: str, verdict: str) -> dict[str, Any]:
+    """What transforms.json says of a view beside its camera."""
     files = _files(name)
-    return {
-        "file_path": files["image"],
-        **frame_of(header.view),
-        "generated": True,
-        "verdict": header.decision.verdict,
-        "real_mask_path": files["real"],
-        "weight_path": files["weight"],
-    }
+    about = {"generated": True, "verdict": verdict}
+    return {"file_path": files["image"], **about, "real_mask_path": files["real"], "weight_path": files["weight"]}
