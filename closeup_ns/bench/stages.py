@@ -211,7 +211,7 @@ def train_command(spec: Experiment, scene: PreparedScene, out: Path, steps: int 
     command = [sys.executable, "-m", "closeup_ns.bench.train", method.trained_as(spec.quick)]
     command += ["--data", str(scene.capture.resolve()), "--output-dir", str(spec.folder(out).resolve() / "run")]
     command += ["--experiment-name", _EXPERIMENT, "--timestamp", "run"]
-    start, checkpoints = 0, _whole_checkpoints(run)
+    start, checkpoints = 0, _readable_checkpoints(run)
     if checkpoints:
         command += ["--load-dir", str(run / "nerfstudio_models")]
         start = int(checkpoints[-1].stem.removeprefix("step-")) + 1
@@ -223,7 +223,7 @@ def train_command(spec: Experiment, scene: PreparedScene, out: Path, steps: int 
     return [*command, PARSER, "--max-image-size", str(side)] if side else command
 
 
-def _whole_checkpoints(run: Path) -> list[Path]:
+def _readable_checkpoints(run: Path) -> list[Path]:
     """Checkpoints, oldest first. One that a kill cut short is removed: nerfstudio writes them in place."""
     found = sorted((run / "nerfstudio_models").glob("step-*.ckpt"))
     for path in found:

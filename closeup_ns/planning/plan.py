@@ -153,7 +153,7 @@ def plan_round(
     """
     radius, previous_radius = (target.distance / zoom**power for power in (round_index, round_index - 1))
     views, names = [item.view for item in known], [item.name for item in known]
-    whole, warnings = _whole_fields(views, target), list(target.warnings)
+    whole, warnings = _with_widest_intrinsics(views, target), list(target.warnings)
     known_depths = survey(views, render)
     if given_frontier:
         frontier = frontier_of(given_frontier, views, target, render)
@@ -203,7 +203,7 @@ def _seeds(
     return seeds
 
 
-def _whole_fields(views: Sequence[View], target: Target) -> list[View]:
+def _with_widest_intrinsics(views: Sequence[View], target: Target) -> list[View]:
     """Each view with the intrinsics of the widest view that was taken from its place.
 
     A native view is a part of its photograph, narrower and off its centre. Moved nearer by a round's zoom it would go

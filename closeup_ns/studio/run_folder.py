@@ -107,7 +107,7 @@ def refuse_used_folder(config: TrainerConfig) -> None:
     beside = ["ns-train", config.method_name, "--data", config.pipeline.datamanager.data]
     beside += ["--output-dir", config.output_dir, "--experiment-name", config.experiment_name]
     here = [*beside, "--timestamp", config.timestamp, "--load-dir", models]
-    beside_line, here_line = (shlex.join(map(str, words)) for words in (beside, here))
+    beside_line, here_line = (shlex.join(map(str, command)) for command in (beside, here))
     raise RunFolderError(
         f"{folder} holds a run already, whose rounds and checkpoints another training would mix with its own. "
         f"Resume it: {here_line}   or train beside it: {beside_line}   (each with this run's other options)"

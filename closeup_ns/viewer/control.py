@@ -61,7 +61,8 @@ class CloseupViewerControl(ViewerControl):
         self._picking = False
         self._drawn: dict[int, tuple[int, bool]] = {}
         """Refined views of each round that is drawn, and whether it is over."""
-        self._away = 1.0
+        self._marks_scale = 1.0
+        """Distance of the target, world units, that the cameras are drawn for."""
         self._eye: torch.Tensor | None = None
         self._unmoved: dict[int, np.ndarray] = {}
 
@@ -157,13 +158,13 @@ class CloseupViewerControl(ViewerControl):
         if not self._views:
             data = self._run.photographs
             self._names, self._views = data.photograph_names(), data.train_views()
-            self.scene.draw(known_marks(self._names, self._views, self._away))
+            self.scene.draw(known_marks(self._names, self._views, self._marks_scale))
         if self.target is None:
             self._take_saved_target()
-        if self.target is not None and abs(math.log(self.target.distance / self._away)) > math.log(_SIZE_STEP):
-            self._away = self.target.distance
-            self.scene.draw(known_marks(self._names, self._views, self._away))
-        self._greet()
+        if self.target is not None and abs(math.log(self.target.distance / self._marks_scale)) > math.log(_SIZE_STEP):
+            self._marks_scale = self.target.distance
+            self.scene.draw(known_marks(self._names, self._views, self._marks_scale))
+        self._show_first_view()
         self._draw_rounds()
         self.filter_cameras()
         self._say_progress()
@@ -175,7 +176,7 @@ class CloseupViewerControl(ViewerControl):
         lines = (progress(rounds), why_waiting(rounds, trainer), why_no_rounds(self._run.settings.schedule, trainer))
         say(self.panel.progress, "  \n".join(filter(None, lines)))
 
-    def _greet(self) -> None:
+    def _show_first_view(self) -> None:
         """Move a client that has just connected to `first_view`: viser's own first view lies somewhere in the scene."""
         for number, client in self.viser_server.get_clients().items():
             first = self._unmoved.pop(number, None)
@@ -220,7 +221,7 @@ class CloseupViewerControl(ViewerControl):
         others = list(getattr(self.viewer, "camera_handles", {}).values())
         shown = self.viewer.hide_images.visible and not self._picking
         for handle in others:
-            show_unless_inside(handle, self._away, shown, eyes)
+            show_unless_inside(handle, self._marks_scale, shown, eyes)
 
     def _show_camera(self, mark: CameraMark, client: viser.ClientHandle) -> None:
         jump(client, mark.view, mark.distance)
@@ -327,7 +328,7 @@ class CloseupViewerControl(ViewerControl):
     def run_round(self) -> None:
         """Ask for the next round."""
         target = self.target if self._chosen else None
-        say(self.panel.wished, request_round(self._run, self.rounds, self.viewer.trainer, self.store, target))
+        say(self.panel.request_status, request_round(self._run, self.rounds, self.viewer.trainer, self.store, target))
 
     def save_path(self, client: viser.ClientHandle | None) -> None:
         name = self.panel.path_name.value.strip()

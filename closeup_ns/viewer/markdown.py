@@ -15,8 +15,8 @@ _LONG = 20
 
 def escape(text: str) -> str:
     """``text`` in one line of Markdown that shows them letter by letter; long ones are broken where the line ends."""
-    words = text.split()
-    escaped = _SPECIAL.sub(r"\\\1", " ".join(words))
-    if max(map(len, words), default=0) <= _LONG:
+    parts = text.split()
+    escaped = _SPECIAL.sub(r"\\\1", " ".join(parts))
+    if max(map(len, parts), default=0) <= _LONG:
         return escaped
     return f'<span style={{{{overflowWrap: "anywhere"}}}}>{escaped}</span>'

@@ -36,7 +36,7 @@ class Panel:
             self._add_overlays(gui)
             with gui.add_folder("Next round"):
                 self.next_round = gui.add_button("Run the next round from here", disabled=no_rounds is not None)
-                self.wished = self._text(gui, "")
+                self.request_status = self._text(gui, "")
                 self.progress = self._text(gui, no_rounds or "")
             with gui.add_folder("Camera path"):
                 self.kind = gui.add_dropdown("Kind", PATHS)

@@ -127,20 +127,20 @@ def _splat(view: View, observations: Sequence[Observation], like: Tensor) -> _Sp
     count = view.height * view.width
     front = like.new_full((count,), torch.inf)
     for observation in observations:
-        _, cell, z, _ = _landed(view, observation)
-        front.scatter_reduce_(0, cell, z, "amin")
+        _, hit, z, _ = _landed(view, observation)
+        front.scatter_reduce_(0, hit, z, "amin")
 
     best = torch.full_like(front, torch.inf)
     color = like.new_zeros(3, count)
     source = torch.full((count,), -1, dtype=torch.int64, device=like.device)
     for index, observation in enumerate(observations):
-        pixel, cell, z, footprint = _landed(view, observation)
-        visible = z <= front[cell] * (1.0 + DEPTH_REL)
-        pixel, cell, footprint = pixel[visible], cell[visible], footprint[visible]
-        smallest = torch.full_like(front, torch.inf).scatter_reduce_(0, cell, footprint, "amin")
-        winner = (footprint <= smallest[cell]) & (footprint < best[cell])
-        pixel, cell = pixel[winner], cell[winner]
-        first = torch.full_like(source, observation.depth.numel()).scatter_reduce_(0, cell, pixel, "amin")
+        pixel, hit, z, footprint = _landed(view, observation)
+        visible = z <= front[hit] * (1.0 + DEPTH_REL)
+        pixel, hit, footprint = pixel[visible], hit[visible], footprint[visible]
+        smallest = torch.full_like(front, torch.inf).scatter_reduce_(0, hit, footprint, "amin")
+        winner = (footprint <= smallest[hit]) & (footprint < best[hit])
+        pixel, hit = pixel[winner], hit[winner]
+        first = torch.full_like(source, observation.depth.numel()).scatter_reduce_(0, hit, pixel, "amin")
         won = first < observation.depth.numel()
         color[:, won] = observation.color.reshape(3, -1)[:, first[won]].to(color)
         best = torch.where(won, smallest, best)
@@ -150,7 +150,7 @@ def _splat(view: View, observations: Sequence[Observation], like: Tensor) -> _Sp
 
 
 def _landed(view: View, observation: Observation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pixels of a photograph that fall into ``view``: their index, the cell they hit, z-depth there, and footprint."""
+    """Pixels of a photograph that fall into ``view``: their index, the pixel they hit, z-depth there, and footprint."""
     there, depth = observation.view, observation.depth
     matrix = _transfer(there, view, depth)
     column = torch.arange(there.width, device=depth.device, dtype=depth.dtype) + 0.5

@@ -140,7 +140,7 @@ def look_at(
     Raises:
         CloseupError: ``position`` and ``target`` coincide.
     """
-    forward = _line_of_sight(position, target)
+    forward = _direction_to(position, target)
     right = torch.linalg.cross(forward, _unit(up.double()))
     if right.norm() < 1e-6:
         substitute = torch.zeros_like(forward)
@@ -163,10 +163,10 @@ def aim_at(view: View, point: Float[Tensor, "3"]) -> View:
         CloseupError: ``point`` is the camera's centre.
     """
     rotation = view.c2w[:3, :3].double()
-    sight = _line_of_sight(view.position, point)
-    if torch.dot(rotation[:, 2], sight) < -1.0 + 1e-9:
+    direction = _direction_to(view.position, point)
+    if torch.dot(rotation[:, 2], direction) < -1.0 + 1e-9:
         rotation = rotation * rotation.new_tensor([-1.0, 1.0, -1.0])
-    turned = _rotation_between(rotation[:, 2], sight) @ rotation
+    turned = _rotation_between(rotation[:, 2], direction) @ rotation
     c2w = view.c2w.clone()
     c2w[:3, :3] = turned.to(c2w.dtype)
     return View(view.K, c2w, view.width, view.height)
@@ -187,7 +187,7 @@ def _unit(vector: Tensor) -> Tensor:
     return vector / vector.norm().clamp_min(1e-30)
 
 
-def _line_of_sight(position: Tensor, target: Tensor) -> Tensor:
+def _direction_to(position: Tensor, target: Tensor) -> Tensor:
     """Float64 unit vector from ``position`` to ``target``: float32 would cost pixels at long focal lengths."""
     offset = target.double() - position.double()
     if not float(offset.norm()) > 0.0:

@@ -37,8 +37,8 @@ def main() -> None:
         else:
             if not (chosen.supir / "test.py").is_file():
                 sys.exit(f"--supir {chosen.supir} is no clone of SUPIR: it has no test.py")
-            words = ["--img_dir", source, "--save_dir", sink, "--upscale", "1", "--SUPIR_sign", chosen.sign]
-            command = [chosen.python, "test.py", *map(str, words), "--seed", str(request["seed"] % 2**31)]
+            options = ["--img_dir", source, "--save_dir", sink, "--upscale", "1", "--SUPIR_sign", chosen.sign]
+            command = [chosen.python, "test.py", *map(str, options), "--seed", str(request["seed"] % 2**31)]
             subprocess.run(command, cwd=chosen.supir, check=True)
         for number, view in enumerate(request["views"]):
             made = sink / f"{number:03d}_0.png"

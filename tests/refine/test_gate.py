@@ -189,13 +189,13 @@ def test_detail_may_lie_a_little_beside_its_place_but_not_elsewhere(generator: t
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(-0.3, 0.3), st.integers(1, 20), st.integers(1, 40), st.integers(1, 40))
-def test_a_constant_shift_measures_as_itself(shift: float, cell: int, height: int, width: int) -> None:
-    """Whatever the cells, the mask and the image's size; pixels outside the mask are not looked at."""
+def test_a_constant_shift_measures_as_itself(shift: float, block: int, height: int, width: int) -> None:
+    """Whatever the blocks, the mask and the image's size; pixels outside the mask are not looked at."""
     generator = torch.Generator().manual_seed(height * 41 + width)
     render = torch.rand(height, width, 3, generator=generator)
     mask = torch.rand(height, width, generator=generator) < 0.5
     moved = torch.where(mask[..., None], render + torch.tensor([0.0, shift, 0.0]), render + 9.0)
-    measured = low_frequency_difference(moved, render, mask, cell)
+    measured = low_frequency_difference(moved, render, mask, block)
     assert measured is None if not mask.any() else measured == pytest.approx(abs(shift), abs=1e-4)
 
 

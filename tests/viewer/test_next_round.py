@@ -28,7 +28,7 @@ def a_run(each: int = 10, step: int = 0) -> Any:
 
 
 @pytest.mark.parametrize("each, trainer, reason", [(10, None, "--load-dir"), (0, TRAINING, "without rounds")])
-def test_where_there_are_no_rounds_it_says_why_and_nothing_is_wished_for(
+def test_where_there_are_no_rounds_it_says_why_and_no_round_is_requested(
     tmp_path: Path, each: int, trainer: Any, reason: str
 ) -> None:
     run = a_run(each)

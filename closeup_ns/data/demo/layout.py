@@ -216,11 +216,11 @@ def _twig(name: str, root: Points, turn: float, rng: np.random.Generator) -> lis
     for k, where in enumerate((0.35, 0.52, 0.7, 0.85, 1.0)):
         base = root + where * (tip - root)
         heading = turn + 2.4 * k + 0.5 * rng.standard_normal()
-        ahead = np.array([np.cos(heading), 0.6 * np.sin(heading), rng.uniform(0.0, 0.7)])
-        ahead *= 0.045 / np.linalg.norm(ahead)
-        aside = np.cross(ahead, [0.0, 0.3, 1.0])
-        aside *= 0.016 / np.linalg.norm(aside)
-        one, other = ahead / 2 + aside, ahead / 2 - aside
+        along = np.array([np.cos(heading), 0.6 * np.sin(heading), rng.uniform(0.0, 0.7)])
+        along *= 0.045 / np.linalg.norm(along)
+        across = np.cross(along, [0.0, 0.3, 1.0])
+        across *= 0.016 / np.linalg.norm(across)
+        one, other = along / 2 + across, along / 2 - across
         surfaces.append(plane(f"{name}-leaf-{k}", base, one, other, green, (1, 1)))
         surfaces.append(plane(f"{name}-leaf-{k}-back", base, other, one, green, (1, 1)))
     return surfaces

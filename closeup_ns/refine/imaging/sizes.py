@@ -13,8 +13,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 Padding = Literal["reflect", "replicate"]
-CELL = 8
-"""Pixels per latent cell, in each direction: the VAE's shrink factor."""
+VAE_SCALE_FACTOR = 8
+"""Pixels of a picture for each of its latent, in each direction: what the VAE shrinks by."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ def resized(image: Float[Tensor, "C H W"], height: int, width: int) -> Float[Ten
 def tiles(height: int, width: int, size: int, overlap: int) -> list[Tile]:
     """Squares of ``size`` pixels that cover a picture, row by row, evenly spread.
 
-    Neighbours share at least ``overlap`` pixels. Squares start at whole latent cells, so the last one reaches beyond
-    the border by less than a cell: see ``cut``.
+    Neighbours share at least ``overlap`` pixels. Squares start at whole latent pixels, so the last one reaches beyond
+    the border by less than a latent pixel: see ``cut``.
 
     Args:
         height, width: of the picture; neither is below ``size``.
-        size: side of the squares, a multiple of a cell.
-        overlap: at most ``size`` minus a cell.
+        size: side of the squares, a multiple of `VAE_SCALE_FACTOR`.
+        overlap: at most ``size`` minus `VAE_SCALE_FACTOR`.
     """
     return [
         Tile(top, left, size, size) for top in _starts(height, size, overlap) for left in _starts(width, size, overlap)
@@ -72,11 +72,11 @@ def tiles(height: int, width: int, size: int, overlap: int) -> list[Tile]:
 
 def _starts(length: int, size: int, overlap: int) -> list[int]:
     """Where the squares begin along one side."""
-    cells = -((size - length) // CELL)
-    longest = (size - overlap) // CELL
-    steps = -(-cells // longest)
+    latent_pixels = -((size - length) // VAE_SCALE_FACTOR)
+    longest = (size - overlap) // VAE_SCALE_FACTOR
+    steps = -(-latent_pixels // longest)
     # Rounding down keeps every step at or below the longest, because that is a whole number.
-    return [index * cells // steps * CELL if steps else 0 for index in range(steps + 1)]
+    return [index * latent_pixels // steps * VAE_SCALE_FACTOR if steps else 0 for index in range(steps + 1)]
 
 
 def blend(

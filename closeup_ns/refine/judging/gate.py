@@ -36,9 +36,9 @@ nothing resolves the view, the truth lost up to 2.7, no less with moves of a pho
 COARSE = 3.0
 MAX_LOW_FREQUENCY_DIFFERENCE = 0.1
 """Largest root-mean-square difference (0 to 1, worst channel) between refined view and render, both averaged over
-cells, on the known mask: detail may change, colours may not."""
-CELL = 16
-"""Side of those cells, pixels; two pixels of a photograph where those are larger, because within one of them nobody
+blocks, on the known mask: detail may change, colours may not."""
+BLOCK = 16
+"""Side of those blocks, pixels; two pixels of a photograph where those are larger, because within one of them nobody
 knows where the colours are."""
 MIN_KNOWN_SHARE = 0.05
 """A view with a smaller share of known (dense) pixels is dropped: nothing real could contradict what is in it."""
@@ -60,7 +60,7 @@ class GateDecision:
     psnr_after: float | None
     """The refined view against the same; None where they are too few, it is not finite, or there is none."""
     low_frequency_difference: float | None
-    """RMS over cells of the known mask; None where it cannot be computed."""
+    """RMS over blocks of the known mask; None where it cannot be computed."""
     known_share: float
     """Share of the view's pixels that are geometrically consistent with a known view (dense)."""
     reliable_share: float
@@ -99,17 +99,17 @@ def fitted_psnr(image: Float[Tensor, "H W 3"], mask: ReliablePixels) -> float:
 
 
 def low_frequency_difference(
-    image: Float[Tensor, "H W 3"], render: Float[Tensor, "H W 3"], mask: Bool[Tensor, "H W"], cell: int
+    image: Float[Tensor, "H W 3"], render: Float[Tensor, "H W 3"], mask: Bool[Tensor, "H W"], block: int
 ) -> float | None:
-    """RMS over cells of the worst channel's difference between masked cell averages; None where no cell is known.
+    """RMS over blocks of the worst channel's difference between masked block averages; None where no block is known.
 
-    Each cell counts by its share of known pixels. The root mean square, because a block of wrong colour must not drown
+    Each block counts by its share of known pixels. The root mean square, because a block of wrong colour must not drown
     in an otherwise good image.
     """
     inside = mask.to(image.dtype)[None, None]
     difference = (image - render).permute(2, 0, 1)[None] * inside
-    share = F.avg_pool2d(inside, cell, ceil_mode=True, count_include_pad=False)[0, 0]
-    average = F.avg_pool2d(difference, cell, ceil_mode=True, count_include_pad=False)[0]
+    share = F.avg_pool2d(inside, block, ceil_mode=True, count_include_pad=False)[0, 0]
+    average = F.avg_pool2d(difference, block, ceil_mode=True, count_include_pad=False)[0]
     worst = (average.abs() / share.clamp_min(1e-6)).amax(0)
     if not bool((share > 0).any()):
         return None
@@ -138,8 +138,8 @@ def judge(
     if enough:
         before = fitted_psnr(torch.nan_to_num(render.color), mask)
     if usable:
-        cell = max(CELL, round(2 * footprint))
-        difference = low_frequency_difference(refined.image, torch.nan_to_num(render.color), mask.dense, cell)
+        block = max(BLOCK, round(2 * footprint))
+        difference = low_frequency_difference(refined.image, torch.nan_to_num(render.color), mask.dense, block)
         after = fitted_psnr(refined.image, mask) if enough else None
 
     def decision(verdict: Verdict, reason: str) -> GateDecision:

@@ -65,11 +65,11 @@ class Program:
         try:
             arguments = shlex.split(self.template)
         except ValueError as error:
-            raise RefinerError(f"{self.option} {self.template!r} cannot be split into words: {error}") from error
+            raise RefinerError(f"{self.option} {self.template!r} cannot be split into arguments: {error}") from error
         example = f'for example {self.option} "python fix.py {INPUT} {OUTPUT}"'
         if not arguments:
             raise RefinerError(f"{self.option} is empty: give the command to run, {example}")
-        missing = [placeholder for placeholder in (INPUT, OUTPUT) if not any(placeholder in word for word in arguments)]
+        missing = [name for name in (INPUT, OUTPUT) if not any(name in argument for argument in arguments)]
         if missing:
             raise RefinerError(
                 f"{self.option} {self.template!r} lacks {' and '.join(missing)}, which become the folders that the "
@@ -125,7 +125,8 @@ class Program:
                     write_json(source / relative, content)
                 else:
                     write_picture(source / relative, content, compress_level=1)
-            self._run([word.replace(INPUT, str(source)).replace(OUTPUT, str(sink)) for word in self.arguments()], root)
+            command = [part.replace(INPUT, str(source)).replace(OUTPUT, str(sink)) for part in self.arguments()]
+            self._run(command, root)
             return {name: _read(sink, name, size) for name, size in expected.items()}
 
     def _run(self, command: Sequence[str], root: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from closeup_ns.refine.imaging.color import match_wavelet
 from closeup_ns.refine.imaging.filters import opened
-from closeup_ns.refine.imaging.sizes import CELL, Tile, blend, cut, resized, tiles
+from closeup_ns.refine.imaging.sizes import VAE_SCALE_FACTOR, Tile, blend, cut, resized, tiles
 from closeup_ns.refine.options import See3DRefinerConfig
 from closeup_ns.refine.protocol import GuideImage
 from closeup_ns.refine.see3d.references import reference_crops, surface_points
@@ -150,45 +150,45 @@ def _inside(image: Tensor, tile: Tile) -> Tensor:
 
 
 def _start_noise(name: str, windows: Sequence[Tile], seed: int) -> Float[Tensor, "4 h w"]:
-    """Normal noise for every latent cell that the tiles of a view reach."""
+    """Normal noise for every latent pixel that the tiles of a view reach."""
     rows = max(tile.top + tile.height for tile in windows)
     columns = max(tile.left + tile.width for tile in windows)
-    shape = (LATENT_CHANNELS, math.ceil(rows / CELL), math.ceil(columns / CELL))
+    shape = (LATENT_CHANNELS, math.ceil(rows / VAE_SCALE_FACTOR), math.ceil(columns / VAE_SCALE_FACTOR))
     return torch.randn(shape, generator=seeded(seed, name, "start"))
 
 
 def _of_tile(noise: Float[Tensor, "4 h w"], tile: Tile) -> Float[Tensor, "4 y x"]:
-    """Tiles start at whole cells (`closeup_ns.refine.imaging.sizes.tiles`)."""
-    top, left = tile.top // CELL, tile.left // CELL
-    return noise[:, top : top + tile.height // CELL, left : left + tile.width // CELL]
+    """Tiles start at whole latent pixels (`closeup_ns.refine.imaging.sizes.tiles`)."""
+    top, left = tile.top // VAE_SCALE_FACTOR, tile.left // VAE_SCALE_FACTOR
+    return noise[:, top : top + tile.height // VAE_SCALE_FACTOR, left : left + tile.width // VAE_SCALE_FACTOR]
 
 
-def known_cells(known: Bool[Tensor, "H W"], cell: int = CELL) -> Bool[Tensor, "H W"]:
-    """Pixels whose whole cell is known; the sides are multiples of ``cell``.
+def known_latent_pixels(known: Bool[Tensor, "H W"], size: int = VAE_SCALE_FACTOR) -> Bool[Tensor, "H W"]:
+    """Pixels whose whole block of ``size`` x ``size`` is known; the sides are multiples of ``size``.
 
-    A latent cell holds what its cell x cell pixels show together; called known for one of them, it would pass what the
-    others show for known as well. Hence the smallest value in each cell before the mask is shrunk (papers.md 6.3, 16).
+    A latent pixel holds what its block shows together; called known for one pixel of it, it would pass what the others
+    show for known as well. Hence the smallest value in each block before the mask is shrunk (papers.md 6.3, 16).
     """
-    whole = ~(F.max_pool2d((~known).float()[None, None], cell)[0, 0] > 0.5)
-    return whole.repeat_interleave(cell, 0).repeat_interleave(cell, 1)
+    whole = ~(F.max_pool2d((~known).float()[None, None], size)[0, 0] > 0.5)
+    return whole.repeat_interleave(size, 0).repeat_interleave(size, 1)
 
 
 def mask_picture(
     render: Float[Tensor, "3 H W"], known: Bool[Tensor, "H W"], unknown: Literal["black", "render"]
 ) -> tuple[Float[Tensor, "3 H W"], Bool[Tensor, "H W"]]:
-    """What the generator is shown of a picture, and what of it is called known, constant over each cell.
+    """What the generator is shown of a picture, and what of it is called known, constant over each latent pixel.
 
     ``known`` is opened first: specks and threads of one or two pixels are chance agreements.
 
     Args:
-        render: the picture, in [0, 1]; sides multiples of a cell.
+        render: the picture, in [0, 1]; sides multiples of `VAE_SCALE_FACTOR`.
         known: the dense mask, of the same size; all known and nothing known are both legal.
         unknown: what is shown where nothing is known: black, as in See3D's training, or the render as it is. Black
-            follows the pixels, not the cells: what is known of a mixed cell is still shown.
+            follows the pixels, not the latent ones: what is known of a mixed one is still shown.
     """
     clean = opened(known)
     shown = render if unknown == "render" else torch.where(clean, render, torch.zeros_like(render))
-    return shown, known_cells(clean)
+    return shown, known_latent_pixels(clean)
 
 
 def seeded(seed: int, *names: str) -> torch.Generator:

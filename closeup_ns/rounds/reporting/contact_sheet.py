@@ -62,7 +62,7 @@ def save_labelled(
     title: str,
     columns: Sequence[str],
     rows: Sequence[tuple[Sequence[Tensor], str, tuple[int, int, int]]],
-    cell: int = CELL,
+    width: int = CELL,
     caption: int = CAPTION,
 ) -> None:
     """Pictures in columns, with a heading above each column and text below each row.
@@ -70,23 +70,23 @@ def save_labelled(
     Args:
         path: of a PNG, which appears whole or not at all.
         rows: pictures [H, W, 3] in [0, 1], one per column and of one shape; the text; its colour.
-        cell: width of each picture on the sheet, pixels.
+        width: of each picture on the sheet, pixels.
         caption: height of the text, pixels.
 
     Raises:
         DiskError: the disk refuses it.
     """
-    heights = [max(1, round(cell * pictures[0].shape[0] / pictures[0].shape[1])) for pictures, _, _ in rows]
-    size = GAP + len(columns) * (cell + GAP), 2 * HEADING + sum(heights) + caption * len(rows) + GAP
+    heights = [max(1, round(width * pictures[0].shape[0] / pictures[0].shape[1])) for pictures, _, _ in rows]
+    size = GAP + len(columns) * (width + GAP), 2 * HEADING + sum(heights) + caption * len(rows) + GAP
     sheet = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, 5), title, fill=INK)
     for column, heading in enumerate(columns):
-        draw.text((GAP + column * (cell + GAP), HEADING + 4), heading, fill=INK)
+        draw.text((GAP + column * (width + GAP), HEADING + 4), heading, fill=INK)
     top = 2 * HEADING
     for (pictures, text, color), height in zip(rows, heights, strict=True):
         for column, picture in enumerate(pictures):
-            sheet.paste(_image(picture, cell, height), (GAP + column * (cell + GAP), top))
+            sheet.paste(_image(picture, width, height), (GAP + column * (width + GAP), top))
         draw.multiline_text((GAP, top + height + 3), text, fill=color, spacing=3)
         top += height + caption
     write_picture(path, sheet)
@@ -102,11 +102,11 @@ def _pictures(row: SheetRow) -> list[Tensor]:
     return pictures if row.after is None else [*pictures, row.after]
 
 
-def _image(values: Tensor, cell: int, height: int) -> Image.Image:
-    """A picture of the cell's size: averaged down where it is larger, pixels kept square where it is smaller."""
+def _image(values: Tensor, width: int, height: int) -> Image.Image:
+    """A picture of so many pixels: averaged down where it is larger, pixels kept square where it is smaller."""
     small = values.detach().float().cpu().permute(2, 0, 1)[None]
-    shrinks = small.shape[-1] >= cell
-    resized = F.interpolate(small, (height, cell), mode="area" if shrinks else "nearest")[0]
+    shrinks = small.shape[-1] >= width
+    resized = F.interpolate(small, (height, width), mode="area" if shrinks else "nearest")[0]
     return Image.fromarray(to_bytes(resized.permute(1, 2, 0)).numpy())
 
 

@@ -151,4 +151,4 @@ def save_sheet(path: Path, title: str, before: Look, after: Look) -> None:
         if index in after.pictures
     ]
     widest = max([CELL, *(pictures[0].shape[1] for pictures, _, _ in rows)])
-    save_labelled(path, title, COLUMNS, rows, cell=widest, caption=HEADING)
+    save_labelled(path, title, COLUMNS, rows, width=widest, caption=HEADING)

@@ -118,17 +118,17 @@ def _train_arm(
         The verdict's figures of this arm, by their names.
     """
     data, snapshot, injected = run.photographs, take_snapshot(run), run.photographs.injected
-    asides = [
+    withheld_masks = [
         set_aside_mask(view.view.height, view.view.width, seed).to(view.target.sparse.device)
         for seed, view in enumerate(candidate.views)
     ]
     data.hold_out(held_out)
-    data.injected = injected + [_without(view, aside) for view, aside in zip(views, asides)]
+    data.injected = injected + [_without(view, withheld) for view, withheld in zip(views, withheld_masks)]
     run_steps(run, candidate.step, steps, f"judging round {candidate.number}: {arm}")
     scores = {
         "photographs": photograph_psnr(run, held_out),
         "native": native_psnr(run, candidate.number, held_out),
-        "reliable": _reliable_psnr(run, candidate.views, asides),
+        "reliable": _reliable_psnr(run, candidate.views, withheld_masks),
     }
     data.hold_out([])
     data.injected = injected
@@ -162,16 +162,16 @@ def decide(verdict: RoundVerdict, generates: bool) -> RoundVerdict:
     return replace(verdict, accepted=True, reason=said)
 
 
-def _without(view: InjectedView, aside: Bool[Tensor, "H W"]) -> InjectedView:
+def _without(view: InjectedView, withheld: Bool[Tensor, "H W"]) -> InjectedView:
     target = view.target
-    kept = replace(target, weight=torch.where(aside, 0.0, target.weight), sparse=target.sparse & ~aside)
+    kept = replace(target, weight=torch.where(withheld, 0.0, target.weight), sparse=target.sparse & ~withheld)
     return replace(view, target=kept)
 
 
-def _reliable_psnr(run: Run, views: Sequence[InjectedView], asides: Sequence[Tensor]) -> float:
+def _reliable_psnr(run: Run, views: Sequence[InjectedView], withheld_masks: Sequence[Tensor]) -> float:
     scores = []
-    for view, aside in zip(views, asides):
-        mask = view.target.sparse & aside
+    for view, withheld in zip(views, withheld_masks):
+        mask = view.target.sparse & withheld
         if mask.any():
             seen = as_photographed(run.model.render_view(view.view).color.permute(2, 0, 1), view.target.footprint)
             scores.append(psnr(seen.permute(1, 2, 0), view.target.sparse_color, mask))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from closeup_ns.refine.imaging.filters import opened
-from closeup_ns.refine.see3d.joint import known_cells, mask_picture
+from closeup_ns.refine.see3d.joint import known_latent_pixels, mask_picture
 
 
 def patches(seed: int, rows: int, columns: int, side: int = 8) -> torch.Tensor:
@@ -19,13 +19,13 @@ def patches(seed: int, rows: int, columns: int, side: int = 8) -> torch.Tensor:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 9999), st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 2, 8]))
-def test_a_cell_is_known_only_when_all_its_pixels_are(seed: int, rows: int, columns: int, cell: int) -> None:
+def test_a_latent_pixel_is_known_only_when_its_whole_block_is(seed: int, rows: int, columns: int, size: int) -> None:
     known = patches(seed, rows, columns)
-    cells = known_cells(known, cell)
-    for top in range(0, known.shape[0], cell):
-        for left in range(0, known.shape[1], cell):
-            block = slice(top, top + cell), slice(left, left + cell)
-            assert cells[block].all() if known[block].all() else not cells[block].any()
+    latent = known_latent_pixels(known, size)
+    for top in range(0, known.shape[0], size):
+        for left in range(0, known.shape[1], size):
+            block = slice(top, top + size), slice(left, left + size)
+            assert latent[block].all() if known[block].all() else not latent[block].any()
 
 
 @settings(max_examples=30, deadline=None)
@@ -33,13 +33,13 @@ def test_a_cell_is_known_only_when_all_its_pixels_are(seed: int, rows: int, colu
 def test_the_mask_is_opened_first_and_shrinks_alike_in_any_mode(seed: int, rows: int, columns: int) -> None:
     known = patches(seed, rows, columns)
     _, mask = mask_picture(torch.rand(3, *known.shape), known, "render")
-    assert torch.equal(mask, known_cells(opened(known)))
+    assert torch.equal(mask, known_latent_pixels(opened(known)))
     shrunk = [mask[offset::8, offset::8] for offset in range(8)]
     assert all(torch.equal(shrunk[0], other) for other in shrunk)
     assert torch.equal(F.avg_pool2d(mask.float()[None], 8)[0] > 0.9, shrunk[0])
 
 
-def test_a_thread_makes_no_cell_known() -> None:
+def test_a_thread_makes_no_latent_pixel_known() -> None:
     known = torch.zeros(16, 64, dtype=torch.bool)
     known[:8] = True
     known[12:14] = True

@@ -150,7 +150,7 @@ def test_generated_colours_are_never_called_real_and_weigh_nothing_before_the_vo
 
 
 @pytest.mark.parametrize("unknown", ["render", "black"])
-def test_the_model_is_told_what_is_known_by_whole_cells(unknown: str) -> None:
+def test_the_model_is_told_what_is_known_by_whole_latent_pixels(unknown: str) -> None:
     dense = torch.ones(64, 64, dtype=torch.bool)
     dense[20:, 30:] = False
     dense[40, 5] = True
