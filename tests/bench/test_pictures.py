@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
-from closeup_ns.bench.output.pictures import Look, comparison_grid, dive_picture, looks, most_detail, scene_of
+from closeup_ns.bench.output.pictures import Look, comparison_grid, dive_picture, looks, scene_of
 from closeup_ns.bench.output.results import load_results
 from closeup_ns.bench.scenes.prepared import PreparedScene, SceneRecord
 from closeup_ns.data.eval_cameras import EvalCamera, write_cameras
@@ -21,32 +20,6 @@ SIZE = (96, 72)
 
 def noise(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-
-
-@pytest.mark.parametrize("size", [(40, 30), (9, 30), (5, 4)])
-def test_most_detail_by_brute_force(size: tuple[int, int]) -> None:
-    picture, side = noise(4, size), 8
-    x0, y0, x1, y1 = most_detail(picture, side)
-    w, h = min(side, size[0]), min(side, size[1])
-    assert (x1 - x0, y1 - y0) == (w, h) and x0 >= 0 and x1 <= size[0] and y0 >= 0 and y1 <= size[1]
-    luma = picture @ np.array([0.299, 0.587, 0.114])
-    energy = np.zeros_like(luma)
-    energy[:-1] += (luma[1:] - luma[:-1]) ** 2
-    energy[:, :-1] += (luma[:, 1:] - luma[:, :-1]) ** 2
-    sums = {(x, y): energy[y : y + h, x : x + w].sum() for y in range(size[1] - h + 1) for x in range(size[0] - w + 1)}
-    assert sums[x0, y0] == pytest.approx(max(sums.values()))
-
-
-@pytest.mark.parametrize(("crop", "corner"), [((3, 5, 13, 15), (1, 0)), ((80, 60, 90, 70), (0, 1))])
-def test_the_inset_is_the_crop_enlarged_in_the_corner_opposite(
-    crop: tuple[int, int, int, int], corner: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("closeup_ns.bench.output.pictures.most_detail", lambda picture: crop)
-    (axes,) = comparison_grid([Look("x", 9.0, {"a": noise(0)}, {})], {"a": "A"}).axes
-    (inset,) = axes.child_axes
-    assert (*inset.get_xlim(), *inset.get_ylim()) == (crop[0] - 0.5, crop[2] - 0.5, crop[3] - 0.5, crop[1] - 0.5)
-    where = inset.get_axes_locator()(inset, None).get_points()
-    np.testing.assert_allclose(where.mean(0) > 0.5, np.array(corner, bool))
 
 
 def test_the_grid_has_a_row_per_camera_and_a_column_per_method() -> None:
@@ -120,7 +93,7 @@ def test_a_damaged_picture_costs_its_row_only(tmp_path: Path) -> None:
     assert len(problems) == 1 and "no picture of far" in problems[0]
 
 
-def test_without_its_case_there_are_the_renders(tmp_path: Path) -> None:
+def test_without_its_scene_there_are_the_renders(tmp_path: Path) -> None:
     experiments, scene = a_bench(tmp_path)
     (scene.folder / "scene.json").unlink()
     assert scene_of(experiments[0], tmp_path) is None

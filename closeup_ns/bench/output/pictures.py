@@ -1,4 +1,4 @@
-"""Comparison grids: truth and every method at a camera of each scale, with the same detail enlarged."""
+"""Comparison grids: truth and every method at a camera of each scale."""
 
 from __future__ import annotations
 
@@ -27,22 +27,15 @@ from closeup_ns.views.warp import project, unproject
 
 Picture = NDArray[np.uint8]
 """[H, W, 3], sRGB."""
-Box = tuple[int, int, int, int]
-"""x0, y0, x1, y1 in pixels; x1 and y1 are outside."""
 WIDTH, BAR = 330, 50
 """Of a panel, and of the text above and below it, in pixels."""
 LINE = 44
 """Characters of a title that fit above a panel."""
 RESOLUTION = 100
 """Pixels per inch."""
-INSET_SIDE = 32
-"""Pixels of a render that the inset shows along each side."""
-_INSET_SHARE = 0.42
-"""Of the panel's height."""
 _BACKGROUND, _WRITING = "#18181b", "#f0f0f0"
 _FRAMES = ("#ffc400", "#ff6e28", "#ff285a", "#c850ff")
-"""Of the close-ups in a far photograph, nearer ones later; the first also of insets."""
-_LUMA = (0.299, 0.587, 0.114)
+"""Of the close-ups in a far photograph, nearer ones later."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,19 +91,16 @@ def looks(results: Sequence[Result], scene: PreparedScene | None) -> tuple[list[
 
 
 def comparison_grid(rows: Sequence[Look], labels: Mapping[str, str]) -> Figure:
-    """Rows are cameras; columns the truth, where any row has it, and each method of ``labels`` (method -> label).
-
-    Every row's insets show the same pixels: those where its truth (or without one, the mean render) has most detail.
-    """
+    """Rows are cameras; columns the truth, where any row has it, and each method of ``labels`` (method -> label)."""
     truths = any(row.truth is not None for row in rows)
     figure = _figure(len(labels) + truths, len(rows), _aspect(rows[0]))
     panels = figure.subplots(len(rows), len(labels) + truths, squeeze=False)
     for row, line in zip(rows, panels):
-        crop, scale = most_detail(_detailed(row)), scale_label(row.scale)
+        scale = scale_label(row.scale)
         if truths:
-            _show(line[0], f"truth, {scale}", row.truth, crop=crop)
+            _show(line[0], f"truth, {scale}", row.truth)
         for axes, (method, label) in zip(line[truths:], labels.items()):
-            _show(axes, f"{label}, {scale}", row.renders.get(method), row.below.get(method, ""), crop)
+            _show(axes, f"{label}, {scale}", row.renders.get(method), row.below.get(method, ""))
     return figure
 
 
@@ -151,18 +141,6 @@ def outline(far: View, close: View, target: Float[Tensor, "3"]) -> NDArray[np.fl
     return project(far, unproject(close, pixels, depth.expand(4)))[0].numpy()
 
 
-def most_detail(picture: Picture, side: int = INSET_SIDE) -> Box:
-    """The square of ``side`` pixels (less in a smaller picture) with the largest sum of squared gradients."""
-    height, width = picture.shape[:2]
-    w, h = min(side, width), min(side, height)
-    luma = picture.astype(np.float64) @ np.array(_LUMA)
-    energy = np.square(np.diff(luma, axis=0, append=luma[-1:])) + np.square(np.diff(luma, axis=1, append=luma[:, -1:]))
-    table = np.pad(energy.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    sums = table[h:, w:] - table[:-h, w:] - table[h:, :-w] + table[:-h, :-w]
-    y, x = np.unravel_index(int(np.argmax(sums)), sums.shape)
-    return int(x), int(y), int(x) + w, int(y) + h
-
-
 def _look(name: str, scale: float, having: Mapping[str, Result], camera: EvalCamera | None) -> Look:
     renders = {m: read_picture(r.experiment.renders / f"{name}.png").numpy() for m, r in having.items()}
     if not renders:
@@ -178,12 +156,6 @@ def _look(name: str, scale: float, having: Mapping[str, Result], camera: EvalCam
     return Look(name, scale, renders, below, truth, camera)
 
 
-def _detailed(row: Look) -> Picture:
-    if row.truth is not None:
-        return row.truth
-    return np.mean(np.stack(list(row.renders.values())).astype(np.float64), axis=0).astype(np.uint8)
-
-
 def _aspect(row: Look) -> float:
     """Height of its pictures as a share of their width."""
     height, width = next(iter(row.renders.values())).shape[:2]
@@ -196,21 +168,11 @@ def _figure(columns: int, rows: int, aspect: float) -> Figure:
     return Figure(size, dpi=RESOLUTION, facecolor=_BACKGROUND, layout="constrained")
 
 
-def _show(axes: Any, title: str, picture: Picture | None, below: str = "", crop: Box | None = None) -> None:
-    """A panel: the picture with ``crop`` framed, and enlarged in the corner opposite. None leaves its place empty."""
+def _show(axes: Any, title: str, picture: Picture | None, below: str = "") -> None:
+    """A panel: the picture with ``title`` above and ``below`` under it. None leaves its place empty."""
     axes.set(xticks=[], yticks=[], facecolor=_BACKGROUND)
     axes.spines[:].set_visible(False)
     axes.set_title(textwrap.fill(title if picture is not None else f"{title}: none", LINE), size=8, color=_WRITING)
     axes.set_xlabel(below, size=8, color=_WRITING)
-    if picture is None:
-        return
-    axes.imshow(picture)
-    if crop is not None:
-        x0, y0, x1, y1 = crop
-        height, width = picture.shape[:2]
-        across, up = _INSET_SHARE * height / width, _INSET_SHARE
-        inset = axes.inset_axes((0 if x0 + x1 > width else 1 - across, 0 if y0 + y1 < height else 1 - up, across, up))
-        inset.imshow(picture, interpolation="nearest")
-        inset.set(xlim=(x0 - 0.5, x1 - 0.5), ylim=(y1 - 0.5, y0 - 0.5), xticks=[], yticks=[])
-        inset.spines[:].set_color(_FRAMES[0])
-        axes.indicate_inset((x0 - 0.5, y0 - 0.5, x1 - x0, y1 - y0), edgecolor=_FRAMES[0], alpha=1)
+    if picture is not None:
+        axes.imshow(picture)
