@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -100,6 +100,11 @@ class RoundPlan:
     """All usable candidates, the chosen ones among them; for figures and diagnosis."""
     warnings: list[str] = field(default_factory=list)
     """What did not go as configured, and the target's own warnings."""
+
+    def named(self, target: int, kind: Literal["update", "frontier"]) -> dict[str, View]:
+        """Views of one ``kind`` that are refined, by the names they are stored under; ``target`` counts from 0."""
+        views = self.updates if kind == "update" else self.frontier
+        return {f"t{target}_{kind}_{number:02d}": view for number, view in enumerate(views)}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able content; `from_dict` restores every float exactly."""

@@ -99,7 +99,9 @@ class View:
     stored: StoredView
     """Without its pixels."""
     pictures: dict[str, Path]
-    """By what they show: render, refined, after, real. Only those that are there."""
+    """By what they show, as `RoundStore.picture` calls it. Only those that are there."""
+    frontier: bool
+    """Whether the plan has it among the closest views."""
     photographed: float | None = None
     """Share of its pixels whose colour a real photograph set."""
     psnr_after: float | None = None
@@ -247,12 +249,12 @@ def _read_view(store: RoundStore, item: Round, name: str) -> View | None:
     stored = _read(problems, lambda: store.header(item.number, name), folder / f"views/{name}.json")
     if stored is None:
         return None
-    places = {"render": f"renders/{name}.png", "refined": f"images/{name}.png", "real": f"masks/{name}_real.png"}
-    if item.report is not None:
-        places["after"] = f"after/{name}.png"
-    problems += [f"{folder / place} is missing" for place in places.values() if not (folder / place).is_file()]
-    pictures = {kind: folder / place for kind, place in places.items() if (folder / place).is_file()}
-    view = View(name, stored, pictures)
+    kinds = ("render", "image", "real") if item.report is None else ("render", "image", "real", "after")
+    places = {kind: store.picture(item.number, name, kind) for kind in kinds}
+    problems += [f"{place} is missing" for place in places.values() if not place.is_file()]
+    pictures = {kind: place for kind, place in places.items() if place.is_file()}
+    frontier = any(name in plan.named(index, "frontier") for index, plan in enumerate(item.plans))
+    view = View(name, stored, pictures, frontier)
     if "real" in pictures:
         mask = _read(problems, lambda: _picture(pictures["real"], "L"), pictures["real"])
         view.photographed = None if mask is None else float((mask > 127).mean())

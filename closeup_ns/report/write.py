@@ -155,9 +155,9 @@ def _closer(run: Run, item: Round) -> str:
 
 def _chosen(item: Round) -> list[View]:
     """Views with a slider: frontier views first, which are the closest, then an even spread of the others."""
-    ordered = sorted(item.views, key=lambda view: ("frontier" not in view.name, not view.used, view.name))
-    frontier = [view for view in ordered if "frontier" in view.name][: COMPARISONS // 2 + 1]
-    others = [view for view in ordered if "frontier" not in view.name]
+    ordered = sorted(item.views, key=lambda view: (not view.frontier, not view.used, view.name))
+    frontier = [view for view in ordered if view.frontier][: COMPARISONS // 2 + 1]
+    others = [view for view in ordered if not view.frontier]
     room = min(COMPARISONS - len(frontier), len(others))
     return frontier + [others[(2 * i + 1) * len(others) // (2 * room)] for i in range(room)]
 

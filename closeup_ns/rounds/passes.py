@@ -20,9 +20,8 @@ from closeup_ns.views.view import View
 
 
 def planned_views(plan: RoundPlan, index: int) -> dict[str, View]:
-    """Names and views of what a plan refines, the frontier too (Fig. 2c); the name starts with the target's index."""
-    updates = {f"t{index}_update_{number:02d}": view for number, view in enumerate(plan.updates)}
-    return updates | {f"t{index}_frontier_{number:02d}": view for number, view in enumerate(plan.frontier)}
+    """Names and views of what a plan refines, the frontier too (Fig. 2c); ``index`` is that of its target."""
+    return plan.named(index, "update") | plan.named(index, "frontier")
 
 
 def round_passes(

@@ -72,13 +72,11 @@ def round_marks(store: RoundStore, number: int) -> list[CameraMark]:
     refined = set(store.views(number))
     marks = []
     for index, plan in enumerate(saved.plans):
-        groups: list[tuple[CameraKind, list[View]]] = [("update", plan.updates), ("frontier", plan.frontier)]
         for anchor in plan.anchors:
             name = f"t{index}_anchor_{len(marks):02d}"
             marks.append(_mark(number, "anchor", name, anchor.view, plan, f"anchor {anchor.name}"))
-        for kind, views in groups:
-            for position, view in enumerate(views):
-                name = f"t{index}_{kind}_{position:02d}"
+        for kind in ("update", "frontier"):
+            for position, (name, view) in enumerate(plan.named(index, kind).items()):
                 title = f"{LABELS[kind]} {position}, {plan.zoom_total:.3g}x"
                 mark = _mark(number, kind, name, view, plan, title)
                 marks.append(_refined(mark, store, name) if name in refined else replace(mark, note="not refined"))

@@ -198,12 +198,12 @@ class RoundStore:
         return layout.read(self.folder(round_index) / _files(name)["header"], layout.VIEW)
 
     def picture(self, round_index: int, name: str, kind: str = "image") -> Path:
-        """A stored view's PNG, for people: ``image`` (refined), ``render``, ``reliable``, ``real`` or ``weight``."""
+        """A view's PNG: ``image`` (refined), ``render``, ``reliable``, ``sparse``, ``real``, ``weight``, ``after``."""
         return self.folder(round_index) / _files(name)[kind]
 
     def save_after(self, round_index: int, name: str, image: Tensor) -> None:
         """Writes what the fine-tuned model shows from a view (float [H, W, 3] in [0, 1]), for the contact sheet."""
-        write_picture(self.folder(round_index) / "after" / f"{name}.png", image)
+        write_picture(self.picture(round_index, name, "after"), image)
 
     # Rounds
 
@@ -274,6 +274,7 @@ def _files(name: str) -> dict[str, str]:
         "sparse": f"masks/{name}_sparse.png",
         "real": f"masks/{name}_real.png",
         "weight": f"weights/{name}.png",
+        "after": f"after/{name}.png",
         "header": f"views/{name}.json",
     }
 
