@@ -10,7 +10,7 @@ import pytest
 
 from closeup_ns.bench.methods import table_methods, table_names
 from closeup_ns.bench.output.results import load_results
-from closeup_ns.bench.output.tables import Table, build_table, latex, latex_text, markdown, paper_tables, scale_tables
+from closeup_ns.bench.output.tables import Table, build_table, latex, markdown, paper_tables, scale_tables
 from closeup_ns.metrics.scores import CLOSE
 from tests.bench.made_up import made_up_result
 
@@ -215,10 +215,6 @@ def test_whatever_a_label_or_an_error_says_the_tables_hold(tmp_path: Path) -> No
         lines = [line for line in markdown(table).splitlines() if line.startswith("|")]
         assert len(lines) == 2 + len(table.texts)
         assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {table.texts.shape[1] + 2}
-
-
-def test_special_characters() -> None:
-    assert latex_text("50% of a_b \n x^2") == r"50\% of a\_b x\textasciicircum{}2"
 
 
 def check_latex(text: str, table: Table) -> None:

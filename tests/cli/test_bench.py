@@ -208,12 +208,3 @@ def test_tables_alone_train_nothing(protocol: Path, recorder: Recorder, tmp_path
         ).write()
     found = Bench(output=tmp_path, only_tables=True).main()
     assert [experiment.method for experiment in found] == ["closeup-gs", "plain", "odd"] and not recorder.specs
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"methods": ("nonsense",)}, "no method"), ({"scenes": ("nowhere",)}, "no scene"), ({"table": "7"}, "no table")],
-)
-def test_names_that_do_not_exist(protocol: Path, recorder: Recorder, options: dict, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        Bench(str(protocol), **options).main()

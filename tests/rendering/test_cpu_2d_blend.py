@@ -122,7 +122,7 @@ def assert_close(actual: Tensor, expected: Tensor, tolerance: float, name: str) 
 TOLERANCE = {"covariances": 1e-2, "centers": 2e-3, "densify": 2e-3, "means2d": 1e-3}
 
 
-@pytest.mark.parametrize("used", [IMAGES, ("image",), ("alphas", "distort"), ("normals",), ("median",)])
+@pytest.mark.parametrize("used", [IMAGES, *((name,) for name in IMAGES)])
 @pytest.mark.parametrize("size, distance, channels", [(1.0, 3.0, 4), (2.0, 1.0, 3), (0.07, 3.0, 2), (10.0, 2.0, 1)])
 def test_images_and_every_gradient(
     size: float, distance: float, channels: int, used: tuple[str, ...], generator: torch.Generator

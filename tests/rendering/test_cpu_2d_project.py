@@ -1,4 +1,7 @@
-"""The compiled projection of surfels against float64 autograd of its definition, gsplat's own code, and brute force."""
+"""The compiled projection of surfels against float64 autograd of its definition, and brute force.
+
+Threads and instruction sets: test_both_kinds.py. gsplat's own projection: test_reference_2d.py.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from closeup_ns.rendering.backend import kernels_available
-from closeup_ns.rendering.build import runnable_variants
 from closeup_ns.rendering.cpu.projection import SURFELS, Project, camera_floats
 from closeup_ns.rendering.kernels import load_kernels
 from closeup_ns.rendering.reference.gaussians import rotation_matrices
 from closeup_ns.rendering.request import RasterRequest
 
-from .scenes import make_request, of_thread_counts
+from .scenes import make_request
 from .scenes_2d import surface_distances
 
 pytestmark = pytest.mark.skipif(not kernels_available()[0], reason=kernels_available()[1])
@@ -29,10 +31,10 @@ OUTPUTS = (*DIFFERENTIABLE, "radii", "ray_transforms", "whitening")
 LEAVES = ("means", "quats", "scales", "opacities", "viewmats")
 
 
-def project(request: RasterRequest, variant: str | None = None) -> dict[str, Tensor]:
+def project(request: RasterRequest) -> dict[str, Tensor]:
     """The kernels' outputs by name."""
     leaves = [getattr(request, name) for name in LEAVES]
-    outputs = Project.apply(*leaves, camera_floats(request), SURFELS, load_kernels(variant))
+    outputs = Project.apply(*leaves, camera_floats(request), SURFELS, load_kernels())
     return dict(zip(OUTPUTS, outputs))  # pyright: ignore[reportArgumentType]
 
 
@@ -181,39 +183,6 @@ def test_random_scenes(seed: int, count: int, size: float, distance: float, flat
         1e-3 < length < 1e3
     ):  # elsewhere the quaternions' gradients are too small or too large for the floor of the scale
         assert_gradients(request)
-
-
-@pytest.mark.parametrize("variant", runnable_variants())
-def test_every_instruction_set(variant: str) -> None:
-    request = surfels(100, 5, cameras=2)
-    ours, best = project(request, variant), project(request)
-    assert torch.equal(ours["radii"] > 0, best["radii"] > 0)
-    assert_outputs(request, ours)
-
-
-def test_thread_count_changes_no_bit() -> None:
-    request = surfels(5000, 1, cameras=2)
-    ones = {name: torch.ones_like(value) for name, value in project(request).items() if name in DIFFERENTIABLE}
-    first, *others = of_thread_counts(lambda: [*project(request).values(), *gradients(request, ones, False).values()])
-    assert all(torch.equal(*pair) for other in others for pair in zip(first, other, strict=True))
-
-
-def test_agrees_with_gsplat() -> None:
-    gsplat = pytest.importorskip("gsplat.cuda._torch_impl_2dgs")
-    request = surfels(400, 2, cameras=2, width=300, height=200)
-    scales = torch.cat([request.scales[:, :2], torch.ones(400, 1)], dim=-1)  # there, the normal is as long as the third
-    exact = [getattr(request, name).double() for name in ("means", "quats", "viewmats", "Ks")]
-    radii, means2d, depths, M, normals = gsplat._fully_fused_projection_2dgs(
-        exact[0], exact[1], scales.double(), exact[2], exact[3], 300, 200
-    )
-    ours = project(replace(request, scales=scales))
-    both = (ours["radii"] > 0) & (radii > 0)
-    assert both.sum() > 500
-    for name, theirs in (("means2d", means2d), ("depths", depths), ("normals", normals)):
-        torch.testing.assert_close(ours[name][both].double(), theirs[both], rtol=1e-4, atol=2e-3, msg=name)
-    # Their PyTorch code has the transpose of what their CUDA code and we have.
-    torch.testing.assert_close(ours["ray_transforms"][both].double(), M.mT[both], rtol=1e-4, atol=1e-3)
-    assert ((ours["radii"][both] - radii[both]).abs() <= (ours["radii"][both] >= 300)).all()
 
 
 def single(mean: list[float], normal_angle: float, scale: float = 0.3, opacity: float = 0.9,

@@ -88,15 +88,6 @@ def test_without_kernels_pytorch_renders_and_says_why_once(
     assert finding.remedy == remedies.get(trouble, "unset CXX")
 
 
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
-def test_read_only_cache_is_named(nothing_compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build.cache_folder().mkdir(parents=True)
-    build.cache_folder().chmod(0o500)
-    monkeypatch.setattr(build, "compiler", lambda: "g++")
-    with pytest.raises(CloseupError, match="XDG_CACHE_HOME"):
-        load_kernels()
-
-
 @needs_kernels
 @pytest.mark.usefixtures("fresh")
 def test_what_is_there_serves_where_the_best_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
