@@ -92,7 +92,7 @@ def watching(render: Renderer, advance: Callable[[], None]) -> Renderer:
 
 
 def duration(seconds: float) -> str:
-    """A duration as people say it."""
+    """Seconds as text: "7.5 s", "3 min 05 s", "2 h 07 min"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

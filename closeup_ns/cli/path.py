@@ -73,7 +73,7 @@ def render_command(config: Path, path: Path) -> str:
 
 
 def described(path: PlannedPath) -> str:
-    """A path as a short text."""
+    """A path as a short text: its frames, and how close it comes or how far around it goes."""
     frames = f"{len(path.views)} frames"
     if path.kind == "orbit":
         return f"{frames} over {path.sweep:.0f} degrees at {path.zoom:.1f}x"

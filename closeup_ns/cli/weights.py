@@ -22,7 +22,7 @@ class Weights:
     """
 
     model: Annotated[Literal["see3d"], tyro.conf.Positional] = "see3d"
-    """Whose."""
+    """Whose weights; the other refiners have none of ours."""
     unets: tuple[UNetName, ...] = ("sparse",)
     """sparse: refines from two or more references. single: from one. SR: sharpens (--pipeline.refiner.enhance.kind)."""
     folder: Path | None = None

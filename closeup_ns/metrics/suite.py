@@ -115,5 +115,5 @@ def _why_absent(metric: Metric) -> str:
 
 
 def as_float(picture: UInt8[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
-    """8 bits to [0, 1]."""
+    """Colours of 0 to 255 as float32 in [0, 1]."""
     return picture.float() / 255

@@ -50,7 +50,7 @@ class Target:
     """What a user should know before relying on it."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able content."""
+        """Plain values for JSON; `from_dict` is the inverse."""
         return vars(self) | {"point": self.point.tolist()}
 
     @classmethod

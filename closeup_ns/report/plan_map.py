@@ -30,11 +30,11 @@ class Camera:
     """Key of `LABELS`."""
     name: str
     distance: float
-    """From the target."""
+    """From the target, world units."""
     bearing: float
     """Radians from x towards y, as seen from the target; one right above it has none and goes to x."""
     ahead: tuple[float, float]
-    """Along the view, x and y."""
+    """Where it looks: x and y of its unit viewing direction, world frame."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def cameras_of(plan: RoundPlan, known: Sequence[KnownView]) -> list[Camera]:
 
 
 def plan_map(plan: RoundPlan, known: Sequence[KnownView]) -> PlanMap:
-    """The map of one plan."""
+    """The map of one plan and of the views that were known then, in units of the drawing."""
     cameras, base = cameras_of(plan, known), plan.radius * plan.zoom_total
     distances = [camera.distance for camera in cameras if camera.distance > 0] or [base]
     scale, bearing = _Scale(min(*distances, plan.radius), max(*distances, base)), _free_bearing(cameras)

@@ -36,7 +36,7 @@ _UNITS = {"psnr": " dB", "ssim": "", "lpips": ""}
 
 
 def default_output(config_path: Path) -> Path:
-    """Where a run's page belongs."""
+    """Where the page of the run with this config.yml belongs: rounds/report.html beside it."""
     return config_path.parent / "rounds" / "report.html"
 
 
@@ -88,12 +88,12 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share of one in per cent."""
+    """A share in [0, 1] as text in per cent, a dash for None."""
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Mean of those that are there."""
+    """Mean of the values that are not None; None where all are."""
     present = [value for value in values if value is not None]
     return sum(present) / len(present) if present else None
 

@@ -49,7 +49,7 @@ def why_waiting(rounds: Rounds, trainer: Trainer | None) -> str | None:
 
 
 def progress(rounds: Rounds) -> str:
-    """How far the run is."""
+    """How far the run is, as Markdown: the phase or round, its step of how many, or the stage under way."""
     schedule, step = rounds.schedule, rounds.next_step
     if rounds.stage:  # read after the step: the training thread sets it before the last step of a round counts
         return f"**{rounds.stage}** ..."

@@ -41,7 +41,7 @@ def target_from_click(
 
 
 def describe(target: Target) -> str:
-    """A target as Markdown."""
+    """A target as Markdown: its world coordinates, its distance in world units, its reliability, its warnings."""
     place = ", ".join(f"{value:.3f}" for value in target.point.tolist())
     lines = [
         f"**Target** ({place})",

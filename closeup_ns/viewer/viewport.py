@@ -29,7 +29,7 @@ _FIRST_SIZE = 96
 
 
 def to_viser(point: Float[Tensor, "3"] | Sequence[float]) -> tuple[float, float, float]:
-    """A world point in viser's coordinates."""
+    """A point [3] of nerfstudio's world in viser's, which is that world enlarged."""
     x, y, z = (float(value) * VISER_NERFSTUDIO_SCALE_RATIO for value in point)
     return x, y, z
 

@@ -37,6 +37,6 @@ def mean_of_numbers(scores: Iterable[float]) -> float:
 
 
 def mean_or_none(scores: Iterable[float]) -> float | None:
-    """The same as JSON has it: None of none."""
+    """Mean of the scores that are numbers; None where there are none, since JSON has no NaN."""
     mean = mean_of_numbers(scores)
     return None if math.isnan(mean) else mean

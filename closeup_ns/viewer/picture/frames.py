@@ -131,7 +131,7 @@ class Frames:
         self.changed()
 
     def forget(self) -> None:
-        """A round changed what there is to ask."""
+        """Measure again what backs the pixels: a round has added views or changed the model."""
         self.evidence = None
         self._found.clear()
 
