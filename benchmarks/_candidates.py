@@ -34,7 +34,7 @@ class Candidate(Protocol):
 
     @property
     def slow(self) -> bool:
-        """Whether it is timed once, and only on cases that are not too large for it."""
+        """Whether it is timed once, and only at sizes that are not too large for it."""
         ...
 
     def available(self) -> tuple[bool, str]:

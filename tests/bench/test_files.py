@@ -84,17 +84,17 @@ def test_a_scene_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_scene(tmp_path) == PreparedScene(record, tmp_path)
 
 
-BAD_CASES = {
+BAD_SCENES = {
     "{": "cannot be read .not valid JSON",
     "{}": "protocol",
     '{"protocol": "p", "scene": "s", "target_point": [1, NaN]}': "NaN is not a finite number",
 }
 
 
-@pytest.mark.parametrize("content", BAD_CASES)
+@pytest.mark.parametrize("content", BAD_SCENES)
 def test_a_bad_scene_is_an_error_with_file_place_and_remedy(tmp_path: Path, content: str) -> None:
     (tmp_path / "scene.json").write_text(content)
-    with pytest.raises(DataError, match=BAD_CASES[content]) as caught:
+    with pytest.raises(DataError, match=BAD_SCENES[content]) as caught:
         read_scene(tmp_path)
     assert "scene.json" in str(caught.value) and "the bench prepares it again" in str(caught.value)
 

@@ -109,7 +109,7 @@ def test_a_finished_experiment_is_kept_until_something_that_matters_changes(tmp_
     assert finished_experiment(a_spec(), tmp_path) is None
 
 
-def test_another_case_is_trained_on_anew_and_not_gone_on_with(tmp_path: Path, trainer: Trainer) -> None:
+def test_another_scene_is_trained_on_anew_and_not_gone_on_with(tmp_path: Path, trainer: Trainer) -> None:
     calls = trainer()
     write_scene(tmp_path)
     first = run_experiment(a_spec(), tmp_path)

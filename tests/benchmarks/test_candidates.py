@@ -74,14 +74,14 @@ def test_sizes_are_read_and_what_is_none_is_named() -> None:
             RenderSize.parse(text)
 
 
-def test_a_case_is_timed_in_all_its_parts() -> None:
+def test_a_size_is_timed_in_all_its_parts() -> None:
     timing = measure(OurKernels(runnable_variants()[0]), RenderSize(40, 16))
     assert min(timing.forward, timing.forward_backward, timing.step, timing.best_step) > 0
     assert timing.best_step <= timing.step and timing.memory_mb >= 0
 
 
 @pytest.mark.slow
-def test_a_case_that_fails_says_why_and_ends_nothing() -> None:
+def test_a_size_that_fails_says_why_and_ends_nothing() -> None:
     timing = measure_apart(Other("os:abort"), RenderSize(10, 16), threads=1)
     assert isinstance(timing, str) and "TypeError" in timing
     timing = measure_apart(Other(f"{__name__}:ends_the_process"), RenderSize(10, 16), threads=1)

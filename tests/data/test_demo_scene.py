@@ -162,7 +162,7 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
         assert (folder / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
-def test_exposures_drift_around_those_of_what_judges(tmp_path: Path) -> None:
+def test_exposures_drift_around_those_of_the_held_out_photographs(tmp_path: Path) -> None:
     """Held-out photographs and close-ups stay as they are; the training photographs' mean exposure, too."""
     folder, scene = small_demo()
     write_small_demo(tmp_path, exposure_drift=0.5)

@@ -196,7 +196,7 @@ def change_tree(tree: Any, chance: random.Random) -> Any:
     return tree
 
 
-def change_words(text: str, chance: random.Random) -> str:
+def change_text(text: str, chance: random.Random) -> str:
     lines = text.splitlines()
     row = chance.randrange(len(lines))
     words = lines[row].split(" ")
@@ -240,7 +240,7 @@ def change(path: Path, chance: random.Random) -> None:
     elif kind == ".yaml":
         path.write_text(yaml.safe_dump(change_tree(yaml.safe_load(content), chance)))
     elif kind in (".yml", ".txt"):
-        path.write_text(change_words(content.decode(), chance))
+        path.write_text(change_text(content.decode(), chance))
     elif kind == ".npy":
         np.save(path, change_array(np.load(path), chance))
     elif kind == ".npz":

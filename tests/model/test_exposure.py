@@ -59,7 +59,7 @@ def test_off_it_changes_no_bit() -> None:
     assert torch.equal(module(rgb, 1), rgb) and torch.equal(module.undo(rgb, 1), rgb)
 
 
-def test_a_photograph_teaches_its_own_gain_only() -> None:
+def test_a_photograph_has_a_gradient_for_its_own_gain_only() -> None:
     """Adam makes whole steps of any gradient: one that is held out must have none, not a little one."""
     module = exposure(4)
     (module(torch.rand(4, 5, 3, dtype=torch.float64) / 2, 2).sum() + module.prior(2)).backward()

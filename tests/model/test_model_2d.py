@@ -154,7 +154,7 @@ def test_what_discs_do_not_have_is_refused(make_2d: MakeTrainer, change: dict[st
 # Densification
 
 
-def test_densification_listens_to_the_gradient_of_2dgs(make_2d: MakeTrainer) -> None:
+def test_densification_goes_by_the_gradient_of_2dgs(make_2d: MakeTrainer) -> None:
     trainer = make_2d(pipeline__model__warmup_length=1000)
     model = model_of(trainer)
     for strategy in (

@@ -120,7 +120,7 @@ def test_where_resets_are_off_no_opacity_is_ever_reset() -> None:
     assert torch.equal(splats.params["opacities"], before)
 
 
-def test_a_step_that_is_not_listened_to_needs_no_absolute_gradients() -> None:
+def test_a_step_that_gathers_no_gradients_needs_no_absolute_ones() -> None:
     """What `gathers_gradients` promises the rasteriser: without them such a step still goes through."""
     splats = Splats(0)
     del splats.means2d.absgrad  # type: ignore[attr-defined]

@@ -31,7 +31,7 @@ def distances(views: list[View]) -> torch.Tensor:
     return torch.stack([(view.position - TARGET).norm() for view in views])
 
 
-def sights(views: list[View]) -> torch.Tensor:
+def aim_errors(views: list[View]) -> torch.Tensor:
     """How far each gaze is from the target's direction, as the sine of the angle."""
     return torch.stack(
         [torch.linalg.cross(v.forward, (TARGET - v.position) / (TARGET - v.position).norm()).norm() for v in views]

@@ -15,7 +15,7 @@ from torch import Tensor
 from closeup_ns.errors import PlanningError
 from closeup_ns.paths.geometry import smooth, soft
 from closeup_ns.paths.options import PathOptions
-from tests.paths.rig import BLOCK, OPEN, QUICK, TARGET, distances, plan_dive, plan_pull_back, sights, view_from
+from tests.paths.rig import BLOCK, OPEN, QUICK, TARGET, aim_errors, distances, plan_dive, plan_pull_back, view_from
 from tests.scenes import analytic_renderer, facing_views
 
 
@@ -131,7 +131,7 @@ def test_a_pull_back_recedes_at_eased_speed_to_beyond_its_start(x: float, zoom: 
     assert float(away[0]) == pytest.approx(near / zoom) and float(away[-1]) == pytest.approx(near * beyond)
     share = torch.log(away / away[0]) / torch.log(away[-1] / away[0])
     torch.testing.assert_close(share, smooth(torch.linspace(0, 1, 25).double()), atol=1e-6, rtol=0)
-    assert float(sights(back.views).max()) < 1e-9
+    assert float(aim_errors(back.views).max()) < 1e-9
 
 
 def test_a_pull_back_beyond_its_start_stops_before_the_wall_behind_it() -> None:

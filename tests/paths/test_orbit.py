@@ -16,7 +16,7 @@ from closeup_ns.paths.options import PathOptions
 from closeup_ns.paths.ring import Ring, directions_covered
 from closeup_ns.views.rotation import rotation
 from closeup_ns.views.view import View
-from tests.paths.rig import BALL, OPEN, QUICK, TARGET, distances, plan_orbit, sights, view_from
+from tests.paths.rig import BALL, OPEN, QUICK, TARGET, aim_errors, distances, plan_orbit, view_from
 from tests.scenes import analytic_renderer, facing_views
 
 SPHERE = ((0.0, 0.0, 4.0), 0.03)
@@ -45,7 +45,7 @@ def test_in_the_open_an_orbit_keeps_its_distance_its_tilt_and_the_target(
     torch.testing.assert_close(
         distances(orbit.views), torch.full((21,), near / zoom, dtype=torch.float64), atol=1e-9, rtol=1e-9
     )
-    assert float(sights(orbit.views).max()) < 1e-9 and all(torch.equal(view.K, start.K) for view in orbit.views)
+    assert float(aim_errors(orbit.views).max()) < 1e-9 and all(torch.equal(view.K, start.K) for view in orbit.views)
     assert orbit.sweep == pytest.approx(degrees) and orbit.zoom == pytest.approx(zoom)
     # About the photographs' mean "up": height above the target and the camera's tilt do not change.
     axis = -torch.stack([view.c2w[:3, 1] for view in known]).mean(0)
@@ -86,7 +86,7 @@ def test_around_a_post_the_radius_grows_locally_and_smoothly() -> None:
     options = PathOptions(frames=181, degrees=120.0, check_size=64)
     orbit = plan_orbit(view_from(0, 0, 0), TARGET, render, options)
     away = distances(orbit.views)
-    assert orbit.sweep == pytest.approx(120.0) and float(sights(orbit.views).max()) < 1e-9
+    assert orbit.sweep == pytest.approx(120.0) and float(aim_errors(orbit.views).max()) < 1e-9
     assert any("as wide" in warning for warning in orbit.warnings)
     # Wider around the post, as asked for at both ends.
     assert float(away.max()) > 1.1 * 4 / 3
@@ -104,7 +104,7 @@ def test_a_wall_cuts_the_sweep_before_it() -> None:
     orbit = plan_orbit(view_from(0, 0, 0), TARGET, OPEN, options)
     assert 100 < orbit.sweep < 180 and any("cuts the orbit" in warning for warning in orbit.warnings)
     assert all(float(view.position[2]) < 4.0 for view in orbit.views)
-    assert float(sights(orbit.views).max()) < 1e-9
+    assert float(aim_errors(orbit.views).max()) < 1e-9
 
 
 def test_a_wall_before_the_radius_holds_the_orbit_back() -> None:

@@ -128,7 +128,7 @@ def test_a_view_that_knows_too_little_is_dropped(scene: Scene) -> None:
     assert decision.verdict == "rejected"
 
 
-def test_generated_detail_without_evidence_is_not_believed(scene: Scene) -> None:
+def test_generated_detail_without_evidence_is_rejected(scene: Scene) -> None:
     truth, _, mask = scene
     few = only(mask, sparse=10)
     assert judge(candidate(truth.color), truth, few, generates=False).accepted

@@ -94,7 +94,7 @@ def test_what_photographs_confirm_is_not_touched(generator: torch.Generator) -> 
     torch.testing.assert_close(refined.image, render.color, atol=1e-5, rtol=0)
 
 
-def test_a_leak_past_an_occluder_is_not_believed() -> None:
+def test_a_leak_past_an_occluder_is_no_reliable_pixel() -> None:
     view = camera(0, 0, 0)
     render = flat(view, torch.full((3,), 0.2))
     leak = torch.full((3, view.height, view.width), 0.25)

@@ -247,7 +247,7 @@ def test_the_command_says_where_the_page_is(finished: Path, tmp_path: Path, caps
     assert (tmp_path / "deep/r.html").read_text(encoding="utf8").startswith("<!doctype html>")
 
 
-def test_rounds_that_were_asked_for_in_the_viewer_are_told_as_they_were(tmp_path: Path) -> None:
+def test_rounds_that_were_requested_in_the_viewer_are_told_as_they_were(tmp_path: Path) -> None:
     """config.yml has what the command line said: 60 steps of base, two rounds."""
     config = write_run(tmp_path / "run", rounds=2)
     store = RoundStore(config.parent / "rounds")

@@ -118,7 +118,7 @@ def write_recorded(folder: Path, lie: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("lie", "on"), [({}, True), ({"iso": 20231105}, False)])
-def test_exif_is_believed_where_all_of_it_is_sound(
+def test_exif_is_used_where_all_of_it_is_sound(
     make_trainer: MakeTrainer, tmp_path: Path, capsys: pytest.CaptureFixture[str], lie: dict[str, Any], on: bool
 ) -> None:
     write_recorded(tmp_path / "recorded", lie)

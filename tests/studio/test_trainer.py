@@ -63,7 +63,7 @@ def test_a_checkpoint_appears_whole_or_not_at_all(
         (lambda state: state["pipeline"].update({"_model.exposure.log_gain": torch.zeros(7, 3)}), "another scene"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_words(
+def test_a_checkpoint_that_does_not_fit_is_refused_with_the_reason(
     trainer: CloseupTrainer, make_trainer: MakeTrainer, tmp_path: Path, change: Any, reason: str
 ) -> None:
     trainer.save_checkpoint(3)

@@ -37,7 +37,7 @@ def test_where_there_are_no_rounds_it_says_why_and_no_round_is_requested(
     assert not run.rounds.next_round.wanted and why_no_rounds(a_run().settings.schedule, TRAINING) is None
 
 
-def test_the_wish_takes_the_target_that_was_clicked(tmp_path: Path) -> None:
+def test_a_request_takes_the_target_that_was_clicked(tmp_path: Path) -> None:
     run = a_run()
     text = request_round(run, run.rounds, TRAINING, RoundStore(tmp_path), TARGET)
     assert run.rounds.next_round.wanted and text == "Asked for at step 0: it starts before the next step."
