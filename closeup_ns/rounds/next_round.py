@@ -12,7 +12,7 @@ from closeup_ns.rounds.store.rounds import RoundStore
 
 
 class NextRound:
-    """The wish for a round, and what becomes of the schedule when it is granted."""
+    """The request for a round, and what becomes of the schedule when it is granted."""
 
     def __init__(self) -> None:
         self._wanted = threading.Event()
@@ -21,17 +21,17 @@ class NextRound:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody waits for a round."""
+        """Whether a round is requested and not granted yet."""
         return self._wanted.is_set()
 
     def ask(self) -> None:
-        """Wish for the next round; from any thread."""
+        """Request the next round; from any thread."""
         self._wanted.set()
 
     def grant(
         self, schedule: ScheduleConfig, store: RoundStore, step: int, end_base_phase: Callable[[int], None]
     ) -> None:
-        """Change the schedule so that the wish comes true; ``step`` is the next to be trained.
+        """Change the schedule so that the requested round is on it; ``step`` is the next to be trained.
 
         In the base phase the first round starts at ``step``. Later, the round after the present one is on the schedule
         already, or is added at its end.
