@@ -113,7 +113,7 @@ def is_blocked(here: View, end: Tensor, point: Tensor, render: Renderer, options
 
 
 def rounded(point: Tensor) -> str:
-    """A point for a message."""
+    """World coordinates [3] as text, "(x, y, z)" with three significant digits each."""
     return "(" + ", ".join(f"{value:.3g}" for value in point.tolist()) + ")"
 
 

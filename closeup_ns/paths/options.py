@@ -63,7 +63,7 @@ class PathOptions:
         return round(self.seconds * self.fps) if self.frames is None else self.frames
 
     def zoom_of(self, kind: Kind) -> float:
-        """The zoom asked for, or the kind's own."""
+        """How many times closer than the photographs it comes: ``zoom``, or where that is None the kind's own."""
         return _DEFAULT_ZOOM[kind] if self.zoom is None else self.zoom
 
 

@@ -22,8 +22,6 @@ from closeup_ns.views.view import View
 
 CONSISTENT_PSNR = 20.0
 """A generated view that the model, trained on it, shows at less than this many dB contradicts the others (#26)."""
-
-
 OBSERVED_BYTES = 4 * 2**30
 """Most memory for photographs and native views with their depth."""
 PIXEL_BYTES = 16
@@ -48,8 +46,10 @@ def observations(
     sizes = torch.tensor([known[index][1].width * known[index][1].height for index in order]) * PIXEL_BYTES
     kept = sorted(order[: int((sizes.cumsum(0) <= OBSERVED_BYTES).sum())])
     if len(kept) < len(known):
-        said = f"{len(kept)} of {len(known)} photographs and native views, those that look from where"
-        CONSOLE.print(f"Depth of {said} the close-ups do: no more fit into {OBSERVED_BYTES / 2**30:.0f} GiB.")
+        CONSOLE.print(
+            f"Depth of {len(kept)} of {len(known)} photographs and native views, those that look from where the "
+            f"close-ups do: no more fit into {OBSERVED_BYTES / 2**30:.0f} GiB."
+        )
     result = {}
     for index in track(kept, "depth of photographs"):
         name, view, native = known[index]
@@ -63,7 +63,7 @@ def observations(
 
 def _directions(views: Sequence[View], target: Float[Tensor, "3"]) -> Float[Tensor, "n 3"]:
     """Unit vectors from ``target`` to each camera."""
-    return F.normalize(torch.stack([view.position for view in views]).double() - target.double(), dim=-1)
+    return F.normalize(torch.stack([view.position for view in views]).to(target).double() - target.double(), dim=-1)
 
 
 def _observation(run: Run, view: View, image: Tensor, shown: Tensor | None, photograph: int) -> Observation:

@@ -88,8 +88,7 @@ def refine_round(
     passes = round_passes(store, number, plans, named, refiner, run.render, run.device)
     consistent = list(consistent_views(run, earlier, number).values()) if refiner.generates else []
     anchors = [anchor.name for plan in plans for anchor in plan.anchors]
-    target = torch.tensor(plans[0].target, device=run.device)
-    known = observations(run, [view.to(run.device) for view in views.values()], target, anchors)
+    known = observations(run, list(views.values()), torch.tensor(plans[0].target), anchors)
     refinement = Refinement(run, refiner, number, store, earlier, known, consistent)
     try:
         with bar("refining close-ups", len(missing)) as advance:

@@ -61,7 +61,7 @@ def close_metrics(run: Run) -> tuple[dict[str, float], dict[str, str]]:
     generator = torch.Generator().manual_seed(run.settings.seed)
     values: dict[str, list[float]] = {}
     close_ups = [(scale, view) for scale in scales for view in turned_views(views, targets[0].point, scale, generator)]
-    wanted = [view.to(run.device) for _, view in close_ups]  # none in a run without rounds
+    wanted = [view for _, view in close_ups]  # none in a run without rounds
     photographs = list(observations(run, wanted, targets[0].point).values()) if wanted else []
     for scale, view in track(close_ups, "close-ups"):
         rendered = run.model.render_view(view.to(run.device, torch.float32))
