@@ -24,7 +24,7 @@ class NextRound:
         """Whether a round is requested and not granted yet."""
         return self._wanted.is_set()
 
-    def ask(self) -> None:
+    def request(self) -> None:
         """Request the next round; from any thread."""
         self._wanted.set()
 

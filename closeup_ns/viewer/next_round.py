@@ -37,7 +37,7 @@ def request_round(
         run.settings.target.xyz, run.settings.target.pixel = ((x, y, z),), ()
     elif target is not None:
         lines.append("⚠ The rounds go on with the target they were begun with; another one needs a new run.")
-    rounds.next_round.ask()
+    rounds.next_round.request()
     return "  \n".join(lines)
 
 

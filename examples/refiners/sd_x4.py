@@ -18,7 +18,7 @@ from request import parser, read, refine_each
 from tiling import shrunk, to_picture, to_tensor, upscaled
 from torch import Tensor
 
-CELL = 8
+MULTIPLE = 8
 """Both sides of what the network is shown must be multiples of this."""
 
 
@@ -44,7 +44,7 @@ def main() -> None:
         if pipeline is None:
             return torch.nn.functional.interpolate(small, scale_factor=4, mode="bicubic")
         height, width = small.shape[2:]
-        shown = torch.nn.functional.pad(small, (0, -width % CELL, 0, -height % CELL), mode="replicate")
+        shown = torch.nn.functional.pad(small, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
         made = pipeline(
             prompt=chosen.prompt, image=to_picture(shown), noise_level=chosen.noise, num_inference_steps=chosen.steps,
             guidance_scale=chosen.guidance, generator=torch.Generator().manual_seed(seed),

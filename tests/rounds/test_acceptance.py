@@ -21,7 +21,7 @@ from closeup_ns.rounds.trials.acceptance import (
     RoundVerdict,
     decide,
     evidence_photographs,
-    set_aside_mask,
+    pixels_set_aside,
     try_round,
 )
 from closeup_ns.rounds.views import NativeView
@@ -71,14 +71,14 @@ def test_the_spread_reaches_both_ends() -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000))
 def test_a_quarter_is_set_aside_in_whole_blocks(seed: int) -> None:
-    mask = set_aside_mask(400, 500, seed)
+    mask = pixels_set_aside(400, 500, seed)
     assert mask.shape == (400, 500) and mask.dtype == torch.bool
-    assert set_aside_mask(13, 9, seed).shape == (13, 9)
+    assert pixels_set_aside(13, 9, seed).shape == (13, 9)
     assert float(mask.float().mean()) == pytest.approx(0.25, abs=0.04)
     blocks = mask.unfold(0, SET_ASIDE_BLOCK, SET_ASIDE_BLOCK).unfold(1, SET_ASIDE_BLOCK, SET_ASIDE_BLOCK)
     assert torch.equal(blocks.float().mean((-1, -2)), blocks[..., 0, 0].float())
-    assert torch.equal(mask, set_aside_mask(400, 500, seed))
-    assert not torch.equal(mask, set_aside_mask(400, 500, seed + 1))
+    assert torch.equal(mask, pixels_set_aside(400, 500, seed))
+    assert not torch.equal(mask, pixels_set_aside(400, 500, seed + 1))
 
 
 def verdict(photographs: float, reliable: float | None, native: float | None) -> RoundVerdict:
@@ -164,7 +164,7 @@ def test_a_trial_leaves_the_model_as_it_was(prepared: CloseupTrainer, monkeypatc
     assert held_back
     for trained in held_back:
         seed = next(s for s, view in enumerate(views) if torch.equal(view.target.image, trained.image))
-        aside = set_aside_mask(48, 64, seed)
+        aside = pixels_set_aside(48, 64, seed)
         assert not trained.weight[aside].any() and not trained.sparse[aside].any()
         assert trained.weight[~aside].all()
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from closeup_ns.rounds.reporting.contact_sheet import (
     CAPTION,
-    CELL,
+    IMAGE_WIDTH,
     COLORS,
     COLUMNS,
     GAP,
@@ -27,7 +27,7 @@ from closeup_ns.rounds.reporting.held_out import Look, save_sheet
 from closeup_ns.rounds.store.view import StoredView
 from tests.stored import a_view
 
-HEIGHT = round(CELL * 14 / 20)
+HEIGHT = round(IMAGE_WIDTH * 14 / 20)
 """Of the pictures."""
 
 
@@ -56,8 +56,8 @@ def draw(tmp_path: Path) -> Callable[..., np.ndarray]:
 
 
 def cell(sheet: np.ndarray, column: int, top: int = 2 * HEADING, height: int = HEIGHT) -> np.ndarray:
-    left = GAP + column * (CELL + GAP)
-    return sheet[top : top + height, left : left + CELL]
+    left = GAP + column * (IMAGE_WIDTH + GAP)
+    return sheet[top : top + height, left : left + IMAGE_WIDTH]
 
 
 def test_the_caption_says_how_the_view_was_refined_and_with_what() -> None:
@@ -77,7 +77,7 @@ def test_each_picture_in_its_column(draw: Callable[..., np.ndarray], after: torc
     colors = [(255, 0, 0), (255, 255, 255), (0, 0, 255), (0, 255, 0), (128, 128, 128)]
     assert len(colors) == len(COLUMNS)
     colors = colors if after is not None else colors[:-1]
-    assert sheet.shape[1] == GAP + len(colors) * (CELL + GAP)
+    assert sheet.shape[1] == GAP + len(colors) * (IMAGE_WIDTH + GAP)
     for column, color in enumerate(colors):
         assert (cell(sheet, column) == color).all()
 
@@ -96,16 +96,16 @@ def test_real_pixels_are_tinted_in_the_mask(draw: Callable[..., np.ndarray]) -> 
     view = painted()
     view.real[:, :10] = True
     mask = cell(draw(SheetRow("update_00", view)), 1)
-    assert (mask[:, CELL // 2 :] == 255).all()
-    assert (mask[:, : CELL // 2, 0] < mask[:, : CELL // 2, 2]).all()
+    assert (mask[:, IMAGE_WIDTH // 2 :] == 255).all()
+    assert (mask[:, : IMAGE_WIDTH // 2, 0] < mask[:, : IMAGE_WIDTH // 2, 2]).all()
 
 
 def test_rows_of_different_shapes_and_figures_that_are_missing(draw: Callable[..., np.ndarray]) -> None:
     tall = painted(1, width=10, height=20)
     tall = dataclasses.replace(tall, decision=dataclasses.replace(tall.decision, psnr_before=None, psnr_after=None))
     sheet = draw(SheetRow("update_00", painted()), SheetRow("update_01", tall))
-    assert sheet.shape[0] == 2 * HEADING + HEIGHT + 2 * CELL + 2 * CAPTION + GAP
-    assert (cell(sheet, 0, 2 * HEADING + HEIGHT + CAPTION, 2 * CELL) == (255, 0, 0)).all()
+    assert sheet.shape[0] == 2 * HEADING + HEIGHT + 2 * IMAGE_WIDTH + 2 * CAPTION + GAP
+    assert (cell(sheet, 0, 2 * HEADING + HEIGHT + CAPTION, 2 * IMAGE_WIDTH) == (255, 0, 0)).all()
 
 
 def test_held_out_photographs_are_labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

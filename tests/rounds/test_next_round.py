@@ -42,7 +42,7 @@ def test_a_wish_changes_the_schedule(
     schedule, wish, ended = ScheduleConfig(100, rounds, 10), NextRound(), list[int]()
     wish.grant(schedule, store, step, ended.append)
     assert schedule == ScheduleConfig(100, rounds, 10) and store.load_schedule() is None  # nobody asked
-    wish.ask()
+    wish.request()
     wish.grant(schedule, store, step, ended.append)
     assert (schedule.base_steps, schedule.rounds) == expected and not wish.wanted
     assert ended == ([40] if step < 100 else []) and wish.granted == (step != 105)
@@ -75,7 +75,7 @@ def test_a_run_starts_its_round_early_and_ends_when_it_is_over(make_trainer: Mak
     def noted(number: int, step: int) -> Iterator[None]:
         began.append((number, step))
         if number == 1:
-            rounds.next_round.ask()
+            rounds.next_round.request()
         yield
         said.append(progress(rounds))
 
@@ -85,7 +85,7 @@ def test_a_run_starts_its_round_early_and_ends_when_it_is_over(make_trainer: Mak
     def after_step(step: int) -> None:
         after(step)
         if step == 19:
-            rounds.next_round.ask()
+            rounds.next_round.request()
 
     for callback in trainer.callbacks:
         if callback.func == rounds.after_step:

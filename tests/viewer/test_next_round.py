@@ -55,7 +55,7 @@ def test_rounds_that_have_begun_keep_their_target_and_say_so(tmp_path: Path) -> 
 def test_a_pause_is_said_for_as_long_as_a_round_waits_for_its_end() -> None:
     rounds, trainer = a_run().rounds, cast(Any, SimpleNamespace(training_state="paused"))
     assert why_waiting(rounds, trainer) is None
-    rounds.next_round.ask()
+    rounds.next_round.request()
     assert "paused: resume it" in str(why_waiting(rounds, trainer))
     trainer.training_state = "training"
     assert why_waiting(rounds, trainer) is None and why_waiting(rounds, None) is None

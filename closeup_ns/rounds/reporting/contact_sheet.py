@@ -19,7 +19,7 @@ COLUMNS = ("render", "mask", "reliable", "refined", "after fine-tuning")
 COLORS = {"accepted": (120, 210, 120), "reliable_only": (235, 190, 90), "rejected": (235, 110, 100)}
 BACKGROUND, INK = (24, 24, 27), (225, 225, 225)
 REAL_TINT = (0.25, 0.55, 1.0)
-CELL, GAP, HEADING, CAPTION = 240, 6, 22, 54
+IMAGE_WIDTH, GAP, HEADING, CAPTION = 240, 6, 22, 54
 """Pixels: width of each picture, and what lies between, above and below them."""
 CHARACTER = 6.2
 """Mean width in pixels of a character of the default font, for breaking lines."""
@@ -52,7 +52,7 @@ def save_contact_sheet(path: Path, rows: Sequence[SheetRow], title: str) -> None
         DiskError: the disk refuses it.
     """
     columns = COLUMNS if any(row.after is not None for row in rows) else COLUMNS[:-1]
-    characters = int((len(columns) * (CELL + GAP) - GAP) / CHARACTER)
+    characters = int((len(columns) * (IMAGE_WIDTH + GAP) - GAP) / CHARACTER)
     shown = [(_pictures(row), _caption(row, characters), COLORS[row.stored.decision.verdict]) for row in rows]
     save_labelled(path, title, columns, shown)
 
@@ -62,7 +62,7 @@ def save_labelled(
     title: str,
     columns: Sequence[str],
     rows: Sequence[tuple[Sequence[Tensor], str, tuple[int, int, int]]],
-    width: int = CELL,
+    width: int = IMAGE_WIDTH,
     caption: int = CAPTION,
 ) -> None:
     """Pictures in columns, with a heading above each column and text below each row.

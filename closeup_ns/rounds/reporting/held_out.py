@@ -21,7 +21,7 @@ from closeup_ns.data.pictures import to_bytes
 from closeup_ns.errors import DataError
 from closeup_ns.progress import track
 from closeup_ns.rounds.native import cut, cut_mask, native_rounds, plan_crops, read_original
-from closeup_ns.rounds.reporting.contact_sheet import CELL, HEADING, INK, save_labelled
+from closeup_ns.rounds.reporting.contact_sheet import IMAGE_WIDTH, HEADING, INK, save_labelled
 from closeup_ns.rounds.run import Run
 from closeup_ns.views.psnr import mean_or_none, psnr
 from closeup_ns.views.registration import register
@@ -150,5 +150,5 @@ def save_sheet(path: Path, title: str, before: Look, after: Look) -> None:
         for index, (name, shown, image) in before.pictures.items()
         if index in after.pictures
     ]
-    widest = max([CELL, *(pictures[0].shape[1] for pictures, _, _ in rows)])
+    widest = max([IMAGE_WIDTH, *(pictures[0].shape[1] for pictures, _, _ in rows)])
     save_labelled(path, title, COLUMNS, rows, width=widest, caption=HEADING)

@@ -63,7 +63,7 @@ def evidence_photographs(views: Sequence[View], target: Tensor) -> list[int]:
     return sorted({*closest, *spread})
 
 
-def set_aside_mask(height: int, width: int, seed: int) -> Bool[Tensor, "H W"]:
+def pixels_set_aside(height: int, width: int, seed: int) -> Bool[Tensor, "H W"]:
     """A quarter of the blocks of an image, drawn from ``seed``."""
     generator = torch.Generator().manual_seed(seed)
     rows, columns = -(-height // SET_ASIDE_BLOCK), -(-width // SET_ASIDE_BLOCK)
@@ -119,7 +119,7 @@ def _train_arm(
     """
     data, snapshot, injected = run.photographs, take_snapshot(run), run.photographs.injected
     withheld_masks = [
-        set_aside_mask(view.view.height, view.view.width, seed).to(view.target.sparse.device)
+        pixels_set_aside(view.view.height, view.view.width, seed).to(view.target.sparse.device)
         for seed, view in enumerate(candidate.views)
     ]
     data.hold_out(held_out)
