@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 
 from closeup_ns.rounds.reporting.contact_sheet import (
     CAPTION,
-    IMAGE_WIDTH,
     COLORS,
     COLUMNS,
     GAP,
     HEADING,
+    IMAGE_WIDTH,
     SheetRow,
     _caption,
     save_contact_sheet,

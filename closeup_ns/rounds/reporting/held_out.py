@@ -21,7 +21,7 @@ from closeup_ns.data.pictures import to_bytes
 from closeup_ns.errors import DataError
 from closeup_ns.progress import track
 from closeup_ns.rounds.native import cut, cut_mask, native_rounds, plan_crops, read_original
-from closeup_ns.rounds.reporting.contact_sheet import IMAGE_WIDTH, HEADING, INK, save_labelled
+from closeup_ns.rounds.reporting.contact_sheet import HEADING, IMAGE_WIDTH, INK, save_labelled
 from closeup_ns.rounds.run import Run
 from closeup_ns.views.psnr import mean_or_none, psnr
 from closeup_ns.views.registration import register
