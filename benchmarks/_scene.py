@@ -60,7 +60,7 @@ def surface_scene(count: int, side: int, seed: int = 0) -> RasterRequest:
     return RasterRequest(
         means=torch.cat([sphere, flat]), quats=normal(count, 4), scales=scales,
         opacities=torch.sigmoid(2 * normal(count) + 0.5), colors=colors, viewmats=viewmat, Ks=K, width=side,
-        height=side, near_plane=0.01, far_plane=1e10, radius_clip=0.0, eps2d=0.3, sh_degree=3, backgrounds=None,
+        height=side, near_plane=0.01, far_plane=1e10, radius_clip=0.0, eps2d=0.3, sh_degree=3,
         render_mode="RGB+ED", absgrad=True, rasterize_mode="antialiased",
     )  # fmt: skip
 

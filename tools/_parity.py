@@ -36,7 +36,7 @@ MOST_DEPTH_ERROR = 1e-3
 """Root mean square, relative to the mean depth."""
 SOLID_ALPHA = 0.05
 """Expected depth and its gradient are compared where alpha is above this: near 1/255 one pair decides them."""
-LEAVES = ("means", "quats", "scales", "opacities", "colors", "viewmats", "backgrounds")
+LEAVES = ("means", "quats", "scales", "opacities", "colors", "viewmats")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def parity_scene(count: int, side: int, seed: int = 0) -> RasterRequest:
         means=means, quats=torch.randn(count, 4, generator=generator), scales=scales,
         opacities=uniform(0.02, 0.98, count), colors=colors, viewmats=viewmats, Ks=K.repeat(2, 1, 1), width=side,
         height=side, near_plane=0.01, far_plane=1e10, radius_clip=0.0, eps2d=0.3, sh_degree=3,
-        backgrounds=uniform(0, 1, 2, 3), render_mode="RGB+ED", absgrad=True, rasterize_mode="classic",
+        render_mode="RGB+ED", absgrad=True, rasterize_mode="classic",
     )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def with_limited_opacity(request: RasterRequest, method: str) -> RasterRequest:
 def render(request: RasterRequest, method: str, backend: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Images by name and the seam's information, for one of `METHODS`."""
     arguments = gsplat_arguments(request, packed=False, tile_size=16, sparse_grad=False)
-    arguments.update(backgrounds=request.backgrounds, backend=backend)
+    arguments["backend"] = backend
     arguments.pop("rasterize_mode")
     if method != "2dgs":
         mode = method.removeprefix("3dgs ")

@@ -72,8 +72,6 @@ def check_common(request: RenderRequest, caller: str, max_channels: int) -> None
         "viewmats": (request.viewmats, (cameras, 4, 4)),
         "Ks": (request.Ks, (cameras, 3, 3)),
     }
-    if request.backgrounds is not None:
-        shapes["backgrounds"] = (request.backgrounds, (cameras, request.channels))
     for name, (tensor, shape) in shapes.items():
         if tuple(tensor.shape) != shape:
             raise ValueError(f"{caller}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
@@ -180,8 +178,8 @@ def watch_gradients(caller: str, **outputs: Tensor) -> None:
 
 
 def _tensors(request: RenderRequest) -> dict[str, Tensor]:
-    names = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks", "backgrounds")
-    tensors = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
+    names = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks")
+    tensors = {name: getattr(request, name) for name in names}
     return {**tensors, "scales": request.used_scales}
 
 

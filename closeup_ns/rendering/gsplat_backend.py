@@ -24,22 +24,16 @@ def _common_arguments(request: RenderRequest) -> dict[str, Any]:
 
 def gsplat_arguments(request: RasterRequest, *, packed: bool, tile_size: int, sparse_grad: bool) -> dict[str, Any]:
     """The keyword arguments of ``gsplat.rasterization`` (1.4.0) for a request."""
-    backgrounds = request.backgrounds
-    if backgrounds is not None and request.has_depth and request.channels > 1:
-        backgrounds = backgrounds[..., :-1]  # gsplat appends the depth channel's zero itself
     return {
-        **_common_arguments(request), "eps2d": request.eps2d, "backgrounds": backgrounds,
-        "packed": packed, "tile_size": tile_size, "sparse_grad": sparse_grad, "rasterize_mode": request.rasterize_mode,
+        **_common_arguments(request), "eps2d": request.eps2d, "rasterize_mode": request.rasterize_mode,
+        "packed": packed, "tile_size": tile_size, "sparse_grad": sparse_grad,
     }  # fmt: skip
 
 
 def gsplat_arguments_2d(request: SurfelRequest, *, packed: bool, tile_size: int, sparse_grad: bool) -> dict[str, Any]:
-    """The keyword arguments of ``gsplat.rasterization_2dgs`` (1.4.0) for a request.
-
-    Unlike ``gsplat.rasterization``, it wants a background for the depth channel, too.
-    """
+    """The keyword arguments of ``gsplat.rasterization_2dgs`` (1.4.0) for a request."""
     return {
-        **_common_arguments(request), "backgrounds": request.backgrounds, "distloss": request.distloss,
+        **_common_arguments(request), "distloss": request.distloss,
         "packed": packed, "tile_size": tile_size, "sparse_grad": sparse_grad,
     }  # fmt: skip
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -42,7 +41,6 @@ def rasterization(
     sh_degree: int | None = None,
     packed: bool = False,
     tile_size: int = 16,
-    backgrounds: Tensor | None = None,
     render_mode: RenderMode = "RGB",
     sparse_grad: bool = False,
     absgrad: bool = False,
@@ -50,6 +48,8 @@ def rasterization(
     backend: Literal["auto", "gsplat", "cpu", "torch"] = "auto",
 ) -> tuple[Float[Tensor, "C H W D"], Float[Tensor, "C H W 1"], dict[str, Any]]:
     """Render 3D Gaussians (Kerbl et al. 2023) into C pinhole cameras, differentiably: channels, alpha, information.
+
+    Nothing lies behind them: a background is the caller's to add, by 1 - alpha.
 
     Args:
         means: Centres, world units and frame.
@@ -60,7 +60,6 @@ def rasterization(
         near_plane, far_plane, radius_clip: What lies outside, or is at most so many pixels large, is culled.
         eps2d: Variance in square pixels that is added to every projected Gaussian.
         packed, tile_size, sparse_grad: As in gsplat; they change no image. Our kernels ignore them.
-        backgrounds: [C,D] colours behind everything, without depth.
         render_mode: RGB, accumulated z-depth (D), expected z-depth (ED), or colour and then depth.
         absgrad: Also sum the absolute screen-space gradients into ``info["means2d"].absgrad`` during backward.
         rasterize_mode: "antialiased" scales each opacity by sqrt(det(cov) / det(cov + eps2d)) (Mip-Splatting).
@@ -72,14 +71,10 @@ def rasterization(
         MemoryError: The images or the lists of what each pixel shows do not fit into memory.
         CloseupError: The backend that was asked for cannot run here.
     """
-    if backgrounds is not None and render_mode != "RGB":
-        keep = backgrounds[..., :0] if render_mode in ("D", "ED") else backgrounds
-        backgrounds = torch.cat([keep, torch.zeros_like(backgrounds[..., :1])], dim=-1)
     request = RasterRequest(
         means=means, quats=quats, scales=scales, opacities=opacities, colors=colors, viewmats=viewmats, Ks=Ks,
         width=width, height=height, near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d,
-        sh_degree=sh_degree, backgrounds=backgrounds, render_mode=render_mode, absgrad=absgrad,
-        rasterize_mode=rasterize_mode,
+        sh_degree=sh_degree, render_mode=render_mode, absgrad=absgrad, rasterize_mode=rasterize_mode,
     )  # fmt: skip
     return _checked_render(request, backend, packed=packed, tile_size=tile_size, sparse_grad=sparse_grad)
 

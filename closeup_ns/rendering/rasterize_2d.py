@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -52,7 +51,6 @@ def rasterization_2dgs(
     sh_degree: int | None = None,
     packed: bool = False,
     tile_size: int = 16,
-    backgrounds: Tensor | None = None,
     render_mode: RenderMode = "RGB",
     sparse_grad: bool = False,
     absgrad: bool = False,
@@ -61,6 +59,8 @@ def rasterization_2dgs(
     backend: Literal["auto", "gsplat", "cpu", "torch"] = "auto",
 ) -> SurfelRender:
     """Render surfels into C pinhole cameras, differentiably. What comes back: see `SurfelRender`.
+
+    Nothing lies behind them: a background is the caller's to add, by 1 - alpha.
 
     Args:
         means: Centres, world units and frame.
@@ -72,7 +72,6 @@ def rasterization_2dgs(
         near_plane, far_plane, radius_clip: What lies outside, or is at most so many pixels large, is culled.
         eps2d: Ignored, by gsplat, too: 2DGS has a filter of its own.
         packed, tile_size, sparse_grad: As in gsplat; they change no image. Only gsplat heeds them.
-        backgrounds: [C,D] colours behind everything, or [C,D+1] with a background for the depth as well.
         render_mode: RGB, accumulated z-depth (D), expected z-depth (ED), or colour and then depth.
         absgrad: Also sum the absolute screen-space gradients into ``info["means2d"].absgrad`` during backward.
         distloss: Whether to compute the distortion; needs a depth.
@@ -87,11 +86,10 @@ def rasterization_2dgs(
     """
     if depth_mode not in get_args(DepthMode):
         raise ValueError(f"rasterization_2dgs: depth_mode {depth_mode!r} is none of {get_args(DepthMode)}")
-    backgrounds = _with_depth(backgrounds, colors.shape[-1], render_mode)
     request = SurfelRequest(
         means=means, quats=quats, scales=scales, opacities=opacities, colors=colors, viewmats=viewmats, Ks=Ks,
         width=width, height=height, near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip,
-        sh_degree=sh_degree, backgrounds=backgrounds, render_mode=render_mode, absgrad=absgrad, distloss=distloss,
+        sh_degree=sh_degree, render_mode=render_mode, absgrad=absgrad, distloss=distloss,
     )  # fmt: skip
     return _checked_render(request, depth_mode, backend, packed=packed, tile_size=tile_size, sparse_grad=sparse_grad)
 
@@ -122,13 +120,6 @@ def _watch(rendered: SurfelRender) -> None:
     names = ("channels", "alphas", "normals", "surface_normals", "distort", "median")
     images = {name: image for name, image in zip(names, rendered) if isinstance(image, Tensor)}
     watch_gradients("rasterization_2dgs", **images)
-
-
-def _with_depth(backgrounds: Tensor | None, colors: int, render_mode: str) -> Tensor | None:
-    """Backgrounds of colours alone, with the zero of the depth channel behind them."""
-    if backgrounds is None or render_mode not in ("RGB+D", "RGB+ED") or backgrounds.shape[-1] != colors:
-        return backgrounds
-    return torch.cat([backgrounds, torch.zeros_like(backgrounds[..., :1])], dim=-1)
 
 
 def _without_gsplat(request: SurfelRequest, backend: Backend) -> SurfelImages:

@@ -33,8 +33,6 @@ class RenderRequest:
     far_plane: float
     radius_clip: float
     sh_degree: int | None
-    backgrounds: Tensor | None
-    """[C, D] for all D blended channels, depth included; None is black."""
     render_mode: RenderMode
     absgrad: bool
 
@@ -90,11 +88,11 @@ class SurfelImages:
     """What a 2DGS backend gives back for C cameras: everything is blended front to back with the same weights."""
 
     channels: Tensor
-    """[C,H,W,D] colour, then depth where the render mode asks for it; the background is in."""
+    """[C,H,W,D] colour, then depth where the render mode asks for it."""
     alphas: Tensor
     """[C,H,W,1]"""
     normals: Tensor
-    """[C,H,W,3] accumulated, not normalised; camera space, towards the camera; without background."""
+    """[C,H,W,3] accumulated, not normalised; camera space, towards the camera."""
     distort: Tensor | None
     """[C,H,W,1] depth distortion (Huang et al. 2024, Eq. 13, L1 as gsplat has it), None without ``distloss``."""
     median: Tensor | None

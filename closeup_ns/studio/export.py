@@ -67,13 +67,13 @@ class Splats:
     def draw(self, view: View, background: Float[Tensor, "3"], viewer: Viewer) -> Float[Tensor, "H W 3"]:
         """What such a viewer shows from ``view``, differentiably."""
         colors = torch.cat([self.features_dc[:, None], self.features_rest], dim=1)
-        image, _, _ = rasterization(
+        image, alpha, _ = rasterization(
             self.means, self.quats, self.scales.exp(), self.opacities[:, 0].sigmoid(), colors, view.viewmat[None],
             view.K[None], view.width, view.height, eps2d=VARIANCE[viewer],
             rasterize_mode="classic" if viewer == "classic" else "antialiased",
-            sh_degree=round(colors.shape[1] ** 0.5) - 1, backgrounds=background[None],
+            sh_degree=round(colors.shape[1] ** 0.5) - 1,
         )  # fmt: skip
-        return image[0].clamp(0, 1)
+        return (image[0] + (1 - alpha[0]) * background).clamp(0, 1)
 
 
 def pictures_to_learn(

@@ -72,7 +72,7 @@ def test_a_dry_run_goes_all_the_way_and_exits_with_0(tmp_path: Path, capsys: pyt
     assert wrong == {} and code == 0
     assert len(report["rows"]) == 1 + 3 + 3 + 3
     strict = next(row for row in report["rows"] if row["name"] == "3dgs antialiased, within three sigma")["figures"]
-    gradients = {"means", "quats", "scales", "opacities", "colors", "viewmats", "backgrounds", "means2d", "absgrad"}
+    gradients = {"means", "quats", "scales", "opacities", "colors", "viewmats", "means2d", "absgrad"}
     assert {f"grad_{name}" for name in gradients} <= strict.keys()
     printed = capsys.readouterr().out
     assert all(row["name"] in printed for row in report["rows"]) and "0 failed" in printed
@@ -85,7 +85,7 @@ def test_within_three_sigma_every_pixel_of_the_support_lies(method: str) -> None
     assert STRICT_OPACITY[method] * torch.exp(torch.tensor(-4.5)) < 1 / 255
     if method == "2dgs":
         return
-    info = run_oracle(replace(request, absgrad=False, backgrounds=None)).info
+    info = run_oracle(replace(request, absgrad=False)).info
     y, x = torch.meshgrid(torch.arange(48) + 0.5, torch.arange(48) + 0.5, indexing="ij")
     means, conics, opacities = (info[name][0].detach() for name in ("means2d", "conics", "opacities"))
     dx, dy = means[:, 0, None, None] - x, means[:, 1, None, None] - y

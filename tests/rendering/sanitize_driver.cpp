@@ -68,12 +68,11 @@ void raster(Random& random, const Scene& s, const Projected& p, int threads) {
     const size_t pixels = static_cast<size_t>(s.width) * s.height;
     Floats features = random.normals(s.channels * n, 1.f);
     random.break_some(features, s.broken);
-    const Floats background = random.normals(s.channels, 1.f);
     Floats image = unwritten(pixels * s.channels), alphas = unwritten(pixels);
     void* workspace = closeup_workspace_take();
     check(closeup_raster_forward(workspace, n, s.channels, s.width, s.height, s.keep_lists, s.expected_depth, p.means2d.data(),
                                  p.whitening.data(), p.opacities.data(), p.depths.data(), features.data(), p.radii.data(),
-                                 s.antialiased ? background.data() : nullptr, image.data(), alphas.data(), threads));
+                                 image.data(), alphas.data(), threads));
     written({&image, &alphas});
     if (s.keep_lists) {
         const Floats d_image = loss_gradient(random, s, image.size()), d_alphas = loss_gradient(random, s, pixels);

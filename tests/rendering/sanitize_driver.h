@@ -22,7 +22,7 @@ int closeup_shade_forward(int64_t, int, int, const float*, const float*, const i
 int closeup_shade_backward(int64_t, int, int, const float*, const float*, const int32_t*, const float*, const float*, const float*,
                            float*, float*, float*, int);
 int closeup_raster_forward(void*, int64_t, int, int, int, int, int, const float*, const float*, const float*, const float*,
-                           const float*, const int32_t*, const float*, float*, float*, int);
+                           const float*, const int32_t*, float*, float*, int);
 int closeup_raster_backward(void*, const float*, const float*, const float*, const float*, const float*, float*, float*, float*,
                             float*, float*, int);
 int closeup_project_surfels_forward(int64_t, const float*, const float*, const float*, const float*, const float*, float*, float*,
@@ -32,7 +32,7 @@ int closeup_project_surfels_backward(int64_t, const float*, const float*, const 
                                      const float*, float*, float*, float*, float*, float*, int);
 int closeup_surfel_forward(void*, int64_t, int, int, int, int, int, const float*, const float*, const float*, const float*,
                            const float*, const float*, const float*, const float*, const float*, const float*, const int32_t*,
-                           const float*, float*, float*, float*, float*, float*, int);
+                           float*, float*, float*, float*, float*, int);
 int closeup_surfel_backward(void*, const float*, const float*, const float*, const float*, const float*, const float*, const float*,
                             const float*, const float*, const float*, float*, float*, float*, float*, float*, float*, float*,
                             float*, float*, int);

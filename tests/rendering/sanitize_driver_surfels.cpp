@@ -62,16 +62,14 @@ void blend(Random& random, const Scene& s, const Projected& p, const Extras& ext
     const size_t pixels = static_cast<size_t>(s.width) * s.height;
     Floats features = random.normals(channels * n, 1.f);
     random.break_some(features, s.broken);
-    const Floats background = random.normals(channels, 1.f);
     Floats images[] = {unwritten(pixels * channels), unwritten(pixels), unwritten(3 * pixels),
                        unwritten(extras.distort ? pixels : 0), unwritten(extras.median ? pixels : 0)};
     void* workspace = closeup_workspace_take();
     check(closeup_surfel_forward(
         workspace, n, channels, s.width, s.height, s.keep_lists, s.expected_depth, p.centers.data(), p.covariances.data(),
         p.whitening.data(), p.perspective.data(), p.means2d.data(), p.ray_transforms.data(), p.opacities.data(), p.depths.data(),
-        features.data(), p.normals.data(), p.radii.data(), s.antialiased ? background.data() : nullptr, images[0].data(),
-        images[1].data(), images[2].data(), extras.distort ? images[3].data() : nullptr,
-        extras.median ? images[4].data() : nullptr, threads));
+        features.data(), p.normals.data(), p.radii.data(), images[0].data(), images[1].data(), images[2].data(),
+        extras.distort ? images[3].data() : nullptr, extras.median ? images[4].data() : nullptr, threads));
     for (const Floats& image : images) written({&image});
     if (s.keep_lists) blend_backward(random, s, p, workspace, images, extras, channels, threads);
     closeup_workspace_return(workspace);

@@ -15,7 +15,7 @@ from closeup_ns.rendering.reference.gaussians import rasterize_reference
 from closeup_ns.rendering.request import RasterRequest
 
 Render = Callable[[RasterRequest], tuple[Tensor, Tensor, dict[str, Any]]]
-LEAVES = ("means", "quats", "scales", "opacities", "colors", "viewmats", "backgrounds")
+LEAVES = ("means", "quats", "scales", "opacities", "colors", "viewmats")
 
 
 def make_request(count: int, generator: torch.Generator, *, cameras: int = 1, width: int = 45, height: int = 37,
@@ -33,7 +33,7 @@ def make_request(count: int, generator: torch.Generator, *, cameras: int = 1, wi
         means=normal(count, 3), quats=normal(count, 4), scales=0.15 * torch.exp(0.7 * normal(count, 3)),
         opacities=torch.sigmoid(2 * normal(count)), colors=0.3 * normal(count, 16, 3), viewmats=viewmats,
         Ks=K.repeat(cameras, 1, 1), width=width, height=height, near_plane=0.01, far_plane=1e10, radius_clip=0.0,
-        eps2d=0.3, sh_degree=3, backgrounds=None, render_mode="RGB", absgrad=True, rasterize_mode="classic",
+        eps2d=0.3, sh_degree=3, render_mode="RGB", absgrad=True, rasterize_mode="classic",
     )  # fmt: skip
     return replace(request, **changes)
 
@@ -74,10 +74,8 @@ def run(
     """Render in ``dtype`` and differentiate a random linear loss of image and alpha with respect to every input."""
     tensors = {}
     for name in (*LEAVES, "Ks"):
-        value = getattr(request, name)
-        if value is not None:
-            wanted = name in LEAVES and (name != "viewmats" or viewmat_gradient)
-            tensors[name] = value.detach().to(dtype).clone().requires_grad_(wanted)
+        wanted = name in LEAVES and (name != "viewmats" or viewmat_gradient)
+        tensors[name] = getattr(request, name).detach().to(dtype).clone().requires_grad_(wanted)
     image, alpha, info = render(replace(request, **tensors))
     loss_weights = torch.Generator().manual_seed(7)
     image_weight = torch.randn(image.shape, generator=loss_weights).to(dtype)

@@ -13,7 +13,7 @@ from closeup_ns.rendering.request import SurfelImages, SurfelRequest
 
 from .scenes import make_request
 
-LEAVES = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks", "backgrounds")
+LEAVES = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks")
 OUTPUTS = ("channels", "alphas", "normals", "distort", "median")
 
 
@@ -63,7 +63,7 @@ def one_disc(mean: tuple[float, float, float], quat: Tensor, scales: tuple[float
         "scales": torch.tensor([[*scales, float("nan")]], dtype=torch.float64),  # the third must not matter
         "opacities": torch.tensor([opacity], dtype=torch.float64), "colors": torch.ones(1, 3, dtype=torch.float64),
         "viewmats": torch.eye(4, dtype=torch.float64)[None], "Ks": K[None], "width": 41, "height": 31,
-        "near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0, "sh_degree": None, "backgrounds": None,
+        "near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0, "sh_degree": None,
         "render_mode": "RGB+ED", "absgrad": False, "distloss": True,
     }  # fmt: skip
     return SurfelRequest(**{**given, **changes})

@@ -63,7 +63,7 @@ def use_every_kernel(generator: torch.Generator) -> None:
     """Render twice with all gradients, and compute what a training step computes on images."""
     for changes in (
         {"render_mode": "RGB+ED", "rasterize_mode": "antialiased"},
-        {"sh_degree": 1, "opacities": torch.ones(300), "backgrounds": torch.rand(1, 3, generator=generator)},
+        {"sh_degree": 1, "opacities": torch.ones(300)},
     ):
         run(on_kernels(), make_request(300, generator, **changes), viewmat_gradient=True)
     image = torch.rand(40, 52, 3, generator=generator, requires_grad=True)

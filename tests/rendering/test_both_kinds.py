@@ -111,14 +111,12 @@ def test_one_tile_with_many_chunks(kind: Kind, generator: torch.Generator) -> No
 
 
 @pytest.mark.parametrize("count", [0, 30])
-def test_nothing_to_see_shows_the_background(kind: Kind, count: int, generator: torch.Generator) -> None:
+def test_nothing_to_see_is_black(kind: Kind, count: int, generator: torch.Generator) -> None:
     """No Gaussians, or all of them behind the camera."""
-    request = kind.make(count, generator, backgrounds=torch.tensor([[0.1, 0.2, 0.3, 0.0]]))
+    request = kind.make(count, generator)
     request.viewmats[:, 2, 3] = -30.0
     actual = kind.ours(request)
-    assert not actual["seen"].any() and not any(actual[name].any() for name in kind.images[1:])
-    torch.testing.assert_close(actual["channels"][0, 5, 5], torch.tensor([0.1, 0.2, 0.3, 0.0]))
-    assert all(not value.any() for name, value in actual.items() if name.startswith("d_") and "background" not in name)
+    assert not any(value.any() for value in actual.values())
 
 
 @pytest.mark.parametrize("changes", [{"radius_clip": 1e6}, {"near_plane": 50.0}, {"far_plane": 0.5}])

@@ -20,7 +20,7 @@ from closeup_ns.rendering.request import SurfelImages, SurfelRequest
 from .scenes_2d import OUTPUTS, in_dtype, make_surfel_request, one_disc, quaternion, random_loss, surface_distances
 
 pytestmark = pytest.mark.skipif(not kernels_available()[0], reason=kernels_available()[1])
-LEAVES = ("means", "quats", "scales", "opacities", "colors", "viewmats", "backgrounds")
+LEAVES = ("means", "quats", "scales", "opacities", "colors", "viewmats")
 Outcome = dict[str, Tensor]
 
 
@@ -32,7 +32,7 @@ def outcome(request: SurfelRequest, images: SurfelImages) -> Outcome:
         random_loss(images).backward()
         info["means2d.grad"], info["densify"] = info["means2d"].grad, info["gradient_2dgs"].grad
     found = {name: getattr(images, name) for name in OUTPUTS}
-    found |= {f"d_{name}": getattr(request, name).grad for name in LEAVES if getattr(request, name) is not None}
+    found |= {f"d_{name}": getattr(request, name).grad for name in LEAVES}
     found |= {name: info.get(name) for name in ("means2d.grad", "densify")}
     found["absgrad"] = getattr(info["means2d"], "absgrad", None)
     return {"seen": info["radii"] > 0, **{name: value.detach() for name, value in found.items() if value is not None}}
@@ -65,12 +65,11 @@ def test_images_and_all_gradients(render_mode: Any, distloss: bool, generator: t
     if distloss and render_mode == "RGB":
         pytest.skip("distortion needs a depth")
     request = make_surfel_request(250, generator, cameras=2, render_mode=render_mode, distloss=distloss)
-    request = replace(request, backgrounds=torch.rand(2, request.channels, generator=generator))
     actual = ours(request)
     # A disc that is nearly edge-on turns by much where its outline moves by little: its quaternion's share is rounding.
     assert_agree(actual, oracle(request), d_quats=5e-4)
     assert ("median" in actual) == (render_mode != "RGB") and ("distort" in actual) == distloss
-    assert {"absgrad", "densify", "means2d.grad", "d_viewmats", "d_backgrounds"} <= actual.keys()
+    assert {"absgrad", "densify", "means2d.grad", "d_viewmats"} <= actual.keys()
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

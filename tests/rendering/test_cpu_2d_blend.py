@@ -18,7 +18,7 @@ from .scenes_2d import in_dtype, make_surfel_request, surface_distances
 
 pytestmark = pytest.mark.skipif(not kernels_available()[0], reason=kernels_available()[1])
 WIDTH, HEIGHT = 45, 37
-LEAVES = ("centers", "covariances", "perspective", "means2d", "opacities", "features", "normals", "backgrounds")
+LEAVES = ("centers", "covariances", "perspective", "means2d", "opacities", "features", "normals")
 IMAGES = ("image", "alphas", "normals", "distort", "median")
 
 
@@ -51,7 +51,7 @@ def project(count: int, generator: torch.Generator, size: float, distance: float
         "centers": centers, "covariances": torch.stack([xx, xy, yy], dim=-1),
         "perspective": -torch.linalg.solve(P.transpose(1, 2), tilt), "means2d": info["means2d"],
         "opacities": info["opacities"], "features": torch.rand(count, channels, generator=generator).double(),
-        "normals": info["normals"], "backgrounds": torch.rand(channels, generator=generator).double(),
+        "normals": info["normals"],
     }  # fmt: skip
     rounded = {name: value.detach().float().double() for name, value in leaves.items()}
     return Projected(rounded, M.detach(), whitening.detach(), depth.detach(), info["radii"])
@@ -61,7 +61,7 @@ def oracle(p: Projected, leaves: dict[str, Tensor], M: Tensor | None, expected_d
     """Every surfel at every pixel in float64; with M it stands for centers, covariances and perspective."""
     order = torch.argsort(p.depths, stable=True)
     order = order[p.radii[order] > 0]
-    at = {name: value[order] for name, value in leaves.items() if name != "backgrounds"}
+    at = {name: value[order] for name, value in leaves.items()}
     ys, xs = torch.meshgrid(torch.arange(HEIGHT) + 0.5, torch.arange(WIDTH) + 0.5, indexing="ij")
     pixels = torch.stack([xs, ys], dim=-1).reshape(-1, 1, 2).double()
     if M is None:
@@ -79,7 +79,7 @@ def oracle(p: Projected, leaves: dict[str, Tensor], M: Tensor | None, expected_d
     before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=1)
     weights, depths = alpha * before, at["features"][:, -1]
     total = weights.sum(1, keepdim=True)
-    image = weights @ at["features"] + (1 - total) * leaves["backgrounds"]
+    image = weights @ at["features"]
     if expected_depth:
         image = torch.cat([image[:, :-1], image[:, -1:] / torch.where(total > 0, total, 1.0)], dim=-1)
     seen, weighted = weights.cumsum(1) - weights, (weights * depths).cumsum(1) - weights * depths

@@ -63,13 +63,13 @@ FUZZ = settings(
 # A dot of a thirtieth of a pixel: sums over whole pixels, brought to its centre afterwards, lost three digits.
 DOT = dict(
     seed=1, count=13, width=1, height=18, size=-3.0, needle=0.0, opacity="mixed", eps2d=0.001, radius_clip=0.0,
-    distance=5.75, coincident=True, render_mode="RGB", antialiased=False, degree=None, cameras=2, background=False,
+    distance=5.75, coincident=True, render_mode="RGB", antialiased=False, degree=None, cameras=2,
 )  # fmt: skip
 
 # Opaque layers at one depth: of what is behind the first, three digits are left.
 OPAQUE = dict(
     seed=1630, count=16, width=1, height=2, size=3.0, needle=0.0, opacity="opaque", eps2d=0.0, radius_clip=0.0,
-    distance=1.0, coincident=True, render_mode="RGB", antialiased=False, degree=None, cameras=1, background=False,
+    distance=1.0, coincident=True, render_mode="RGB", antialiased=False, degree=None, cameras=1,
 )  # fmt: skip
 
 scenes = st.fixed_dictionaries(
@@ -89,7 +89,6 @@ scenes = st.fixed_dictionaries(
         "antialiased": st.booleans(),
         "degree": st.sampled_from([None, 0, 1, 2, 3]),
         "cameras": st.integers(1, 2),
-        "background": st.booleans(),
     }
 )
 
@@ -121,19 +120,12 @@ def build_scene(s: dict[str, Any]) -> RasterRequest:
     colors = 0.4 * normal(count, 16, 3) if degree is not None else torch.rand(count, 3, generator=generator)
     width, height = s["width"], s["height"]
     K = torch.tensor([[0.9 * width + 5, 0, 0.52 * width], [0, 0.8 * height + 5, 0.47 * height], [0, 0, 1]])
-    request = RasterRequest(
+    return RasterRequest(
         means=means, quats=normal(count, 4), scales=scales, opacities=opacities, colors=colors, viewmats=viewmats,
         Ks=K.repeat(cameras, 1, 1), width=width, height=height, near_plane=0.05, far_plane=1e10,
-        radius_clip=s["radius_clip"], eps2d=s["eps2d"], sh_degree=degree, backgrounds=None,
-        render_mode=s["render_mode"], absgrad=True,
+        radius_clip=s["radius_clip"], eps2d=s["eps2d"], sh_degree=degree, render_mode=s["render_mode"], absgrad=True,
         rasterize_mode="antialiased" if s["antialiased"] else "classic",
     )  # fmt: skip
-    if s["background"]:
-        backgrounds = torch.rand(cameras, request.channels, generator=generator)
-        if request.has_depth:
-            backgrounds[:, -1] = 0  # as the seam has it
-        request = replace(request, backgrounds=backgrounds)
-    return request
 
 
 def jittered(request: RasterRequest, seed: int) -> RasterRequest:
@@ -158,8 +150,7 @@ def jittered(request: RasterRequest, seed: int) -> RasterRequest:
 
 
 def in_double(request: RasterRequest) -> RasterRequest:
-    given = {name: getattr(request, name) for name in (*LEAVES, "Ks") if getattr(request, name) is not None}
-    return replace(request, **{name: value.double() for name, value in given.items()})
+    return replace(request, **{name: getattr(request, name).double() for name in (*LEAVES, "Ks")})
 
 
 def alphas_and_order(request: RasterRequest) -> tuple[Tensor, Tensor, dict[str, Any]]:
@@ -242,8 +233,7 @@ def needle_error(exact: RasterRequest) -> float:
 
 def evaluate(render: Render, request: RasterRequest, weights: tuple[Tensor, Tensor], mask: Tensor) -> dict[str, Tensor]:
     """Masked image and alpha, and the gradients of their weighted sum."""
-    leaves = {name: getattr(request, name) for name in LEAVES if getattr(request, name) is not None}
-    leaves = {name: value.detach().clone().requires_grad_() for name, value in leaves.items()}
+    leaves = {name: getattr(request, name).detach().clone().requires_grad_() for name in LEAVES}
     image, alpha, info = render(replace(request, **leaves))
     image, alpha = torch.where(mask, image, 0.0), torch.where(mask, alpha, 0.0)
     info["means2d"].retain_grad()
@@ -251,8 +241,6 @@ def evaluate(render: Render, request: RasterRequest, weights: tuple[Tensor, Tens
     found = {"image": image.detach(), "alpha": alpha.detach(), "absgrad": info["means2d"].absgrad}
     for name, leaf in leaves.items():
         found[name] = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-    if "backgrounds" in found and request.has_depth:
-        found["backgrounds"] = found["backgrounds"][:, :-1]  # the seam's own zero
     return {name: value.double() for name, value in found.items()}
 
 

@@ -58,13 +58,6 @@ def test_broken_features_touch_nobody_else(value: float, generator: torch.Genera
     assert_agree(run(on_kernels(), depth_only), run_oracle(depth_only))
 
 
-def test_a_broken_background_shows_where_it_is_seen(generator: torch.Generator) -> None:
-    request = make_request(COUNT, generator, backgrounds=torch.tensor([[0.1, NAN, 0.3]]))
-    image, alpha, _ = on_kernels()(request)
-    assert torch.isfinite(image[..., [0, 2]]).all() and torch.isnan(image[..., 1]).all()
-    assert torch.isfinite(alpha).all()
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -143,7 +136,6 @@ def debug(monkeypatch: pytest.MonkeyPatch) -> None:
         ("scales", (4, 2), -1.0, r"scales\[4, 2\] is -1.0, expected a positive"),
         ("opacities", (1,), 1.5, r"opacities\[1\] is 1.5, expected a number in \[0, 1\]"),
         ("colors", (0, 3, 1), -INF, r"colors\[0, 3, 1\] is -inf"),
-        ("backgrounds", (0, 2), NAN, r"backgrounds\[0, 2\] is nan"),
         ("viewmats", (0, 0, 0), 2.0, r"R R\^T of viewmats\[0, 0, 0\]"),
         ("viewmats", (0, 2, 2), -1.0, r"det R of viewmats\[0\] is -1.0"),
         ("viewmats", (0, 3, 3), 2.0, r"the last row of viewmats\[0, 3\] is 2.0"),
@@ -154,7 +146,7 @@ def debug(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_debug_mode_names_tensor_index_and_value(
     field: str, index: tuple[int, ...], value: float, message: str, generator: torch.Generator
 ) -> None:
-    request = make_request(6, generator, backgrounds=torch.zeros(1, 3))
+    request = make_request(6, generator)
     call(request)
     values = getattr(request, field).clone()
     values[index] = value

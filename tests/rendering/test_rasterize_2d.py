@@ -23,7 +23,7 @@ from .scenes_2d import in_dtype, make_surfel_request, one_disc, pixel_rays, quat
 
 def call(request: SurfelRequest, **options: Any) -> Any:
     positional = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks", "width", "height")
-    named = ("sh_degree", "render_mode", "absgrad", "distloss", "backgrounds")
+    named = ("sh_degree", "render_mode", "absgrad", "distloss")
     options = {**{name: getattr(request, name) for name in named}, **options}
     return rasterization_2dgs(*(getattr(request, name) for name in positional), **options)
 
@@ -187,18 +187,6 @@ def test_normals_of_holes_are_zero_and_so_are_their_gradients(generator: torch.G
     assert not normals_from_depth(depth[:, :2, :2], viewmats, Ks).any()
 
 
-def test_backgrounds_with_and_without_the_depths(generator: torch.Generator) -> None:
-    request = make_surfel_request(30, generator, render_mode="RGB+D")
-    colors = torch.tensor([[0.2, 0.4, 0.6]])
-    alone = call(request, backgrounds=colors)
-    with_zero = call(request, backgrounds=torch.cat([colors, torch.zeros(1, 1)], dim=-1))
-    assert torch.equal(alone[0], with_zero[0])
-    none = call(request, backgrounds=None)
-    torch.testing.assert_close(alone[0][..., :3], none[0][..., :3] + (1 - none[1]) * colors)
-    far = call(request, backgrounds=torch.tensor([[0.2, 0.4, 0.6, 9.0]]))
-    torch.testing.assert_close(far[0][..., 3:], none[0][..., 3:] + (1 - none[1]) * 9.0)
-
-
 def test_seam_says_what_is_wrong(generator: torch.Generator) -> None:
     """What 3D Gaussians cannot be told either: test_both_kinds.py."""
     request = make_surfel_request(30, generator)
@@ -206,7 +194,7 @@ def test_seam_says_what_is_wrong(generator: torch.Generator) -> None:
         ({"quats": torch.zeros(29, 4)}, "rasterization_2dgs: quats has shape"),
         ({"scales": torch.zeros(30, 2)}, "scales has shape"),
         ({"colors": torch.zeros(30, 4), "sh_degree": None}, "5 channels in one call, at most 4"),
-        ({"backgrounds": torch.zeros(1, 5)}, "backgrounds has shape"), ({"render_mode": "RGB"}, "distloss needs"),
+        ({"render_mode": "RGB"}, "distloss needs"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             call(replace(request, **changes))

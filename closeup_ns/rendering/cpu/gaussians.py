@@ -73,18 +73,17 @@ class _Blend(Function):
 
     @staticmethod
     def forward(ctx: Any, means2d: Tensor, covariances: Tensor, opacities: Tensor, features: Tensor,
-                backgrounds: Tensor | None, given: _BlendInput) -> tuple[Tensor, Tensor]:  # fmt: skip
+                given: _BlendInput) -> tuple[Tensor, Tensor]:  # fmt: skip
         cameras, count, channels = features.shape
         image = features.new_empty(cameras, given.height, given.width, channels)
         alphas = features.new_empty(cameras, given.height, given.width, 1)
         workspaces = []
         for c in range(cameras):
             workspace = Workspace(given.kernels)
-            background = None if backgrounds is None else backgrounds[c].contiguous()
             given.kernels.call(
                 "raster_forward", workspace.handle, count, channels, given.width, given.height, int(given.keep_lists),
                 int(given.expected_depth), means2d[c], given.whitening[c], opacities[c], given.depths[c],
-                features[c].contiguous(), given.radii[c], background, image[c], alphas[c],
+                features[c].contiguous(), given.radii[c], image[c], alphas[c],
             )  # fmt: skip
             workspaces.append(workspace if given.keep_lists else None)
         ctx.save_for_backward(opacities, image, alphas)
@@ -111,8 +110,7 @@ class _Blend(Function):
             )  # fmt: skip
         if absolute is not None:
             ctx.means2d.absgrad = absolute
-        d_backgrounds = (d_image * (1 - alphas)).sum(dim=(1, 2)) if ctx.needs_input_grad[4] else None
-        return d_means2d, d_covariances, d_opacities, d_features, d_backgrounds, None
+        return d_means2d, d_covariances, d_opacities, d_features, None
 
 
 def blended_features(request: RenderRequest, depths: Tensor, radii: Tensor, kernels: Kernels) -> Tensor:
@@ -141,14 +139,12 @@ def rasterize_cpu(request: RasterRequest, kernels: Kernels | None = None) -> tup
     projected = project(GAUSSIANS, request, cameras, kernels)
     means2d, covariances, depths, opacities, radii, whitening, conics = projected
     features = blended_features(request, depths, radii, kernels)
-    backgrounds = None if request.backgrounds is None else request.backgrounds.float()
-    differentiable = (means2d, features) if backgrounds is None else (means2d, features, backgrounds)
-    keep_lists = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable)
+    keep_lists = torch.is_grad_enabled() and (means2d.requires_grad or features.requires_grad)
     given = _BlendInput(
         whitening, depths.detach(), radii, request.width, request.height, request.depth_is_expected, request.absgrad,
         keep_lists, kernels,
     )  # fmt: skip
-    image, alphas = _Blend.apply(means2d, covariances, opacities, features, backgrounds, given)  # pyright: ignore
+    image, alphas = _Blend.apply(means2d, covariances, opacities, features, given)  # pyright: ignore
     info = {"means2d": means2d, "radii": radii, "depths": depths, "conics": conics, "opacities": opacities}
     dtype = request.means.dtype
     return image.to(dtype), alphas.to(dtype), info

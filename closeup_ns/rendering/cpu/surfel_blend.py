@@ -46,20 +46,19 @@ class BlendSurfels(Function):
     """Projected surfels with features [C,N,D], D <= 4, and normals to images.
 
     Inputs: centers, perspective, means2d and densify [C,N,2], covariances (xx, xy, yy) and normals [C,N,3], opacities
-    [C,N], backgrounds [C,D] or None. ``densify`` is all zeros and draws nothing; its gradient is gsplat's
+    [C,N]. ``densify`` is all zeros and draws nothing; its gradient is gsplat's
     ``gradient_2dgs``. Outputs: image [C,H,W,D], alphas [C,H,W,1], normals [C,H,W,3], distort and median [C,H,W,1] or
     None.
     """
 
     @staticmethod
     def forward(ctx: Any, centers: Tensor, covariances: Tensor, perspective: Tensor, means2d: Tensor, densify: Tensor,
-                opacities: Tensor, features: Tensor, normals: Tensor, backgrounds: Tensor | None,
+                opacities: Tensor, features: Tensor, normals: Tensor,
                 given: SurfelBlendInput) -> tuple[Tensor | None, ...]:  # fmt: skip
         cameras, count, channels = features.shape
         sizes = (channels, 1, 3, 1 if given.distortion else 0, 1 if given.median else 0)
         shape = (cameras, given.height, given.width)
         images = [features.new_empty(*shape, size) if size else None for size in sizes]
-        backgrounds = None if backgrounds is None else backgrounds.contiguous()
         opacities = opacities.contiguous()
         surfels = [centers, covariances, given.whitening, perspective, means2d, given.ray_transforms, opacities]
         surfels = [tensor.contiguous() for tensor in (*surfels, given.depths, features, normals, given.radii)]
@@ -68,8 +67,7 @@ class BlendSurfels(Function):
             workspace = Workspace(given.kernels)
             given.kernels.call(
                 "surfel_forward", workspace.handle, count, channels, given.width, given.height, int(given.keep_lists),
-                int(given.expected_depth), *(tensor[c] for tensor in surfels), _camera(backgrounds, c),
-                *(_camera(image, c) for image in images),
+                int(given.expected_depth), *(tensor[c] for tensor in surfels), *(_camera(image, c) for image in images),
             )  # fmt: skip
             workspaces.append(workspace if given.keep_lists else None)
         image, alphas, normal_image, distort, median = images
@@ -83,7 +81,7 @@ class BlendSurfels(Function):
     def backward(ctx: Any, *d_images: Tensor | None) -> tuple[Any, ...]:
         opacities, *images = ctx.saved_tensors
         given: SurfelBlendInput = ctx.given
-        image, alphas = images[:2]
+        image = images[0]
         d_image = torch.zeros_like(image) if d_images[0] is None else d_images[0].contiguous()
         incoming = [d_image, *(None if d is None else d.contiguous() for d in d_images[1:])]
         sizes = {"centers": 2, "covariances": 3, "perspective": 2, "means2d": 2, "densify": 2}
@@ -98,18 +96,8 @@ class BlendSurfels(Function):
             )  # fmt: skip
         if absolute is not None:
             ctx.means2d.absgrad = absolute
-        d_backgrounds = _background_gradient(d_image, alphas, given) if ctx.needs_input_grad[8] else None
-        return *outgoing, d_backgrounds, None
+        return *outgoing, None
 
 
 def _camera(tensor: Tensor | None, c: int) -> Tensor | None:
     return None if tensor is None else tensor[c]
-
-
-def _background_gradient(d_image: Tensor, alphas: Tensor, given: SurfelBlendInput) -> Tensor:
-    """Gradient [C,D] of the background, which shows through by 1 - alpha; an expected depth was divided by alpha."""
-    d_background = (d_image * (1 - alphas)).sum(dim=(1, 2))
-    if given.expected_depth:
-        share = torch.where(alphas > 0, (1 - alphas) / alphas, 1 - alphas)
-        d_background[:, -1] = (d_image[..., -1:] * share).sum(dim=(1, 2, 3))
-    return d_background

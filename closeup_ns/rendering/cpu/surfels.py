@@ -22,16 +22,14 @@ def rasterize_cpu_2d(request: SurfelRequest, kernels: Kernels | None = None) -> 
     projected = project(SURFELS, request, camera_floats(request), kernels)
     centers, covariances, perspective, means2d, normals, depths, opacities, radii, ray_transforms, whitening = projected
     features = blended_features(request, depths, radii, kernels)
-    backgrounds = None if request.backgrounds is None else request.backgrounds.float()
     densify = torch.zeros_like(means2d, requires_grad=True)
-    differentiable = [means2d, features] if backgrounds is None else [means2d, features, backgrounds]
     given = SurfelBlendInput(
         whitening, ray_transforms, depths.detach(), radii, request.width, request.height, request.depth_is_expected,
         request.absgrad, median=request.has_depth, distortion=request.distloss,
-        keep_lists=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable), kernels=kernels,
+        keep_lists=torch.is_grad_enabled() and (means2d.requires_grad or features.requires_grad), kernels=kernels,
     )  # fmt: skip
     images: tuple[Tensor | None, ...] = BlendSurfels.apply(
-        centers, covariances, perspective, means2d, densify, opacities, features, normals, backgrounds, given
+        centers, covariances, perspective, means2d, densify, opacities, features, normals, given
     )  # pyright: ignore[reportAssignmentType]
     dtype = request.means.dtype
     channels, alphas, normal_image, distort, median = (None if i is None else i.to(dtype) for i in images)

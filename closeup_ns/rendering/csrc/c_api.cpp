@@ -98,17 +98,17 @@ CLOSEUP_API int closeup_shade_backward(int64_t n, int bases, int degree, const f
     });
 }
 
-// features [N,D], background [D] or null; channels [H,W,D], alphas [H,W].
+// features [N,D]; channels [H,W,D], alphas [H,W].
 CLOSEUP_API int closeup_raster_forward(void* workspace, int64_t n, int d, int width, int height, int keep_lists, int expected_depth,
                                        const float* means2d, const float* whitening, const float* opacities, const float* depths,
-                                       const float* features, const int32_t* radii, const float* background, float* channels,
-                                       float* alphas, int threads) {
+                                       const float* features, const int32_t* radii, float* channels, float* alphas,
+                                       int threads) {
     return guarded([&] {
         Workspace& w = *static_cast<Workspace*>(workspace);
         w.count = n, w.channels = d, w.width = width, w.height = height;
         w.keep_lists = keep_lists, w.expected_depth = expected_depth, w.threads = threads;
         bin_splats(w, {means2d, whitening, opacities, depths, features, radii});
-        rasterize_forward(w, background, {channels, alphas});
+        rasterize_forward(w, {channels, alphas});
     });
 }
 
@@ -154,20 +154,20 @@ CLOSEUP_API int closeup_project_surfels_backward(int64_t n, const float* camera,
 }
 
 // centers, perspective, means2d [N,2], covariances, whitening, normals [N,3], ray_transforms [N,3,3], opacities, depths,
-// radii [N], features [N,D] with D <= 4, background [D] or null; channels [H,W,D], alphas [H,W], normal_image [H,W,3],
-// distort, median [H,W] or null. Distortion needs the median.
+// radii [N], features [N,D] with D <= 4; channels [H,W,D], alphas [H,W], normal_image [H,W,3], distort,
+// median [H,W] or null. Distortion needs the median.
 CLOSEUP_API int closeup_surfel_forward(void* workspace, int64_t n, int d, int width, int height, int keep_lists,
                                        int expected_depth, const float* centers, const float* covariances, const float* whitening,
                                        const float* perspective, const float* means2d, const float* ray_transforms,
                                        const float* opacities, const float* depths, const float* features, const float* normals,
-                                       const int32_t* radii, const float* background, float* channels, float* alphas,
-                                       float* normal_image, float* distort, float* median, int threads) {
+                                       const int32_t* radii, float* channels, float* alphas, float* normal_image,
+                                       float* distort, float* median, int threads) {
     return guarded([&] {
         Workspace& w = *static_cast<Workspace*>(workspace);
         w.count = n, w.channels = d, w.width = width, w.height = height;
         w.keep_lists = keep_lists, w.expected_depth = expected_depth, w.threads = threads;
         bin_surfels(w, {centers, covariances, whitening, perspective, means2d, ray_transforms, opacities, depths, features, normals, radii});
-        rasterize_surfels_forward(w, background, {{channels, alphas}, normal_image, distort, median});
+        rasterize_surfels_forward(w, {{channels, alphas}, normal_image, distort, median});
     });
 }
 

@@ -203,13 +203,6 @@ def render_tiles(
     return torch.cat(rows, dim=0)
 
 
-def finish_channels(request: RenderRequest, camera: int, channels: Tensor, alpha: Tensor) -> Tensor:
-    """Blended channels [H,W,D] over their background, and the depth as the render mode wants it."""
-    if request.backgrounds is not None:
-        channels = channels + (1 - alpha) * request.backgrounds[camera]
-    return expected_depth(request, channels, alpha)
-
-
 def _without_broken(request: RasterRequest) -> tuple[RasterRequest, Tensor]:
     """The request with harmless numbers for broken ones, and which Gaussians [C,N] have whole colours.
 
@@ -253,6 +246,6 @@ def rasterize_reference(request: RasterRequest) -> tuple[Tensor, Tensor, dict[st
         summed = None if absgrad is None else absgrad[camera]
         composite = functools.partial(_composite, splats, features, summed)
         image = render_tiles(request.width, request.height, splats, boxes, composite)
-        colors.append(finish_channels(request, camera, image[..., :-1], image[..., -1:]))
+        colors.append(expected_depth(request, image[..., :-1], image[..., -1:]))
         alphas.append(image[..., -1:])
     return torch.stack(colors), torch.stack(alphas), info

@@ -24,11 +24,10 @@ from closeup_ns.rendering.reference.gaussians import (
     blend_weights,
     blended_features,
     centers_per_pixel,
-    finish_channels,
     render_tiles,
     rotation_matrices,
 )
-from closeup_ns.rendering.request import SurfelImages, SurfelRequest
+from closeup_ns.rendering.request import SurfelImages, SurfelRequest, expected_depth
 
 FILTER_INVERSE_VARIANCE = 2.0
 """The screen-space filter (Huang et al. 2024, Eq. 11): a disc of this inverse variance in 1/pixel^2 around means2d."""
@@ -214,9 +213,9 @@ def rasterize_reference_2d(request: SurfelRequest) -> SurfelImages:
 def _split(request: SurfelRequest, images: Tensor, info: dict[str, Any]) -> SurfelImages:
     """The blended images [C,H,W,D+6] by name."""
     blended, normals, distort, median, alphas = images.split([request.channels, 3, 1, 1, 1], dim=-1)
-    channels = [finish_channels(request, camera, blended[camera], alphas[camera]) for camera in range(len(images))]
+    channels = expected_depth(request, blended, alphas)
     info["render_distort"] = distort if request.distloss else None
     return SurfelImages(
-        channels=torch.stack(channels), alphas=alphas, normals=normals, distort=info["render_distort"],
+        channels=channels, alphas=alphas, normals=normals, distort=info["render_distort"],
         median=median if request.has_depth else None, info=info,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 // Gradients of the blend, front to back over the lists that forward kept. See tiles/workspace.h for the whole picture.
 //
 // For a pixel with loss L, let w_i = T_i alpha_i be the weight of Gaussian i, g_i = dL/dchannels . channels_i, and
-// R_i = sum over j > i of w_j g_j + T_final (dL/dchannels . background - dL/dalpha): all that comes from behind i. Then
+// R_i = sum over j > i of w_j g_j - T_final dL/dalpha: all that comes from behind i. Then
 //     dL/dalpha_i = T_i g_i - R_i / (1 - alpha_i)           (Kerbl et al. 2023, supplement; gsplat, Ye et al. 2024, Sec. 5)
 // R starts as the pixel's total, which the forward image gives, and loses w_i g_i at each step.
 #include "tiles/moments.h"

@@ -40,7 +40,7 @@ CLOSEUP_INLINE bool blend_block(const TileSplat* splats, const uint16_t* list, i
 }
 
 template <int kChannels>
-void forward_tile(Workspace& w, const Tile& tile, const float* background, const ImageArrays& image, Scratch& scratch) {
+void forward_tile(Workspace& w, const Tile& tile, const ImageArrays& image, Scratch& scratch) {
     TileState<kChannels> state;
     start_light(w, tile, state);
     memset(state.channels, 0, sizeof state.channels);
@@ -51,23 +51,23 @@ void forward_tile(Workspace& w, const Tile& tile, const float* background, const
         [&](int64_t begin, int count, auto visit) { load_chunk<true>(w, tile, begin, count, splats, visit); },
         [&](const uint16_t* list, int count, int block, int) { return blend_block(splats, list, count, block, state); });
     for (int b = 0; b < kBlocks; b++)
-        finish_block<kChannels>(w, tile, b, state.channels[b], state.final_transmittance[b], background, image);
+        finish_block<kChannels>(w, tile, b, state.channels[b], state.final_transmittance[b], image);
 }
 
 template <int kChannels>
-void forward_all(Workspace& w, const float* background, const ImageArrays& image) {
-    run_tiles(w, [&](const Tile& tile, Scratch& scratch) { forward_tile<kChannels>(w, tile, background, image, scratch); });
+void forward_all(Workspace& w, const ImageArrays& image) {
+    run_tiles(w, [&](const Tile& tile, Scratch& scratch) { forward_tile<kChannels>(w, tile, image, scratch); });
 }
 
 }  // namespace
 
-void rasterize_forward(Workspace& w, const float* background, const ImageArrays& image) {
+void rasterize_forward(Workspace& w, const ImageArrays& image) {
 #ifndef CLOSEUP_WIDEST_ONLY
-    if (w.channels == 1) return forward_all<1>(w, background, image);
-    if (w.channels <= 3) return forward_all<3>(w, background, image);
-    if (w.channels == 4) return forward_all<4>(w, background, image);
+    if (w.channels == 1) return forward_all<1>(w, image);
+    if (w.channels <= 3) return forward_all<3>(w, image);
+    if (w.channels == 4) return forward_all<4>(w, image);
 #endif
-    forward_all<kMaxChannels>(w, background, image);
+    forward_all<kMaxChannels>(w, image);
 }
 
 }  // namespace closeup

@@ -27,7 +27,7 @@ struct SurfelGradients {
 };
 
 void bin_surfels(Workspace& w, const SurfelArrays& surfels);
-void rasterize_surfels_forward(Workspace& w, const float* background, const SurfelImage& image);
+void rasterize_surfels_forward(Workspace& w, const SurfelImage& image);
 void rasterize_surfels_backward(Workspace& w, const SurfelImageGradients& image, const float* opacities,
                                 const SurfelGradients& out);
 

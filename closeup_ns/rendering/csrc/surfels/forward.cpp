@@ -109,9 +109,9 @@ void finish_extras(Workspace& w, const Tile& tile, const TileState<kChannels>& s
 }
 
 template <int kChannels, Extra kExtra>
-void finish_tile(Workspace& w, const Tile& tile, TileState<kChannels>& state, const float* background, const SurfelImage& image) {
+void finish_tile(Workspace& w, const Tile& tile, TileState<kChannels>& state, const SurfelImage& image) {
     for (int b = 0; b < kBlocks; b++) {
-        finish_block<kChannels>(w, tile, b, state.channels[b], state.final_transmittance[b], background, image.blend);
+        finish_block<kChannels>(w, tile, b, state.channels[b], state.final_transmittance[b], image.blend);
         for_each_pixel(w, tile, b, [&](int lane, int64_t pixel) {
             for (int k = 0; k < kNormalSize; k++) image.normals[pixel * kNormalSize + k] = state.normals[b][k][lane];
             finish_extras<kChannels, kExtra>(w, tile, state, b, lane, pixel, image);
@@ -120,7 +120,7 @@ void finish_tile(Workspace& w, const Tile& tile, TileState<kChannels>& state, co
 }
 
 template <int kChannels, Extra kExtra>
-void forward_tile(Workspace& w, const Tile& tile, const float* background, const SurfelImage& image, Scratch& scratch) {
+void forward_tile(Workspace& w, const Tile& tile, const SurfelImage& image, Scratch& scratch) {
     TileState<kChannels> state;
     start_tile(w, tile, state);
     scratch.surfels.resize(kChunk);
@@ -132,32 +132,32 @@ void forward_tile(Workspace& w, const Tile& tile, const float* background, const
         [&](const uint16_t* list, int count, int block, int first_entry) {
             return blend_block<kChannels, kExtra>(surfels, list, count, block, first_entry, last, state);
         });
-    finish_tile<kChannels, kExtra>(w, tile, state, background, image);
+    finish_tile<kChannels, kExtra>(w, tile, state, image);
 }
 
 template <int kChannels, Extra kExtra>
-void forward_all(Workspace& w, const float* background, const SurfelImage& image) {
+void forward_all(Workspace& w, const SurfelImage& image) {
     const int64_t pixels = static_cast<int64_t>(w.width) * w.height;
     w.median_entries.resize(image.median ? pixels : 0);
     w.offset_depths.resize(image.distort ? pixels : 0);
-    run_tiles(w, [&](const Tile& tile, Scratch& scratch) { forward_tile<kChannels, kExtra>(w, tile, background, image, scratch); });
+    run_tiles(w, [&](const Tile& tile, Scratch& scratch) { forward_tile<kChannels, kExtra>(w, tile, image, scratch); });
 }
 
 template <int kChannels>
-void forward_with_channels(Workspace& w, const float* background, const SurfelImage& image) {
-    if (image.distort) return forward_all<kChannels, Extra::kMedianAndDistortion>(w, background, image);
-    if (image.median) return forward_all<kChannels, Extra::kMedian>(w, background, image);
-    forward_all<kChannels, Extra::kNone>(w, background, image);
+void forward_with_channels(Workspace& w, const SurfelImage& image) {
+    if (image.distort) return forward_all<kChannels, Extra::kMedianAndDistortion>(w, image);
+    if (image.median) return forward_all<kChannels, Extra::kMedian>(w, image);
+    forward_all<kChannels, Extra::kNone>(w, image);
 }
 
 }  // namespace
 
-void rasterize_surfels_forward(Workspace& w, const float* background, const SurfelImage& image) {
+void rasterize_surfels_forward(Workspace& w, const SurfelImage& image) {
 #ifndef CLOSEUP_WIDEST_ONLY
-    if (w.channels == 1) return forward_with_channels<1>(w, background, image);
-    if (w.channels <= 3) return forward_with_channels<3>(w, background, image);
+    if (w.channels == 1) return forward_with_channels<1>(w, image);
+    if (w.channels <= 3) return forward_with_channels<3>(w, image);
 #endif
-    forward_with_channels<kSurfelChannels>(w, background, image);
+    forward_with_channels<kSurfelChannels>(w, image);
 }
 
 }  // namespace closeup

@@ -45,13 +45,11 @@ inline void start_light(const Workspace& w, const Tile& tile, TileLight& light) 
     }
 }
 
-// Writes the channels and alphas of a block, with the background behind them.
+// Writes the channels and alphas of a block.
 template <int kChannels>
 CLOSEUP_INLINE void finish_block(const Workspace& w, const Tile& tile, int block, float (*channels)[kLanes],
-                                 const float* final_transmittance, const float* background, const ImageArrays& image) {
-    const Lanes transmittance = load(final_transmittance), alpha = broadcast(1.f) - transmittance;
-    for (int k = 0; background && k < w.channels; k++)
-        store(channels[k], fma(transmittance, broadcast(background[k]), load(channels[k])));
+                                 const float* final_transmittance, const ImageArrays& image) {
+    const Lanes alpha = broadcast(1.f) - load(final_transmittance);
     if (w.expected_depth) {
         float* depth = channels[w.channels - 1];
         store(depth, load(depth) / select(above(alpha, zero()), alpha, broadcast(1.f)));

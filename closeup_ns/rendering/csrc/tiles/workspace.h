@@ -142,7 +142,7 @@ int touched_tiles(Workspace& w, int64_t g);  // sets the rectangle of the record
 void sort_into_tiles(Workspace& w, const float* depths);
 void set_extent(SplatRecord& r, float reach);  // the box of the ellipse u^2 + v^2 <= reach
 void bin_splats(Workspace& w, const SplatArrays& splats);
-void rasterize_forward(Workspace& w, const float* background, const ImageArrays& image);
+void rasterize_forward(Workspace& w, const ImageArrays& image);
 void rasterize_backward(Workspace& w, const ImageGradients& image, const float* opacities, const SplatGradients& out);
 
 }  // namespace closeup
