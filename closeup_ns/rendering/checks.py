@@ -56,7 +56,7 @@ def check_surfel_request(request: SurfelRequest) -> None:
     """Raise ValueError, naming the argument, where shapes, modes or sizes do not fit together."""
     check_common(request, "rasterization_2dgs", MAX_SURFEL_CHANNELS)
     if request.distloss and not request.has_depth:
-        raise ValueError("rasterization_2dgs: distloss needs a depth: render_mode 'D', 'ED', 'RGB+D' or 'RGB+ED'")
+        raise ValueError("rasterization_2dgs: distloss needs a depth: render_mode 'RGB+ED'")
 
 
 def check_common(request: RenderRequest, caller: str, max_channels: int) -> None:

@@ -60,7 +60,7 @@ def rasterization(
         near_plane, far_plane, radius_clip: What lies outside, or is at most so many pixels large, is culled.
         eps2d: Variance in square pixels that is added to every projected Gaussian.
         packed, tile_size, sparse_grad: As in gsplat; they change no image. Our kernels ignore them.
-        render_mode: RGB, accumulated z-depth (D), expected z-depth (ED), or colour and then depth.
+        render_mode: RGB, or RGB+ED: colour and then the expected z-depth (divided by alpha).
         absgrad: Also sum the absolute screen-space gradients into ``info["means2d"].absgrad`` during backward.
         rasterize_mode: "antialiased" scales each opacity by sqrt(det(cov) / det(cov + eps2d)) (Mip-Splatting).
         backend: "auto" is gsplat for CUDA tensors, our kernels for CPU tensors, PyTorch where these cannot be built.

@@ -72,10 +72,10 @@ def rasterization_2dgs(
         near_plane, far_plane, radius_clip: What lies outside, or is at most so many pixels large, is culled.
         eps2d: Ignored, by gsplat, too: 2DGS has a filter of its own.
         packed, tile_size, sparse_grad: As in gsplat; they change no image. Only gsplat heeds them.
-        render_mode: RGB, accumulated z-depth (D), expected z-depth (ED), or colour and then depth.
+        render_mode: RGB, or RGB+ED: colour and then the expected z-depth (divided by alpha).
         absgrad: Also sum the absolute screen-space gradients into ``info["means2d"].absgrad`` during backward.
         distloss: Whether to compute the distortion; needs a depth.
-        depth_mode: The depth that the normals are taken of: expected (divided by alpha in every mode) or median.
+        depth_mode: The depth that the normals are taken of: expected or median.
         backend: "auto" is gsplat for CUDA tensors, our kernels for CPU tensors, PyTorch where these cannot be built.
 
     Raises:
@@ -139,6 +139,5 @@ def _in_world(request: SurfelRequest, images: SurfelImages, depth_mode: DepthMod
         depth = images.median
         if depth_mode == "expected":
             depth = images.channels[..., -1:]
-            depth = depth if request.depth_is_expected else depth / images.alphas.clamp(min=1e-10)
         surface_normals = normals_from_depth(depth, request.viewmats, request.Ks)
     return images.channels, images.alphas, normals, surface_normals, images.distort, images.median, images.info

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
+RenderMode = Literal["RGB", "RGB+ED"]
+"""What splatfacto asks for: colour, or colour and then the expected z-depth."""
 RasterizeMode = Literal["classic", "antialiased"]
 MAX_CHANNELS = 7
 """Most channels that one pass blends (a splat's record in the kernels is one cache line)."""
@@ -43,19 +44,12 @@ class RenderRequest:
 
     @property
     def has_depth(self) -> bool:
-        """Whether the last blended channel is z-depth."""
-        return self.render_mode != "RGB"
-
-    @property
-    def depth_is_expected(self) -> bool:
-        """Whether that depth is divided by the accumulated alpha."""
-        return self.render_mode.endswith("ED")
+        """Whether the last blended channel is z-depth, which is then divided by the accumulated alpha."""
+        return self.render_mode == "RGB+ED"
 
     @property
     def channels(self) -> int:
         """How many channels are blended."""
-        if self.render_mode in ("D", "ED"):
-            return 1
         return (3 if self.sh_degree is not None else self.colors.shape[-1]) + int(self.has_depth)
 
 
@@ -104,15 +98,11 @@ class SurfelImages:
 
 def append_depth(request: RenderRequest, colors: Tensor, depths: Tensor) -> Tensor:
     """The channels that the render mode blends, from colours [...,N,D] and z-depths [...,N]."""
-    if request.render_mode == "RGB":
-        return colors
-    if request.render_mode in ("D", "ED"):
-        return depths[..., None]
-    return torch.cat([colors, depths[..., None]], dim=-1)
+    return torch.cat([colors, depths[..., None]], dim=-1) if request.has_depth else colors
 
 
 def expected_depth(request: RenderRequest, channels: Tensor, alphas: Tensor) -> Tensor:
-    """Divide the blended depth by alpha, as gsplat does, in the modes that ask for it."""
-    if not request.depth_is_expected:
+    """Divide the blended depth, where there is one, by alpha, as gsplat does."""
+    if not request.has_depth:
         return channels
     return torch.cat([channels[..., :-1], channels[..., -1:] / alphas.clamp(min=1e-10)], dim=-1)

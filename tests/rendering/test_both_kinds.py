@@ -261,7 +261,7 @@ def test_a_broken_camera_is_named(
         ({"quats": torch.zeros(4, 4)}, "quats has shape"),
         ({"colors": torch.zeros(5, 4, 3)}, "colors has shape"),
         ({"sh_degree": 4}, "sh_degree is 4"),
-        ({"render_mode": "XYZ"}, "render_mode"),
+        ({"render_mode": "RGB+D"}, "render_mode"),
         ({"width": MAX_SIDE + 1, "height": 1}, f"at most {MAX_SIDE} per side"),
         ({"Ks": torch.zeros(1, 3, 3)}, "focal lengths"),
         ({"near_plane": -1.0}, "near_plane is -1.0"),

@@ -116,8 +116,6 @@ class _Blend(Function):
 def blended_features(request: RenderRequest, depths: Tensor, radii: Tensor, kernels: Kernels) -> Tensor:
     """The channels [C,N,D] that the render mode blends."""
     cameras, count = radii.shape
-    if request.render_mode in ("D", "ED"):
-        return depths[..., None]
     if request.sh_degree is None:
         colors = request.colors.float().expand(cameras, count, -1)
     else:
@@ -141,7 +139,7 @@ def rasterize_cpu(request: RasterRequest, kernels: Kernels | None = None) -> tup
     features = blended_features(request, depths, radii, kernels)
     keep_lists = torch.is_grad_enabled() and (means2d.requires_grad or features.requires_grad)
     given = _BlendInput(
-        whitening, depths.detach(), radii, request.width, request.height, request.depth_is_expected, request.absgrad,
+        whitening, depths.detach(), radii, request.width, request.height, request.has_depth, request.absgrad,
         keep_lists, kernels,
     )  # fmt: skip
     image, alphas = _Blend.apply(means2d, covariances, opacities, features, given)  # pyright: ignore

@@ -24,7 +24,7 @@ def rasterize_cpu_2d(request: SurfelRequest, kernels: Kernels | None = None) -> 
     features = blended_features(request, depths, radii, kernels)
     densify = torch.zeros_like(means2d, requires_grad=True)
     given = SurfelBlendInput(
-        whitening, ray_transforms, depths.detach(), radii, request.width, request.height, request.depth_is_expected,
+        whitening, ray_transforms, depths.detach(), radii, request.width, request.height, request.has_depth,
         request.absgrad, median=request.has_depth, distortion=request.distloss,
         keep_lists=torch.is_grad_enabled() and (means2d.requires_grad or features.requires_grad), kernels=kernels,
     )  # fmt: skip

@@ -212,14 +212,13 @@ def _without_broken(request: RasterRequest) -> tuple[RasterRequest, Tensor]:
     geometry = [request.means, request.quats, request.scales, request.opacities[:, None]]
     whole = torch.isfinite(torch.cat(geometry, dim=-1)).all(dim=-1)
     means, quats, scales = (torch.where(whole[:, None], tensor, 1.0) for tensor in geometry[:3])
-    colors, drawn = request.colors, torch.ones(len(whole), dtype=torch.bool, device=whole.device)
-    if request.render_mode not in ("D", "ED"):
-        if request.sh_degree is not None:
-            colors = colors[:, : (request.sh_degree + 1) ** 2].flatten(1)
-        drawn = torch.isfinite(colors).all(dim=-1)
-        colors = torch.where(drawn[..., None], colors, 0.0)
-        if request.sh_degree is not None:
-            colors = colors.unflatten(1, (-1, 3))
+    colors = request.colors
+    if request.sh_degree is not None:
+        colors = colors[:, : (request.sh_degree + 1) ** 2].flatten(1)
+    drawn = torch.isfinite(colors).all(dim=-1)
+    colors = torch.where(drawn[..., None], colors, 0.0)
+    if request.sh_degree is not None:
+        colors = colors.unflatten(1, (-1, 3))
     request = replace(
         request, means=means, quats=quats, scales=scales, opacities=torch.where(whole, request.opacities, 0.0),
         colors=colors,

@@ -166,7 +166,6 @@ void backward_all(Workspace& w, const ImageGradients& image, const float* opacit
 
 void rasterize_backward(Workspace& w, const ImageGradients& image, const float* opacities, const SplatGradients& out) {
 #ifndef CLOSEUP_WIDEST_ONLY
-    if (w.channels == 1) return backward_all<1>(w, image, opacities, out);
     if (w.channels <= 3) return backward_all<3>(w, image, opacities, out);
     if (w.channels == 4) return backward_all<4>(w, image, opacities, out);
 #endif

@@ -63,7 +63,6 @@ void forward_all(Workspace& w, const ImageArrays& image) {
 
 void rasterize_forward(Workspace& w, const ImageArrays& image) {
 #ifndef CLOSEUP_WIDEST_ONLY
-    if (w.channels == 1) return forward_all<1>(w, image);
     if (w.channels <= 3) return forward_all<3>(w, image);
     if (w.channels == 4) return forward_all<4>(w, image);
 #endif

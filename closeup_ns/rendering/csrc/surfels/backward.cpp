@@ -234,7 +234,6 @@ void backward_with_channels(Workspace& w, const SurfelImageGradients& image, con
 void rasterize_surfels_backward(Workspace& w, const SurfelImageGradients& image, const float* opacities,
                                 const SurfelGradients& out) {
 #ifndef CLOSEUP_WIDEST_ONLY
-    if (w.channels == 1) return backward_with_channels<1>(w, image, opacities, out);
     if (w.channels <= 3) return backward_with_channels<3>(w, image, opacities, out);
 #endif
     backward_with_channels<kSurfelChannels>(w, image, opacities, out);

@@ -154,7 +154,6 @@ void forward_with_channels(Workspace& w, const SurfelImage& image) {
 
 void rasterize_surfels_forward(Workspace& w, const SurfelImage& image) {
 #ifndef CLOSEUP_WIDEST_ONLY
-    if (w.channels == 1) return forward_with_channels<1>(w, image);
     if (w.channels <= 3) return forward_with_channels<3>(w, image);
 #endif
     forward_with_channels<kSurfelChannels>(w, image);
