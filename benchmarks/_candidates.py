@@ -111,7 +111,8 @@ class OurSurfels:
 
     def render(self, request: RasterRequest) -> Tensor:
         arguments = gsplat_arguments(request, packed=False, tile_size=16, sparse_grad=False)
-        del arguments["rasterize_mode"], arguments["eps2d"]  # 2DGS has a filter of its own
+        for of_3dgs in ("rasterize_mode", "absgrad", "eps2d"):  # 2DGS has a filter of its own
+            del arguments[of_3dgs]
         seam = resolve("closeup_ns.rendering.rasterize_2d:rasterization_2dgs")
         channels, _, normals, *_ = seam(**arguments, backend="cpu")
         return torch.cat([channels, normals], dim=-1)

@@ -108,9 +108,10 @@ def render(request: RasterRequest, method: str, backend: str) -> tuple[dict[str,
         return {"color": channels[..., :3], "depth": channels[..., 3:], "alpha": alphas}, info
     from closeup_ns.rendering.rasterize_2d import rasterization_2dgs
 
-    channels, alphas, normals, _, distort, median, info = rasterization_2dgs(**arguments, distloss=True)
+    del arguments["absgrad"]
+    channels, alphas, normals, _, distort, info = rasterization_2dgs(**arguments, distloss=True)
     images = {"color": channels[..., :3], "depth": channels[..., 3:], "alpha": alphas, "normals": normals}
-    return {**images, "distortion": distort, "median": median}, info  # pyright: ignore[reportReturnType]
+    return {**images, "distortion": distort}, info  # pyright: ignore[reportReturnType]
 
 
 def outcome(side: Side, request: RasterRequest, method: str, solid: Tensor | None) -> Outcome:
@@ -130,8 +131,6 @@ def outcome(side: Side, request: RasterRequest, method: str, solid: Tensor | Non
     generator = torch.Generator().manual_seed(7)
     losses = []
     for name, image in images.items():
-        if name == "median":  # jumps from one Gaussian to the next: its gradient has no meaning to compare
-            continue
         weights = torch.randn(image.shape, generator=generator)
         losses.append((image * (weights * where if name == "depth" else weights).to(side.device)).sum())
     torch.stack(losses).sum().backward()
@@ -148,11 +147,11 @@ def outcome(side: Side, request: RasterRequest, method: str, solid: Tensor | Non
 def differences(ours: Outcome, theirs: Outcome, solid: Tensor) -> dict[str, float | int | str]:
     """What the table says of two outcomes; gradients as relative L2 norms, named grad_*."""
     figures: dict[str, float | int | str] = {}
-    for name in ours.images.keys() & theirs.images.keys() - {"depth", "median", "distortion"}:
+    for name in ours.images.keys() & theirs.images.keys() - {"depth", "distortion"}:
         delta = (ours.images[name] - theirs.images[name]).abs()
         figures[f"{name}_psnr"] = psnr(ours.images[name], theirs.images[name])
         figures[f"{name}_max"], figures[f"{name}_mean"] = float(delta.max()), float(delta.mean())
-    for name in ours.images.keys() & theirs.images.keys() & {"depth", "median", "distortion"}:
+    for name in ours.images.keys() & theirs.images.keys() & {"depth", "distortion"}:
         first, second = ours.images[name][solid], theirs.images[name][solid]
         figures[f"{name}_rms"] = float((first - second).square().mean().sqrt() / second.abs().mean().clamp(min=1e-12))
     for name, gradient in theirs.gradients.items():

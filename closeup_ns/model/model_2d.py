@@ -138,7 +138,7 @@ class Closeup2dgsModel(CloseupModel):
         return super()._wants_depth() or self._holds_normals or self._holds_together
 
     def _draw(self, scene: dict[str, Any]) -> tuple[Tensor, Tensor, dict]:
-        render, alpha, normals, from_depth, distortion, _, info = rasterization_2dgs(
+        render, alpha, normals, from_depth, distortion, info = rasterization_2dgs(
             **scene, distloss=self._holds_together
         )
         if from_depth is not None:  # gsplat drops the dimension of cameras where there is one camera

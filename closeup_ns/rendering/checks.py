@@ -84,7 +84,7 @@ def check_common(request: RenderRequest, caller: str, max_channels: int) -> None
 
 
 def _check_colors(request: RenderRequest, caller: str, max_channels: int) -> None:
-    count, cameras = len(request.means), len(request.viewmats)
+    count = len(request.means)
     shape, degree = tuple(request.colors.shape), request.sh_degree
     if degree is not None:
         if not 0 <= degree <= 3:
@@ -93,8 +93,8 @@ def _check_colors(request: RenderRequest, caller: str, max_channels: int) -> Non
         if not fits:
             needed = (count, f">={(degree + 1) ** 2}", 3)
             raise ValueError(f"{caller}: colors has shape {shape}, expected {needed} for sh_degree {degree}")
-    elif shape[:-1] not in ((count,), (cameras, count)):
-        raise ValueError(f"{caller}: colors has shape {shape}, expected ({count}, D) or ({cameras}, {count}, D)")
+    elif shape[:-1] != (count,):
+        raise ValueError(f"{caller}: colors has shape {shape}, expected ({count}, D)")
     if request.channels < 1:
         raise ValueError(f"{caller}: colors has shape {shape}, which leaves no channel to render")
     if request.channels > max_channels:

@@ -18,15 +18,15 @@ def _common_arguments(request: RenderRequest) -> dict[str, Any]:
         "colors": request.colors, "viewmats": request.viewmats, "Ks": request.Ks,
         "width": request.width, "height": request.height,
         "near_plane": request.near_plane, "far_plane": request.far_plane, "radius_clip": request.radius_clip,
-        "sh_degree": request.sh_degree, "render_mode": request.render_mode, "absgrad": request.absgrad,
+        "sh_degree": request.sh_degree, "render_mode": request.render_mode,
     }  # fmt: skip
 
 
 def gsplat_arguments(request: RasterRequest, *, packed: bool, tile_size: int, sparse_grad: bool) -> dict[str, Any]:
     """The keyword arguments of ``gsplat.rasterization`` (1.4.0) for a request."""
     return {
-        **_common_arguments(request), "eps2d": request.eps2d, "rasterize_mode": request.rasterize_mode,
-        "packed": packed, "tile_size": tile_size, "sparse_grad": sparse_grad,
+        **_common_arguments(request), "eps2d": request.eps2d, "absgrad": request.absgrad,
+        "packed": packed, "tile_size": tile_size, "sparse_grad": sparse_grad, "rasterize_mode": request.rasterize_mode,
     }  # fmt: skip
 
 
@@ -44,11 +44,11 @@ def surfel_images_of_gsplat(request: SurfelRequest, outputs: tuple[Any, ...]) ->
     gsplat turns the normals of all cameras into the world by the first camera's rotation. Its normals of the depth are
     not used: it has them for some render modes only.
     """
-    channels, alphas, normals, _, distort, median, info = outputs
+    channels, alphas, normals, _, distort, _, info = outputs
     distort = distort if request.distloss else None
     return SurfelImages(
         channels=channels, alphas=alphas, normals=normals @ request.viewmats[0, :3, :3].T, distort=distort,
-        median=median if request.has_depth else None, info={**info, "render_distort": distort},
+        info={**info, "render_distort": distort},
     )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def rasterization(
     Args:
         means: Centres, world units and frame.
         quats, scales: Rotations wxyz of any length; linear standard deviations along the rotated axes, world units.
-        colors: SH coefficients [N,K,3] when ``sh_degree`` is given, else channels [N,D] or [C,N,D].
+        colors: SH coefficients [N,K,3] when ``sh_degree`` is given, else channels [N,D].
         viewmats: World-to-camera, OpenCV axes (x right, y down, z forward).
         Ks: Intrinsics in pixels, pixel centres at +0.5; skew is ignored.
         near_plane, far_plane, radius_clip: What lies outside, or is at most so many pixels large, is culled.

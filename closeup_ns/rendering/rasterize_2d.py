@@ -1,4 +1,4 @@
-"""The rendering seam of surfels (2D Gaussians, Huang et al. 2024): one function, with gsplat 1.4.0's signature.
+"""The rendering seam of surfels (2D Gaussians, Huang et al. 2024): one function, by gsplat 1.4.0's names.
 
 Alpha is at most 0.999 and a pixel is finished before its transmittance would reach 1e-4. On the CPU the support is
 exact (each pixel where alpha >= 1/255), a hit behind the camera does not count, and surfels are culled that have NaN
@@ -13,7 +13,7 @@ What comes back beside the images is what gsplat's DefaultStrategy reads: ``grad
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -25,12 +25,10 @@ from closeup_ns.rendering.normals import normals_from_depth
 from closeup_ns.rendering.reference.surfels import rasterize_reference_2d
 from closeup_ns.rendering.request import RenderMode, SurfelImages, SurfelRequest
 
-DepthMode = Literal["expected", "median"]
-SurfelRender = tuple[Tensor, Tensor, Tensor, "Tensor | None", "Tensor | None", "Tensor | None", dict[str, Any]]
+SurfelRender = tuple[Tensor, Tensor, Tensor, "Tensor | None", "Tensor | None", dict[str, Any]]
 """Channels [C,H,W,D]; alphas [C,H,W,1]; blended normals [C,H,W,3], world space, towards the camera, as long as alpha at
 most (each camera's by its own rotation, which gsplat gets wrong beyond the first); unit normals of the depth [C,H,W,3],
-world space, None in mode RGB; distortion [C,H,W,1], None without ``distloss``; median z-depth [C,H,W,1], 0 where
-nothing is, None in mode RGB; information."""
+world space, None in mode RGB; distortion [C,H,W,1], None without ``distloss``; information."""
 
 
 def rasterization_2dgs(
@@ -53,9 +51,7 @@ def rasterization_2dgs(
     tile_size: int = 16,
     render_mode: RenderMode = "RGB",
     sparse_grad: bool = False,
-    absgrad: bool = False,
     distloss: bool = False,
-    depth_mode: DepthMode = "expected",
     backend: Literal["auto", "gsplat", "cpu", "torch"] = "auto",
 ) -> SurfelRender:
     """Render surfels into C pinhole cameras, differentiably. What comes back: see `SurfelRender`.
@@ -66,16 +62,14 @@ def rasterization_2dgs(
         means: Centres, world units and frame.
         quats, scales: Rotations wxyz of any length; linear standard deviations along the first two rotated axes, world
             units. The third scale is ignored: the third axis is the normal.
-        colors: SH coefficients [N,K,3] when ``sh_degree`` is given, else channels [N,D] or [C,N,D].
+        colors: SH coefficients [N,K,3] when ``sh_degree`` is given, else channels [N,D].
         viewmats: World-to-camera, OpenCV axes (x right, y down, z forward).
         Ks: Intrinsics in pixels, pixel centres at +0.5; skew is ignored.
         near_plane, far_plane, radius_clip: What lies outside, or is at most so many pixels large, is culled.
         eps2d: Ignored, by gsplat, too: 2DGS has a filter of its own.
         packed, tile_size, sparse_grad: As in gsplat; they change no image. Only gsplat heeds them.
         render_mode: RGB, or RGB+ED: colour and then the expected z-depth (divided by alpha).
-        absgrad: Also sum the absolute screen-space gradients into ``info["means2d"].absgrad`` during backward.
         distloss: Whether to compute the distortion; needs a depth.
-        depth_mode: The depth that the normals are taken of: expected or median.
         backend: "auto" is gsplat for CUDA tensors, our kernels for CPU tensors, PyTorch where these cannot be built.
 
     Raises:
@@ -84,29 +78,27 @@ def rasterization_2dgs(
         MemoryError: The images or the lists of what each pixel shows do not fit into memory.
         CloseupError: The backend that was asked for cannot run here.
     """
-    if depth_mode not in get_args(DepthMode):
-        raise ValueError(f"rasterization_2dgs: depth_mode {depth_mode!r} is none of {get_args(DepthMode)}")
     request = SurfelRequest(
         means=means, quats=quats, scales=scales, opacities=opacities, colors=colors, viewmats=viewmats, Ks=Ks,
         width=width, height=height, near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip,
-        sh_degree=sh_degree, render_mode=render_mode, absgrad=absgrad, distloss=distloss,
+        sh_degree=sh_degree, render_mode=render_mode, distloss=distloss,
     )  # fmt: skip
-    return _checked_render(request, depth_mode, backend, packed=packed, tile_size=tile_size, sparse_grad=sparse_grad)
+    return _checked_render(request, backend, packed=packed, tile_size=tile_size, sparse_grad=sparse_grad)
 
 
 def _checked_render(
-    request: SurfelRequest, depth_mode: DepthMode, backend: str, *, packed: bool, tile_size: int, sparse_grad: bool
+    request: SurfelRequest, backend: str, *, packed: bool, tile_size: int, sparse_grad: bool
 ) -> SurfelRender:
     """What `rasterization_2dgs` returns, by the backend that it chooses."""
     check_surfel_request(request)
     chosen = choose_backend(request.means, backend)  # pyright: ignore[reportArgumentType]
     if chosen == "gsplat":
         images = rasterize_gsplat_2d(request, packed=packed, tile_size=tile_size, sparse_grad=sparse_grad)
-        rendered = _in_world(request, images, depth_mode)
+        rendered = _in_world(request, images)
     else:
         with memory_errors(request, "rasterization_2dgs"):
             images = _without_gsplat(request, chosen)
-            rendered = _in_world(request, images, depth_mode)
+            rendered = _in_world(request, images)
         size = {"width": request.width, "height": request.height, "n_cameras": len(request.viewmats)}
         size["tile_size"] = tile_size
         images.info.update(**size, gaussian_ids=None, camera_ids=None)
@@ -117,7 +109,7 @@ def _checked_render(
 
 def _watch(rendered: SurfelRender) -> None:
     """Debug mode: every image's gradient is looked at on its way back."""
-    names = ("channels", "alphas", "normals", "surface_normals", "distort", "median")
+    names = ("channels", "alphas", "normals", "surface_normals", "distort")
     images = {name: image for name, image in zip(names, rendered) if isinstance(image, Tensor)}
     watch_gradients("rasterization_2dgs", **images)
 
@@ -131,13 +123,10 @@ def _without_gsplat(request: SurfelRequest, backend: Backend) -> SurfelImages:
     return rasterize_reference_2d(request)
 
 
-def _in_world(request: SurfelRequest, images: SurfelImages, depth_mode: DepthMode) -> SurfelRender:
-    """gsplat's seven results: normals in world space, and those of the depth beside them."""
+def _in_world(request: SurfelRequest, images: SurfelImages) -> SurfelRender:
+    """The images with normals in world space, and those of the depth beside them."""
     normals = images.normals @ request.viewmats[:, None, :3, :3]
     surface_normals = None
-    if images.median is not None:
-        depth = images.median
-        if depth_mode == "expected":
-            depth = images.channels[..., -1:]
-        surface_normals = normals_from_depth(depth, request.viewmats, request.Ks)
-    return images.channels, images.alphas, normals, surface_normals, images.distort, images.median, images.info
+    if request.has_depth:
+        surface_normals = normals_from_depth(images.channels[..., -1:], request.viewmats, request.Ks)
+    return images.channels, images.alphas, normals, surface_normals, images.distort, images.info

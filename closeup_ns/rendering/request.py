@@ -35,7 +35,6 @@ class RenderRequest:
     radius_clip: float
     sh_degree: int | None
     render_mode: RenderMode
-    absgrad: bool
 
     @property
     def used_scales(self) -> Tensor:
@@ -58,6 +57,7 @@ class RasterRequest(RenderRequest):
     """The arguments of ``rasterization`` that decide the image; shapes as documented there."""
 
     eps2d: float
+    absgrad: bool
     rasterize_mode: RasterizeMode
 
 
@@ -89,8 +89,6 @@ class SurfelImages:
     """[C,H,W,3] accumulated, not normalised; camera space, towards the camera."""
     distort: Tensor | None
     """[C,H,W,1] depth distortion (Huang et al. 2024, Eq. 13, L1 as gsplat has it), None without ``distloss``."""
-    median: Tensor | None
-    """[C,H,W,1] z-depth where the transmittance passes one half, 0 where nothing is; None in mode RGB."""
     info: dict[str, Any]
     """means2d [C,N,2], radii int [C,N], depths [C,N], ray_transforms [C,N,3,3], normals [C,N,3] in camera space,
     opacities [C,N], gradient_2dgs [C,N,2] and render_distort (``distort``)."""

@@ -32,10 +32,9 @@ int closeup_project_surfels_backward(int64_t, const float*, const float*, const 
                                      const float*, float*, float*, float*, float*, float*, int);
 int closeup_surfel_forward(void*, int64_t, int, int, int, int, int, const float*, const float*, const float*, const float*,
                            const float*, const float*, const float*, const float*, const float*, const float*, const int32_t*,
-                           float*, float*, float*, float*, float*, int);
+                           float*, float*, float*, float*, int);
 int closeup_surfel_backward(void*, const float*, const float*, const float*, const float*, const float*, const float*, const float*,
-                            const float*, const float*, const float*, float*, float*, float*, float*, float*, float*, float*,
-                            float*, float*, int);
+                            const float*, const float*, float*, float*, float*, float*, float*, float*, float*, float*, int);
 int closeup_ssim(int, int, int, const float*, const float*, const float*, float*, double*, int);
 int closeup_gather_forward(int, int, int, int, int, int, const float*, const float*, const float*, float*, float*, int);
 int closeup_gather_backward(int, int, int, int, int, int, const float*, const float*, const float*, const float*, const float*,

@@ -35,7 +35,7 @@ void project_backward(Random& random, const Scene& s, const Gaussians& g, const 
 }
 
 // Which of the images that may be left out are there, in forward and in what the loss reads.
-struct Extras { bool median, distort, d_alphas, d_normals, d_distort, d_median; };
+struct Extras { bool distort, d_alphas, d_normals, d_distort; };
 
 void blend_backward(Random& random, const Scene& s, const Projected& p, void* workspace, const Floats* images, const Extras& extras,
                     int channels, int threads) {
@@ -43,17 +43,15 @@ void blend_backward(Random& random, const Scene& s, const Projected& p, void* wo
     const size_t pixels = static_cast<size_t>(s.width) * s.height;
     const Floats d_image = loss_gradient(random, s, pixels * channels), d_alphas = loss_gradient(random, s, pixels);
     const Floats d_normal_image = loss_gradient(random, s, 3 * pixels), d_distort = loss_gradient(random, s, pixels);
-    const Floats d_median = loss_gradient(random, s, pixels);
     Floats centers = unwritten(2 * n), covariances = unwritten(3 * n), perspective = unwritten(2 * n), means2d = unwritten(2 * n);
     Floats densify = unwritten(2 * n), opacities = unwritten(n), features = unwritten(channels * n), normals = unwritten(3 * n);
-    Floats absolute = unwritten(s.absolute ? 2 * n : 0);
     check(closeup_surfel_backward(
         workspace, images[0].data(), images[1].data(), images[2].data(), extras.distort ? images[3].data() : nullptr,
         d_image.data(), extras.d_alphas ? d_alphas.data() : nullptr, extras.d_normals ? d_normal_image.data() : nullptr,
-        extras.d_distort ? d_distort.data() : nullptr, extras.d_median ? d_median.data() : nullptr, p.opacities.data(),
+        extras.d_distort ? d_distort.data() : nullptr, p.opacities.data(),
         centers.data(), covariances.data(), perspective.data(), means2d.data(), densify.data(), opacities.data(),
-        features.data(), normals.data(), s.absolute ? absolute.data() : nullptr, threads));
-    written({&centers, &covariances, &perspective, &means2d, &densify, &opacities, &features, &normals, &absolute});
+        features.data(), normals.data(), threads));
+    written({&centers, &covariances, &perspective, &means2d, &densify, &opacities, &features, &normals});
 }
 
 void blend(Random& random, const Scene& s, const Projected& p, const Extras& extras, int threads) {
@@ -63,13 +61,13 @@ void blend(Random& random, const Scene& s, const Projected& p, const Extras& ext
     Floats features = random.normals(channels * n, 1.f);
     random.break_some(features, s.broken);
     Floats images[] = {unwritten(pixels * channels), unwritten(pixels), unwritten(3 * pixels),
-                       unwritten(extras.distort ? pixels : 0), unwritten(extras.median ? pixels : 0)};
+                       unwritten(extras.distort ? pixels : 0)};
     void* workspace = closeup_workspace_take();
     check(closeup_surfel_forward(
         workspace, n, channels, s.width, s.height, s.keep_lists, s.expected_depth, p.centers.data(), p.covariances.data(),
         p.whitening.data(), p.perspective.data(), p.means2d.data(), p.ray_transforms.data(), p.opacities.data(), p.depths.data(),
         features.data(), p.normals.data(), p.radii.data(), images[0].data(), images[1].data(), images[2].data(),
-        extras.distort ? images[3].data() : nullptr, extras.median ? images[4].data() : nullptr, threads));
+        extras.distort ? images[3].data() : nullptr, threads));
     for (const Floats& image : images) written({&image});
     if (s.keep_lists) blend_backward(random, s, p, workspace, images, extras, channels, threads);
     closeup_workspace_return(workspace);
@@ -87,8 +85,8 @@ void render_surfels(Random& random, const Scene& s, const Gaussians& g, int thre
     written({&p.ray_transforms, &p.whitening});
     project_backward(random, s, g, p, threads);
     blend(random, s, p, {}, threads);
-    blend(random, s, p, {true, false, true, false, false, true}, threads);
-    blend(random, s, p, {true, true, true, true, true, true}, threads);
+    blend(random, s, p, {false, true, true, false}, threads);
+    blend(random, s, p, {true, true, true, true}, threads);
 }
 
 }  // namespace sanitize

@@ -14,14 +14,14 @@ from closeup_ns.rendering.request import SurfelImages, SurfelRequest
 from .scenes import make_request
 
 LEAVES = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks")
-OUTPUTS = ("channels", "alphas", "normals", "distort", "median")
+OUTPUTS = ("channels", "alphas", "normals", "distort")
 
 
 def make_surfel_request(count: int, generator: torch.Generator, **changes: Any) -> SurfelRequest:
-    """The ball of ``make_request`` as surfels: depth, distortion and absolute gradients on."""
+    """The ball of ``make_request`` as surfels: depth and distortion on."""
     size = {key: changes.pop(key) for key in ("cameras", "width", "height") if key in changes}
     common = vars(make_request(count, generator, **size)).copy()
-    for only_3d in ("eps2d", "rasterize_mode"):
+    for only_3d in ("eps2d", "absgrad", "rasterize_mode"):
         del common[only_3d]
     return SurfelRequest(**{**common, "render_mode": "RGB+ED", "distloss": True, **changes})
 
@@ -64,7 +64,7 @@ def one_disc(mean: tuple[float, float, float], quat: Tensor, scales: tuple[float
         "opacities": torch.tensor([opacity], dtype=torch.float64), "colors": torch.ones(1, 3, dtype=torch.float64),
         "viewmats": torch.eye(4, dtype=torch.float64)[None], "Ks": K[None], "width": 41, "height": 31,
         "near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0, "sh_degree": None,
-        "render_mode": "RGB+ED", "absgrad": False, "distloss": True,
+        "render_mode": "RGB+ED", "distloss": True,
     }  # fmt: skip
     return SurfelRequest(**{**given, **changes})
 

@@ -105,7 +105,7 @@ def test_early_stop_and_alpha_limit(kind: Kind, generator: torch.Generator) -> N
 
 
 def test_one_tile_with_many_chunks(kind: Kind, generator: torch.Generator) -> None:
-    """More entries in a tile than a chunk holds, nearly transparent: none may be lost at a seam, nor a median there."""
+    """More entries in a tile than a chunk holds, nearly transparent: none may be lost at a seam."""
     request = kind.make(2600, generator, width=20, height=18, opacities=torch.full((2600,), 0.02))
     assert_agree(kind.ours(request), kind.oracle(request), tolerance=1e-3)
 
@@ -216,7 +216,10 @@ def test_a_broken_loss_at_a_pixel_concerns_what_is_drawn_there(
     kind: Kind, absgrad: bool, value: float, generator: torch.Generator
 ) -> None:
     """In the same block of 4x4 pixels, those that do not reach the pixel keep their gradients, bit for bit."""
-    request = kind.make(80, generator, scales=torch.full((80, 3), 0.03), absgrad=absgrad)
+    if absgrad and kind is SURFELS:
+        pytest.skip("surfels have no absolute gradients")
+    request = kind.make(80, generator, scales=torch.full((80, 3), 0.03))
+    request = replace(request, absgrad=absgrad) if kind is GAUSSIANS else request
     leaves = [getattr(request, name).clone().requires_grad_() for name in FIELDS]
     images = kind.render(replace(request, **dict(zip(FIELDS, leaves))))
     row, column = divmod(int(images["alphas"][0].argmax()), request.width)

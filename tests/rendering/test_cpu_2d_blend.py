@@ -19,7 +19,7 @@ from .scenes_2d import in_dtype, make_surfel_request, surface_distances
 pytestmark = pytest.mark.skipif(not kernels_available()[0], reason=kernels_available()[1])
 WIDTH, HEIGHT = 45, 37
 LEAVES = ("centers", "covariances", "perspective", "means2d", "opacities", "features", "normals")
-IMAGES = ("image", "alphas", "normals", "distort", "median")
+IMAGES = ("image", "alphas", "normals", "distort")
 
 
 @dataclass
@@ -84,9 +84,7 @@ def oracle(p: Projected, leaves: dict[str, Tensor], M: Tensor | None, expected_d
         image = torch.cat([image[:, :-1], image[:, -1:] / torch.where(total > 0, total, 1.0)], dim=-1)
     seen, weighted = weights.cumsum(1) - weights, (weights * depths).cumsum(1) - weights * depths
     distort = (2 * weights * (depths * seen - weighted)).sum(1, keepdim=True)
-    last = torch.where((alpha > 0) & (before > 0.5), torch.arange(1, len(order) + 1), 0).amax(1, keepdim=True)
-    median = torch.where(last > 0, depths[(last - 1).clamp(min=0)], 0.0)
-    images = [image, total, weights @ at["normals"], distort, median]
+    images = [image, total, weights @ at["normals"], distort]
     return [value.reshape(1, HEIGHT, WIDTH, -1) for value in images]
 
 
@@ -94,8 +92,8 @@ def kernels(p: Projected, leaves: dict[str, Tensor], densify: Tensor, expected_d
     one = [p.whitening, p.ray_transforms, p.depths]
     whitening, ray_transforms, depths = (value.float()[None].contiguous() for value in one)
     given = SurfelBlendInput(
-        whitening, ray_transforms, depths, p.radii[None].contiguous(), WIDTH, HEIGHT, expected_depth, absgrad=False,
-        median=True, distortion=True, keep_lists=True, kernels=load_kernels(),
+        whitening, ray_transforms, depths, p.radii[None].contiguous(), WIDTH, HEIGHT, expected_depth,
+        distortion=True, keep_lists=True, kernels=load_kernels(),
     )  # fmt: skip
     inputs = [leaves[name][None] for name in LEAVES]
     return BlendSurfels.apply(*inputs[:4], densify, *inputs[4:], given)

@@ -122,7 +122,7 @@ def test_default_strategy_densifies_on_our_surfels_info(key: Any, generator: tor
     def render(*surfels: Tensor) -> tuple[Tensor, dict[str, Any]]:
         options: dict[str, Any] = {"sh_degree": 3, "render_mode": "RGB+ED", "distloss": True}
         rendered = rasterization_2dgs(*surfels, request.viewmats, request.Ks, 32, 24, **options)
-        image, _, normals, _, distort, _, info = rendered
+        image, _, normals, _, distort, info = rendered
         return (image - 0.5).square().mean() + normals.mean() + distort.mean(), info
 
     strategy = DefaultStrategy(

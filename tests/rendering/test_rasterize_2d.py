@@ -1,4 +1,4 @@
-"""The surfels' seam: gsplat's results and signature, world-space normals, normals of the depth, errors."""
+"""The surfels' seam: gsplat's names, world-space normals, normals of the depth, errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .scenes_2d import in_dtype, make_surfel_request, one_disc, pixel_rays, quat
 
 def call(request: SurfelRequest, **options: Any) -> Any:
     positional = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks", "width", "height")
-    named = ("sh_degree", "render_mode", "absgrad", "distloss")
+    named = ("sh_degree", "render_mode", "distloss")
     options = {**{name: getattr(request, name) for name in named}, **options}
     return rasterization_2dgs(*(getattr(request, name) for name in positional), **options)
 
@@ -38,15 +38,15 @@ def turned_cameras(request: SurfelRequest, generator: torch.Generator) -> Surfel
 
 
 @pytest.mark.parametrize("render_mode", ["RGB", "RGB+ED"])
-def test_seven_results(render_mode: str, generator: torch.Generator) -> None:
+def test_six_results(render_mode: str, generator: torch.Generator) -> None:
     request = make_surfel_request(40, generator, cameras=2, render_mode=render_mode, distloss=render_mode != "RGB")
-    channels, alphas, normals, surface_normals, distort, median, info = call(request)
+    channels, alphas, normals, surface_normals, distort, info = call(request)
     blended = {"RGB": 3, "RGB+ED": 4}[render_mode]
     assert channels.shape == (2, 37, 45, blended) and alphas.shape == (2, 37, 45, 1) and normals.shape[-1] == 3
     if render_mode == "RGB":
-        assert surface_normals is None and distort is None and median is None
+        assert surface_normals is None and distort is None
     else:
-        assert surface_normals.shape == normals.shape and distort.shape == median.shape == alphas.shape
+        assert surface_normals.shape == normals.shape and distort.shape == alphas.shape
     assert info["radii"].shape == (2, 40) and not info["radii"].is_floating_point()
     assert info["gradient_2dgs"].shape == info["means2d"].shape == (2, 40, 2)
     assert info["ray_transforms"].shape == (2, 40, 3, 3) and info["normals"].shape == (2, 40, 3)
@@ -60,13 +60,13 @@ def test_the_kernels_are_what_renders_here(render_mode: str, generator: torch.Ge
     request = make_surfel_request(150, generator, cameras=2, render_mode=render_mode, distloss=render_mode != "RGB")
     request = turned_cameras(request, generator)
     by_kernels, on_torch = call(request), call(in_dtype(request, torch.float64), backend="torch")
-    for ours, theirs in zip(by_kernels[:3] + by_kernels[4:6], on_torch[:3] + on_torch[4:6]):
+    for ours, theirs in zip(by_kernels[:3] + by_kernels[4:5], on_torch[:3] + on_torch[4:5]):
         if theirs is None:
             assert ours is None
         else:
             assert (ours.double() - theirs).norm() < 1e-3 * theirs.norm()
-    assert torch.equal(by_kernels[6]["radii"] > 0, on_torch[6]["radii"] > 0)
-    assert set(by_kernels[6]) >= set(on_torch[6]) - {"support"}
+    assert torch.equal(by_kernels[5]["radii"] > 0, on_torch[5]["radii"] > 0)
+    assert set(by_kernels[5]) >= set(on_torch[5]) - {"support"}
 
 
 def test_normals_turn_with_their_own_camera(generator: torch.Generator) -> None:
@@ -75,7 +75,7 @@ def test_normals_turn_with_their_own_camera(generator: torch.Generator) -> None:
     for camera in range(3):
         pick = slice(camera, camera + 1)
         alone = call(replace(request, viewmats=request.viewmats[pick], Ks=request.Ks[pick]), backend="torch")
-        for ours, theirs in zip(together[:6], alone[:6]):
+        for ours, theirs in zip(together[:5], alone[:5]):
             torch.testing.assert_close(ours[pick], theirs)
     camera_space = rasterize_reference_2d(request).normals
     inverse = torch.linalg.inv(request.viewmats)[:, None, :3, :3]
@@ -88,13 +88,13 @@ def test_gsplats_normals_are_corrected_beyond_the_first_camera(generator: torch.
     images = rasterize_reference_2d(request)
     world = images.normals @ torch.linalg.inv(request.viewmats)[0, :3, :3].T
     info = {"render_distort": images.distort, "n_cameras": 3}
-    outputs = (images.channels, images.alphas, world, None, images.distort, images.median, info)
+    outputs = (images.channels, images.alphas, world, None, images.distort, None, info)
     back = surfel_images_of_gsplat(request, outputs)
     torch.testing.assert_close(back.normals, images.normals)
     assert back.distort is images.distort and back.info["n_cameras"] == 3
     without = replace(request, distloss=False, render_mode="RGB")
     back = surfel_images_of_gsplat(without, outputs)
-    assert back.distort is None and back.median is None and back.info["render_distort"] is None
+    assert back.distort is None and back.info["render_distort"] is None
 
 
 def plane_scene() -> tuple[SurfelRequest, Tensor]:
@@ -119,7 +119,7 @@ def plane_scene() -> tuple[SurfelRequest, Tensor]:
 
 def test_rendered_and_depth_normals_agree_on_a_plane() -> None:
     request, normal = plane_scene()
-    _, alphas, normals, surface_normals, _, _, _ = call(request, backend="torch")
+    _, alphas, normals, surface_normals, _, _ = call(request, backend="torch")
     solid = (alphas[0, 1:-1, 1:-1, 0] > 0.99).flatten()
     assert solid.float().mean() > 0.9
     rendered = (normals / alphas)[0, 1:-1, 1:-1].flatten(0, 1)[solid]
@@ -127,8 +127,6 @@ def test_rendered_and_depth_normals_agree_on_a_plane() -> None:
     of_depth = surface_normals[0, 1:-1, 1:-1].flatten(0, 1)[solid]
     # Blended are the depths of the centres, not of the hits: the depth image is a little rough.
     assert (of_depth @ normal).min() > 0.99
-    by_median = call(request, backend="torch", depth_mode="median")[3][0, 1:-1, 1:-1].flatten(0, 1)[solid]
-    assert not torch.allclose(by_median, of_depth)
 
 
 def random_camera(generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -191,5 +189,3 @@ def test_seam_says_what_is_wrong(generator: torch.Generator) -> None:
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             call(replace(request, **changes))
-    with pytest.raises(ValueError, match="depth_mode 'mean'"):
-        call(request, depth_mode="mean")

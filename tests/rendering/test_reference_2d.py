@@ -47,9 +47,8 @@ def test_a_frontal_disc_is_a_gaussian_of_the_pixel() -> None:
     alpha = 0.8 * torch.exp(-0.5 * (offset / request.scales[0, :2]).square().sum(-1))
     torch.testing.assert_close(images.alphas[0, ..., 0], torch.where(alpha >= 1 / 255, alpha, 0.0))
     drawn = images.alphas[0, ..., 0] > 0
-    assert images.median is not None and images.distort is not None and not images.distort.any()
+    assert images.distort is not None and not images.distort.any()
     torch.testing.assert_close(images.channels[0][drawn][:, 3], torch.full((int(drawn.sum()),), 2.0).double())
-    assert torch.equal(images.median[0, ..., 0], torch.where(drawn, 2.0, 0.0))
     torch.testing.assert_close(images.normals[0, ..., 2], -images.alphas[0, ..., 0])
     assert images.info["radii"].item() == 15  # 3 sigma of 0.2 * 50 / 2 = 5 pixels
     torch.testing.assert_close(images.info["means2d"][0, 0], torch.tensor([23.0, 14.5]).double())
@@ -150,31 +149,18 @@ def test_layers_blend_front_to_back(generator: torch.Generator) -> None:
     images = rasterize_reference_2d(request)
     order = request.means[:, 2].argsort()
     alpha, depth, colors = request.opacities[order], request.means[order, 2], request.colors[order]
-    light, weights, total, median = 1.0, [], torch.zeros(4).double(), 0.0
+    light, weights, total = 1.0, [], torch.zeros(4).double()
     for i in range(len(order)):
         weights.append(alpha[i].item() * light)
         total += weights[-1] * torch.cat([colors[i], depth[i : i + 1]])
-        median = depth[i].item() if light > 0.5 else median
         light *= 1 - alpha[i].item()
-    assert images.median is not None and images.distort is not None
+    assert images.distort is not None
     total[3] /= 1 - light
     torch.testing.assert_close(images.channels[0], total.expand(2, 3, 4), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(images.median[0], torch.full((2, 3, 1), median).double())
     w = torch.tensor(weights).double()
     distortion = (w[:, None] * w * (depth[:, None] - depth).abs()).sum()
     torch.testing.assert_close(images.distort[0], distortion.expand(2, 3, 1), rtol=1e-6, atol=1e-6)
-    assert depth.diff().min() > 0 and median not in (depth[0].item(), depth[-1].item())
-
-
-def test_the_medians_gradient_is_one_discs_depth(generator: torch.Generator) -> None:
-    request = in_dtype(layers(generator), torch.float64, ("means", "opacities"))
-    images = rasterize_reference_2d(request)
-    assert images.median is not None
-    images.median.sum().backward()
-    grad, opacity_grad = request.means.grad, request.opacities.grad
-    assert grad is not None and (opacity_grad is None or not opacity_grad.any())
-    chosen = request.means[:, 2] == images.median[0, 0, 0]
-    assert torch.equal(grad[:, 2], torch.where(chosen, 6.0, 0.0).double())
+    assert depth.diff().min() > 0
 
 
 def test_opaque_layers_stop_the_pixel(generator: torch.Generator) -> None:
@@ -219,11 +205,8 @@ def test_the_support_box_holds_every_pixel(generator: torch.Generator) -> None:
 
 
 def test_gradients_are_those_of_finite_differences(generator: torch.Generator) -> None:
-    """Every input and output, in float64, away from the jumps of the support and of the median."""
-    request = make_surfel_request(
-        6, generator, width=9, height=7, opacities=torch.full((6,), 0.35), sh_degree=1,
-        absgrad=False,
-    )  # fmt: skip
+    """Every input and output, in float64, away from the jumps of the support."""
+    request = make_surfel_request(6, generator, width=9, height=7, opacities=torch.full((6,), 0.35), sh_degree=1)
     names = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks")
     request = in_dtype(replace(request, scales=request.scales * 6), torch.float64, names)
 
@@ -263,19 +246,6 @@ def test_densify_gradient_is_a_shift_through_the_surface(
     for camera, disc, axis in checked:
         slope = (loss(camera, disc, axis, step) - loss(camera, disc, axis, -step)) / (2 * step)
         assert gradient[camera, disc, axis].item() == pytest.approx(slope, rel=1e-4, abs=1e-5)
-
-
-def test_absolute_gradients_are_the_filters_alone(generator: torch.Generator) -> None:
-    request = in_dtype(make_surfel_request(80, generator, cameras=2), torch.float64, ("means",))
-    images = rasterize_reference_2d(request)
-    means2d = images.info["means2d"]
-    means2d.retain_grad()
-    random_loss(images).backward()
-    assert (means2d.absgrad >= means2d.grad.abs() - 1e-12).all() and means2d.absgrad.any()
-    wide = in_dtype(layers(generator), torch.float64, ("means",))
-    images = rasterize_reference_2d(replace(wide, absgrad=True))
-    random_loss(images).backward()
-    assert not images.info["means2d"].absgrad.any(), "no pixel is the filter's where the discs are wide"
 
 
 def test_no_surfels_are_black(generator: torch.Generator) -> None:

@@ -32,11 +32,8 @@ class SurfelBlendInput:
     height: int
     expected_depth: bool
     """Whether the last channel is divided by alpha."""
-    absgrad: bool
-    median: bool
-    """Whether the last channel's median is wanted."""
     distortion: bool
-    """Whether the last channel's distortion is wanted; it needs the median, too."""
+    """Whether the last channel's distortion is wanted."""
     keep_lists: bool
     """Whether backward will follow."""
     kernels: Kernels
@@ -47,8 +44,7 @@ class BlendSurfels(Function):
 
     Inputs: centers, perspective, means2d and densify [C,N,2], covariances (xx, xy, yy) and normals [C,N,3], opacities
     [C,N]. ``densify`` is all zeros and draws nothing; its gradient is gsplat's
-    ``gradient_2dgs``. Outputs: image [C,H,W,D], alphas [C,H,W,1], normals [C,H,W,3], distort and median [C,H,W,1] or
-    None.
+    ``gradient_2dgs``. Outputs: image [C,H,W,D], alphas [C,H,W,1], normals [C,H,W,3], distort [C,H,W,1] or None.
     """
 
     @staticmethod
@@ -56,7 +52,7 @@ class BlendSurfels(Function):
                 opacities: Tensor, features: Tensor, normals: Tensor,
                 given: SurfelBlendInput) -> tuple[Tensor | None, ...]:  # fmt: skip
         cameras, count, channels = features.shape
-        sizes = (channels, 1, 3, 1 if given.distortion else 0, 1 if given.median else 0)
+        sizes = (channels, 1, 3, 1 if given.distortion else 0)
         shape = (cameras, given.height, given.width)
         images = [features.new_empty(*shape, size) if size else None for size in sizes]
         opacities = opacities.contiguous()
@@ -70,11 +66,10 @@ class BlendSurfels(Function):
                 int(given.expected_depth), *(tensor[c] for tensor in surfels), *(_camera(image, c) for image in images),
             )  # fmt: skip
             workspaces.append(workspace if given.keep_lists else None)
-        image, alphas, normal_image, distort, median = images
-        ctx.save_for_backward(opacities, image, alphas, normal_image, distort)
-        ctx.means2d, ctx.workspaces, ctx.given = means2d, workspaces, given
+        ctx.save_for_backward(opacities, *images)
+        ctx.workspaces, ctx.given = workspaces, given
         ctx.set_materialize_grads(False)
-        return image, alphas, normal_image, distort, median
+        return tuple(images)
 
     @staticmethod
     @once_differentiable
@@ -88,14 +83,11 @@ class BlendSurfels(Function):
         outgoing = [opacities.new_empty(*opacities.shape, size) for size in sizes.values()]
         outgoing.append(torch.empty_like(opacities))
         outgoing += [opacities.new_empty(*opacities.shape, size) for size in (image.shape[-1], 3)]
-        absolute = torch.empty_like(outgoing[0]) if given.absgrad else None
         for c, workspace in enumerate(ctx.workspaces):
             given.kernels.call(
                 "surfel_backward", workspace.handle, *(_camera(i, c) for i in images),
-                *(_camera(d, c) for d in incoming), opacities[c], *(d[c] for d in outgoing), _camera(absolute, c),
+                *(_camera(d, c) for d in incoming), opacities[c], *(d[c] for d in outgoing),
             )  # fmt: skip
-        if absolute is not None:
-            ctx.means2d.absgrad = absolute
         return *outgoing, None
 
 

@@ -25,17 +25,17 @@ def rasterize_cpu_2d(request: SurfelRequest, kernels: Kernels | None = None) -> 
     densify = torch.zeros_like(means2d, requires_grad=True)
     given = SurfelBlendInput(
         whitening, ray_transforms, depths.detach(), radii, request.width, request.height, request.has_depth,
-        request.absgrad, median=request.has_depth, distortion=request.distloss,
+        distortion=request.distloss,
         keep_lists=torch.is_grad_enabled() and (means2d.requires_grad or features.requires_grad), kernels=kernels,
     )  # fmt: skip
     images: tuple[Tensor | None, ...] = BlendSurfels.apply(
         centers, covariances, perspective, means2d, densify, opacities, features, normals, given
     )  # pyright: ignore[reportAssignmentType]
     dtype = request.means.dtype
-    channels, alphas, normal_image, distort, median = (None if i is None else i.to(dtype) for i in images)
+    channels, alphas, normal_image, distort = (None if i is None else i.to(dtype) for i in images)
     assert channels is not None and alphas is not None and normal_image is not None
     info = {
         "means2d": means2d, "radii": radii, "depths": depths, "ray_transforms": ray_transforms, "normals": normals,
         "opacities": opacities, "gradient_2dgs": densify, "render_distort": distort,
     }  # fmt: skip
-    return SurfelImages(channels, alphas, normal_image, distort, median, info)
+    return SurfelImages(channels, alphas, normal_image, distort, info)

@@ -133,8 +133,6 @@ def blended_features(request: RenderRequest, camera: int, depths: Tensor) -> Ten
         viewmat = request.viewmats[camera]
         position = -viewmat[:3, :3].T @ viewmat[:3, 3]
         colors = (spherical_harmonics(request.sh_degree, request.means - position, colors) + 0.5).clamp_min(0.0)
-    elif colors.dim() == 3:
-        colors = colors[camera]
     return append_depth(request, colors, depths)
 
 
@@ -153,11 +151,11 @@ def centers_per_pixel(means2d: Tensor, ids: Tensor, pixels: int, absgrad: Tensor
     return centers
 
 
-def blend_weights(alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights and the transmittance before each Gaussian, both [P,K], of alphas [P,K] that lie front to back."""
+def blend_weights(alpha: Tensor) -> Tensor:
+    """Weights [P,K] of alphas [P,K] that lie front to back."""
     after = torch.cumprod(1 - alpha, dim=1)
     before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=1)
-    return torch.where(after.detach() > MIN_TRANSMITTANCE, alpha * before, 0.0), before
+    return torch.where(after.detach() > MIN_TRANSMITTANCE, alpha * before, 0.0)
 
 
 def _composite(
@@ -169,7 +167,7 @@ def _composite(
     power = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
     alpha = (splats["opacities"][ids] * torch.exp(-power)).clamp(max=MAX_ALPHA)
     alpha = torch.where((power >= 0) & (alpha >= MIN_ALPHA), alpha, 0.0)
-    weights, _ = blend_weights(alpha)
+    weights = blend_weights(alpha)
     return torch.cat([weights @ features[ids], weights.sum(dim=1, keepdim=True)], dim=-1)
 
 

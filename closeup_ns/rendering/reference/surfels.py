@@ -23,7 +23,6 @@ from closeup_ns.rendering.reference.gaussians import (
     MIN_ALPHA,
     blend_weights,
     blended_features,
-    centers_per_pixel,
     render_tiles,
     rotation_matrices,
 )
@@ -147,37 +146,19 @@ def _distortion(weights: Tensor, depths: Tensor) -> Tensor:
     return 2 * (weighted * opaque - weights * depth).sum(dim=1, keepdim=True)
 
 
-def _median_depth(weights: Tensor, before: Tensor, depths: Tensor) -> Tensor:
-    """Depth [P,1] of the last blended disc that starts while more than half of the light is left; 0 without one."""
-    first_half = (weights > 0) & (before > 0.5)
-    if not len(depths):
-        return weights.new_zeros(len(weights), 1)
-    last = (first_half * torch.arange(1, len(depths) + 1, device=depths.device)).amax(dim=1, keepdim=True)
-    return torch.where(last > 0, depths[(last - 1).clamp(min=0)], 0.0)
-
-
 def _composite(
-    request: SurfelRequest,
-    splats: dict[str, Tensor],
-    features: Tensor,
-    absgrad: Tensor | None,
-    pixels: Tensor,
-    ids: Tensor,
+    request: SurfelRequest, splats: dict[str, Tensor], features: Tensor, pixels: Tensor, ids: Tensor
 ) -> Tensor:
-    """Blend the discs ``ids`` (front to back) at ``pixels`` [P,2]: features, normal, distortion, median, alpha."""
-    offset = centers_per_pixel(splats["means2d"], ids, len(pixels), absgrad) - pixels[:, None]
+    """Blend the discs ``ids`` (front to back) at ``pixels`` [P,2]: features, normal, distortion, alpha."""
+    offset = splats["means2d"][ids] - pixels[:, None]
     filtered = FILTER_INVERSE_VARIANCE * offset.square().sum(-1)
     M = splats["ray_transforms"][ids]
     distance, wins = _surface_distance(M, splats["surface"][ids], pixels, filtered.detach())
     sigma = 0.5 * torch.where(wins, distance, filtered)
     alpha = (splats["opacities"][ids] * torch.exp(-sigma)).clamp(max=MAX_ALPHA)
-    weights, before = blend_weights(torch.where(alpha >= MIN_ALPHA, alpha, 0.0))
-    last = features[ids, -1]
-    parts = [
-        weights @ features[ids], weights @ splats["normals"][ids],
-        _distortion(weights, last) if request.distloss else weights.new_zeros(len(weights), 1),
-        _median_depth(weights.detach(), before.detach(), last), weights.sum(dim=1, keepdim=True),
-    ]  # fmt: skip
+    weights = blend_weights(torch.where(alpha >= MIN_ALPHA, alpha, 0.0))
+    distortion = _distortion(weights, features[ids, -1]) if request.distloss else weights.new_zeros(len(weights), 1)
+    parts = [weights @ features[ids], weights @ splats["normals"][ids], distortion, weights.sum(dim=1, keepdim=True)]
     return torch.cat(parts, dim=-1)
 
 
@@ -190,9 +171,6 @@ def rasterize_reference_2d(request: SurfelRequest) -> SurfelImages:
     """
     cameras = [_project_camera(request, camera) for camera in range(len(request.viewmats))]
     info: dict[str, Any] = {key: torch.stack([splats[key] for splats in cameras]) for key in cameras[0]}
-    absgrad = torch.zeros_like(info["means2d"]) if request.absgrad else None
-    if absgrad is not None:
-        info["means2d"].absgrad = absgrad
     info["gradient_2dgs"] = torch.zeros_like(info["means2d"], requires_grad=True)
     moved = info["gradient_2dgs"] * info["depths"].detach()[..., None]
     blended_transforms = info["ray_transforms"] + torch.nn.functional.pad(moved[..., None], (2, 0, 0, 1))
@@ -202,8 +180,7 @@ def rasterize_reference_2d(request: SurfelRequest) -> SurfelImages:
         splats = {key: info[key][camera] for key in cameras[camera]}
         splats["ray_transforms"] = blended_transforms[camera]
         features = blended_features(request, camera, splats["depths"])
-        summed = None if absgrad is None else absgrad[camera]
-        composite = functools.partial(_composite, request, splats, features, summed)
+        composite = functools.partial(_composite, request, splats, features)
         low, high = splats["support"].unbind(1)
         images.append(render_tiles(request.width, request.height, splats, (low, high), composite))
     del info["surface"]
@@ -211,11 +188,11 @@ def rasterize_reference_2d(request: SurfelRequest) -> SurfelImages:
 
 
 def _split(request: SurfelRequest, images: Tensor, info: dict[str, Any]) -> SurfelImages:
-    """The blended images [C,H,W,D+6] by name."""
-    blended, normals, distort, median, alphas = images.split([request.channels, 3, 1, 1, 1], dim=-1)
+    """The blended images [C,H,W,D+5] by name."""
+    blended, normals, distort, alphas = images.split([request.channels, 3, 1, 1], dim=-1)
     channels = expected_depth(request, blended, alphas)
     info["render_distort"] = distort if request.distloss else None
     return SurfelImages(
         channels=channels, alphas=alphas, normals=normals, distort=info["render_distort"],
-        median=median if request.has_depth else None, info=info,
+        info=info,
     )  # fmt: skip

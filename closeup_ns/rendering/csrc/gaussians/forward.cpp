@@ -49,7 +49,7 @@ void forward_tile(Workspace& w, const Tile& tile, const ImageArrays& image, Scra
     walk_front_to_back(
         w, tile, scratch, state.alive,
         [&](int64_t begin, int count, auto visit) { load_chunk<true>(w, tile, begin, count, splats, visit); },
-        [&](const uint16_t* list, int count, int block, int) { return blend_block(splats, list, count, block, state); });
+        [&](const uint16_t* list, int count, int block) { return blend_block(splats, list, count, block, state); });
     for (int b = 0; b < kBlocks; b++)
         finish_block<kChannels>(w, tile, b, state.channels[b], state.final_transmittance[b], image);
 }

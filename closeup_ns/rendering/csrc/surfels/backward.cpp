@@ -123,24 +123,12 @@ CLOSEUP_INLINE void contribute(const TileSurfel* surfels, const uint16_t* list, 
         out.weights[j] = out.surface[j] = out.perspective[j] = out.filter[j] = out.depths[j] = zero();
 }
 
-// Sums over the block of |dL/dmeans2d| of the filter disc, for 16 surfels in the lanes.
-CLOSEUP_INLINE void absolute_sums(const Lanes* filter, const Lanes* seen, int block, Lanes& x, Lanes& y) {
-    const Lanes dx = seen[kSeenFilterX] * broadcast(1.f / kFilterScale) - broadcast(static_cast<float>(block_x(block)));
-    const Lanes dy = seen[kSeenFilterY] * broadcast(1.f / kFilterScale) - broadcast(static_cast<float>(block_y(block)));
-    x = y = zero();
-    for (int pixel = 0; pixel < kLanes; pixel++) {
-        x = x + absolute(filter[pixel] * (dx - broadcast(kLaneX[pixel])));
-        y = y + absolute(filter[pixel] * (dy - broadcast(kLaneY[pixel])));
-    }
-}
-
 // The second line of a gradient row, and distortion's part of the first.
 template <int kChannels>
-CLOSEUP_INLINE void add_geometry(Contributions& c, const Lanes* seen, int block, int last, const TileState<kChannels>& state,
-                                 bool finite, Lanes* first_line, Lanes* out) {
+CLOSEUP_INLINE void add_geometry(Contributions& c, int block, int last, const TileState<kChannels>& state, bool finite,
+                                 Lanes* first_line, Lanes* out) {
     for (int k = 0; k < kLanes; k++) out[k] = zero();
     for (int k = 0; k < kNormalSize; k++) out[k] = loss_sums(c.weights, state.d_normals[block][k], finite);
-    absolute_sums(c.filter, seen, block, out[kRowAbsX], out[kRowAbsY]);
     transpose(c.depths);
     for (int pixel = 0; pixel < kLanes; pixel++) first_line[last] = first_line[last] + c.depths[pixel];
     transpose(out);
@@ -159,7 +147,7 @@ CLOSEUP_INLINE void add_to_rows(Contributions& c, const TileSurfel* surfels, con
     transpose(c.perspective);
     transpose(c.filter);
     surfel_moments(c.surface, c.perspective, c.filter, seen, block, out + kChannels);
-    if (kGeometry) add_geometry(c, seen, block, last, state, finite, out, geometry);
+    if (kGeometry) add_geometry(c, block, last, state, finite, out, geometry);
     transpose(out);
     for (int j = 0; j < count; j++) {
         float* row = rows + list[j] * surfel_lines<kGeometry>() * kLanes;
@@ -188,17 +176,6 @@ void backward_block(const TileSurfel* surfels, const uint16_t* list, int count, 
     if (kGeometry) store(state.depth[block], front.depth);
 }
 
-// The median's gradient goes to the depth that it was taken from.
-template <int kLines>
-void add_median(Workspace& w, const Tile& tile, const float* d_median) {
-    for (int b = 0; b < kBlocks; b++)
-        for_each_pixel(w, tile, b, [&](int, int64_t pixel) {
-            const int64_t entry = w.median_entries[pixel];
-            if (entry < 0) return;
-            w.gradient_rows[w.slot_of_entry[tile.begin + entry] * kLines].values[w.channels - 1] += d_median[pixel];
-        });
-}
-
 template <int kChannels, bool kGeometry>
 void backward_tile(Workspace& w, const Tile& tile, const SurfelImageGradients& image, Scratch& scratch) {
     TileState<kChannels> state;
@@ -212,7 +189,6 @@ void backward_tile(Workspace& w, const Tile& tile, const SurfelImageGradients& i
         [&](const uint16_t* list, int count, int block, float* rows) {
             backward_block<kChannels, kGeometry>(surfels, list, count, block, last, state, rows);
         });
-    if (image.d_median) add_median<surfel_lines<kGeometry>()>(w, tile, image.d_median);
 }
 
 template <int kChannels, bool kGeometry>
@@ -225,7 +201,7 @@ void backward_all(Workspace& w, const SurfelImageGradients& image, const float* 
 
 template <int kChannels>
 void backward_with_channels(Workspace& w, const SurfelImageGradients& image, const float* opacities, const SurfelGradients& out) {
-    if (image.d_normals || image.d_distort || out.absolute) return backward_all<kChannels, true>(w, image, opacities, out);
+    if (image.d_normals || image.d_distort) return backward_all<kChannels, true>(w, image, opacities, out);
     backward_all<kChannels, false>(w, image, opacities, out);
 }
 

@@ -5,9 +5,6 @@
 
 namespace closeup {
 
-// What forward computes beside channels, alphas and normals.
-enum class Extra { kNone, kMedian, kMedianAndDistortion };
-
 // Pointers into the caller's arrays, all row-major and contiguous; see c_api.cpp for the shapes.
 struct SurfelArrays {
     const float *centers, *covariances, *whitening, *perspective, *means2d, *ray_transforms, *opacities, *depths, *features, *normals;
@@ -15,15 +12,15 @@ struct SurfelArrays {
 };
 struct SurfelImage {
     ImageArrays blend;
-    float *normals, *distort, *median;  // the last two may be null
+    float *normals, *distort;  // the last may be null
 };
 // Images, and their gradients: null where nobody uses one, but for those of the channels.
 struct SurfelImageGradients {
     ImageGradients blend;
-    const float *normals, *distort, *d_normals, *d_distort, *d_median;
+    const float *normals, *distort, *d_normals, *d_distort;
 };
 struct SurfelGradients {
-    float *centers, *covariances, *perspective, *means2d, *densify, *opacities, *features, *normals, *absolute;
+    float *centers, *covariances, *perspective, *means2d, *densify, *opacities, *features, *normals;
 };
 
 void bin_surfels(Workspace& w, const SurfelArrays& surfels);

@@ -7,14 +7,11 @@
 namespace closeup {
 namespace {
 
-constexpr float kHalfway = 0.5f;  // transmittance at the median depth
-
 // The pixels of one tile while it is blended.
 template <int kChannels>
 struct TileState : TileLight {
     alignas(64) float channels[kBlocks][kChannels][kLanes];
     alignas(64) float normals[kBlocks][kNormalSize][kLanes];
-    alignas(64) float median[kBlocks][kLanes];   // entry of the tile; -1 for none
     alignas(64) float depth[kBlocks][kLanes];    // D above, measured from first_depth
     alignas(64) float distort[kBlocks][kLanes];
     float first_depth;
@@ -27,49 +24,44 @@ void start_tile(const Workspace& w, const Tile& tile, TileState<kChannels>& stat
     memset(state.normals, 0, sizeof state.normals);
     memset(state.depth, 0, sizeof state.depth);
     memset(state.distort, 0, sizeof state.distort);
-    for (float(&block)[kLanes] : state.median)
-        for (float& entry : block) entry = -1.f;
     state.first_depth = tile_depth(w, tile);
 }
 
 // What one block's pixels have gathered, in registers.
 template <int kChannels>
 struct Gathered {
-    Lanes channels[kChannels], normals[kNormalSize], median, depth, distort;
+    Lanes channels[kChannels], normals[kNormalSize], depth, distort;
 };
 
 template <int kChannels>
 CLOSEUP_INLINE void take(const TileState<kChannels>& state, int block, Gathered<kChannels>& sum) {
     for (int k = 0; k < kChannels; k++) sum.channels[k] = load(state.channels[block][k]);
     for (int k = 0; k < kNormalSize; k++) sum.normals[k] = load(state.normals[block][k]);
-    sum.median = load(state.median[block]), sum.depth = load(state.depth[block]), sum.distort = load(state.distort[block]);
+    sum.depth = load(state.depth[block]), sum.distort = load(state.distort[block]);
 }
 
 template <int kChannels>
 CLOSEUP_INLINE void put_back(const Gathered<kChannels>& sum, int block, TileState<kChannels>& state) {
     for (int k = 0; k < kChannels; k++) store(state.channels[block][k], sum.channels[k]);
     for (int k = 0; k < kNormalSize; k++) store(state.normals[block][k], sum.normals[k]);
-    store(state.median[block], sum.median), store(state.depth[block], sum.depth), store(state.distort[block], sum.distort);
+    store(state.depth[block], sum.depth), store(state.distort[block], sum.distort);
 }
 
 // Adds a surfel that has ``weight`` behind ``transmittance``. ``last`` is the channel that is depth.
-template <int kChannels, Extra kExtra>
-CLOSEUP_INLINE void add_surfel(const TileSurfel& s, int entry, int last, float first_depth, Lanes weight, Mask counts,
-                               Lanes transmittance, Gathered<kChannels>& sum) {
+template <int kChannels, bool kDistortion>
+CLOSEUP_INLINE void add_surfel(const TileSurfel& s, int last, float first_depth, Lanes weight, Lanes transmittance,
+                               Gathered<kChannels>& sum) {
     for (int k = 0; k < kChannels; k++) sum.channels[k] = fma(weight, broadcast(s.channels[k]), sum.channels[k]);
     for (int k = 0; k < kNormalSize; k++) sum.normals[k] = fma(weight, broadcast(s.normal[k]), sum.normals[k]);
-    if (kExtra == Extra::kNone) return;
-    const Mask before_median = both(counts, above(transmittance, broadcast(kHalfway)));
-    sum.median = select(before_median, broadcast(static_cast<float>(entry)), sum.median);
-    if (kExtra != Extra::kMedianAndDistortion) return;
+    if (!kDistortion) return;
     const Lanes depth = broadcast(s.channels[last] - first_depth);
     sum.distort = fma(weight, fma(depth, 1.f - transmittance, -sum.depth), sum.distort);
     sum.depth = fma(weight, depth, sum.depth);
 }
 
 // Blends ``count`` entries of a block's list; returns whether any pixel still lets light through.
-template <int kChannels, Extra kExtra>
-CLOSEUP_INLINE bool blend_block(const TileSurfel* surfels, const uint16_t* list, int count, int block, int first_entry, int last,
+template <int kChannels, bool kDistortion>
+CLOSEUP_INLINE bool blend_block(const TileSurfel* surfels, const uint16_t* list, int count, int block, int last,
                                 TileState<kChannels>& state) {
     const SurfelPixels pixel = surfel_pixels(block);
     const Lanes min_power = broadcast(kLog2MinAlpha), max_alpha = broadcast(kMaxAlpha), stop = broadcast(kMinTransmittance);
@@ -82,10 +74,10 @@ CLOSEUP_INLINE bool blend_block(const TileSurfel* surfels, const uint16_t* list,
         const Lanes power = hit_surfel(s, pixel).power;
         const Lanes alpha = keep(at_least(power, min_power), minimum(exp2_lanes(power), max_alpha));
         const Lanes next = fnma(transmittance, alpha, transmittance);
-        const Mask open = above(next, stop), counts = both(open, at_least(power, min_power));
-        const Lanes weight = keep(open, alpha * transmittance);
-        add_surfel<kChannels, kExtra>(s, first_entry + list[j], last, state.first_depth, weight, counts, transmittance, sum);
-        final_transmittance = select(open, next, final_transmittance);
+        const Mask counts = above(next, stop);
+        const Lanes weight = keep(counts, alpha * transmittance);
+        add_surfel<kChannels, kDistortion>(s, last, state.first_depth, weight, transmittance, sum);
+        final_transmittance = select(counts, next, final_transmittance);
         transmittance = next;
         if (j % kCheckEvery == kCheckEvery - 1 && !any(above(transmittance, stop))) break;
     }
@@ -95,31 +87,20 @@ CLOSEUP_INLINE bool blend_block(const TileSurfel* surfels, const uint16_t* list,
     return any(above(transmittance, stop));
 }
 
-// Writes the median depth and the distortion of a pixel, and keeps what backward needs of them.
-template <int kChannels, Extra kExtra>
-void finish_extras(Workspace& w, const Tile& tile, const TileState<kChannels>& state, int block, int lane, int64_t pixel,
-                   const SurfelImage& image) {
-    if (kExtra == Extra::kNone) return;
-    const int32_t entry = static_cast<int32_t>(state.median[block][lane]);
-    w.median_entries[pixel] = entry;
-    image.median[pixel] = entry < 0 ? 0.f : w.records[w.entries[tile.begin + entry]].channels[w.channels - 1];
-    if (kExtra != Extra::kMedianAndDistortion) return;
-    w.offset_depths[pixel] = state.depth[block][lane];
-    image.distort[pixel] = 2.f * state.distort[block][lane];
-}
-
-template <int kChannels, Extra kExtra>
+template <int kChannels, bool kDistortion>
 void finish_tile(Workspace& w, const Tile& tile, TileState<kChannels>& state, const SurfelImage& image) {
     for (int b = 0; b < kBlocks; b++) {
         finish_block<kChannels>(w, tile, b, state.channels[b], state.final_transmittance[b], image.blend);
         for_each_pixel(w, tile, b, [&](int lane, int64_t pixel) {
             for (int k = 0; k < kNormalSize; k++) image.normals[pixel * kNormalSize + k] = state.normals[b][k][lane];
-            finish_extras<kChannels, kExtra>(w, tile, state, b, lane, pixel, image);
+            if (!kDistortion) return;
+            w.offset_depths[pixel] = state.depth[b][lane];  // for backward
+            image.distort[pixel] = 2.f * state.distort[b][lane];
         });
     }
 }
 
-template <int kChannels, Extra kExtra>
+template <int kChannels, bool kDistortion>
 void forward_tile(Workspace& w, const Tile& tile, const SurfelImage& image, Scratch& scratch) {
     TileState<kChannels> state;
     start_tile(w, tile, state);
@@ -129,25 +110,23 @@ void forward_tile(Workspace& w, const Tile& tile, const SurfelImage& image, Scra
     walk_front_to_back(
         w, tile, scratch, state.alive,
         [&](int64_t begin, int count, auto visit) { load_surfel_chunk<true>(w, tile, begin, count, surfels, visit); },
-        [&](const uint16_t* list, int count, int block, int first_entry) {
-            return blend_block<kChannels, kExtra>(surfels, list, count, block, first_entry, last, state);
+        [&](const uint16_t* list, int count, int block) {
+            return blend_block<kChannels, kDistortion>(surfels, list, count, block, last, state);
         });
-    finish_tile<kChannels, kExtra>(w, tile, state, image);
+    finish_tile<kChannels, kDistortion>(w, tile, state, image);
 }
 
-template <int kChannels, Extra kExtra>
+template <int kChannels, bool kDistortion>
 void forward_all(Workspace& w, const SurfelImage& image) {
     const int64_t pixels = static_cast<int64_t>(w.width) * w.height;
-    w.median_entries.resize(image.median ? pixels : 0);
     w.offset_depths.resize(image.distort ? pixels : 0);
-    run_tiles(w, [&](const Tile& tile, Scratch& scratch) { forward_tile<kChannels, kExtra>(w, tile, image, scratch); });
+    run_tiles(w, [&](const Tile& tile, Scratch& scratch) { forward_tile<kChannels, kDistortion>(w, tile, image, scratch); });
 }
 
 template <int kChannels>
 void forward_with_channels(Workspace& w, const SurfelImage& image) {
-    if (image.distort) return forward_all<kChannels, Extra::kMedianAndDistortion>(w, image);
-    if (image.median) return forward_all<kChannels, Extra::kMedian>(w, image);
-    forward_all<kChannels, Extra::kNone>(w, image);
+    if (image.distort) return forward_all<kChannels, true>(w, image);
+    forward_all<kChannels, false>(w, image);
 }
 
 }  // namespace

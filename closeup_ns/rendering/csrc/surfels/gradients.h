@@ -17,9 +17,8 @@
 
 namespace closeup {
 
-// A gradient row: the channels and then these; for kGeometry a second line with the normal and those below.
+// A gradient row: the channels and then these; for kGeometry a second line with the normal.
 enum SurfelMoment { kDSigma, kSurfaceU, kSurfaceV, kSurfaceUU, kSurfaceUV, kSurfaceVV, kTurn, kTurnU, kTurnV, kFilterDX, kFilterDY };
-enum SurfelGeometry { kRowAbsX = kNormalSize, kRowAbsY };
 // Fields of a TileSurfel's first line.
 enum SeenField { kSeenH1 = 6, kSeenH2, kSeenFilterX, kSeenFilterY };
 
@@ -83,7 +82,6 @@ void gather_surfel_gradient(const Workspace& w, int64_t g, float opacity, const 
     for (int k = 0; k < 2; k++) {
         out.means2d[2 * g + k] = 2.f * m[kFilterDX + k];
         out.centers[2 * g + k] = out.densify[2 * g + k] = out.perspective[2 * g + k] = 0.f;
-        if (out.absolute) out.absolute[2 * g + k] = 2.f * geometry[kRowAbsX + k];
     }
     covariance_gradient(r, m + kSurfaceUU, out.covariances + 3 * g);
     if (r.l11 > 0.f) surface_gradients(r, m, g, out);

@@ -77,8 +77,8 @@ inline void keep_lists(Workspace& w, int tile, const uint16_t* lists, const int*
 }
 
 // For each chunk: load(first entry, count, visit) prepares its Gaussians and calls visit(index, mask of the blocks it
-// reaches); then blend(list, count, block, index of the chunk's first entry in the tile) for each block that is alive
-// and has entries. It returns whether the block stays alive.
+// reaches); then blend(list, count, block) for each block that is alive and has entries. It returns whether the block
+// stays alive.
 template <class Load, class Blend>
 CLOSEUP_INLINE void walk_front_to_back(Workspace& w, const Tile& tile, Scratch& scratch, uint64_t& alive, Load load, Blend blend) {
     scratch.lists.resize(kBlocks * kChunk);
@@ -94,8 +94,7 @@ CLOSEUP_INLINE void walk_front_to_back(Workspace& w, const Tile& tile, Scratch& 
         });
         if (w.keep_lists) keep_lists(w, tile.index, lists, counts);
         for (int b = 0; b < kBlocks; b++)
-            if (counts[b] && !blend(lists + b * kChunk, counts[b], b, static_cast<int>(begin - tile.begin)))
-                alive &= ~(1ull << b);
+            if (counts[b] && !blend(lists + b * kChunk, counts[b], b)) alive &= ~(1ull << b);
     }
 }
 

@@ -107,8 +107,7 @@ struct Workspace {
     bool keep_lists = false;              // backward will follow
     bool expected_depth = false;          // the last channel is divided by alpha
     Buffer<SplatRecord> records;          // by Gaussian
-    Buffer<SurfelRecord> surfels;         // by Gaussian, 2DGS only, as are the next two
-    Buffer<int32_t> median_entries;       // by pixel: where in the tile's entries its median depth is; -1 for none
+    Buffer<SurfelRecord> surfels;         // by Gaussian, 2DGS only, as is the next
     Buffer<float> offset_depths;          // by pixel: the blended depth, measured from surfels/tile.h's tile_depth
     Buffer<TileRect> rects;               // by Gaussian
     Buffer<int32_t> tiles_touched;        // by Gaussian
