@@ -122,7 +122,7 @@ void backward_tile(Workspace& w, const Tile& tile, const ImageGradients& image, 
     start_tile(w, tile, image, state);
     scratch.splats.resize(kChunk);
     TileSplat* splats = scratch.splats.data();
-    walk_again<1>(
+    fill_gradient_rows<1>(
         w, tile, scratch,
         [&](int64_t begin, int count) { load_chunk<false>(w, tile, begin, count, splats, [](int, uint64_t) {}); },
         [&](const uint16_t* list, int count, int block, float* rows) {

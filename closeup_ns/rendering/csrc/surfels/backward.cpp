@@ -183,7 +183,7 @@ void backward_tile(Workspace& w, const Tile& tile, const SurfelImageGradients& i
     scratch.surfels.resize(kChunk);
     TileSurfel* surfels = scratch.surfels.data();
     const int last = w.channels - 1;
-    walk_again<surfel_lines<kGeometry>()>(
+    fill_gradient_rows<surfel_lines<kGeometry>()>(
         w, tile, scratch,
         [&](int64_t begin, int count) { load_surfel_chunk<false>(w, tile, begin, count, surfels, [](int, uint64_t) {}); },
         [&](const uint16_t* list, int count, int block, float* rows) {

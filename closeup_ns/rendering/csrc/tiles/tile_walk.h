@@ -106,10 +106,10 @@ CLOSEUP_INLINE void hand_over_rows(Workspace& w, int64_t first_entry, int count,
             store_past_cache(w.gradient_rows[w.slot_of_entry[first_entry + i] * kLines + k].values, load(rows + (i * kLines + k) * kLanes));
 }
 
-// The same walk over the lists that forward kept, to fill gradient rows: load(first entry, count), then
+// Walks over the lists that forward kept and fills gradient rows: load(first entry, count), then
 // visit(list, count, block, rows of the chunk), which adds to them.
 template <int kLines, class Load, class Visit>
-CLOSEUP_INLINE void walk_again(Workspace& w, const Tile& tile, Scratch& scratch, Load load, Visit visit) {
+CLOSEUP_INLINE void fill_gradient_rows(Workspace& w, const Tile& tile, Scratch& scratch, Load load, Visit visit) {
     scratch.gradient_rows.resize(kChunk * kLines * kLanes);
     float* rows = scratch.gradient_rows.data();
     for (int chunk = 0; tile.begin + static_cast<int64_t>(chunk) * kChunk < tile.end; chunk++) {
