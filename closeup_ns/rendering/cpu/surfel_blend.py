@@ -43,8 +43,8 @@ class BlendSurfels(Function):
     """Projected surfels with features [C,N,D], D <= 4, and normals to images.
 
     Inputs: centers, perspective, means2d and densify [C,N,2], covariances (xx, xy, yy) and normals [C,N,3], opacities
-    [C,N]. ``densify`` is all zeros and draws nothing; its gradient is gsplat's
-    ``gradient_2dgs``. Outputs: image [C,H,W,D], alphas [C,H,W,1], normals [C,H,W,3], distort [C,H,W,1] or None.
+    [C,N]. ``densify`` is all zeros and draws nothing; its gradient is gsplat's ``gradient_2dgs``. Outputs: image
+    [C,H,W,D], alphas [C,H,W,1], normals [C,H,W,3], distort [C,H,W,1] or None.
     """
 
     @staticmethod

@@ -190,9 +190,5 @@ def rasterize_reference_2d(request: SurfelRequest) -> SurfelImages:
 def _split(request: SurfelRequest, images: Tensor, info: dict[str, Any]) -> SurfelImages:
     """The blended images [C,H,W,D+5] by name."""
     blended, normals, distort, alphas = images.split([request.channels, 3, 1, 1], dim=-1)
-    channels = expected_depth(request, blended, alphas)
     info["render_distort"] = distort if request.distloss else None
-    return SurfelImages(
-        channels=channels, alphas=alphas, normals=normals, distort=info["render_distort"],
-        info=info,
-    )  # fmt: skip
+    return SurfelImages(expected_depth(request, blended, alphas), alphas, normals, info["render_distort"], info)
