@@ -73,16 +73,6 @@ def test_the_split_is_a_triangle_of_half_width_two_to_the_levels() -> None:
     torch.testing.assert_close(low_frequencies(spike, levels)[0], line[:, None] * line)
 
 
-def test_only_the_difference_on_trusted_pixels_counts(generator: torch.Generator) -> None:
-    reference = torch.rand(3, 60, 80, generator=generator)
-    trusted = torch.zeros(60, 80, dtype=torch.bool)
-    trusted[:, :40] = True
-    image = reference + 0.1
-    nonsense = torch.where(trusted, reference, torch.rand(3, 60, 80, generator=generator))
-    matched = match_wavelet(image, nonsense, trusted=trusted)
-    torch.testing.assert_close(matched, reference, atol=1e-6, rtol=0)
-
-
 def test_the_correction_goes_on_smoothly_from_two_sides() -> None:
     trusted = torch.zeros(64, 256, dtype=torch.bool)
     trusted[:, :64] = trusted[:, 192:] = True

@@ -8,8 +8,6 @@ from typing import Any, cast
 
 import pytest
 import torch
-import tyro
-import yaml
 
 from closeup_ns.errors import RefinerError
 from closeup_ns.refine.options import CommandRefinerConfig, EnhanceConfig, RefinerConfig, See3DRefinerConfig
@@ -98,12 +96,6 @@ print(sorted({"diffusers", "transformers", "accelerate", "huggingface_hub"} & sy
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
     assert ended.stdout.strip() == "[]", ended.stdout + ended.stderr
-
-
-def test_options_from_the_command_line_and_from_a_saved_config() -> None:
-    config = tyro.cli(RefinerConfig, args=["--kind", "see3d", "--see3d.steps", "9", "--enhance.kind", "see3d-sr"])
-    assert (config.kind, config.see3d.steps, config.enhance.kind) == ("see3d", 9, "see3d-sr")
-    assert yaml.load(yaml.dump(config), Loader=yaml.UnsafeLoader) == config
 
 
 def test_no_refinement_claims_nothing(generator: torch.Generator) -> None:

@@ -111,29 +111,6 @@ def test_a_whole_pass_is_the_literal_loop(load: Load, name: str, stage: Stage, m
     torch.testing.assert_close(images, expected.float(), rtol=0, atol=2e-4)
 
 
-def test_permuting_targets_with_their_noise_permutes_the_images(pipeline: See3DPipeline) -> None:
-    order = [2, 0, 1]
-    permuted = [*range(REFERENCES), *(REFERENCES + target for target in order)]
-    first = call(pipeline)
-    second = call(
-        pipeline, generators=[seeded(seed) for seed in permuted], renders=pictures(TARGETS, 1)[order],
-        masks=masks(TARGETS, 2)[order], latents=start()[order],
-    )  # fmt: skip
-    torch.testing.assert_close(second, first[order], rtol=0, atol=1e-4)
-    assert (second - first).abs().max() > 0.05
-
-
-def test_the_order_of_the_later_references_does_not_matter(pipeline: See3DPipeline) -> None:
-    """The first one also gives the CLIP embedding; the others are a set."""
-    references, seeds = pictures(3, 0), [0, 1, 2, 7, 8, 9]
-    first = call(pipeline, references=references, generators=[seeded(seed) for seed in seeds])
-    other = [0, 2, 1]
-    second = call(pipeline, references=references[other], generators=[seeded(s) for s in [*other, 7, 8, 9]])
-    torch.testing.assert_close(second, first, rtol=0, atol=1e-4)
-    third = call(pipeline, references=references[[1, 0, 2]], generators=[seeded(s) for s in [1, 0, 2, 7, 8, 9]])
-    assert (third - first).abs().max() > 1e-3
-
-
 def test_the_same_seed_gives_the_same_bits_and_another_one_others(pipeline: See3DPipeline) -> None:
     first, second, other = (
         call(pipeline, generators=[seeded(seed + index) for index in range(FRAMES)]) for seed in (0, 0, 1)

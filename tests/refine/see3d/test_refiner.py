@@ -11,15 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from closeup_ns.errors import RefinerError
-from closeup_ns.refine.protocol import GuideImage, Refiner
+from closeup_ns.refine.protocol import GuideImage
 from closeup_ns.refine.see3d.stage import SR
 from tests.refine.scene import request_of
 from tests.refine.see3d.stub_model import Call, Stub, close, guides, make_request, one_view, refiner
-
-
-def test_it_is_a_refiner_that_generates() -> None:
-    one = refiner(Stub(), frames=9)
-    assert isinstance(one, Refiner) and (one.name, one.generates, one.frames) == ("see3d", True, 9)
 
 
 def test_a_model_that_changes_nothing_gives_the_renders_back() -> None:
