@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +35,17 @@ def pictures(folder: Path) -> list[np.ndarray]:
     return [np.asarray(Image.open(path).convert("RGB"), dtype=float) for path in sorted(folder.rglob("*.*g"))]
 
 
-def test_eval_writes_the_metrics_of_the_held_out_photographs(finished: Run, tmp_path: Path) -> None:
-    """Really started, as a user does. LPIPS has no weights offline: it is absent, and not zero."""
-    output = tmp_path / "eval.json"
-    ended = command("ns-eval", "--load-config", finished.config, "--output-path", output, cwd=tmp_path)
+def test_eval_writes_the_metrics_of_the_held_out_photographs(copied: Run, tmp_path: Path) -> None:
+    """Really started, as a user does, on a run that was copied. LPIPS has no weights offline: absent, and not zero."""
+    moved = Run(tmp_path / "a copy")
+    shutil.move(copied.folder, moved.folder)
+    (tmp_path / "elsewhere").mkdir()
+    ended = command("ns-eval", "--load-config", moved.config, "--output-path", "eval.json", cwd=tmp_path / "elsewhere")
     assert ended.code == 0, ended.output
-    results = json.loads(output.read_text())["results"]
-    reported = finished.json("round_2", "report.json")["evaluation_psnr"]["after"]
+    content = json.loads((tmp_path / "elsewhere/eval.json").read_text())
+    assert Path(content["checkpoint"]).resolve() == moved.checkpoints()[-1].resolve()
+    results = content["results"]
+    reported = moved.json("round_2", "report.json")["evaluation_psnr"]["after"]
     assert results["psnr"] == pytest.approx(reported, abs=0.05)
     assert 0 < results["ssim"] <= 1
     assert "lpips" not in results or 0 < results["lpips"] < 2

@@ -119,13 +119,6 @@ def test_resuming_needs_no_originals(capture: Path, tmp_path: Path) -> None:
     assert torch.isfinite(run_of(tmp_path, "resumed").model()["_model.gauss_params.means"]).all()
 
 
-def test_without_originals_and_refiner_no_round_is_planned(capture: Path, tmp_path: Path) -> None:
-    ended = train(capture, tmp_path, "off", pipeline__originals__enabled=False)
-    assert ended.code == 0, ended.output
-    assert "Rounds: 0 of 3 are planned" in ended.text
-    assert run_of(tmp_path, "off").state()["step"] == 59
-
-
 def test_a_round_without_a_crop_and_without_a_refiner_is_left_out(tmp_path: Path) -> None:
     """Every original is cut off, which its header does not tell."""
     write_transforms(tmp_path / "data", finer=FINER)

@@ -111,3 +111,14 @@ def test_the_same_seed_gives_the_same_plan_and_the_same_bits(capture: Path, fini
     first, second = finished.model(), again.model()
     assert first.keys() == second.keys()
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def test_a_second_training_in_a_used_folder_is_refused_and_changes_nothing(
+    capture: Path, finished: Run, tmp_path: Path
+) -> None:
+    before, output = files(finished.folder), finished.folder.parents[2]
+    arguments = train_arguments(capture, output, finished.folder.name, pipeline__schedule__zoom=5)
+    ended = fork("ns-train", *arguments, cwd=tmp_path)
+    assert ended.code == 1 and "holds a run already" in ended.text
+    assert f"--load-dir {finished.models}" in ended.text and "train beside it: ns-train" in ended.text
+    assert files(finished.folder) == before

@@ -13,6 +13,7 @@ from closeup_ns.atomic import PARTIAL
 from closeup_ns.errors import CheckpointError, DataError, DiskError, PlanningError, RefinerError
 from closeup_ns.studio import compatibility
 from closeup_ns.studio.trainer import CloseupTrainer
+from tests.integration.captures import SIZE, write_transforms
 from tests.trainers import MakeTrainer
 
 # Checkpoints
@@ -75,9 +76,17 @@ def test_a_checkpoint_that_does_not_fit_is_refused_with_the_reason(
         make_trainer(load_checkpoint=path, output=tmp_path / "other")
 
 
-def test_the_steps_come_from_the_schedule(make_trainer: MakeTrainer) -> None:
-    assert make_trainer().config.max_num_iterations == 60 + 2 * 15
-    assert make_trainer(max_num_iterations=7).config.max_num_iterations == 7
+def test_rounds_that_have_nothing_to_say_are_not_planned(
+    make_trainer: MakeTrainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither originals, though there are some, nor a refiner."""
+    write_transforms(tmp_path / "finer", finer=3)
+    trainer = make_trainer(
+        data=tmp_path / "finer", pipeline__datamanager__dataparser__max_image_size=SIZE[0],
+        pipeline__originals__enabled=False, pipeline__refiner__kind="none",
+    )  # fmt: skip
+    assert "Rounds: 0 of 2 are planned" in " ".join(capsys.readouterr().out.split())
+    assert trainer.schedule.rounds == 0 and trainer.config.max_num_iterations == 60
 
 
 def test_a_step_that_was_asked_for_is_loaded_where_older_checkpoints_are_kept(
