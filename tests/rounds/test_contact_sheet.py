@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw
 
 from closeup_ns.rounds.reporting.contact_sheet import (
     CAPTION,
-    COLORS,
     COLUMNS,
     GAP,
     HEADING,
@@ -80,16 +79,6 @@ def test_each_picture_in_its_column(draw: Callable[..., np.ndarray], after: torc
     assert sheet.shape[1] == GAP + len(colors) * (IMAGE_WIDTH + GAP)
     for column, color in enumerate(colors):
         assert (cell(sheet, column) == color).all()
-
-
-@pytest.mark.parametrize("verdict", ["accepted", "reliable_only", "rejected"])
-def test_the_verdict_has_its_colour(draw: Callable[..., np.ndarray], verdict: Any) -> None:
-    sheet = draw(SheetRow("update_00", painted(verdict=verdict)))
-    caption = sheet[2 * HEADING + HEIGHT : 2 * HEADING + HEIGHT + CAPTION].reshape(-1, 3)
-    # Letters are anti-aliased, so the colour is approached, not always reached.
-    distance = {name: np.abs(caption - color).sum(1).min() for name, color in COLORS.items()}
-    assert min(distance, key=lambda name: distance[name]) == verdict
-    assert distance[verdict] < 60
 
 
 def test_real_pixels_are_tinted_in_the_mask(draw: Callable[..., np.ndarray]) -> None:

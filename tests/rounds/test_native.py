@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,6 +70,13 @@ def rays_of(original: Original) -> np.ndarray:
     return np.asarray(out).reshape(HEIGHT, WIDTH, 2)
 
 
+@functools.cache
+def photographed(name: str) -> tuple[Original, np.ndarray]:
+    """An original through one of ``LENSES``, and its pixels [H, W, 3]."""
+    original = an_original(LENSES[name])
+    return original, pattern(rays_of(original)).round().astype(np.uint8)
+
+
 def photograph_view() -> View:
     """What is trained on: a quarter of the original's size, undistorted."""
     K = torch.tensor([[148.0, 0, 81.0], [0, 147.0, 58.0], [0, 0, 1]])
@@ -100,8 +108,7 @@ def shift_between(image: np.ndarray, expected: np.ndarray) -> np.ndarray:
 def test_a_crop_shows_the_pattern_to_a_tenth_of_a_native_pixel(
     name: str, zoom: float, center: tuple[float, float]
 ) -> None:
-    original = an_original(LENSES[name])
-    pixels = pattern(rays_of(original)).round().astype(np.uint8)
+    original, pixels = photographed(name)
     view = crop_view(photograph_view(), torch.tensor(center), zoom, original)
     image = cut(original, pixels, view).astype(float)
     native = 600 / float(view.K[0, 0])  # native pixels per pixel of the crop
@@ -116,8 +123,8 @@ def test_a_crop_shows_the_pattern_to_a_tenth_of_a_native_pixel(
 
 def test_nerfstudio_undistorts_a_fisheye624_photograph_as_its_crops_are_cut() -> None:
     """Upstream's routine exchanges columns and rows, and shows another part of the pattern."""
-    original = an_original(LENSES["fisheye624"])
-    pixels, K, distortion = pattern(rays_of(original)).round().astype(np.uint8), original.K, original.lens.parameters
+    original, pixels = photographed("fisheye624")
+    K, distortion = original.K, original.lens.parameters
     lens = (K[0][0], K[1][1], K[0][2], K[1][2], WIDTH, HEIGHT, torch.tensor([distortion]), CameraType.FISHEYE624)
     cameras = Cameras(torch.eye(4)[None, :3], *lens, metadata={"fisheye_crop_radius": 230.0})
     undistort = full_images_datamanager._undistort_image
@@ -130,8 +137,7 @@ def test_nerfstudio_undistorts_a_fisheye624_photograph_as_its_crops_are_cut() ->
 
 
 def test_a_crop_that_is_off_by_a_native_pixel_is_found_out() -> None:
-    original = an_original(LENSES["brown"])
-    pixels = pattern(rays_of(original)).round().astype(np.uint8)
+    original, pixels = photographed("brown")
     view = crop_view(photograph_view(), torch.tensor([20.0, 110.0]), 3, original)
     pinhole = Original(original.path, original.path, original.size, original.K, Lens(), None, 4.0)
     shift = shift_between(cut(pinhole, pixels, view).astype(float), seen_by(view, 4))

@@ -28,14 +28,6 @@ def motions_of(cameras: list[View], turned: torch.Tensor, shifted: torch.Tensor,
     return torch.stack(rows)
 
 
-def test_a_common_motion_is_gone() -> None:
-    cameras = views()
-    common = motions_of(
-        cameras, torch.tensor([0.01, -0.02, 0.03]).double(), torch.tensor([0.1, 0.2, -0.1]).double(), 0.05
-    )
-    assert without_gauge(common, cameras, DISTANCE).abs().max() < 1e-9
-
-
 def test_what_is_left_is_unchanged_by_a_common_motion_and_has_none() -> None:
     cameras = views()
     generator = torch.Generator().manual_seed(0)

@@ -34,13 +34,6 @@ def test_a_step_belongs_to_the_round_whose_span_holds_it(schedule: ScheduleConfi
     assert sum(len(span) for span in spans.values()) + schedule.base_steps == schedule.total_steps
 
 
-def test_the_boundaries_of_the_default_schedule() -> None:
-    schedule = ScheduleConfig()
-    assert schedule.total_steps == 30000 + 3 * 5000
-    boundaries = {0: 0, 29999: 0, 30000: 1, 34999: 1, 35000: 2, 40000: 3, 44999: 3, 45000: 0}
-    assert {step: schedule.round_at(step) for step in boundaries} == boundaries
-
-
 def decayed(step: int, total: int = 1600) -> float:
     return INITIAL ** (1 - step / total) * FINAL ** (step / total)
 

@@ -21,7 +21,7 @@ from PIL import Image
 from closeup_ns.atomic import remove_partial
 from closeup_ns.errors import DiskError, RoundStorageError
 from closeup_ns.rounds.store.rounds import RoundStore, run_identity
-from closeup_ns.rounds.store.view import StoredView, in_figures, quantised
+from closeup_ns.rounds.store.view import StoredView, quantised
 from closeup_ns.rounds.trials.acceptance import RoundVerdict
 from closeup_ns.views.reliability import ReliablePixels
 from closeup_ns.views.view import View
@@ -79,14 +79,6 @@ def test_rounding_is_small_and_happens_once_with_exact_ends(seed: int, width: in
     assert torch.equal(view.reliable.support, once.reliable.support)
     wild = dataclasses.replace(view, image=torch.tensor([-0.5, 1.5, torch.nan]).expand(height, width, 3))
     assert quantised(wild).image[0, 0].tolist() == [0, 1, 0]
-
-
-def test_a_view_in_figures_is_json() -> None:
-    figures = in_figures(a_view())
-    assert json.loads(json.dumps(figures, allow_nan=False)).keys() == figures.keys()
-    assert figures["accepted"] and figures["reason"] == "because" and figures["psnr_after"] == 21.25
-    assert (figures["pass_number"], figures["frames"], figures["peak_memory_mb"]) == (2, 7, 1234.5)
-    assert figures["notes"] == {"footprint_px": 3.0, "model": "none"} and figures["seconds"] == 0.1
 
 
 # Killed at any instant

@@ -10,9 +10,8 @@ import torch
 
 from closeup_ns.model.exposure import exposed
 from closeup_ns.model.kernel import PixelKernel
-from closeup_ns.rounds.trials.trial import eval_psnr, photograph_psnr, restore_snapshot, run_steps, take_snapshot
+from closeup_ns.rounds.trials.trial import photograph_psnr, restore_snapshot, run_steps, take_snapshot
 from closeup_ns.studio.trainer import CloseupTrainer
-from closeup_ns.views.psnr import psnr
 from tests.tiny import an_injected_view, run_in
 from tests.trainers import MakeTrainer
 
@@ -128,11 +127,3 @@ def test_photographs_are_judged_at_the_models_exposure(make_trainer: MakeTrainer
     assert photograph_psnr(run_in(trainer), [2]) < 30
     model.exposure.log_gain.data[2:4] = torch.stack([darker, -darker])  # of mean 0
     assert photograph_psnr(run_in(trainer), [2]) > 60
-
-
-def test_the_evaluation_split_is_what_is_reported(trainer: CloseupTrainer) -> None:
-    pipeline = trainer.pipeline
-    pairs = list(pipeline.datamanager.eval_photographs())
-    assert len(pairs) == 2
-    expected = [psnr(pipeline.model.render_view(view).color, image) for view, image, _ in pairs]
-    assert eval_psnr(run_in(trainer)) == pytest.approx(sum(expected) / 2)
