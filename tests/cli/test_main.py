@@ -65,7 +65,10 @@ def test_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("first", ["closeup_ns.method_config", "nerfstudio.data.datamanagers.full_images_datamanager"])
+@pytest.mark.parametrize(
+    "first",
+    ["closeup_ns.method_config", "closeup_ns.data.dataparser", "nerfstudio.data.datamanagers.full_images_datamanager"],
+)
 def test_every_order_of_import_registers_methods_and_dataparser(first: str) -> None:
     """nerfstudio loads plugins in the middle of its own import, where a circular import hides until it is installed."""
     methods = {"closeup-gs", "closeup-gs-quick", "closeup-gs-2dgs", "closeup-splatfacto"}

@@ -62,6 +62,7 @@ def test_a_list_without_photographs_is_refused_where_they_are_needed(tmp_path: P
         ({"transform_matrix": 1}, "shape"),
         ({"name": "a/b"}, "cannot name a picture"),
         ({"name": ""}, "lacks both name and file_path"),
+        ({"name": "other"}, "two cameras called other"),
         ({"fl_x": None}, "fl_x"),
         ({"w": None}, "size is missing"),
         ({"k1": 0.1}, "without distortion"),
@@ -70,16 +71,11 @@ def test_a_list_without_photographs_is_refused_where_they_are_needed(tmp_path: P
     ],
 )
 def test_damage_is_refused_with_the_place(tmp_path: Path, change: dict, message: str):
-    write_cameras(tmp_path / "cameras.json", [EvalCamera("only", 3.0, facing_views(1)[0])])
+    views = zip(("one", "other"), facing_views(2), strict=True)
+    write_cameras(tmp_path / "cameras.json", [EvalCamera(name, 3.0, view) for name, view in views])
     content = json.loads((tmp_path / "cameras.json").read_text())
     content["frames"][0].update(change)
     (tmp_path / "cameras.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=message) as caught:
         read_cameras(tmp_path / "cameras.json")
     assert "cameras.json" in str(caught.value)
-
-
-def test_two_cameras_of_one_name_are_refused(tmp_path: Path):
-    write_cameras(tmp_path / "cameras.json", [EvalCamera("a", 1.0, view) for view in facing_views(2)])
-    with pytest.raises(DataError, match="two cameras called a"):
-        read_cameras(tmp_path / "cameras.json")

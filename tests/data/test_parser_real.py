@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -82,13 +80,3 @@ def test_one_line_says_what_is_used(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert len(lines) == 1
     for word in ("LLFF", "9 images (7 train, 2 test)", "images at 64x48", "max_image_size=1600", "12 points"):
         assert word in lines[0]
-
-
-def test_importing_the_dataparser_imports_no_config_of_nerfstudio() -> None:
-    """Those modules import every registered dataparser, ours included, so that would be a circle."""
-    code = (
-        "import sys, closeup_ns.data.dataparser; "
-        "bad = {'nerfstudio.configs.method_configs', 'nerfstudio.configs.dataparser_configs'} & set(sys.modules); "
-        "assert not bad, bad"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[2])
