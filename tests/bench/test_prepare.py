@@ -118,16 +118,6 @@ def test_a_threshold_that_leaves_nothing_says_what_would(tmp_path: Path):
         prepare_scene("mine", given, tmp_path / "data", tmp_path / "scene")
 
 
-def test_half_of_the_images_missing_is_named(tmp_path: Path):
-    folder = write(tmp_path / "data" / "wall")
-    for path in sorted((folder / "images").iterdir())[::2]:
-        path.unlink()
-    made = scene(kind="distance", _file=tmp_path / "p.yaml")
-    with pytest.raises(DataError, match="p00"):
-        prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
-    assert not (tmp_path / "scene" / "scene.json").exists()
-
-
 def test_a_distorted_photograph_is_straightened_as_nerfstudio_does(tmp_path: Path):
     """A lens that is known: the straightened picture is that of the pinhole which is returned with it."""
     write(tmp_path / "wall", k1=-0.12, camera_model="OPENCV")

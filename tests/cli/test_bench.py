@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from tyro.extras import get_parser
 
 from closeup_ns import progress
 from closeup_ns.bench.experiment import Experiment, ExperimentResult, Watch
 from closeup_ns.bench.methods import Budget
 from closeup_ns.bench.stages import run_experiment
 from closeup_ns.cli import bench as bench_module
-from closeup_ns.cli.bench import QUICK, Bench
+from closeup_ns.cli.bench import Bench
 from closeup_ns.cli.demo import Demo
 from closeup_ns.errors import CloseupError, DataError
 from closeup_ns.evaluation.evaluate import EvaluationConfig
@@ -191,12 +190,6 @@ def test_the_demo_is_its_protocol_and_a_picture(recorder: Recorder, tmp_path: Pa
     ]  # fmt: skip
     assert {spec.budget for spec in recorder.specs} == {Budget(70, 3, 9)} and all(s.quick for s in recorder.specs)
     assert (tmp_path / "hero.png").read_bytes() == b"a picture"
-
-
-def test_the_demos_help_says_how_long_it_trains() -> None:
-    """Its own figures, which closeup-gs-quick does not have."""
-    said = " ".join(get_parser(Demo).format_help().split())
-    assert f"0: {QUICK.base_steps}." in said and f"0: {QUICK.round_steps}." in said
 
 
 def test_tables_alone_train_nothing(protocol: Path, recorder: Recorder, tmp_path: Path) -> None:
