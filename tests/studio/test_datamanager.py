@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 
 from closeup_ns.studio.datamanager import CloseupDatamanager
 from closeup_ns.studio.trainer import CloseupTrainer
@@ -66,11 +65,3 @@ def test_a_round_alone_is_all_there_is_and_its_densifying_mark_is_handed_on(
         assert data.next_train(0)[1]["densifies"] is densifies
     photographs, injected = drawn(data, 20)
     assert photographs == [] and len(injected) == 20
-
-
-def test_photographs_are_in_the_unit_range_and_match_their_views(data: CloseupDatamanager) -> None:
-    image, view = data.photograph(3), data.train_view(3)
-    assert image.dtype == torch.float32 and image.shape == (view.height, view.width, 3)
-    assert 0 <= float(image.min()) < float(image.max()) <= 1
-    assert len(data.train_views()) == len(data.photograph_names()) == 10
-    assert all(tuple(i.shape[:2]) == (v.height, v.width) for v, i, _ in data.eval_photographs())

@@ -22,7 +22,6 @@ from closeup_ns.rounds.store.native import NativeStore
 from closeup_ns.rounds.store.rounds import RoundStore
 from closeup_ns.rounds.trials.trial import eval_psnr, photograph_psnr
 from closeup_ns.studio.close_photographs import close_photographs
-from closeup_ns.studio.datamanager import CloseupDatamanager
 from closeup_ns.studio.trainer import CloseupTrainer
 from closeup_ns.viewer.picture.evidence import gather_evidence
 from closeup_ns.views.warp import pixel_grid
@@ -173,11 +172,6 @@ def test_what_is_wholly_hidden_is_left_out_of_every_mean(tmp_path: Path, make_tr
     report = store.report(1)
     assert report is not None
     assert report["evaluation_psnr"]["before"] is None and report["close_photograph_psnr"]["after"] is None
-
-
-def test_photographs_without_masks_show_everything(trainer: CloseupTrainer) -> None:
-    data: CloseupDatamanager = trainer.pipeline.datamanager
-    assert data.shown(0) is None and data.counted(0) is None
 
 
 def test_transparent_pixels_show_the_models_background(tmp_path: Path, make_trainer: MakeTrainer) -> None:

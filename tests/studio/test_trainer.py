@@ -13,6 +13,7 @@ from closeup_ns.atomic import PARTIAL
 from closeup_ns.errors import CheckpointError, DataError, DiskError, PlanningError, RefinerError
 from closeup_ns.studio import compatibility
 from closeup_ns.studio.trainer import CloseupTrainer
+from tests.data.folders import write_ply
 from tests.integration.captures import SIZE, write_transforms
 from tests.trainers import MakeTrainer
 
@@ -105,6 +106,21 @@ def test_a_step_that_was_asked_for_is_loaded_where_older_checkpoints_are_kept(
     first.config.save_only_latest_checkpoint = True
     first.save_checkpoint(7)
     assert [path.name for path in first.checkpoint_dir.iterdir()] == ["step-000000007.ckpt"]
+
+
+@pytest.mark.parametrize("points", [20, 100])
+def test_a_handful_of_points_is_not_all_that_there_is_to_start_from(
+    points: int, tmp_path: Path, make_trainer: MakeTrainer
+) -> None:
+    scene = write_transforms(tmp_path)
+    write_ply(tmp_path / "sparse_pc.ply", scene.xyz[:points], scene.rgb[:points])
+    trainer = make_trainer(data=tmp_path, output=tmp_path / "out", pipeline__model__num_random=300)
+    model, data = trainer.pipeline.model, trainer.pipeline.datamanager
+    cloud = data.train_dataparser_outputs.metadata["points3D_xyz"]
+    assert model.num_points == (320 if points == 20 else 100)
+    assert torch.equal(model.means.detach()[:points], cloud)
+    optimized = trainer.optimizers.optimizers["means"].param_groups[0]["params"]
+    assert optimized[0] is model.gauss_params["means"]
 
 
 # Event writers
