@@ -14,7 +14,7 @@ from closeup_ns.paths.geometry import vertical_fov
 from closeup_ns.planning.plan import KnownView, RoundPlan
 from closeup_ns.rounds.store.layout import StoredPlan
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.viewer.frustums import COLORS, frustum_scale, known_marks, round_marks, state_of, thumbnail
+from closeup_ns.viewer.frustums import frustum_scale, round_marks, state_of, thumbnail
 from tests.scenes import facing_views
 from tests.stored import a_view
 
@@ -86,18 +86,6 @@ def test_the_state_changes_with_each_view_and_at_the_end(store: RoundStore) -> N
     store.finish_round(1, {"round": 1})
     states.append(state_of(store))
     assert states == [((1, 1, False),), ((1, 2, False),), ((1, 2, True),)]
-
-
-def test_a_run_without_rounds_has_none(tmp_path: Path) -> None:
-    empty = RoundStore(tmp_path / "rounds")
-    assert state_of(empty) == () and round_marks(empty, 1) == [] and not (tmp_path / "rounds").exists()
-
-
-def test_photographs_are_grey() -> None:
-    marks = known_marks(["a.png", "b.png"], VIEWS[:2], 4.0)
-    assert [mark.kind for mark in marks] == ["known", "known"] and marks[0].round_index == 0
-    red, green, blue = COLORS["known"]
-    assert red == green == blue
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]", '{"decision": 3}'])

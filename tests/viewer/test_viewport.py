@@ -14,7 +14,7 @@ from nerfstudio.viewer.utils import CameraState, get_camera
 from closeup_ns.model.cameras import view_of
 from closeup_ns.paths.geometry import vertical_fov
 from closeup_ns.planning.target import Target
-from closeup_ns.viewer.viewport import come_closer, is_behind, pose_of, to_viser, viewport_view, zoom_of
+from closeup_ns.viewer.viewport import come_closer, pose_of, viewport_view, zoom_of
 from tests.scenes import facing_views
 
 TARGET = Target(torch.tensor([0.3, -0.2, 4.0]), 4.2, 0.9, "made up")
@@ -59,13 +59,3 @@ def test_coming_closer_keeps_the_direction_and_reaches_the_zoom(zoom: float, x: 
 def test_from_the_target_itself_there_is_still_a_way_back() -> None:
     moved = come_closer(TARGET.point, TARGET, 2.0)
     assert math.isfinite(float(moved.sum())) and zoom_of(moved, TARGET) == pytest.approx(2.0)
-
-
-def test_behind_is_behind() -> None:
-    view = facing_views(1)[0]
-    assert not is_behind(view, torch.tensor([0.0, 0.0, 4.0]))
-    assert is_behind(view, torch.tensor([0.0, 0.0, -4.0]))
-
-
-def test_viser_is_ten_times_larger() -> None:
-    assert to_viser(torch.tensor([0.1, -2.0, 3.0])) == pytest.approx((1.0, -20.0, 30.0))
