@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -58,9 +58,14 @@ def _hit_sphere(origin: Tensor, rays: Tensor, sphere: Sphere) -> Tensor:
 
 
 def analytic_renderer(
-    wall: float | None = 4.0, boxes: Sequence[Box] = (BOX,), spheres: Sequence[Sphere] = ()
+    wall: float | None = 4.0,
+    boxes: Sequence[Box] = (BOX,),
+    spheres: Sequence[Sphere] = (),
+    paint: Callable[[Tensor], Tensor] = texture,
 ) -> Renderer:
-    """A renderer of a textured wall at world z = ``wall`` (None: no wall), axis-aligned boxes and spheres.
+    """A renderer of a wall at world z = ``wall`` (None: no wall), axis-aligned boxes and spheres.
+
+    ``paint``: the colour [..., 3] of each world point [..., 3] on their surfaces.
 
     Depth is exact z-depth at pixel centres; alpha is 1 where something is hit, else 0 (with black and depth 0). Rays
     have unit camera z, so the ray parameter is the z-depth. Computes in the view's own type and on its device.
@@ -77,7 +82,7 @@ def analytic_renderer(
         nearest = torch.stack(hits).amin(0)
         solid = torch.isfinite(nearest)
         depth = torch.where(solid, nearest, torch.zeros_like(nearest))
-        color = texture(view.position + rays * depth[..., None]) * solid[..., None]
+        color = paint(view.position + rays * depth[..., None]) * solid[..., None]
         return Rendered(color=color, depth=depth, alpha=solid.to(depth.dtype))
 
     return render

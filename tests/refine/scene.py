@@ -16,7 +16,7 @@ from closeup_ns.refine.protocol import RefineRequest
 from closeup_ns.views.reliability import Observation, ReliablePixels, reliable_pixels
 from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
-from closeup_ns.views.warp import pixel_grid
+from tests.scenes import analytic_renderer
 
 WALL, BOX = 4.0, 3.6
 FOCAL = 1.25
@@ -31,35 +31,28 @@ def camera(x: float, y: float, z: float, width: int = 96, height: int = 72) -> V
     return View(K, c2w, width, height)
 
 
-def texture(x: Tensor, y: Tensor, hit: Tensor) -> Tensor:
+def paint(points: Tensor) -> Tensor:
+    """Colours [..., 3] of points on the wall and on the box before it."""
+    x, y, z = points.unbind(-1)
     wall = torch.stack(
         [
             0.5 + 0.25 * torch.sin(9 * x + 2 * y) + 0.15 * torch.sin(70 * x) * torch.cos(55 * y),
             0.45 + 0.3 * torch.cos(8 * y) + 0.1 * torch.sin(60 * (x + y)),
             0.5 + 0.25 * torch.sin(5 * x - 7 * y),
-        ]
+        ],
+        dim=-1,
     )
-    box = torch.stack([0.85 + 0.1 * torch.sin(40 * y), 0.2 + 0.1 * torch.sin(30 * x), 0.2 + 0 * x])
-    return torch.where(hit, box, wall)
+    box = torch.stack([0.85 + 0.1 * torch.sin(40 * y), 0.2 + 0.1 * torch.sin(30 * x), 0.2 + 0 * x], dim=-1)
+    return torch.where((z < (WALL + BOX) / 2)[..., None], box, wall)
+
+
+RENDER = analytic_renderer(WALL, [((0.23, -0.15, BOX), (0.47, 0.15, BOX + 1e-4))], paint=paint)
 
 
 def seen(view: View, samples: int = SAMPLES) -> tuple[Tensor, Tensor]:
-    """Box-averaged colour [3, H, W] and z-depth [H, W] of the scene from a camera that looks along +z."""
-    fine = view.scaled_to(view.width * samples, view.height * samples)
-    colors, _ = _point_sampled(fine)
-    _, depth = _point_sampled(view)
-    return F.avg_pool2d(colors[None], samples)[0], depth
-
-
-def _point_sampled(view: View) -> tuple[Tensor, Tensor]:
-    uv = pixel_grid(view.height, view.width)
-    slope = (uv - view.K[:2, 2]) / view.K[0, 0]
-    at_box = view.position[:2] + slope * (BOX - view.position[2])
-    at_wall = view.position[:2] + slope * (WALL - view.position[2])
-    hit = ((at_box[..., 0] - 0.35).abs() < 0.12) & (at_box[..., 1].abs() < 0.15)
-    point = torch.where(hit[..., None], at_box, at_wall)
-    depth = torch.where(hit, BOX, WALL) - view.position[2]
-    return texture(point[..., 0], point[..., 1], hit), depth
+    """Box-averaged colour [3, H, W] and z-depth [H, W] of the scene from a camera before the box."""
+    fine = RENDER(view.scaled_to(view.width * samples, view.height * samples))
+    return F.avg_pool2d(fine.color.permute(2, 0, 1)[None], samples)[0], RENDER(view).depth
 
 
 def photographs() -> list[Observation]:
