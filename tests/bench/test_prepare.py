@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -22,13 +21,13 @@ from closeup_ns.data.ply import write_points
 from closeup_ns.errors import DataError
 from closeup_ns.views.rendered import Renderer
 from closeup_ns.views.view import View, look_at
+from tests.data import folders
 from tests.integration.captures import write_colmap
 from tests.scenes import analytic_renderer, intrinsics
 
 UP = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)
 TARGET = torch.tensor([0.0, 0.0, 4.0], dtype=torch.float64)
 RENDER: Renderer = analytic_renderer(boxes=())
-_OPENGL = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
 
 
 def cameras() -> list[View]:
@@ -42,16 +41,12 @@ def cameras() -> list[View]:
 
 
 def write(folder: Path, **extra: object) -> Path:
-    (folder / "images").mkdir(parents=True)
-    frames = []
-    for index, view in enumerate(cameras()):
-        path = folder / "images" / f"p{index:02}.png"
-        Image.fromarray(to_bytes(RENDER(view).color).numpy()).save(path)
-        matrix = (view.c2w * _OPENGL).tolist()
-        frames.append({"file_path": f"images/{path.name}", "transform_matrix": matrix})
-    K = cameras()[0].K
-    lens = {"fl_x": float(K[0, 0]), "fl_y": float(K[1, 1]), "cx": 32, "cy": 24, "w": 64, "h": 48}
-    (folder / "transforms.json").write_text(json.dumps({**lens, "frames": frames, **extra}))
+    views = cameras()
+    photographs = [to_bytes(RENDER(view).color).numpy() for view in views]
+    c2w, no_points = torch.stack([view.c2w for view in views]).numpy(), np.zeros((0, 3))
+    seen = folders.Scene(no_points, no_points.astype(np.uint8), c2w, views[0].K.numpy(), (64, 48), photographs)
+    folders.make_transforms(folder, scene=seen, ply=False)
+    folders.edit_json(folder / "transforms.json", **extra)
     return folder
 
 
@@ -120,9 +115,9 @@ def test_a_threshold_that_leaves_nothing_says_what_would(tmp_path: Path):
 
 def test_a_distorted_photograph_is_straightened_as_nerfstudio_does(tmp_path: Path):
     """A lens that is known: the straightened picture is that of the pinhole which is returned with it."""
-    write(tmp_path / "wall", k1=-0.12, camera_model="OPENCV")
+    write(tmp_path / "wall", k1=-0.12)
     (photo, *_) = load_photographs(tmp_path / "wall").photographs
-    (plain, *_) = [np.asarray(Image.open(tmp_path / "wall" / "images" / "p00.png"))]
+    (plain, *_) = [np.asarray(Image.open(tmp_path / "wall" / "images" / "frame_00000.png"))]
     assert photo.image.shape != plain.shape or not np.array_equal(photo.image, plain)
     assert photo.image.shape[:2] == (photo.view.height, photo.view.width)
 
@@ -132,13 +127,13 @@ def test_what_ns_eval_scores_is_the_data_itself_with_the_target_in_the_models_fr
     xyz = torch.stack([torch.tensor([x, y, 4.0]) for x in np.linspace(-1, 1, 21) for y in np.linspace(-1, 1, 21)])
     folder = write(tmp_path / "data" / "wall", ply_file_path="points.ply")
     write_points(folder / "points.ply", xyz.numpy(), np.full((len(xyz), 3), 128, np.uint8))
-    made = scene(kind="native", scales=[3, 9], image_side=64, pixel="p03.png:32:24", _file=tmp_path / "p.yaml")
+    made = scene(kind="native", scales=[3, 9], image_side=64, pixel="frame_00003.png:32:24", _file=tmp_path / "p.yaml")
     prepared = prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
     assert prepared.capture.resolve() == folder.resolve() and prepared.record.scored_by == "ns-eval"
     assert not (prepared.folder / "truth").exists() and prepared.record.image_side == 64
     parsed = CloseupDataParserConfig(data=folder).setup().get_dataparser_outputs("train")
     names = [path.stem for path in parsed.image_filenames]
-    pose = parsed.cameras.camera_to_worlds[names.index("p03")].double()
+    pose = parsed.cameras.camera_to_worlds[names.index("frame_00003")].double()
     local = (torch.tensor(prepared.record.target_xyz, dtype=torch.float64) - pose[:, 3]) @ pose[:, :3]
     assert (local[:2] / local[2]).abs().max() < 0.02 and local[2] < 0  # the middle of the image, in front (OpenGL)
 

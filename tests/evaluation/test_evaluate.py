@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,27 +68,29 @@ def test_renders_that_are_there_are_kept_and_others_suffixes_are_found(tmp_path:
     assert find_renders(made, tmp_path / "renders")["near"].name == "near.jpg"
 
 
-def test_missing_renders_are_counted_and_named(tmp_path: Path):
-    made = cameras(tmp_path)
-    render_cameras(RENDER, made[:2], tmp_path / "renders")
-    with pytest.raises(DataError, match=r"2 of 4 cameras: near, nearer"):
-        evaluate(made, tmp_path / "renders", PLAIN)
-    with pytest.raises(DataError, match="no folder"):
-        evaluate(made, tmp_path / "elsewhere", PLAIN)
+def without_photographs(made: list[EvalCamera], renders: Path) -> None:
+    made[:] = [replace(camera, truth=None) for camera in made]
 
 
-def test_another_size_and_a_broken_picture_are_named(tmp_path: Path):
-    made = cameras(tmp_path)
-    render_cameras(RENDER, made, tmp_path / "renders")
-    write_picture(tmp_path / "renders" / "near.png", torch.zeros(10, 20, 3, dtype=torch.uint8))
-    with pytest.raises(DataError, match=r"near\.png is 20x10 pixels, its camera 160x120"):
-        evaluate(made, tmp_path / "renders", PLAIN)
-    (tmp_path / "renders" / "near.png").unlink()
-    render_cameras(RENDER, made, tmp_path / "renders")
-    assert made[0].truth is not None
-    made[0].truth.unlink()
-    with pytest.raises(DataError, match=r"far_a\.png"):
-        evaluate(made, tmp_path / "renders", PLAIN)
+Change = Callable[[list[EvalCamera], Path], object]
+REFUSED: list[tuple[Change, str]] = [
+    (lambda made, renders: [(renders / f"{name}.png").unlink() for name in ("near", "nearer")],
+     "2 of 4 cameras: near, nearer"),
+    (lambda made, renders: shutil.rmtree(renders), "no folder"),
+    (lambda made, renders: write_picture(renders / "near.png", torch.zeros(10, 20, 3, dtype=torch.uint8)),
+     r"near\.png is 20x10 pixels, its camera 160x120"),
+    (lambda made, renders: (renders.parent / "truth/far_a.png").unlink(), r"far_a\.png"),
+    (without_photographs, "psnr: no camera has a photograph"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "said"), REFUSED)
+def test_what_cannot_be_scored_is_named(change: Change, said: str, tmp_path: Path):
+    made, renders = cameras(tmp_path), tmp_path / "renders"
+    render_cameras(RENDER, made, renders)
+    change(made, renders)
+    with pytest.raises(DataError, match=said):
+        evaluate(made, renders, PLAIN)
 
 
 def test_nan_in_a_render_is_an_error_that_counts_the_pixels(tmp_path: Path):
@@ -114,10 +119,3 @@ def test_close_ups_are_compared_with_the_photograph_that_shows_them(tmp_path: Pa
     scores = evaluate(made, tmp_path / "renders", EvaluationConfig(metrics=("psnr", "dino")), by_depth)
     assert {row.image for row in scores.rows if "dino" in row.values} == {"near", "nearer"}
     assert all(row.reference in ("far_a.png", "far_b.png") for row in scores.rows if row.scale > 1)
-
-
-def test_nothing_that_can_be_computed_is_an_error_with_the_reasons(tmp_path: Path):
-    made = [EvalCamera(camera.name, camera.scale, camera.view) for camera in cameras(tmp_path)]
-    render_cameras(RENDER, made, tmp_path / "renders")
-    with pytest.raises(DataError, match="psnr: no camera has a photograph"):
-        evaluate(made, tmp_path / "renders", PLAIN)
