@@ -91,7 +91,7 @@ def test_the_other_kinds_of_path(finished: Run, kind: str, tmp_path: Path) -> No
     poses = [np.array(frame["camera_to_world"]).reshape(4, 4) for frame in content["camera_path"]]
     away = [float(np.linalg.norm(pose[:3, 3] - target)) for pose in poses]
     assert len(poses) == 3 and content["closeup"]["kind"] == kind
-    assert away[0] == pytest.approx(away[1], rel=1.01) if kind == "orbit" else away[0] < away[1] < away[2]
+    assert away[0] == pytest.approx(away[1], rel=0.01) if kind == "orbit" else away[0] < away[1] < away[2]
 
 
 def test_a_camera_path_renders_as_a_video(finished: Run, dive: Path, tmp_path: Path) -> None:

@@ -1,16 +1,15 @@
-"""`ns-train closeup-gs-quick` from start to end, on every layout."""
+"""`ns-train closeup-gs-quick` from start to end."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from closeup_ns.model.kernel import PixelKernel
-from tests.integration.captures import write_colmap, write_llff
+from tests.integration.captures import write_llff
 from tests.integration.commands import Finished, fork
 from tests.integration.runs import PLANNED, ROUNDS, Run, files, run_of, train_arguments
 
@@ -86,10 +85,12 @@ def test_the_kernel_that_was_found_is_in_every_later_checkpoint(finished: Run) -
     assert finished.json("round_2", "report.json")["kernel"]["eps2d"] == kernel.eps2d
 
 
-@pytest.mark.parametrize("write", [write_llff, write_colmap], ids=["poses_bounds alone", "colmap"])
-def test_other_layouts_train_with_no_further_flag(write: Callable[[Path], object], tmp_path: Path) -> None:
-    """poses_bounds.npy alone starts from points in the cameras' frusta. The capture stays as it is."""
-    write(tmp_path / "capture")
+def test_another_layout_trains_with_no_further_flag(tmp_path: Path) -> None:
+    """poses_bounds.npy alone starts from points in the cameras' frusta. The capture stays as it is.
+
+    What is read of every layout: tests/data/test_parser_geometry.py.
+    """
+    write_llff(tmp_path / "capture")
     before = files(tmp_path / "capture")
     ended = fork("ns-train", *train_arguments(tmp_path / "capture", tmp_path), cwd=tmp_path)
     assert ended.code == 0, ended.output
