@@ -7,25 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from benchmarks import oracle
 from closeup_ns.data.dataparser import CloseupDataParserConfig
 from closeup_ns.data.eval_cameras import read_cameras
-from closeup_ns.views.view import View
+from closeup_ns.model.cameras import to_model_frame
 from tests.data.demo_small import small_demo
-
-
-def in_the_runs_frame(view: View, capture: Path) -> View:
-    """As nerfstudio moves and scales a camera of the capture."""
-    parsed = CloseupDataParserConfig(data=capture).setup().get_dataparser_outputs("train")
-    transform = torch.eye(4, dtype=torch.float64)
-    transform[:3] = parsed.dataparser_transform.double()
-    c2w = transform @ view.c2w
-    c2w[:3, 3] *= parsed.dataparser_scale
-    return View(view.K, c2w, view.width, view.height)
 
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
@@ -36,13 +25,14 @@ def test_it_sees_what_the_true_close_ups_show(tmp_path: Path, monkeypatch: pytes
     demo, _ = small_demo()
     monkeypatch.setattr(oracle, "LIGHT_SAMPLES", 4)  # as the small demo is lit
     (tmp_path / "renders").mkdir()
+    parsed = CloseupDataParserConfig(data=demo / "capture").setup().get_dataparser_outputs("train")
     views, truths = [], {}
     for shot in read_cameras(demo / "truth" / "cameras.json")[::3]:
         name = f"{shot.name}.png"
         with Image.open(shot.truth) as image:
             truths[name] = np.asarray(image, dtype=np.float64)
         Image.new("RGB", (shot.view.width, shot.view.height)).save(tmp_path / "renders" / name)
-        camera = in_the_runs_frame(shot.view, demo / "capture").to_dict()
+        camera = to_model_frame(shot.view, parsed.dataparser_transform.double(), parsed.dataparser_scale).to_dict()
         views.append({"name": shot.name, "render": f"renders/{name}", "output": name, "camera": camera})
     (tmp_path / "request.json").write_text(json.dumps({"seed": 3, "views": views}))
     (tmp_path / "answer").mkdir()
