@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,16 +102,24 @@ def test_progressive_test_views_have_no_truth_and_come_closer(tmp_path: Path):
     assert any("not clicked" in note for note in prepared.record.notes)
 
 
-def test_a_threshold_that_leaves_nothing_says_what_would(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("rule", "data", "said"),
+    [
+        ({"kind": "distance", "threshold": 5.0}, "data", "Lower the threshold"),
+        ({"kind": "distance"}, "nowhere", "--data names the folder above it"),
+        ({"kind": "distance", "split": "given"}, "data", "no lists"),
+        (
+            {"kind": "native", "scales": [3], "image_side": 64},
+            "data",
+            "give it a pixel .NAME:COLUMN:ROW .* long side of 64 pixels",
+        ),
+    ],
+)
+def test_what_cannot_be_prepared_says_what_to_change(rule: dict[str, Any], data: str, said: str, tmp_path: Path):
     write(tmp_path / "data" / "wall")
-    made = scene(kind="distance", threshold=5.0, _file=tmp_path / "p.yaml")
-    with pytest.raises(DataError, match="Lower the threshold"):
-        prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
-    with pytest.raises(DataError, match="--data names the folder above it"):
-        prepare_scene("mine", made, tmp_path / "nowhere", tmp_path / "scene")
-    given = scene(kind="distance", split="given", _file=tmp_path / "p.yaml")
-    with pytest.raises(DataError, match="no lists"):
-        prepare_scene("mine", given, tmp_path / "data", tmp_path / "scene")
+    with pytest.raises(DataError, match=said):
+        prepare_scene("mine", scene(_file=tmp_path / "p.yaml", **rule), tmp_path / data, tmp_path / "scene")
+    assert not (tmp_path / "scene" / "scene.json").exists()
 
 
 def test_a_distorted_photograph_is_straightened_as_nerfstudio_does(tmp_path: Path):
@@ -136,13 +145,6 @@ def test_what_ns_eval_scores_is_the_data_itself_with_the_target_in_the_models_fr
     pose = parsed.cameras.camera_to_worlds[names.index("frame_00003")].double()
     local = (torch.tensor(prepared.record.target_xyz, dtype=torch.float64) - pose[:, 3]) @ pose[:, :3]
     assert (local[:2] / local[2]).abs().max() < 0.02 and local[2] < 0  # the middle of the image, in front (OpenGL)
-
-
-def test_what_ns_eval_scores_needs_one_target_for_all_rows(tmp_path: Path) -> None:
-    write(tmp_path / "data" / "wall")
-    made = scene(kind="native", scales=[3], image_side=64, _file=tmp_path / "p.yaml")
-    with pytest.raises(DataError, match="give it a pixel .NAME:COLUMN:ROW .* long side of 64 pixels"):
-        prepare_scene("mine", made, tmp_path / "data", tmp_path / "scene")
 
 
 def test_a_target_in_a_colmap_capture_is_where_ns_train_sees_it(tmp_path: Path) -> None:

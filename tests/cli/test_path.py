@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 import tyro
 
-from closeup_ns.cli.path import WritePath, described, render_command
+from closeup_ns.cli.path import WritePath, render_command
 from closeup_ns.errors import CloseupError
-from closeup_ns.paths.options import PlannedPath
-from tests.paths.rig import TARGET, view_from
 
 
 @pytest.mark.parametrize(
@@ -37,10 +35,3 @@ def test_the_command_to_render_with_can_be_pasted() -> None:
         "--load-config": str(config), "--camera-path-filename": str(path), "--output-path": "a 'dive' $HOME.mp4",
     }  # fmt: skip
     assert "'" not in render_command(Path("run/config.yml"), Path("dive.json"))
-
-
-def test_a_path_in_a_few_words() -> None:
-    view = view_from(0, 0, 0)
-    assert described(PlannedPath("orbit", [view] * 3, TARGET, 3.0, sweep=60.0)) == "3 frames over 60 degrees at 3.0x"
-    assert described(PlannedPath("dive", [view] * 3, TARGET, 9.0)) == "3 frames to 9.0x"
-    assert described(PlannedPath("pull-back", [view] * 3, TARGET, 9.0)) == "3 frames from 9.0x"

@@ -1,9 +1,10 @@
-"""Killed, resumed, started from elsewhere: a run goes on where it was, decides nothing twice, and really trains."""
+"""Resumed, started from elsewhere: a run goes on where it was, decides nothing twice, and really trains.
+
+Killed in a round: test_refine.py, test_native.py, and at random instants soak.py.
+"""
 
 from __future__ import annotations
 
-import random
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ import torch
 from PIL import Image
 
 from tests.integration.captures import write_transforms
-from tests.integration.commands import Finished, fork, forked
-from tests.integration.runs import PLANNED, ROUNDS, Run, run_of, train_arguments
+from tests.integration.commands import Finished, fork
+from tests.integration.runs import ROUNDS, Run, run_of, train_arguments
 
 pytestmark = pytest.mark.integration
 OWN_KEYS = ("_model.screen_kernel", "_model.exposure", "_model.footprint")
@@ -66,42 +67,6 @@ def test_a_finished_run_goes_on_with_a_further_round(capture: Path, finished: Ru
     assert longer.json("round_3", "report.json")["zoom"] == 27.0
     assert longer.state()["step"] == 60 + 3 * 12 - 1
     assert changed(finished.model(), longer.model(), "means")
-
-
-# Killed
-
-
-MOMENTS = [("plan.json", 0.0), ("verdict.json", 0.1)]
-"""Between them, at its second view: test_refine.py."""
-
-
-@pytest.mark.parametrize(("after", "wait"), MOMENTS)
-def test_killed_in_a_round_and_resumed(capture: Path, tmp_path: Path, after: str, wait: float) -> None:
-    """SIGKILL a little after a sign of life of round 1, at an instant that is drawn anew each time."""
-    victim = run_of(tmp_path, "killed")
-    with forked("ns-train", *train_arguments(capture, tmp_path, "killed"), cwd=tmp_path) as (process, log):
-        deadline = time.monotonic() + 600
-        while not any(victim.rounds.glob(f"round_1/{after}")):
-            assert process.is_alive() and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.002)
-        time.sleep(random.uniform(0, wait))
-        process.kill()
-        process.join()
-    decided, stamps = victim.decided(), victim.stamps()
-    assert victim.checkpoints(), "a checkpoint is written when a round begins"
-    ended = train(capture, tmp_path, "resumed", load_dir=victim.models)
-    assert ended.code == 0, ended.output
-    resumed = run_of(tmp_path, "resumed")
-    views = [name for name in decided if "/views/" in name]
-    kept = {name for name in decided if name.endswith(".json")} | {
-        name for name in decided for view in views if Path(view).stem == Path(name).stem
-    }
-    assert {name: resumed.decided()[name] for name in kept} == {name: decided[name] for name in kept}
-    assert {name: victim.stamps()[name] for name in stamps} == stamps  # the killed run is left as it was
-    for number in range(1, ROUNDS + 1):
-        assert len(list((resumed.rounds / f"round_{number}/views").glob("*.json"))) == PLANNED
-        assert resumed.json(f"round_{number}", "report.json")["round"] == number
-    assert not list(resumed.rounds.rglob(".*"))
 
 
 # From elsewhere

@@ -34,14 +34,3 @@ def test_a_config_that_lacks_what_nerfstudio_writes_is_refused(tmp_path: Path, n
     (tmp_path / "config.yml").write_text("\n".join(line for line in lines if not line.startswith(name)))
     with pytest.raises(CheckpointError, match=f"lacks '{name}'"):
         read_config(tmp_path / "config.yml")
-
-
-def test_a_config_that_nerfstudio_wrote_is_read(tmp_path: Path) -> None:
-    from closeup_ns.method_config import closeup_gs
-    from tests.tiny import tiny_config
-
-    config = tiny_config(tmp_path / "data", tmp_path, closeup_gs)
-    config.save_config()
-    read = read_config(config.get_base_dir() / "config.yml")
-    assert option(read, "pipeline.schedule.base_steps") == 60
-    assert read["data"] == str(tmp_path / "data") and read["method_name"] == config.method_name

@@ -11,7 +11,8 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from torch import Tensor
 
 from closeup_ns.cli.main import main
 from closeup_ns.errors import RefinerError
@@ -19,6 +20,7 @@ from closeup_ns.refine.options import SEE3D_HUB
 from closeup_ns.refine.see3d import weights
 from closeup_ns.refine.see3d.loading import load_pipeline
 from closeup_ns.refine.see3d.weights import SEE3D_REVISION, faults, weights_folder, why_not
+from tests.refine.see3d.tiny import edit_tensors
 
 CPU = torch.device("cpu")
 UNET = "unet/sparse/ema-checkpoint/diffusion_pytorch_model.safetensors"
@@ -40,8 +42,7 @@ def cut(path: Path) -> None:
 
 
 def without(path: Path, part: str) -> None:
-    tensors = load_file(path)
-    save_file({name: value.contiguous() for name, value in tensors.items() if part not in name}, path)
+    edit_tensors(path, lambda tensors: [tensors.pop(name) for name in list(tensors) if part in name])
 
 
 def test_a_folder_may_be_named_at_each_of_its_levels(tiny_weights: Path, folder: Path) -> None:
@@ -80,6 +81,15 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypa
     assert why_not(SEE3D_HUB, "sparse") == "See3D needs no_such_package: pip install 'closeup-ns[see3d]'"
 
 
+ENTRY, QUERY = "input_blocks.0.0.weight", "input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
+UNET_EDITS: list[tuple[Callable[[dict[str, Tensor]], Any], str]] = [
+    (lambda t: t.update({ENTRY: torch.zeros(32, 4, 3, 3)}), r"conv_in.weight.*4, 3, 3.*9, 3, 3"),
+    (lambda t: t.pop(QUERY), "Missing key.*down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"),
+    (lambda t: t.update({QUERY: torch.zeros(32, 31)}), "size mismatch for down_blocks.0.attentions.0"),
+    (lambda t: t.clear(), "Missing key"),
+]
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
@@ -89,12 +99,14 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypa
         (lambda root: cut(root / UNET), f"{UNET} cannot be loaded"),
         (lambda root: (root / "vae/config.json").write_text("{"), "vae cannot be loaded"),
         (lambda root: (root / "tokenizer/vocab.json").write_text("["), "tokenizer cannot be loaded"),
+        *((lambda root, edit=edit: edit_tensors(root / UNET, edit), f"{UNET}.*{said}") for edit, said in UNET_EDITS),
     ],
-)  # fmt: skip
+)
 def test_a_part_that_is_broken_is_named(folder: Path, break_it: Callable[[Path], Any], message: str) -> None:
     break_it(folder)
-    with pytest.raises(RefinerError, match=message):
+    with pytest.raises(RefinerError, match=message) as raised:
         load_pipeline(folder, "sparse", torch.float32, CPU)
+    assert "\n" not in str(raised.value)
 
 
 def test_parts_arrive_in_their_types_and_leave_the_callers_randomness_alone(folder: Path) -> None:

@@ -5,7 +5,7 @@ reads the real weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +183,15 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, str(path), metadata={"format": "pt"})
+
+
+def edit_tensors(path: Path, edit: Callable[[dict[str, Tensor]], object]) -> None:
+    """Change what is in a file of weights."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = {name: value.clone() for name, value in load_file(path).items()}
+    edit(tensors)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path)
 
 
 def zero_snr_alphas() -> np.ndarray:
