@@ -25,10 +25,3 @@ def test_start_is_the_best_aimed_view_that_sees_the_target() -> None:
         choose_start(views, names, "missing.png", TARGET, render)
     with pytest.raises(PlanningError, match="another target"):
         choose_start([away], ["c.png"], None, TARGET, render)
-
-
-def test_a_photograph_of_several_folders_is_named_with_its_own() -> None:
-    views, names = [view_from(0.0, 0.0, 0.0), view_from(1.2, 0.0, 0.0)], ["left/a.png", "right/a.png"]
-    assert choose_start(views, names, "right/a.png", TARGET, OPEN) == (views[1], [])
-    with pytest.raises(CloseupError, match=r"2 are called a\.png: left/a\.png, right/a\.png"):
-        choose_start(views, names, "a.png", TARGET, OPEN)

@@ -11,22 +11,9 @@ import torch
 
 from closeup_ns.errors import RefinerError
 from closeup_ns.refine.options import CommandRefinerConfig, EnhanceConfig, RefinerConfig, See3DRefinerConfig
-from closeup_ns.refine.protocol import Refiner
 from closeup_ns.refine.refiner import build_refiner, check_refiner
 from closeup_ns.refine.see3d import weights
 from tests.refine.scene import request_of, solid
-
-
-@pytest.mark.parametrize(("kind", "name"), [("auto", "none"), ("reliable", "reliable"), ("none", "none")])
-def test_build_says_in_one_line_what_and_why(kind: Any, name: str) -> None:
-    refiner, line = build_refiner(RefinerConfig(kind=kind), "cpu")
-    assert isinstance(refiner, Refiner)
-    assert refiner.name == name
-    assert not refiner.generates
-    assert "\n" not in line
-    assert name in line
-    assert ("auto" in line) == (kind == "auto")
-    refiner.close()
 
 
 @pytest.mark.parametrize(

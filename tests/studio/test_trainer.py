@@ -157,8 +157,6 @@ def test_an_event_writer_that_fails_does_not_end_the_training(
     [
         ("refiner__kind", "command", RefinerError, "the refiner command cannot run here"),
         ("target__xyz", ((0.0, 0.0, 60.0),), PlanningError, "behind or beside every camera"),
-        ("target__pixel", ("nothing.png:3:4",), PlanningError, "none is called nothing.png; there are frame_00000.png"),
-        ("target__pixel", ("frame_00000.png:64:4",), PlanningError, "frame_00000.png is 64x48 pixels"),
         ("frontier_cameras", Path("nowhere.json"), DataError, "nowhere.json"),
     ],
 )
