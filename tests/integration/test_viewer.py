@@ -123,6 +123,7 @@ def test_rounds_start_when_they_are_asked_for_and_load_a_diffusion_model_then(ca
         browser.wait(lambda: any(node.startswith("/closeup/round_1/") for node in browser.nodes), "the round's cameras")
         browser.press("Run the next round from here")  # and one more, after the end
         browser.wait(lambda: (run.rounds / "round_2" / "report.json").exists(), "the second round's report")
+        assert run.json("schedule.json")["rounds"] == 2
 
 
 def test_a_run_without_rounds_says_so_and_ends_by_itself(capture: Path, tmp_path: Path) -> None:

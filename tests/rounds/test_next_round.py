@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,10 +14,7 @@ from closeup_ns.rounds.next_round import NextRound, adopt_schedule, next_round_s
 from closeup_ns.rounds.run import Run
 from closeup_ns.rounds.schedule import ScheduleConfig
 from closeup_ns.rounds.settings import RoundSettings
-from closeup_ns.rounds.store.layout import Schedule
 from closeup_ns.rounds.store.rounds import RoundStore
-from closeup_ns.viewer.next_round import progress
-from tests.trainers import MakeTrainer
 
 
 @pytest.fixture
@@ -56,48 +52,6 @@ def test_who_resumes_goes_by_the_changed_schedule(store: RoundStore) -> None:
         schedule = ScheduleConfig(100, own, 12)
         adopt_schedule(store, schedule)
         assert schedule == ScheduleConfig(40, own, 10), "more rounds on the command line are not taken back"
-
-
-def test_a_run_starts_its_round_early_and_ends_when_it_is_over(make_trainer: MakeTrainer) -> None:
-    """A real trainer: asked for at step 20 of 60, one round of 6 steps; and one more when all is over."""
-    trainer = make_trainer(
-        pipeline__schedule__rounds=1,
-        pipeline__schedule__round_steps=6,
-        pipeline__originals__refine_poses=False,
-        viewer__quit_on_train_completion=True,
-    )
-    began: list[tuple[int, int]] = []
-
-    rounds = trainer.pipeline.rounds
-    assert rounds is not None
-    said: list[str] = []
-
-    def noted(number: int, step: int) -> Iterator[None]:
-        began.append((number, step))
-        if number == 1:
-            rounds.next_round.request()
-        yield
-        said.append(progress(rounds))
-
-    rounds._round = noted
-    after = rounds.after_step
-
-    def after_step(step: int) -> None:
-        after(step)
-        if step == 19:
-            rounds.next_round.request()
-
-    for callback in trainer.callbacks:
-        if callback.func == rounds.after_step:
-            callback.func = after_step
-    trainer.train()
-    assert began == [(1, 20), (2, 26)]
-    assert rounds.next_step == 32 == trainer.schedule.total_steps
-    # A round is over when its report is there, and not a moment before: who waits for these words reads the report.
-    assert said == ["**round 1: writing its report** ...", "**round 2: writing its report** ..."]
-    assert progress(rounds) == "All 2 rounds are over."
-    assert (trainer.checkpoint_dir / "step-000000031.ckpt").exists()
-    assert rounds.store.load_schedule() == Schedule(base_steps=20, rounds=2, round_steps=6)
 
 
 def watched(lock: Any, viewer: object) -> Run:
