@@ -102,7 +102,7 @@ class Rounds:
             result.look_before(run, targets[0])
         if native and step == start and self.settings.originals.refine_poses:
             with self._stage(result, "register"):
-                refine_poses(run, number, targets[0].distance)
+                refine_poses(run, number)
         refined_at = start + (self.schedule.round_steps // 2 if native and refines(self.settings, run.device) else 0)
         if step < refined_at:
             self._prepare(number, False, range(start, refined_at), step)
@@ -235,7 +235,7 @@ class Rounds:
         passed = step - self.schedule.round_start(number)
         due = every > 0 and passed in range(every, every * REGISTRATIONS, every)
         if due and self.settings.originals.refine_poses:
-            refine_poses(self.run, number, self.targets[0].distance)
+            refine_poses(self.run, number)
 
     def after_step(self, step: int) -> None:
         """Called after step ``step`` was trained."""

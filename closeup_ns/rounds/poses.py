@@ -20,32 +20,33 @@ from torch import Tensor
 
 from closeup_ns.progress import track
 from closeup_ns.rounds.run import Run
-from closeup_ns.views.registration import compose, register
+from closeup_ns.views.registration import Registration, compose, register
 from closeup_ns.views.view import View
+
+SAME = 1e-3
+"""Common motions that move pixels alike but for this share (squared) are one: narrow views cannot tell them apart."""
 
 
 @torch.no_grad()
-def refine_poses(run: Run, number: int, distance: float) -> None:
-    """Register round ``number``'s native views and move them (`Photographs.pose_motion`).
-
-    Args:
-        distance: of the photographs from the target, in world units.
-    """
+def refine_poses(run: Run, number: int) -> None:
+    """Register round ``number``'s native views and move them (`Photographs.pose_motion`)."""
     data, shifts = run.photographs, []
-    found: dict[int, list[Tensor]] = {}  # photograph -> what its views say
+    found: dict[int, list[Registration]] = {}  # photograph -> what its views say
     for native in track(run.native_views(number), "registering native views"):
         image, counted = data.native_image(native)
         image = run.model.unexposed(image, native.photograph)
         run.give_way()
         fit = register(partial(run.model.render_view, stream=number), data.native_view(native), image, counted)
-        found.setdefault(native.photograph, []).append(fit.motion)
+        found.setdefault(native.photograph, []).append(fit)
         shifts.append(fit.shift)
     if not shifts:
         return
     moved, motion = sorted(found), data.pose_motion.clone()
     for index in moved:
-        motion[index] = compose(motion[index], torch.stack(found[index]).mean(0).to(motion))
-    motion[moved] = without_gauge(motion[moved], [data.train_view(index) for index in moved], distance)
+        mean = torch.stack([fit.motion for fit in found[index]]).mean(0)
+        motion[index] = compose(motion[index], mean.to(motion))
+    metric = torch.stack([torch.stack([fit.metric for fit in found[index]]).mean(0) for index in moved])
+    motion[moved] = without_gauge(motion[moved], metric.to(motion), [data.train_view(index) for index in moved])
     data.pose_motion.copy_(motion)
     CONSOLE.print(
         f"Round {number}: poses of {len(moved)} photographs registered to their originals, "
@@ -54,35 +55,34 @@ def refine_poses(run: Run, number: int, distance: float) -> None:
     )
 
 
-def without_gauge(motion: Float[Tensor, "n 6"], views: Sequence[View], distance: float) -> Float[Tensor, "n 6"]:
+def without_gauge(
+    motion: Float[Tensor, "n 6"], metric: Float[Tensor, "n 6 6"], views: Sequence[View]
+) -> Float[Tensor, "n 6"]:
     """``motion`` without what is one motion, turn or change of size of all cameras together.
 
     That part moves the scene, not the photographs against each other: training would follow it, and poses that were
-    not refined (held-out photographs, the user's camera paths) would fit no longer.
+    not refined (held-out photographs, the user's camera paths) would fit no longer. It is the common part of how the
+    *pixels* move: in a narrow view a rotation and a translation nearly cancel, so that motions which hardly move a
+    pixel can have a large common part, and taking that out moved the target instead (flower at 9x lost 1 dB).
 
     Args:
         motion: rotation vectors in radians and translations in world units, in each camera's axes.
+        metric: of each camera, `Registration.metric`.
         views: the cameras that it moves.
-        distance: of the cameras from what they look at: makes rotations and translations alike in size.
     """
     rotations = torch.stack([view.c2w[:3, :3] for view in views]).to(motion)
     centers = torch.stack([view.position for view in views]).to(motion)
     centers = centers - centers.mean(0)
-    turn = torch.einsum("nij,nj->ni", rotations, motion[:, :3])
-    move = torch.einsum("nij,nj->ni", rotations, motion[:, 3:])
     eye = torch.eye(3).to(motion)
     zero = torch.zeros(len(views), 3, 3).to(motion)
-    common_move = torch.cat([zero, eye.expand_as(zero)], dim=2)  # [n, mode, 6]
+    common_move = torch.cat([zero, eye.expand_as(zero)], dim=2)  # [n, mode, 6], in world axes
     around = torch.linalg.cross(eye.expand_as(zero), centers[:, None].expand_as(zero), dim=-1)
     common_turn = torch.cat([eye.expand_as(zero), around], dim=2)
     growth = torch.cat([torch.zeros_like(centers), centers], dim=1)[:, None]
-    modes = torch.cat([common_move, common_turn, growth], dim=1).transpose(1, 2)  # [n, 6, 7]
-    scale = motion.new_tensor([1.0, 1.0, 1.0, *[1 / distance] * 3])[:, None]
-    system = (modes * scale).reshape(-1, 7)
-    wanted = (torch.cat([turn, move], dim=1) * scale[:, 0]).reshape(-1)
-    shared = torch.linalg.pinv(system) @ wanted
-    rest = torch.cat([turn, move], dim=1) - torch.einsum("nij,j->ni", modes, shared)
-    back = rotations.transpose(1, 2)
-    return torch.cat(
-        [torch.einsum("nij,nj->ni", back, rest[:, :3]), torch.einsum("nij,nj->ni", back, rest[:, 3:])], dim=1
-    )
+    modes = torch.cat([common_move, common_turn, growth], dim=1)
+    modes = torch.cat([modes[..., :3] @ rotations, modes[..., 3:] @ rotations], dim=2)  # in each camera's axes
+    normal = torch.einsum("nki,nij,nlj->kl", modes, metric, modes)
+    right = torch.einsum("nki,nij,nj->k", modes, metric, motion)
+    unit = normal.diagonal().clamp_min(torch.finfo(normal.dtype).tiny).rsqrt()  # radians beside world units
+    shared = unit * (torch.linalg.pinv(unit[:, None] * normal * unit, rtol=SAME, hermitian=True) @ (unit * right))
+    return motion - torch.einsum("nki,k->ni", modes, shared)

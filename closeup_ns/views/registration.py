@@ -40,6 +40,8 @@ class Registration:
     """Rotation vector in radians and translation in world units, in the camera's axes: ``c2w @ exp(motion)``."""
     shift: float
     """Median distance in pixels that the view's pixels moved."""
+    metric: Float[Tensor, "6 6"]
+    """A further small motion m moves the view's pixels by m^T ``metric`` m squared pixels (mean over its surface)."""
 
 
 @torch.no_grad()
@@ -73,7 +75,8 @@ def register(
     before, after = (_fitted_error(shown, photograph, weight) for shown in (as_given, render(moved(view, motion))))
     if after >= before:
         motion = torch.zeros_like(motion)
-    return Registration(moved(view, motion), motion, displacement(view, motion, as_given.depth))
+    shift = displacement(view, motion, as_given.depth)
+    return Registration(moved(view, motion), motion, shift, pixel_metric(view, as_given.depth))
 
 
 def _coarser(view: View, level: int) -> View:
@@ -95,6 +98,12 @@ def displacement(view: View, motion: Float[Tensor, "6"], depth: Float[Tensor, "H
     flow = (jacobian @ motion.to(jacobian)).norm(dim=-1)
     solid = flow[depth > 0]
     return float(solid.median()) if solid.numel() else 0.0
+
+
+def pixel_metric(view: View, depth: Float[Tensor, "H W"]) -> Float[Tensor, "6 6"]:
+    """`Registration.metric` of what ``view`` shows at z-depth ``depth``; 0 where it shows nothing."""
+    flow = _pixel_motion(view, depth)[depth > 0].double()
+    return torch.einsum("pci,pcj->ij", flow, flow) / max(len(flow), 1)
 
 
 def _solve(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from closeup_ns.views.registration import compose, displacement, moved, register
+from closeup_ns.views.registration import compose, displacement, moved, pixel_metric, register
 from closeup_ns.views.rendered import Rendered
 from closeup_ns.views.view import View
 from tests.scenes import analytic_renderer, facing_views
@@ -36,6 +36,18 @@ def error(view: View, photograph: torch.Tensor) -> float:
         fitted = columns @ torch.linalg.lstsq(columns, theirs[:, None]).solution[:, 0]
         total += float((fitted - theirs).square().mean())
     return total / 3
+
+
+def test_the_metric_is_the_mean_squared_distance_that_pixels_move() -> None:
+    view, generator = a_view(), torch.Generator().manual_seed(4)
+    exact = EXACT(view)
+    motion = torch.randn(6, generator=generator).double() * 1e-5
+    rows, columns = torch.meshgrid(*(torch.arange(n).double() + 0.5 for n in SIZE[::-1]), indexing="ij")
+    pixels = torch.stack([columns, rows, torch.ones_like(rows)], -1)
+    points = torch.cat([(pixels @ view.K.inverse().T) * exact.depth[..., None], torch.ones_like(rows)[..., None]], -1)
+    seen = (points @ (moved(view, motion).c2w.inverse() @ view.c2w).T)[..., :3] @ view.K.T
+    squared = (seen[..., :2] / seen[..., 2:] - pixels[..., :2]).square().sum(-1)[exact.depth > 0]
+    assert float(motion @ pixel_metric(view, exact.depth) @ motion) == pytest.approx(float(squared.mean()), rel=1e-3)
 
 
 @pytest.mark.parametrize("size", [0.3, 1.0, 4.0])
