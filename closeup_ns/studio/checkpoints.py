@@ -67,7 +67,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         for part, kind in (("pipeline", dict), ("optimizers", dict), ("step", int)):
             if not isinstance(state[part], kind):
                 raise TypeError(f"its {part} is {state[part]!r:.40}")
-        foreign = [name for name, value in state["pipeline"].items() if not isinstance(value, Tensor)]
+        # A dict is a module's extra state: the datamanager's holds the native views' poses.
+        foreign = [name for name, value in state["pipeline"].items() if not isinstance(value, (Tensor, dict))]
         if foreign:
             raise TypeError(f"{foreign[0]} in its pipeline is no tensor")
         for name, tensor in _tensors({"pipeline": state["pipeline"], "optimizers": state["optimizers"]}):

@@ -51,7 +51,6 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
 
     config: CloseupDatamanagerConfig
     held_out: frozenset[int] = frozenset()
-    pose_motion: Tensor
     cameras: Tensor
     """[N, 27]: K, c2w (model's frame), width and height of each training view, for when the photographs are gone."""
 
@@ -60,13 +59,20 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
         self.injected: list[InjectedView] = []
         self.native: list[NativeView] = []
         self.native_share = 0.0
-        self.register_buffer("pose_motion", torch.zeros(len(self.train_dataset), 6, dtype=torch.float64))
+        self.pose_motion: dict[str, Float[Tensor, "6"]] = {}
         self.register_buffer("cameras", torch.zeros(len(self.train_dataset), 27, dtype=torch.float64))
         self.current_round = 0
         self.injected_probability = 0.0
         self.injection_generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
         self.background = torch.zeros(3)
         """What shows through transparent pixels of photographs; the pipeline sets the model's own."""
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """What torch keeps in checkpoints beside tensors of known size."""
+        return {name: motion.cpu() for name, motion in self.pose_motion.items()}
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        self.pose_motion = dict(state)
 
     # ---- photographs
 
@@ -159,9 +165,9 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
 
     def native_view(self, native: NativeView) -> View:
         """Where a native view is taken from: its photograph's pose, moved by what `pose_motion` says."""
-        view, motion = native.view, self.pose_motion[native.photograph]
+        view, motion = native.view, self.pose_motion.get(native.name)
         placed = View(view.K.to(self.device), self.train_view(native.photograph).c2w, view.width, view.height)
-        return moved(placed, motion) if bool(motion.any()) else placed
+        return placed if motion is None else moved(placed, motion)
 
     def native_image(self, native: NativeView) -> tuple[Float[Tensor, "H W 3"], Bool[Tensor, "H W"] | None]:
         """A native view's colours in [0, 1], before the background, and its pixels that count (None: all)."""
