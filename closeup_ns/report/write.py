@@ -25,7 +25,7 @@ COMPARISONS = 6
 SHEET_WIDTH = 1240
 STAGES = {
     "cut": "cutting originals",
-    "register": "registering photographs",
+    "register": "registering native views",
     "plan": "planning",
     "refine": "rendering and refining",
     "judge": "judging",

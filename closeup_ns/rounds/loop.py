@@ -36,7 +36,7 @@ from closeup_ns.rounds.views import InjectedView
 
 STAGES = {
     "cut": ("cutting originals", "cut its native views"),
-    "register": ("registering photographs", "registered"),
+    "register": ("registering native views", "registered"),
     "plan": ("planning", "planned"),
     "refine": ("refining", "refined"),
     "judge": ("judging", "judged"),

@@ -39,10 +39,10 @@ def refine_poses(run: Run, number: int) -> None:
         image = run.model.unexposed(image, native.photograph)
         run.give_way()
         fits.append(register(partial(run.model.render_view, stream=number), data.native_view(native), image, counted))
-    still = torch.zeros_like(fits[0].motion)
-    motion = [compose(data.pose_motion.get(native.name, still), fit.motion) for native, fit in zip(natives, fits)]
+    still = torch.zeros(6, dtype=torch.float64)
+    motion = [compose(data.pose_motion.get(native.name, still), fit.motion.cpu()) for native, fit in zip(natives, fits)]
     cameras = [data.train_view(native.photograph) for native in natives]
-    left = without_gauge(torch.stack(motion), torch.stack([fit.metric for fit in fits]), cameras)
+    left = without_gauge(torch.stack(motion), torch.stack([fit.metric for fit in fits]).to(motion[0]), cameras)
     data.pose_motion.update(zip((native.name for native in natives), left))
     shifts = torch.tensor([fit.shift for fit in fits])
     CONSOLE.print(

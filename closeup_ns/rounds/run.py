@@ -34,8 +34,8 @@ class Photographs(Protocol):
     held_out: frozenset[int]
     """Indices of photographs that are not trained on for now; their native views are not either."""
     pose_motion: dict[str, Float[Tensor, "6"]]
-    """By name of a native view: how far it is from its photograph's pose as given, ``c2w @ exp(motion)``; kept in
-    checkpoints. One that is missing is where that pose is."""
+    """By name of a native view: how far it is from its photograph's pose as given, ``c2w @ exp(motion)``, in float64 on
+    the CPU; kept in checkpoints. One that is missing is where that pose is."""
 
     def photograph_names(self) -> list[str]: ...
     def train_views(self) -> list[View]: ...

@@ -69,7 +69,7 @@ class CloseupDatamanager(FullImageDatamanager[CloseupDataset]):
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """What torch keeps in checkpoints beside tensors of known size."""
-        return {name: motion.cpu() for name, motion in self.pose_motion.items()}
+        return dict(self.pose_motion)
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         self.pose_motion = dict(state)

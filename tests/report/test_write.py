@@ -79,7 +79,7 @@ def test_everything_that_the_issue_names_is_on_the_page(finished: Path) -> None:
         "torch 2.11.0", "rendering on the CPU with our avx2 kernels", "reliable on cpu", "ns-train closeup-gs-quick",
         "variance 0.200 px², 2 x supersampled", "12,345", "20.00 → 20.50 dB ( +0.50 )", "21.50 → 21.75 dB ( +0.25 )",
         "7 native views", "24.00 → 25.50 dB ( +1.50 ) (25.75 dB)", "variance 0.300 px², 1 x supersampled",
-        "registering photographs",
+        "registering native views",
         "1 (3x)", "2 (9x)", "1 min 14 s", "900 MB", "photographed", "mark invented pixels",
         "see3d (invents)", "see3d, pass 2 of 7 pictures (footprint_px 3, model none)", "1,234 MB (GPU)",
         "train/frame_00012.png, t0_update_05",
